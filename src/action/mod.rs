@@ -1,0 +1,1 @@
+//! What an open door does: the plan, commands, the journal of pending stops.

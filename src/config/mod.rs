@@ -1,0 +1,1 @@
+//! Configuration files: TOML and knockd.conf, one draft, one check.

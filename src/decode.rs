@@ -1,0 +1,1 @@
+//! From packets to knocks: the only user of etherparse.

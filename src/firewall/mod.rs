@@ -1,0 +1,1 @@
+//! The nftables table: ruleset, its text, its netlink messages.

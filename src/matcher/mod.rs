@@ -1,0 +1,1 @@
+//! The sequence matcher: sans-IO state machine and its bounded table.

@@ -1,0 +1,99 @@
+//! The whole of a checked configuration.
+
+use std::path::PathBuf;
+
+use super::{Door, Pattern, Prefix};
+
+/// A configuration that has passed the check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Interfaces listened to; empty: all but `lo`.
+    pub interfaces: Vec<Pattern>,
+    /// Which ports that no door uses are watched.
+    pub tripwires: TripwireMode,
+    /// Where the log goes.
+    pub log: Log,
+    /// Where the number of a daemon in the background is written (knockd.conf `PidFile`).
+    pub pid_file: Option<PathBuf>,
+    /// The table that guards; `None`: nftables is not touched by openings (a knockd.conf,
+    /// or TOML with neither `[firewall]` nor an `open` or `close`).
+    pub firewall: Option<Firewall>,
+    /// The doors, in the order of the file; at most 65,535.
+    pub doors: Vec<Door>,
+}
+
+/// Which ports that no door uses are tripwires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TripwireMode {
+    /// One in 64, another 64th for each source, and the neighbours of every step.
+    #[default]
+    Sampled,
+    /// Every one.
+    All,
+    /// None.
+    Off,
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Log {
+    /// The least that is written.
+    pub level: Level,
+    /// A file, in knock 0.8's line format.
+    pub file: Option<PathBuf>,
+    /// To syslog as well.
+    pub syslog: bool,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Level {
+    /// Faults alone.
+    Error,
+    /// And what is doubtful.
+    Warn,
+    /// And what happens.
+    #[default]
+    Info,
+    /// And why.
+    Debug,
+    /// And everything else.
+    Trace,
+}
+
+/// The table that guards this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firewall {
+    /// Its name; the family is `inet`.
+    pub table: String,
+    /// What becomes of a packet to a guarded port from somebody who did not knock.
+    pub guard: Guard,
+    /// What becomes of the table when the daemon stops.
+    pub on_stop: OnStop,
+    /// Who never needs to knock.
+    pub trusted: Vec<Prefix>,
+    /// The mark set on opened traffic; never zero.
+    pub mark: Option<u32>,
+}
+
+/// What the guard does with a packet nobody knocked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guard {
+    /// Drops it.
+    #[default]
+    Drop,
+    /// Answers with a TCP reset or ICMP port unreachable.
+    Reject,
+    /// Nothing: openings are kept, nothing is guarded.
+    Off,
+}
+
+/// What becomes of the table when the daemon stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnStop {
+    /// It stands; openings run out by themselves.
+    #[default]
+    Keep,
+    /// It goes, and with it the guard.
+    Remove,
+}

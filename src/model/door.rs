@@ -1,0 +1,149 @@
+//! A door: the sequence that opens it, and what then happens.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Lifetime, PortRange, Prefix, Protocol, Step, TcpFlags};
+
+/// Which door of the running configuration: its place in [`super::Config::doors`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DoorId(pub u16);
+
+impl DoorId {
+    /// The place, from 0.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// A door as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// Its name: one word, unique among the doors.
+    pub name: Arc<str>,
+    /// The steps, 1 to 32. Empty: the door is disabled (its one-time sequences are used
+    /// up, or not read yet).
+    pub sequence: Vec<Step>,
+    /// Where the steps come from, if each sequence is good for one use.
+    pub one_time: Option<OneTime>,
+    /// How long after the first step the last one may come; never zero.
+    pub seq_timeout: Duration,
+    /// Which TCP packets count.
+    pub tcp_flags: TcpFlags,
+    /// Who may knock; empty: everybody.
+    pub from: Vec<Prefix>,
+    /// The destination knocked at, in place of this host's own addresses.
+    pub target: Option<IpAddr>,
+    /// How many distinct strays an attempt survives.
+    pub strays: u8,
+    /// What it opens for the source.
+    pub open: Vec<PortRange>,
+    /// For how long.
+    pub open_for: Lifetime,
+    /// What it closes for the source.
+    pub close: Close,
+    /// Elements it adds to sets of the administrator's own.
+    pub add: Vec<SetElement>,
+    /// Elements it removes from such sets.
+    pub remove: Vec<SetElement>,
+    /// Command strings it runs.
+    pub commands: Option<Commands>,
+}
+
+impl Door {
+    /// Whether `source` may knock here.
+    #[must_use]
+    pub fn admits(&self, source: IpAddr) -> bool {
+        self.from.is_empty() || self.from.iter().any(|p| p.contains(source))
+    }
+
+    /// Whether a step of it is UDP.
+    #[must_use]
+    pub fn has_udp(&self) -> bool {
+        self.sequence.iter().any(|s| s.protocol == Protocol::Udp)
+    }
+}
+
+/// A file of sequences, each good for one use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OneTime {
+    /// The file, in knock 0.8's format: a sequence a line, a used one begins with `#`.
+    pub file: PathBuf,
+}
+
+/// What a door closes for the source that knocked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Close {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The openings of these ports.
+    Ports(Vec<PortRange>),
+    /// Every opening.
+    All,
+}
+
+/// A set that the administrator owns, as nft names it: `inet filter knocked`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetPath {
+    /// `ip`, `ip6`, `inet`, `arp`, `bridge` or `netdev`.
+    pub family: String,
+    /// The table.
+    pub table: String,
+    /// The set.
+    pub set: String,
+}
+
+/// The source's element in a set of the administrator's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetElement {
+    /// The set.
+    pub path: SetPath,
+    /// How long it stays there (for an `add`).
+    pub lifetime: Lifetime,
+    /// The ports, for a set keyed by address, protocol and port.
+    pub ports: Vec<PortRange>,
+}
+
+/// Command strings for `sh -c`, in which `%IP%` stands for the source's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commands {
+    /// Run when the door opens.
+    pub start: Option<String>,
+    /// Run `timeout` later.
+    pub stop: Option<String>,
+    /// In place of `start` for an IPv6 source; `Some("")` runs nothing.
+    pub start_6: Option<String>,
+    /// In place of `stop` for an IPv6 source; `Some("")` runs nothing.
+    pub stop_6: Option<String>,
+    /// The time from start to stop.
+    pub timeout: Duration,
+}
+
+impl Commands {
+    /// The string to run at the start for `source`, with `%IP%` still in it; `None` if
+    /// there is nothing to run.
+    #[must_use]
+    pub fn start_for(&self, source: IpAddr) -> Option<&str> {
+        pick(source, self.start.as_ref(), self.start_6.as_ref())
+    }
+
+    /// The string to run at the stop for `source`, with `%IP%` still in it; `None` if
+    /// there is nothing to run.
+    #[must_use]
+    pub fn stop_for(&self, source: IpAddr) -> Option<&str> {
+        pick(source, self.stop.as_ref(), self.stop_6.as_ref())
+    }
+}
+
+/// knockd(1) of 0.8: the IPv6 string where there is one, else the other; empty is nothing.
+fn pick<'a>(source: IpAddr, four: Option<&'a String>, six: Option<&'a String>) -> Option<&'a str> {
+    let chosen = match source {
+        IpAddr::V4(_) => four,
+        IpAddr::V6(_) => six.or(four),
+    };
+    chosen.map(String::as_str).filter(|s| !s.is_empty())
+}

@@ -1,0 +1,27 @@
+//! The words every room shares: what an administrator configures ([`Config`], [`Door`],
+//! [`Step`]) and what the rooms hand on to each other ([`Frame`], [`Knock`], [`Event`],
+//! [`Effect`]). Standard library only, no I/O, no clock.
+
+mod config;
+mod door;
+mod effect;
+mod event;
+mod flags;
+mod packet;
+mod pattern;
+mod port;
+mod prefix;
+mod time;
+mod tripwire;
+
+pub use config::{Config, Firewall, Guard, Level, Log, OnStop, TripwireMode};
+pub use door::{Close, Commands, Door, DoorId, OneTime, SetElement, SetPath};
+pub use effect::{Effect, Phase, Ports};
+pub use event::{Cause, Event, Outcome};
+pub use flags::{ParseFlagsError, TcpFlags, flag};
+pub use packet::{Frame, Knock, LinkType, Transport};
+pub use pattern::Pattern;
+pub use port::{ParsePortError, PortRange, Protocol, Step};
+pub use prefix::{ParsePrefixError, Prefix};
+pub use time::{Lifetime, Timestamp};
+pub use tripwire::{NEAR, PortSet, SHIFT, TripwireKey, Tripwires, hash};
