@@ -1,0 +1,209 @@
+//! From a completed knock to what is to be done: a pure function.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{Close, Config, DoorId, Effect, Phase, Ports};
+
+/// What a completed knock of `source` at `door` does, in the order in which it is done.
+///
+/// What ends comes before what begins, so that a door that closes everything and opens one
+/// port leaves that port open; the command comes last, so that it finds the firewall as the
+/// door makes it. The first four kinds are meant for one transaction. A `door` that the
+/// configuration does not have does nothing.
+#[must_use]
+pub fn plan(door: DoorId, config: &Config, source: IpAddr) -> Vec<Effect> {
+    let Some(configured) = config.doors.get(door.index()) else {
+        return Vec::new();
+    };
+    let name = || Arc::clone(&configured.name);
+    let mut effects = Vec::new();
+
+    let closed = match &configured.close {
+        Close::Nothing => None,
+        Close::Ports(ports) => Some(Ports::Listed(ports.clone())),
+        Close::All => Some(Ports::All),
+    };
+    effects.extend(closed.map(|ports| Effect::Close {
+        door: name(),
+        source,
+        ports,
+    }));
+    if !configured.open.is_empty() {
+        effects.push(Effect::Open {
+            door: name(),
+            source,
+            ports: configured.open.clone(),
+            lifetime: configured.open_for,
+        });
+    }
+    effects.extend(configured.remove.iter().map(|element| Effect::Remove {
+        door: name(),
+        source,
+        path: element.path.clone(),
+        ports: element.ports.clone(),
+    }));
+    effects.extend(configured.add.iter().map(|element| Effect::Add {
+        door: name(),
+        source,
+        path: element.path.clone(),
+        ports: element.ports.clone(),
+        lifetime: element.lifetime,
+    }));
+    // A stop without a start is run all the same, `timeout` after the knock: hence Start is
+    // sent for either of them.
+    if let Some(commands) = &configured.commands
+        && (commands.start_for(source).is_some() || commands.stop_for(source).is_some())
+    {
+        effects.push(Effect::Run {
+            door,
+            source,
+            phase: Phase::Start,
+        });
+    }
+    effects
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{
+        Commands, Door, Lifetime, Log, PortRange, SetElement, SetPath, TcpFlags, TripwireMode,
+    };
+
+    fn door(name: &str) -> Door {
+        Door {
+            name: name.into(),
+            sequence: Vec::new(),
+            one_time: None,
+            seq_timeout: Duration::from_secs(15),
+            tcp_flags: TcpFlags::SYN,
+            from: Vec::new(),
+            target: None,
+            strays: 2,
+            open: Vec::new(),
+            open_for: Lifetime::For(Duration::from_secs(30)),
+            close: Close::Nothing,
+            add: Vec::new(),
+            remove: Vec::new(),
+            commands: None,
+        }
+    }
+
+    fn config(door: Door) -> Config {
+        Config {
+            interfaces: Vec::new(),
+            tripwires: TripwireMode::Sampled,
+            log: Log::default(),
+            pid_file: None,
+            firewall: None,
+            doors: vec![door],
+        }
+    }
+
+    fn port(text: &str) -> PortRange {
+        text.parse().expect("a port")
+    }
+
+    fn element(set: &str) -> SetElement {
+        SetElement {
+            path: SetPath {
+                family: "inet".into(),
+                table: "filter".into(),
+                set: set.into(),
+            },
+            lifetime: Lifetime::UntilClosed,
+            ports: vec![port("22/tcp")],
+        }
+    }
+
+    fn commands(stop_6: Option<&str>) -> Commands {
+        Commands {
+            start: None,
+            stop: Some("stop %IP%".into()),
+            start_6: None,
+            stop_6: stop_6.map(str::to_owned),
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    const FOUR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+    const SIX: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7));
+
+    #[test]
+    fn what_ends_comes_first_and_the_command_last() {
+        let config = config(Door {
+            open: vec![port("22/tcp"), port("60000-61000/udp")],
+            close: Close::All,
+            add: vec![element("in")],
+            remove: vec![element("out")],
+            commands: Some(commands(None)),
+            ..door("mosh")
+        });
+        let effects = plan(DoorId(0), &config, FOUR);
+        let name: Arc<str> = "mosh".into();
+        assert_eq!(
+            effects,
+            [
+                Effect::Close {
+                    door: name.clone(),
+                    source: FOUR,
+                    ports: Ports::All
+                },
+                Effect::Open {
+                    door: name.clone(),
+                    source: FOUR,
+                    ports: vec![port("22/tcp"), port("60000-61000/udp")],
+                    lifetime: Lifetime::For(Duration::from_secs(30)),
+                },
+                Effect::Remove {
+                    door: name.clone(),
+                    source: FOUR,
+                    path: element("out").path,
+                    ports: vec![port("22/tcp")],
+                },
+                Effect::Add {
+                    door: name,
+                    source: FOUR,
+                    path: element("in").path,
+                    ports: vec![port("22/tcp")],
+                    lifetime: Lifetime::UntilClosed,
+                },
+                Effect::Run {
+                    door: DoorId(0),
+                    source: FOUR,
+                    phase: Phase::Start
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn an_empty_ipv6_command_means_none() {
+        let config = config(Door {
+            commands: Some(commands(Some(""))),
+            ..door("wake")
+        });
+        assert_eq!(plan(DoorId(0), &config, FOUR).len(), 1);
+        assert_eq!(plan(DoorId(0), &config, SIX), []);
+    }
+
+    #[test]
+    fn ports_to_close_are_listed_and_a_door_that_is_gone_does_nothing() {
+        let config = config(Door {
+            close: Close::Ports(vec![port("22/tcp")]),
+            ..door("shut")
+        });
+        assert_eq!(
+            plan(DoorId(0), &config, SIX),
+            [Effect::Close {
+                door: "shut".into(),
+                source: SIX,
+                ports: Ports::Listed(vec![port("22/tcp")]),
+            }]
+        );
+        assert_eq!(plan(DoorId(1), &config, SIX), []);
+    }
+}
