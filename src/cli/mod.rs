@@ -1,1 +1,3 @@
-//! Command lines of both programs.
+//! Command lines of both programs: the only room besides `daemon` that sees the others.
+
+pub mod knock;
