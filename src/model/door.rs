@@ -7,6 +7,12 @@ use std::time::Duration;
 
 use super::{Lifetime, PortRange, Prefix, Protocol, Step, TcpFlags};
 
+/// How many steps a sequence may have, as in knock 0.8.
+pub const MAX_STEPS: usize = 32;
+
+/// How many strays a door may forgive; each attempt has room to remember so many ports.
+pub const MAX_STRAYS: u8 = 16;
+
 /// Which door of the running configuration: its place in [`super::Config::doors`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DoorId(pub u16);
@@ -24,7 +30,7 @@ impl DoorId {
 pub struct Door {
     /// Its name: one word, unique among the doors.
     pub name: Arc<str>,
-    /// The steps, 1 to 32. Empty: the door is disabled (its one-time sequences are used
+    /// The steps, 1 to [`MAX_STEPS`]. Empty: the door is disabled (its one-time sequences are used
     /// up, or not read yet).
     pub sequence: Vec<Step>,
     /// Where the steps come from, if each sequence is good for one use.
@@ -37,7 +43,7 @@ pub struct Door {
     pub from: Vec<Prefix>,
     /// The destination knocked at, in place of this host's own addresses.
     pub target: Option<IpAddr>,
-    /// How many distinct strays an attempt survives.
+    /// How many distinct strays an attempt survives; at most [`MAX_STRAYS`].
     pub strays: u8,
     /// What it opens for the source.
     pub open: Vec<PortRange>,

@@ -92,7 +92,8 @@ pub enum ParseFlagsError {
 impl FromStr for TcpFlags {
     type Err = ParseFlagsError;
 
-    /// Upper and lower case alike, blanks around each word ignored (knock 0.8 does both).
+    /// Upper and lower case alike, as in knock 0.8; blanks around each word, at which 0.8
+    /// stumbles, are ignored.
     fn from_str(text: &str) -> Result<Self, ParseFlagsError> {
         if text.trim().eq_ignore_ascii_case("any") {
             return Ok(Self::ANY);

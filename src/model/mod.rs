@@ -7,6 +7,7 @@ mod door;
 mod effect;
 mod event;
 mod flags;
+mod legacy;
 mod packet;
 mod pattern;
 mod port;
@@ -15,10 +16,13 @@ mod time;
 mod tripwire;
 
 pub use config::{Config, Firewall, Guard, Level, Log, OnStop, TripwireMode};
-pub use door::{Close, Commands, Door, DoorId, OneTime, SetElement, SetPath};
+pub use door::{
+    Close, Commands, Door, DoorId, MAX_STEPS, MAX_STRAYS, OneTime, SetElement, SetPath,
+};
 pub use effect::{Effect, Phase, Ports};
 pub use event::{Cause, Event, Outcome};
 pub use flags::{ParseFlagsError, TcpFlags, flag};
+pub use legacy::{LegacyStep, ParseLegacyError, parse_legacy_sequence, parse_legacy_step};
 pub use packet::{Frame, Knock, LinkType, Transport};
 pub use pattern::Pattern;
 pub use port::{ParsePortError, PortRange, Protocol, Step};
