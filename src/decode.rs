@@ -1,1 +1,0 @@
-//! From packets to knocks: the only user of etherparse.

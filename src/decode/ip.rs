@@ -1,0 +1,123 @@
+//! IPv4 and IPv6, down to the transport header.
+
+use std::net::IpAddr;
+
+use etherparse::{
+    IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice,
+    Ipv6RawExtHeaderSlice, ip_number,
+};
+
+use super::cursor::Cursor;
+use super::link::Network;
+
+/// A whole IP packet without its headers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packet<'a> {
+    /// Who sent it; somebody who can be answered.
+    pub(super) source: IpAddr,
+    /// To whom.
+    pub(super) destination: IpAddr,
+    /// What it carries.
+    pub(super) protocol: IpNumber,
+    /// The identification of an IPv4 header, else 0.
+    pub(super) identification: u16,
+    /// What is carried, without padding.
+    pub(super) payload: Cursor<'a>,
+}
+
+/// How many extension headers are passed over. RFC 8200 (section 4.1) foresees seven.
+const MAX_EXTENSIONS: usize = 8;
+
+/// Takes the IP headers off; `None` if they are not whole, are at odds with themselves or
+/// the wire, belong to a fragment, or come from nobody who can be answered.
+pub(super) fn strip(network: Network, rest: Cursor<'_>) -> Option<Packet<'_>> {
+    match network {
+        Network::Ipv4 => ipv4(rest),
+        Network::Ipv6 => ipv6(rest),
+        Network::Either => match rest.data().first()? >> 4 {
+            4 => ipv4(rest),
+            6 => ipv6(rest),
+            _ => None,
+        },
+    }
+}
+
+fn ipv4(rest: Cursor<'_>) -> Option<Packet<'_>> {
+    let header = Ipv4HeaderSlice::from_slice(rest.data()).ok()?;
+    let mut payload = rest.limit(usize::from(header.total_len()))?;
+    payload.skip(header.slice().len())?;
+    let source = header.source_addr();
+    if header.is_fragmenting_payload()
+        || source.is_unspecified()
+        || source.is_multicast()
+        || source.is_broadcast()
+    {
+        return None;
+    }
+    Some(Packet {
+        source: source.into(),
+        destination: header.destination_addr().into(),
+        protocol: header.protocol(),
+        identification: header.identification(),
+        payload,
+    })
+}
+
+fn ipv6(mut rest: Cursor<'_>) -> Option<Packet<'_>> {
+    let header = Ipv6HeaderSlice::from_slice(rest.data()).ok()?;
+    rest.skip(header.slice().len())?;
+    let payload = rest.limit(usize::from(header.payload_length()))?;
+    let source = header.source_addr();
+    if source.is_unspecified() || source.is_multicast() {
+        return None;
+    }
+    let (protocol, payload) = extensions(header.next_header(), payload)?;
+    Some(Packet {
+        source: source.into(),
+        destination: header.destination_addr().into(),
+        protocol,
+        identification: 0,
+        payload,
+    })
+}
+
+/// Passes over the extension headers that Linux passes over before TCP or UDP. Mobility,
+/// HIP and Shim6 headers carry nothing (RFC 6275, section 6.1.1).
+fn extensions(first: IpNumber, mut rest: Cursor<'_>) -> Option<(IpNumber, Cursor<'_>)> {
+    let mut next = first;
+    for place in 0..=MAX_EXTENSIONS {
+        let (after, length) = match next {
+            // RFC 8200, section 4.3: right after the IPv6 header or not at all.
+            ip_number::IPV6_HEADER_HOP_BY_HOP if place > 0 => return None,
+            ip_number::IPV6_HEADER_HOP_BY_HOP | ip_number::IPV6_DESTINATION_OPTIONS => {
+                let header = Ipv6RawExtHeaderSlice::from_slice(rest.data()).ok()?;
+                (header.next_header(), header.slice().len())
+            }
+            ip_number::IPV6_ROUTE_HEADER => {
+                let header = Ipv6RawExtHeaderSlice::from_slice(rest.data()).ok()?;
+                // RFC 8200, section 4.4: with segments left it is still on its way, and
+                // no host looks at what it carries.
+                let [_, 0, ..] = *header.payload() else {
+                    return None;
+                };
+                (header.next_header(), header.slice().len())
+            }
+            ip_number::IPV6_FRAGMENTATION_HEADER => {
+                let header = Ipv6FragmentHeaderSlice::from_slice(rest.data()).ok()?;
+                // RFC 6946: neither an offset nor more to come is a whole packet.
+                if header.is_fragmenting_payload() {
+                    return None;
+                }
+                (header.next_header(), header.slice().len())
+            }
+            ip_number::AUTHENTICATION_HEADER => {
+                let header = IpAuthHeaderSlice::from_slice(rest.data()).ok()?;
+                (header.next_header(), header.slice().len())
+            }
+            _ => return Some((next, rest)),
+        };
+        rest.skip(length)?;
+        next = after;
+    }
+    None
+}

@@ -1,0 +1,178 @@
+//! Link layers: how each says that an IP header follows.
+
+use etherparse::{EtherType, Ethernet2HeaderSlice, SingleVlanHeaderSlice, ether_type};
+
+use super::cursor::Cursor;
+use crate::model::{Frame, LinkType};
+
+/// What the link layer says about the bytes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    /// An IPv4 header.
+    Ipv4,
+    /// An IPv6 header.
+    Ipv6,
+    /// One of the two; its own first bits say which.
+    Either,
+}
+
+/// A frame without its link layer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Link<'a> {
+    /// What follows.
+    pub(super) network: Network,
+    /// From there on.
+    pub(super) rest: Cursor<'a>,
+    /// The kernel's index of the interface.
+    pub(super) interface: Option<u32>,
+}
+
+/// How many tags a frame may have before its type: QinQ has two, and a provider may wrap
+/// one more around.
+const MAX_TAGS: usize = 4;
+
+/// EtherType of old QinQ switches, never registered.
+const QINQ_OLD: EtherType = EtherType(0x9100);
+
+/// EtherType of PPPoE in its session stage (RFC 2516, section 4).
+const PPPOE_SESSION: EtherType = EtherType(0x8864);
+
+/// linux/if_packet.h: sent to another host, or by this one. Both are seen beside what is
+/// for us: the first where the interface is promiscuous, the second always.
+const PACKET_OTHERHOST: u16 = 3;
+
+/// linux/if_arp.h: devices on which the cooked header's protocol is no EtherType
+/// (LINKTYPE_LINUX_SLL of tcpdump.org): FRAD, radiotap, netlink.
+const NO_ETHERTYPE: [u16; 3] = [770, 803, 824];
+
+/// Takes the link layer off; `None` if no IP header follows or the packet is not for this
+/// host.
+pub(super) fn strip<'a>(frame: &Frame<'a>) -> Option<Link<'a>> {
+    let wire = usize::try_from(frame.wire_len).unwrap_or(usize::MAX);
+    let mut rest = Cursor::new(frame.data, wire);
+    let mut interface = None;
+    let (network, rest) = match frame.link {
+        LinkType::LinuxCooked2 => {
+            let [p0, p1, _, _, i0, i1, i2, i3, d0, d1, kind, ..] = *rest.take::<20>()?;
+            interface = Some(u32::from_be_bytes([i0, i1, i2, i3]));
+            let device = u16::from_be_bytes([d0, d1]);
+            cooked(u16::from(kind), device, [p0, p1], rest)?
+        }
+        LinkType::LinuxCooked => {
+            let [k0, k1, d0, d1, .., p0, p1] = *rest.take::<16>()?;
+            let device = u16::from_be_bytes([d0, d1]);
+            cooked(u16::from_be_bytes([k0, k1]), device, [p0, p1], rest)?
+        }
+        LinkType::Ethernet => {
+            let header = Ethernet2HeaderSlice::from_slice(rest.data()).ok()?;
+            rest.skip(header.slice().len())?;
+            ether(header.ether_type(), rest)?
+        }
+        LinkType::Raw => (Network::Either, rest),
+        LinkType::Ipv4 => (Network::Ipv4, rest),
+        LinkType::Ipv6 => (Network::Ipv6, rest),
+        LinkType::Null => {
+            let family = *rest.take::<4>()?;
+            // Families are small numbers: only one of the two readings can be one.
+            let network = family_of(u32::from_be_bytes(family))
+                .or_else(|| family_of(u32::from_le_bytes(family)))?;
+            (network, rest)
+        }
+        LinkType::Loop => {
+            let family = u32::from_be_bytes(*rest.take::<4>()?);
+            (family_of(family)?, rest)
+        }
+        LinkType::Ppp => ppp(rest)?,
+        LinkType::PppHdlc => hdlc(rest)?,
+        LinkType::PppEther => pppoe(rest)?,
+    };
+    Some(Link {
+        network,
+        rest,
+        interface,
+    })
+}
+
+fn cooked(
+    kind: u16,
+    device: u16,
+    protocol: [u8; 2],
+    rest: Cursor<'_>,
+) -> Option<(Network, Cursor<'_>)> {
+    if kind >= PACKET_OTHERHOST || NO_ETHERTYPE.contains(&device) {
+        return None;
+    }
+    ether(EtherType(u16::from_be_bytes(protocol)), rest)
+}
+
+/// What an EtherType announces, tags taken off.
+fn ether(mut kind: EtherType, mut rest: Cursor<'_>) -> Option<(Network, Cursor<'_>)> {
+    for _ in 0..=MAX_TAGS {
+        match kind {
+            ether_type::IPV4 => return Some((Network::Ipv4, rest)),
+            ether_type::IPV6 => return Some((Network::Ipv6, rest)),
+            PPPOE_SESSION => return pppoe(rest),
+            ether_type::VLAN_TAGGED_FRAME | ether_type::PROVIDER_BRIDGING | QINQ_OLD => {
+                let tag = SingleVlanHeaderSlice::from_slice(rest.data()).ok()?;
+                rest.skip(tag.slice().len())?;
+                kind = tag.ether_type();
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// RFC 2516, section 4: version and type 1, code 0 in a session, its number, the length of
+/// the PPP frame.
+fn pppoe(mut rest: Cursor<'_>) -> Option<(Network, Cursor<'_>)> {
+    let [0x11, 0, _, _, l0, l1] = *rest.take::<6>()? else {
+        return None;
+    };
+    let length = usize::from(u16::from_be_bytes([l0, l1]));
+    ppp_protocol(rest.limit(length)?)
+}
+
+/// RFC 1661; over some links the address and control bytes of RFC 1662 stand before it.
+fn ppp(mut rest: Cursor<'_>) -> Option<(Network, Cursor<'_>)> {
+    if rest.data().starts_with(&[0xff, 0x03]) {
+        rest.skip(2)?;
+    }
+    ppp_protocol(rest)
+}
+
+/// RFC 1662, or Cisco's HDLC: unicast 0f or broadcast 8f, a zero, an EtherType.
+fn hdlc(mut rest: Cursor<'_>) -> Option<(Network, Cursor<'_>)> {
+    match *rest.data() {
+        [0xff, 0x03, ..] => ppp(rest),
+        [0x0f | 0x8f, 0, ..] => {
+            let [_, _, k0, k1] = *rest.take::<4>()?;
+            ether(EtherType(u16::from_be_bytes([k0, k1])), rest)
+        }
+        _ => None,
+    }
+}
+
+/// RFC 1661, section 2: the protocol is odd in its last byte and even in its first, which
+/// is left out where it is zero and both sides agreed (section 6.5).
+fn ppp_protocol(mut rest: Cursor<'_>) -> Option<(Network, Cursor<'_>)> {
+    let protocol = match *rest.take::<1>()? {
+        [0] => rest.take::<1>()?[0],
+        [odd] => odd,
+    };
+    match protocol {
+        0x21 => Some((Network::Ipv4, rest)),
+        0x57 => Some((Network::Ipv6, rest)),
+        _ => None,
+    }
+}
+
+/// AF_INET is 2 wherever a capture may come from; AF_INET6 is 10 on Linux, 24 on NetBSD
+/// and OpenBSD, 28 on FreeBSD, 30 on Darwin.
+fn family_of(family: u32) -> Option<Network> {
+    match family {
+        2 => Some(Network::Ipv4),
+        10 | 24 | 28 | 30 => Some(Network::Ipv6),
+        _ => None,
+    }
+}

@@ -1,0 +1,83 @@
+//! The fixed headers of TCP and UDP.
+
+use etherparse::{UdpHeaderSlice, ip_number};
+
+use super::ip::Packet;
+use crate::model::{Protocol, Step, Transport};
+
+/// What a transport header says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment {
+    /// The port hit.
+    pub(super) step: Step,
+    /// The port it came from.
+    pub(super) source_port: u16,
+    /// What tells it from a retransmission.
+    pub(super) transport: Transport,
+}
+
+/// RFC 9293, section 3.1: the header without options, in bytes.
+const TCP_HEADER: usize = 20;
+
+/// RFC 768.
+const UDP_HEADER: usize = 8;
+
+/// Reads the transport header; `None` if it is neither TCP nor UDP, was not captured, is
+/// longer than the packet, or is for port 0.
+pub(super) fn read(packet: &Packet<'_>) -> Option<Segment> {
+    match packet.protocol {
+        ip_number::TCP => tcp(packet),
+        ip_number::UDP => udp(packet),
+        _ => None,
+    }
+}
+
+/// etherparse wants the options as well, which the capture may have cut off.
+fn tcp(packet: &Packet<'_>) -> Option<Segment> {
+    let whole = packet.payload.wire();
+    let mut rest = packet.payload;
+    let [
+        s0,
+        s1,
+        d0,
+        d1,
+        n0,
+        n1,
+        n2,
+        n3,
+        _,
+        _,
+        _,
+        _,
+        offset,
+        flags,
+        ..,
+    ] = *rest.take::<TCP_HEADER>()?;
+    let length = usize::from(offset >> 4) * 4;
+    if length < TCP_HEADER || length > whole {
+        return None;
+    }
+    Some(Segment {
+        step: Step::new(Protocol::Tcp, u16::from_be_bytes([d0, d1]))?,
+        source_port: u16::from_be_bytes([s0, s1]),
+        transport: Transport::Tcp {
+            flags,
+            sequence: u32::from_be_bytes([n0, n1, n2, n3]),
+        },
+    })
+}
+
+fn udp(packet: &Packet<'_>) -> Option<Segment> {
+    let header = UdpHeaderSlice::from_slice(packet.payload.data()).ok()?;
+    let length = usize::from(header.length());
+    if length < UDP_HEADER || length > packet.payload.wire() {
+        return None;
+    }
+    Some(Segment {
+        step: Step::new(Protocol::Udp, header.destination_port())?,
+        source_port: header.source_port(),
+        transport: Transport::Udp {
+            identification: packet.identification,
+        },
+    })
+}
