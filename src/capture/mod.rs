@@ -1,1 +1,11 @@
-//! Live capture, capture files, the socket filter, the kernel's links: the only users of pcap and of route netlink.
+//! Where frames come from, and which of them the kernel hands over: the only users of pcap
+//! and of route netlink.
+//!
+//! `Live` is one handle on every interface, with a [`Program`] of ours as socket filter;
+//! [`Links`] says which interfaces and addresses count just now; [`Replay`] reads a file.
+
+mod error;
+mod file;
+
+pub use error::CaptureError;
+pub use file::Replay;

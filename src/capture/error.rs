@@ -1,0 +1,55 @@
+//! What can go wrong with a capture.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why there are no frames, or no more of them.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The file could not be opened.
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is no capture, or its header is broken.
+    #[error("{}: not a capture that can be read: {reason}", path.display())]
+    Format {
+        /// Which.
+        path: PathBuf,
+        /// In libpcap's words.
+        reason: String,
+    },
+    /// The file is of a link type that carries no knocks, or that we do not know.
+    #[error(
+        "{}: link type {name} is not supported; Ethernet, raw IP, Linux cooked, \
+         BSD loopback and PPP are", path.display()
+    )]
+    LinkType {
+        /// Which file.
+        path: PathBuf,
+        /// The name in the registry of tcpdump.org, or the number where it has none.
+        name: String,
+    },
+    /// The file breaks off or is broken from here on.
+    #[error("{}: broken after packet {frames}: {reason}", path.display())]
+    Broken {
+        /// Which file.
+        path: PathBuf,
+        /// How many packets were read before.
+        frames: u64,
+        /// In libpcap's words.
+        reason: String,
+    },
+}
+
+/// The words of libpcap, without the crate's own around them.
+pub(super) fn reason(error: pcap::Error) -> String {
+    if let pcap::Error::PcapError(words) = error {
+        words
+    } else {
+        error.to_string()
+    }
+}

@@ -1,0 +1,101 @@
+//! Capture files, pcap and pcapng, as libpcap reads them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pcap::{Capture, Linktype, Offline, Precision};
+
+use super::error::{CaptureError, reason};
+use crate::model::{Frame, LinkType, Timestamp};
+
+/// A capture file, read from its beginning; `-` is the standard input.
+pub struct Replay {
+    capture: Capture<Offline>,
+    link: LinkType,
+    path: PathBuf,
+    frames: u64,
+}
+
+impl Replay {
+    /// Opens a file of any link type that [`LinkType`] knows.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened, is no capture, or is of another link type.
+    pub fn open(path: &Path) -> Result<Self, CaptureError> {
+        // libpcap's own words for this do not tell a missing file from a forbidden one.
+        if path != Path::new("-") {
+            File::open(path).map_err(|source| CaptureError::Open {
+                path: path.to_owned(),
+                source,
+            })?;
+        }
+        let capture =
+            Capture::from_file_with_precision(path, Precision::Nano).map_err(|error| {
+                CaptureError::Format {
+                    path: path.to_owned(),
+                    reason: reason(error),
+                }
+            })?;
+        let found = capture.get_datalink();
+        let link = known(found).ok_or_else(|| CaptureError::LinkType {
+            path: path.to_owned(),
+            name: found.get_name().unwrap_or_else(|_| found.0.to_string()),
+        })?;
+        Ok(Self {
+            capture,
+            link,
+            path: path.to_owned(),
+            frames: 0,
+        })
+    }
+
+    /// The next frame, with the time it was recorded; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// If the file breaks off or is broken here; there is nothing after.
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
+        match self.capture.next_packet() {
+            Ok(packet) => {
+                self.frames += 1;
+                let ts = packet.header.ts;
+                let seconds = u64::try_from(ts.tv_sec).unwrap_or(0);
+                // With Precision::Nano this field holds nanoseconds; a broken file, anything.
+                let nanos = u32::try_from(ts.tv_usec).unwrap_or(0).min(999_999_999);
+                Ok(Some(Frame {
+                    at: Timestamp::from_epoch(Duration::new(seconds, nanos)),
+                    link: self.link,
+                    wire_len: packet.header.len,
+                    data: packet.data,
+                }))
+            }
+            Err(pcap::Error::NoMorePackets) => Ok(None),
+            Err(error) => Err(CaptureError::Broken {
+                path: self.path.clone(),
+                frames: self.frames,
+                reason: reason(error),
+            }),
+        }
+    }
+}
+
+/// libpcap's number on Linux for each link type; it has turned those of the file (101 for
+/// raw IP) into these already.
+fn known(link: Linktype) -> Option<LinkType> {
+    match link.0 {
+        0 => Some(LinkType::Null),
+        1 => Some(LinkType::Ethernet),
+        9 => Some(LinkType::Ppp),
+        12 | 14 | 101 => Some(LinkType::Raw),
+        50 => Some(LinkType::PppHdlc),
+        51 => Some(LinkType::PppEther),
+        108 => Some(LinkType::Loop),
+        113 => Some(LinkType::LinuxCooked),
+        228 => Some(LinkType::Ipv4),
+        229 => Some(LinkType::Ipv6),
+        276 => Some(LinkType::LinuxCooked2),
+        _ => None,
+    }
+}

@@ -1,0 +1,3 @@
+//! Capture and decoding on real packets: files, and the kernel in namespaces of their own.
+
+mod corpus;
