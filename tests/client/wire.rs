@@ -1,0 +1,1 @@
+//! Both clients send the same packets.

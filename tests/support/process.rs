@@ -1,0 +1,131 @@
+//! Programs that run beside the test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{wait_for, wait_until};
+
+/// A running program whose output is collected, line by line. Killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    name: String,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    /// Starts it; both of its outputs are read.
+    #[track_caller]
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let name = format!("{command:?}");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        collect(child.stdout.take(), &lines);
+        collect(child.stderr.take(), &lines);
+        Self { child, name, lines }
+    }
+
+    /// What it has said so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("a reader never panics").clone()
+    }
+
+    /// Waits until a line holds `text`, and gives the first that does.
+    #[track_caller]
+    pub(crate) fn wait_for_line(&mut self, text: &str) -> String {
+        let what = format!("`{text}` from {}", self.name);
+        wait_for(&what, || {
+            let lines = self.lines();
+            let found = lines.iter().find(|line| line.contains(text)).cloned();
+            if found.is_none()
+                && let Ok(Some(status)) = self.child.try_wait()
+            {
+                // Its last words may still be in the pipe.
+                let lines = self.last_words();
+                let found = lines.iter().find(|line| line.contains(text)).cloned();
+                assert!(
+                    found.is_some(),
+                    "{what}, but: {status}\n{}",
+                    lines.join("\n")
+                );
+                return found;
+            }
+            found
+        })
+    }
+
+    /// All it said, once both its outputs are closed.
+    fn last_words(&self) -> Vec<String> {
+        wait_until("the end of its output", || {
+            Arc::strong_count(&self.lines) == 1
+        });
+        self.lines()
+    }
+
+    /// Its process number: nsenter becomes what it starts.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("a process number");
+        kill(Pid::from_raw(id), signal).expect("it still runs");
+    }
+
+    /// Waits for its end, and gives all it said.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> (ExitStatus, Vec<String>) {
+        let status = wait_for(&format!("the end of {}", self.name), || {
+            self.child.try_wait().expect("a child of ours")
+        });
+        (status, self.last_words())
+    }
+
+    /// Ends it as kill -9 does.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    /// Ends it as SIGTERM does, and gives all it said.
+    #[track_caller]
+    pub(crate) fn terminate(mut self) -> (ExitStatus, Vec<String>) {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    fn end(&mut self) {
+        // Fails only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+        if thread::panicking() {
+            eprintln!("{}\n  {}", self.name, self.lines().join("\n  "));
+        }
+    }
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>, lines: &Arc<Mutex<Vec<String>>>) {
+    let pipe = BufReader::new(pipe.expect("a pipe"));
+    let lines = Arc::clone(lines);
+    thread::spawn(move || {
+        for line in pipe.split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            lines.lock().expect("nobody panics holding it").push(line);
+        }
+    });
+}
