@@ -1,1 +1,304 @@
-//! The sequence matcher: sans-IO state machine and its bounded table.
+//! From knocks to events: which source has made which steps of which door.
+//!
+//! Sans I/O and without a clock: packets and points in time go in, events come out, and
+//! [`Matcher::next_deadline`] says when to come back though nothing arrives. [`rules`]
+//! judges a packet, [`table`] holds the attempts, [`doors`] knows who has which step; here
+//! they are put together.
+//!
+//! For a source that is not at work on any door a packet costs one look-up. For one that
+//! is, as many judgements as it has attempts, which is as many as there are doors that
+//! share what it has hit so far. A packet that changes nothing allocates nothing.
+
+mod doors;
+mod list;
+mod rules;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use crate::model::{self, Cause, DoorId, Event, Knock, Outcome, Timestamp, Transport, Tripwires};
+
+use self::doors::{Door, Doors, Hit};
+use self::rules::{Verdict, judge};
+use self::table::{Attempt, Mark, Table};
+
+/// How many attempts are timed out in one go: enough to keep up with any flood (a packet
+/// begins few), few enough that no packet waits for a whole table to run out, and that
+/// their events do not fill memory.
+const EXPIRED_AT_ONCE: usize = 1024;
+
+/// What the matcher is told but for doors and tripwires.
+#[derive(Clone, Copy)]
+pub struct Settings {
+    /// How many attempts may live at once; at least 1.
+    pub capacity: usize,
+    /// The key of the table's hash: 16 random bytes live, fixed in a replay.
+    pub secret: [u8; 16],
+}
+
+impl Settings {
+    /// How many attempts may live by default: at 50,000 forged first steps a second, what
+    /// is at the first stage has five seconds, and what is beyond has its `seq_timeout`.
+    pub const CAPACITY: usize = 262_144;
+
+    /// The default capacity with this secret.
+    #[must_use]
+    pub fn new(secret: [u8; 16]) -> Self {
+        Self {
+            capacity: Self::CAPACITY,
+            secret,
+        }
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            capacity,
+            secret: _,
+        } = self;
+        f.debug_struct("Settings")
+            .field("capacity", capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How full the table is, for `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Attempts that live.
+    pub live: usize,
+    /// Attempts that may live at once.
+    pub capacity: usize,
+    /// Attempts ended since the start because there was no room for another.
+    pub evicted: u64,
+}
+
+/// The state of every attempt.
+pub struct Matcher {
+    doors: Doors,
+    tripwires: Tripwires,
+    table: Table,
+    /// By door: the number of the last packet that an attempt at it has used up. It does
+    /// not begin another one there.
+    used: Vec<u64>,
+    packets: u64,
+    evicted: u64,
+}
+
+impl Matcher {
+    /// With no attempts. The tripwires must have been made for the same doors.
+    #[must_use]
+    pub fn new(doors: &[model::Door], tripwires: Tripwires, settings: Settings) -> Self {
+        let mut matcher = Self {
+            doors: Doors::default(),
+            tripwires,
+            table: Table::new(settings.capacity, settings.secret),
+            used: Vec::new(),
+            packets: 0,
+            evicted: 0,
+        };
+        matcher.take_doors(Doors::new(doors), |_| {});
+        matcher
+    }
+
+    /// Takes a packet; `local` says whether its destination is one of this host's own
+    /// addresses. What follows from it is appended to `events`, in the order of the doors,
+    /// after what has run out by now.
+    ///
+    /// Packets should come in the order of their time. One that comes late is judged by its
+    /// own time, but what it begins may be timed out late.
+    pub fn observe(&mut self, knock: &Knock, local: bool, events: &mut Vec<Event>) {
+        self.expire(knock.at, events);
+        let from = events.len();
+        let hit = Hit { knock, local };
+        let mark = mark(knock);
+        self.packets += 1;
+        self.continue_attempts(hit, mark, events);
+        if self.tripwires.steps().contains(knock.step) {
+            self.begin_attempts(hit, mark, events);
+        }
+        if events.len() > from + 1 {
+            events[from..].sort_by_key(|e| e.door);
+        }
+    }
+
+    fn continue_attempts(&mut self, hit: Hit, mark: Mark, events: &mut Vec<Event>) {
+        let knock = hit.knock;
+        let mut next = self.table.first_of(knock.source);
+        while let Some(slot) = next {
+            // No attempt but this one can end before the next is looked at.
+            next = self.table.next_of(slot);
+            let attempt = self.table.get(slot);
+            let (stage, door) = (attempt.stage, self.doors.get(attempt.door));
+            let mut tell = |outcome| events.push(event(knock, door, outcome));
+            // Rule 6, should `expire` not have come so far.
+            if attempt.deadline <= knock.at {
+                events.push(timeout(attempt));
+                self.table.remove(slot);
+                continue;
+            }
+            let repeats = || self.table.has_made(slot, &door.sequence, knock.step, mark);
+            let cause = match judge(&hit, door, stage, repeats, &self.doors, &self.tripwires) {
+                Verdict::Ignored => {
+                    self.used[door.id.index()] = self.packets;
+                    continue;
+                }
+                Verdict::Advances => {
+                    self.used[door.id.index()] = self.packets;
+                    tell(Outcome::Stage(stage + 1));
+                    if usize::from(stage) + 1 < door.sequence.len() {
+                        self.table.advance(slot, mark);
+                    } else {
+                        tell(Outcome::Open);
+                        self.table.remove(slot);
+                    }
+                    continue;
+                }
+                Verdict::WrongStep => Cause::WrongStep(knock.step),
+                Verdict::Stray => {
+                    if self.table.survives(slot, knock.step, door.strays) {
+                        continue;
+                    }
+                    Cause::Strays(knock.step)
+                }
+            };
+            tell(Outcome::Reset { stage, cause });
+            self.table.remove(slot);
+        }
+    }
+
+    fn begin_attempts(&mut self, hit: Hit, mark: Mark, events: &mut Vec<Event>) {
+        let knock = hit.knock;
+        for door in self.doors.begun_by(hit) {
+            if self.used[door.id.index()] == self.packets {
+                continue;
+            }
+            if door.sequence.len() > 1 {
+                if self.table.is_full()
+                    && let Some(slot) = self.table.most_expendable()
+                {
+                    let victim = self.table.get(slot);
+                    if victim.deadline <= knock.at {
+                        events.push(timeout(victim));
+                    } else {
+                        self.evicted += 1;
+                        events.push(reset(victim, knock.at, Cause::Evicted));
+                    }
+                    self.table.remove(slot);
+                }
+                self.table
+                    .insert(knock.source, door.id, door.lane, knock.at, mark);
+            }
+            events.push(event(knock, door, Outcome::Stage(1)));
+            if door.sequence.len() == 1 {
+                events.push(event(knock, door, Outcome::Open));
+            }
+        }
+    }
+
+    /// Times out attempts whose `seq_timeout` has passed, the oldest first, each as of its
+    /// deadline. At most some thousand in one go: call again while [`Self::next_deadline`]
+    /// lies in the past.
+    pub fn expire(&mut self, now: Timestamp, events: &mut Vec<Event>) {
+        for _ in 0..EXPIRED_AT_ONCE {
+            let Some(slot) = self.table.due(now) else {
+                return;
+            };
+            events.push(timeout(self.table.get(slot)));
+            self.table.remove(slot);
+        }
+    }
+
+    /// When to call [`Self::expire`] though no packet comes; `None` while there are no
+    /// attempts. It may be a little early, if the attempt that was to run out has ended
+    /// otherwise; never late.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.table.earliest()
+    }
+
+    /// Takes other doors. Attempts at a door that stays, by name and in all that decides
+    /// about them, live on under its new number; the others end. The events still bear the
+    /// old numbers.
+    pub fn reload(
+        &mut self,
+        doors: &[model::Door],
+        tripwires: Tripwires,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) {
+        self.expire(now, events);
+        self.tripwires = tripwires;
+        self.take_doors(Doors::new(doors), |attempt| {
+            events.push(reset(attempt, now, Cause::Reload));
+        });
+    }
+
+    fn take_doors(&mut self, doors: Doors, ended: impl FnMut(&Attempt)) {
+        let homes = self.doors.moved_to(&doors);
+        self.table.refit(
+            doors.timeouts(),
+            doors.most_steps(),
+            doors.most_strays(),
+            |old: DoorId| homes.get(old.index()).copied().flatten(),
+            ended,
+        );
+        self.used = vec![0; doors.len()];
+        self.doors = doors;
+    }
+
+    /// How full the table is.
+    #[must_use]
+    pub fn occupancy(&self) -> Occupancy {
+        Occupancy {
+            live: self.table.live(),
+            capacity: self.table.capacity(),
+            evicted: self.evicted,
+        }
+    }
+}
+
+/// Two packets to one port of one protocol are the same packet if this is equal.
+fn mark(knock: &Knock) -> Mark {
+    let number = match knock.transport {
+        Transport::Tcp { flags: _, sequence } => sequence,
+        Transport::Udp { identification } => identification.into(),
+    };
+    Mark(u64::from(knock.source_port) << 32 | u64::from(number))
+}
+
+fn event(knock: &Knock, door: &Door, outcome: Outcome) -> Event {
+    happened(knock.at, knock.source, door.id, outcome)
+}
+
+fn timeout(attempt: &Attempt) -> Event {
+    let stage = attempt.stage;
+    happened(
+        attempt.deadline,
+        attempt.source,
+        attempt.door,
+        Outcome::Timeout { stage },
+    )
+}
+
+fn reset(attempt: &Attempt, at: Timestamp, cause: Cause) -> Event {
+    let stage = attempt.stage;
+    happened(
+        at,
+        attempt.source,
+        attempt.door,
+        Outcome::Reset { stage, cause },
+    )
+}
+
+fn happened(at: Timestamp, source: IpAddr, door: DoorId, outcome: Outcome) -> Event {
+    Event {
+        at,
+        source,
+        door,
+        outcome,
+    }
+}

@@ -1,0 +1,141 @@
+//! The rules one by one, against a naive model, under scans and under floods.
+
+mod reload;
+mod rules;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::*;
+use crate::model::{
+    Close, Door as ModelDoor, Lifetime, Step, TcpFlags, TripwireKey, TripwireMode, flag,
+};
+
+const SECRET: [u8; 16] = *b"0123456789abcdef";
+const ONE: &str = "192.0.2.1";
+const TWO: &str = "192.0.2.2";
+const HOST: &str = "198.51.100.1";
+
+/// A door with the defaults.
+fn door(name: &str, sequence: &str) -> ModelDoor {
+    let steps = sequence.split_terminator(' ').map(step);
+    ModelDoor {
+        name: name.into(),
+        sequence: steps.collect(),
+        one_time: None,
+        seq_timeout: Duration::from_secs(15),
+        tcp_flags: TcpFlags::SYN,
+        from: Vec::new(),
+        target: None,
+        strays: 2,
+        open: Vec::new(),
+        open_for: Lifetime::For(Duration::from_secs(30)),
+        close: Close::Nothing,
+        add: Vec::new(),
+        remove: Vec::new(),
+        commands: None,
+    }
+}
+
+fn step(text: &str) -> Step {
+    text.parse().expect("a step")
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn wires(mode: TripwireMode, doors: &[ModelDoor]) -> Tripwires {
+    Tripwires::new(mode, TripwireKey::FIXED, doors)
+}
+
+/// A packet that decides nothing yet: a SYN, or a datagram, from an own port.
+fn knock(at: u64, source: IpAddr, step: Step, serial: u32) -> Knock {
+    let transport = match step.protocol {
+        crate::model::Protocol::Tcp => Transport::Tcp {
+            flags: flag::SYN,
+            sequence: serial,
+        },
+        crate::model::Protocol::Udp => Transport::Udp {
+            identification: serial as u16,
+        },
+    };
+    Knock {
+        at: Timestamp(at),
+        source,
+        destination: address(HOST),
+        step,
+        source_port: 40_000,
+        transport,
+        interface: None,
+    }
+}
+
+/// A matcher, a clock in milliseconds, and no two packets alike.
+struct Bed {
+    matcher: Matcher,
+    now: u64,
+    serial: u32,
+}
+
+impl Bed {
+    fn new(doors: &[ModelDoor]) -> Self {
+        Self::with(doors, TripwireMode::All, 1000)
+    }
+
+    fn with(doors: &[ModelDoor], mode: TripwireMode, capacity: usize) -> Self {
+        let settings = Settings {
+            capacity,
+            secret: SECRET,
+        };
+        Self {
+            matcher: Matcher::new(doors, wires(mode, doors), settings),
+            now: 1000,
+            serial: 0,
+        }
+    }
+
+    fn at(&self) -> Timestamp {
+        Timestamp(self.now * 1_000_000)
+    }
+
+    /// The next packet of this source, not yet sent.
+    fn packet(&mut self, source: &str, to: &str) -> Knock {
+        self.serial += 1;
+        knock(self.at().0, address(source), step(to), self.serial)
+    }
+
+    fn send(&mut self, knock: &Knock) -> Vec<(u16, Outcome)> {
+        self.send_to(knock, true)
+    }
+
+    fn send_to(&mut self, knock: &Knock, local: bool) -> Vec<(u16, Outcome)> {
+        let mut events = Vec::new();
+        self.matcher.observe(knock, local, &mut events);
+        events.iter().map(|e| (e.door.0, e.outcome)).collect()
+    }
+
+    fn hit(&mut self, source: &str, to: &str) -> Vec<(u16, Outcome)> {
+        let knock = self.packet(source, to);
+        self.send(&knock)
+    }
+
+    fn live(&self) -> usize {
+        self.matcher.occupancy().live
+    }
+}
+
+fn stage(door: u16, stage: u8) -> Vec<(u16, Outcome)> {
+    vec![(door, Outcome::Stage(stage))]
+}
+
+fn open(door: u16, last: u8) -> Vec<(u16, Outcome)> {
+    vec![(door, Outcome::Stage(last)), (door, Outcome::Open)]
+}
+
+fn wrong(door: u16, stage: u8, hit: &str) -> (u16, Outcome) {
+    let cause = Cause::WrongStep(step(hit));
+    (door, Outcome::Reset { stage, cause })
+}
+
+const NOTHING: Vec<(u16, Outcome)> = Vec::new();
