@@ -1,0 +1,4 @@
+//! The house keeps its own rules: who imports whom, what lies where, and that what is
+//! written for people is what the programs do.
+
+mod rooms;
