@@ -1,5 +1,7 @@
 //! The rules one by one, against a naive model, under scans and under floods.
 
+mod naive;
+mod property;
 mod reload;
 mod rules;
 
