@@ -1,9 +1,11 @@
 //! The rules one by one, against a naive model, under scans and under floods.
 
+mod flood;
 mod naive;
 mod property;
 mod reload;
 mod rules;
+mod scan;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,0 +1,125 @@
+//! Forged sources without number: memory is bounded, and who is further on stays.
+
+use super::*;
+
+const THREE: &str = "1000/tcp 2000/udp 3000/tcp";
+
+/// First steps of so many sources, none seen before. What comes of each is forgotten.
+fn flood(bed: &mut Bed, sources: std::ops::Range<u32>) {
+    let first = step("1000/tcp");
+    let mut events = Vec::new();
+    for n in sources {
+        events.clear();
+        let source = IpAddr::from((n | 0x0a00_0000).to_be_bytes());
+        let knock = knock(bed.at().0, source, first, n);
+        bed.matcher.observe(&knock, true, &mut events);
+    }
+}
+
+/// Of this process, in bytes (proc_pid_statm(5): the second field, in pages).
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("proc is mounted");
+    let pages = statm.split(' ').nth(1).expect("a second field");
+    pages.parse::<usize>().expect("a number") * 4096
+}
+
+#[test]
+fn a_million_sources_fill_no_more_than_the_table() {
+    // Once small, so that the code is there and only the table is counted.
+    flood(
+        &mut Bed::with(&[door("d", THREE)], TripwireMode::Sampled, 2),
+        0..5,
+    );
+    let before = resident();
+    let mut bed = Bed::with(
+        &[door("d", THREE)],
+        TripwireMode::Sampled,
+        Settings::CAPACITY,
+    );
+    let at_rest = resident() - before;
+    assert!(at_rest < 1 << 20, "{at_rest} bytes at rest");
+    // One who takes his time, and is past the first step when it begins.
+    assert_eq!(bed.hit(ONE, "1000/tcp"), stage(0, 1));
+    assert_eq!(bed.hit(ONE, "2000/udp"), stage(0, 2));
+    for n in 0..10 {
+        bed.now += 200;
+        flood(&mut bed, n * 100_000..(n + 1) * 100_000);
+    }
+    let full = resident() - before;
+    // 56 bytes each, 4 of a bucket, 8 for the mark of the first step: 17 MiB.
+    assert!(full < 20 << 20, "{full} bytes");
+    let occupancy = Occupancy {
+        live: Settings::CAPACITY,
+        capacity: Settings::CAPACITY,
+        evicted: 1_000_001 - Settings::CAPACITY as u64,
+    };
+    assert_eq!(bed.matcher.occupancy(), occupancy);
+    assert_eq!(bed.hit(ONE, "3000/tcp"), open(0, 3));
+}
+
+#[test]
+fn of_the_lowest_stage_the_oldest_goes_first() {
+    let mut bed = Bed::with(&[door("d", THREE)], TripwireMode::All, 3);
+    let (a, b, c, d) = ("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4");
+    for source in [a, b, c] {
+        bed.hit(source, "1000/tcp");
+    }
+    bed.hit(a, "2000/udp");
+    let evicted = |stage| {
+        (
+            0,
+            Outcome::Reset {
+                stage,
+                cause: Cause::Evicted,
+            },
+        )
+    };
+    // a is the oldest, but further on: b goes.
+    assert_eq!(bed.hit(d, "1000/tcp"), [evicted(1), (0, Outcome::Stage(1))]);
+    assert_eq!(bed.hit(b, "2000/udp"), NOTHING);
+    assert_eq!(bed.hit(d, "2000/udp"), stage(0, 2));
+    assert_eq!(bed.hit(c, "2000/udp"), stage(0, 2));
+    // All are at the second stage, a longest.
+    assert_eq!(bed.hit(b, "1000/tcp"), [evicted(2), (0, Outcome::Stage(1))]);
+    assert_eq!(bed.hit(a, "3000/tcp"), NOTHING);
+    assert_eq!(bed.hit(c, "3000/tcp"), open(0, 3));
+}
+
+#[test]
+fn a_full_table_runs_out_in_pieces() {
+    let mut bed = Bed::with(&[door("d", THREE)], TripwireMode::All, 5000);
+    flood(&mut bed, 0..5000);
+    bed.now += 15_000;
+    let now = bed.at();
+    let mut rounds = 0;
+    let mut events = Vec::new();
+    while bed.matcher.next_deadline().is_some_and(|d| d <= now) {
+        let told = events.len();
+        bed.matcher.expire(now, &mut events);
+        assert!(events.len() - told <= EXPIRED_AT_ONCE);
+        rounds += 1;
+    }
+    assert_eq!((events.len(), rounds, bed.live()), (5000, 5, 0));
+}
+
+#[test]
+fn what_has_run_out_does_not_live_on_while_others_wait_their_turn() {
+    let mut bed = Bed::with(&[door("d", THREE)], TripwireMode::All, 5000);
+    flood(&mut bed, 0..4999);
+    bed.hit(ONE, "1000/tcp");
+    bed.now += 15_000;
+    // The timeouts of a thousand others come first; this one's own is not forgotten.
+    let outcomes = bed.hit(ONE, "2000/udp");
+    assert_eq!(outcomes.len(), EXPIRED_AT_ONCE + 1);
+    assert_eq!(outcomes.last(), Some(&(0, Outcome::Timeout { stage: 1 })));
+}
+
+#[test]
+fn the_room_of_the_dead_is_used_again() {
+    let mut bed = Bed::with(&[door("d", THREE)], TripwireMode::All, 100);
+    for n in 0..50 {
+        flood(&mut bed, n * 100..(n + 1) * 100);
+        bed.now += 15_000;
+    }
+    assert_eq!(bed.matcher.occupancy().evicted, 0);
+}

@@ -1,0 +1,141 @@
+//! A scan of the ports does not open a door, and who knocks beside one gets in.
+
+use super::*;
+
+const THREE: &str = "17301/tcp 4022/udp 39855/tcp";
+
+/// Enough of a generator for shuffling: xorshift64* (Vigna, 2016).
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        (high as usize * n) >> 32
+    }
+
+    fn shuffle<T>(&mut self, all: &mut [T]) {
+        for i in (1..all.len()).rev() {
+            all.swap(i, self.below(i + 1));
+        }
+    }
+}
+
+fn opens(bed: &mut Bed, source: IpAddr, ports: &[Step]) -> usize {
+    let mut events = Vec::new();
+    for step in ports {
+        bed.serial += 1;
+        let knock = knock(bed.at().0, source, *step, bed.serial);
+        bed.matcher.observe(&knock, true, &mut events);
+    }
+    let outcomes = events.iter().map(|e| e.outcome);
+    outcomes.filter(|o| *o == Outcome::Open).count()
+}
+
+fn every_port() -> Vec<Step> {
+    let port = |n: u16| [step(&format!("{n}/tcp")), step(&format!("{n}/udp"))];
+    (1..=u16::MAX).flat_map(port).collect()
+}
+
+#[test]
+fn an_ascending_or_descending_scan_opens_nothing() {
+    let ascending = [
+        "1000/tcp 2000/tcp 3000/tcp",
+        "1000/tcp 1006/tcp 1012/tcp",
+        "4022/udp 17301/tcp",
+    ];
+    let mut ports = every_port();
+    for sequence in ascending {
+        for source in [ONE, "2001:db8::77"].map(address) {
+            let mut bed = Bed::with(&[door("d", sequence)], TripwireMode::Sampled, 100);
+            assert_eq!(opens(&mut bed, source, &ports), 0, "{sequence}");
+            ports.reverse();
+            assert_eq!(opens(&mut bed, source, &ports), 0, "{sequence}");
+            ports.reverse();
+        }
+    }
+}
+
+#[test]
+fn without_tripwires_an_ascending_scan_does_open() {
+    let doors = [door("d", "1000/tcp 2000/tcp 3000/tcp")];
+    let mut bed = Bed::with(&doors, TripwireMode::Off, 100);
+    assert_eq!(opens(&mut bed, address(ONE), &every_port()), 1);
+}
+
+#[test]
+fn random_scans_open_nothing() {
+    let doors = [door("d", THREE)];
+    let mut dice = Dice(1);
+    let mut ports = every_port();
+    let mut bed = Bed::with(&doors, TripwireMode::Sampled, 100);
+    for scan in 0..100u32 {
+        dice.shuffle(&mut ports);
+        for source in [
+            IpAddr::from(scan.to_be_bytes()),
+            IpAddr::from((u128::from(scan) << 3).to_be_bytes()),
+        ] {
+            assert_eq!(opens(&mut bed, source, &ports), 0, "scan {scan}");
+        }
+    }
+}
+
+/// Of a random order of `wires` tripwires and three steps: how many open a door that
+/// allows two strays. The steps must come in order, with two tripwires at most among
+/// them; so the last comes d = 2, 3 or 4 places after the first, the second in one of the
+/// d - 1 places between.
+fn share_that_opens(wires: u32) -> f64 {
+    let all = f64::from(wires + 3);
+    let orders: f64 = [2., 3., 4.].map(|d| (all - d) * (d - 1.)).iter().sum();
+    orders / (all * (all - 1.) * (all - 2.))
+}
+
+#[test]
+fn a_random_scan_opens_as_rarely_as_is_claimed() {
+    // Sampled: a 64th of the other ports, and the four neighbours of each step.
+    let wires = (65_535 - 15) / 64 + 12;
+    let one_in = 1. / share_that_opens(wires);
+    assert!((170_000. ..185_000.).contains(&one_in), "{one_in}");
+
+    // That the formula is true of the matcher shows where openings are frequent: 30
+    // ports, all but the steps tripwires.
+    let doors = [door("d", "10/tcp 20/tcp 30/tcp")];
+    let mut ports: Vec<_> = (1..=30).map(|n| step(&format!("{n}/tcp"))).collect();
+    let mut dice = Dice(7);
+    let mut bed = Bed::new(&doors);
+    let (mut opened, scans) = (0, 40_000);
+    for scan in 0..scans {
+        dice.shuffle(&mut ports);
+        bed.now += 20_000;
+        opened += opens(&mut bed, IpAddr::from(u32::to_be_bytes(scan)), &ports);
+    }
+    let expected = share_that_opens(27) * f64::from(scans);
+    let off = (opened as f64 - expected).abs();
+    // Four standard deviations.
+    assert!(off < 4. * expected.sqrt(), "{opened}, not {expected}");
+}
+
+#[test]
+fn a_knock_amid_the_noise_of_others_opens() {
+    let doors = [door("d", THREE)];
+    let mut bed = Bed::with(&doors, TripwireMode::Sampled, 100_000);
+    let mut dice = Dice(3);
+    let mut events = Vec::new();
+    for last in ["17301/tcp", "4022/udp", "39855/tcp"] {
+        for _ in 0..20_000 {
+            let source = IpAddr::from([10, 0, dice.below(256) as u8, dice.below(256) as u8]);
+            let known = doors[0].sequence[dice.below(3)];
+            let other = step(&format!("{}/tcp", dice.below(65_535) + 1));
+            let to = [known, other][dice.below(2)];
+            let knock = knock(bed.at().0, source, to, dice.below(1 << 30) as u32);
+            bed.matcher.observe(&knock, true, &mut events);
+        }
+        let of_ours = bed.hit(ONE, last);
+        assert!(!of_ours.is_empty(), "{last}");
+        if last == "39855/tcp" {
+            assert_eq!(of_ours, open(0, 3));
+        }
+    }
+}
