@@ -1,8 +1,8 @@
 //! From knocks to events: which source has made which steps of which door.
 //!
 //! Sans I/O and without a clock: packets and points in time go in, events come out, and
-//! [`Matcher::next_deadline`] says when to come back though nothing arrives. [`rules`]
-//! judges a packet, [`table`] holds the attempts, [`doors`] knows who has which step; here
+//! [`Matcher::next_deadline`] says when to come back though nothing arrives. `rules`
+//! judges a packet, `table` holds the attempts, `doors` knows who has which step; here
 //! they are put together.
 //!
 //! For a source that is not at work on any door a packet costs one look-up. For one that

@@ -1,0 +1,57 @@
+# Sourced by the scripts beside it: installs what is missing, by Debian's package names.
+# shellcheck shell=bash
+
+# Build: a linker, pkg-config, and the headers of libpcap, libnftnl and libmnl; libclang
+# reads the kernel's headers for rustables.
+BUILD="gcc libc6-dev pkg-config libpcap-dev libnftnl-dev libmnl-dev libclang-dev"
+
+# As root, or through sudo.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "${0##*/}: there is no sudo here. As root:  $*" >&2
+        return 1
+    fi
+}
+
+# need PACKAGE...: each is there when this returns.
+need() {
+    if ! command -v dpkg-query >/dev/null; then
+        echo "${0##*/}: not Debian: make sure that what these packages hold is here: $*" >&2
+        return
+    fi
+    local package missing=()
+    for package; do
+        [ "$(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+            missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    echo "${0##*/}: installing ${missing[*]}"
+    as_root apt-get -qq update
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# need_rust [COMPONENT...]: cargo, and these parts of the toolchain.
+need_rust() {
+    if ! command -v cargo >/dev/null; then
+        echo "${0##*/}: Rust is not here: see https://rustup.rs" >&2
+        return 1
+    fi
+    local component
+    for component; do
+        cargo "$component" --version >/dev/null 2>&1 ||
+            rustup component add "${component/fmt/rustfmt}"
+    done
+}
+
+# need_namespaces: an ordinary user may make network namespaces here.
+need_namespaces() {
+    unshare --user --map-root-user --net true && return
+    echo "${0##*/}: user namespaces are not allowed here. As root:" \
+        "sysctl kernel.unprivileged_userns_clone=1" >&2
+    return 1
+}
