@@ -1,5 +1,7 @@
 //! What an open door does: the plan, commands, the journal of pending stops.
 
+pub mod command;
+mod journal;
 mod plan;
 
 pub use plan::plan;

@@ -1,0 +1,239 @@
+//! The shells that run, and the pipes they write to.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, read};
+
+use super::message::{Ending, Report};
+use super::output::{Output, Piece};
+use super::service::{Finish, Job};
+use super::spawn;
+use crate::model::Timestamp;
+
+/// How many pipes are kept open whose shell is over: `daemon &` goes on writing. When there
+/// are more, the oldest is closed.
+const LINGERING: usize = 128;
+
+/// When the daemon stops: how long what must end may still run, and how long it has to
+/// end once it was told to.
+const GRACE: Duration = Duration::from_secs(10);
+const GRACE_AFTER_TERM: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct Child {
+    job: Job,
+    /// When it is told to end, and then made to.
+    kill: Option<Timestamp>,
+    /// It was told.
+    told: bool,
+}
+
+#[derive(Debug)]
+struct Pipe {
+    pid: Pid,
+    door: Arc<str>,
+    source: IpAddr,
+    end: OwnedFd,
+    output: Output,
+    /// Its shell is over.
+    lingering: bool,
+}
+
+/// A job that is over.
+#[derive(Debug)]
+pub(super) struct Over {
+    pub(super) job: Job,
+    pub(super) finish: Finish,
+    pub(super) ending: Ending,
+}
+
+/// All children and their pipes.
+#[derive(Debug, Default)]
+pub(super) struct Children {
+    running: HashMap<Pid, Child>,
+    pipes: Vec<Pipe>,
+    /// The daemon is stopping: nothing that is waited for runs for ever.
+    hurried: bool,
+}
+
+impl Children {
+    /// Runs a job; `command` is its string with the address in it.
+    pub(super) fn run(&mut self, now: Timestamp, job: Job, command: &str) -> Result<(), Over> {
+        match spawn::shell(command) {
+            Ok((pid, end)) => {
+                self.pipes.push(Pipe {
+                    pid,
+                    door: Arc::clone(&job.key.door),
+                    source: job.key.source,
+                    end,
+                    output: Output::default(),
+                    lingering: false,
+                });
+                let kill = (self.hurried && job.awaited).then(|| now + GRACE);
+                let told = false;
+                self.running.insert(pid, Child { job, kill, told });
+                Ok(())
+            }
+            Err(e) => Err(Over {
+                job,
+                finish: Finish::Over,
+                ending: Ending::NotStarted(e.to_string()),
+            }),
+        }
+    }
+
+    /// Whether no shell runs.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// The pipes to be polled; [`read`](Self::read) takes the place in this list.
+    pub(super) fn pipes(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.pipes.iter().map(|p| p.end.as_fd())
+    }
+
+    /// Reads the pipes at these places, given in ascending order.
+    pub(super) fn read(&mut self, ready: &[usize], reports: &mut Vec<Report>) {
+        // From the last, so that taking one out moves none that is still to be read.
+        for place in ready.iter().rev() {
+            if let Some(pipe) = self.pipes.get_mut(*place)
+                && pipe.read(reports)
+            {
+                self.pipes.remove(*place);
+            }
+        }
+    }
+
+    /// Collects the shells that are over, with the last they wrote.
+    pub(super) fn reap(&mut self, reports: &mut Vec<Report>) -> Vec<Over> {
+        let mut over = Vec::new();
+        loop {
+            let (pid, ending) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, Ending::Code(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Ending::Signal(signal as i32)),
+                Err(Errno::EINTR) => continue,
+                // No more that are over, or none at all. Stops and traces are not asked for.
+                Ok(
+                    WaitStatus::StillAlive
+                    | WaitStatus::Stopped(..)
+                    | WaitStatus::Continued(..)
+                    | WaitStatus::PtraceEvent(..)
+                    | WaitStatus::PtraceSyscall(..),
+                )
+                | Err(_) => return over,
+            };
+            self.linger(pid, reports);
+            if let Some(child) = self.running.remove(&pid) {
+                over.push(Over {
+                    job: child.job,
+                    finish: if child.told {
+                        Finish::Killed
+                    } else {
+                        Finish::Over
+                    },
+                    ending,
+                });
+            }
+        }
+    }
+
+    /// Reads what is left of a shell's output, and leaves the pipe to what it started.
+    fn linger(&mut self, pid: Pid, reports: &mut Vec<Report>) {
+        if let Some(place) = self.pipes.iter().position(|p| p.pid == pid && !p.lingering) {
+            let mut pipe = self.pipes.remove(place);
+            if !pipe.read(reports) {
+                pipe.lingering = true;
+                self.pipes.push(pipe);
+            }
+        }
+        let mut surplus = self
+            .pipes
+            .iter()
+            .filter(|p| p.lingering)
+            .count()
+            .saturating_sub(LINGERING);
+        self.pipes.retain(|p| {
+            let close = p.lingering && surplus > 0;
+            surplus -= usize::from(close);
+            !close
+        });
+    }
+
+    /// From now on, what must be over before the daemon may go is ended if it takes long.
+    pub(super) fn hurry(&mut self, now: Timestamp) {
+        if !self.hurried {
+            self.hurried = true;
+            for child in self.running.values_mut().filter(|c| c.job.awaited) {
+                child.kill = Some(now + GRACE);
+            }
+        }
+    }
+
+    /// When [`kill`](Self::kill) is to be called.
+    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+        self.running.values().filter_map(|c| c.kill).min()
+    }
+
+    /// Ends what has had its time: the whole process group, first asked, then made to.
+    pub(super) fn kill(&mut self, now: Timestamp) {
+        for (pid, child) in &mut self.running {
+            if child.kill.is_some_and(|at| at <= now) {
+                let (signal, next) = if child.told {
+                    (Signal::SIGKILL, None)
+                } else {
+                    (Signal::SIGTERM, Some(now + GRACE_AFTER_TERM))
+                };
+                // It may be over already, and not reaped yet.
+                let _ = killpg(*pid, signal);
+                child.told = true;
+                child.kill = next;
+            }
+        }
+    }
+}
+
+impl Pipe {
+    /// Reads what is there. Whether its end was reached.
+    fn read(&mut self, reports: &mut Vec<Report>) -> bool {
+        let mut pieces = Vec::new();
+        let mut buffer = [0; 4096];
+        // Bounded: a command that never stops printing must not keep us from the others.
+        let mut ended = false;
+        for _ in 0..16 {
+            match read(&self.end, &mut buffer) {
+                Ok(0) => {
+                    ended = true;
+                    break;
+                }
+                Ok(n) => self
+                    .output
+                    .feed(buffer.get(..n).unwrap_or_default(), &mut pieces),
+                Err(Errno::EINTR) => {}
+                Err(_) => break,
+            }
+        }
+        if ended {
+            self.output.flush(&mut pieces);
+        }
+        let (door, source) = (&self.door, self.source);
+        reports.extend(pieces.into_iter().map(|piece| match piece {
+            Piece::Line(line) => Report::Output {
+                door: Arc::clone(door),
+                source,
+                line,
+            },
+            Piece::Cut => Report::OutputCut {
+                door: Arc::clone(door),
+                source,
+            },
+        }));
+        ended
+    }
+}

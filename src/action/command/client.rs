@@ -1,0 +1,176 @@
+//! The daemon's end.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use super::message::{Report, Request};
+use super::outbox::{Outbox, Received, receive};
+use super::spawn;
+
+/// Requests that wait for room in the socket. The kernel may hold no more than eleven of
+/// them (net.unix.max_dgram_qlen), which would be few for knocks that end together.
+const WAITING: usize = 1024;
+
+/// Reports handed over at once, so that a talkative command does not keep packets waiting.
+const BATCH: usize = 256;
+
+/// The helper cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the command helper {}: {source}", program.display())]
+pub struct SpawnError {
+    program: PathBuf,
+    source: io::Error,
+}
+
+/// A request was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// As many wait as may: the command is not run.
+    #[error("the command helper does not keep up; the command is not run")]
+    Full,
+    /// The helper is dead; see [`Client::restart`].
+    #[error("the command helper is gone")]
+    Gone,
+}
+
+/// The helper is dead: every command that it was running goes on alone, the pending stops
+/// are in its journal. See [`Client::restart`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the command helper is gone")]
+pub struct Gone;
+
+/// The daemon's handle on its helper. Nothing here waits, but for [`restart`](Self::restart).
+/// Dropped, it tells the helper that the daemon is gone: the helper lets run what runs, and
+/// ends.
+#[derive(Debug)]
+pub struct Client {
+    program: PathBuf,
+    args: Vec<OsString>,
+    socket: OwnedFd,
+    helper: Pid,
+    outbox: Outbox,
+}
+
+impl Client {
+    /// Starts `program args`, which is to call [`serve`](super::serve) on
+    /// [`inherited_socket`](super::inherited_socket). For the running program itself,
+    /// `/proc/self/exe` is right even after an upgrade has replaced the file.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such program, or no more processes or files are allowed.
+    pub fn spawn(program: PathBuf, args: Vec<OsString>) -> Result<Self, SpawnError> {
+        match start(&program, &args) {
+            Ok((socket, helper)) => Ok(Self {
+                program,
+                args,
+                socket,
+                helper,
+                outbox: Outbox::default(),
+            }),
+            Err(source) => Err(SpawnError { program, source }),
+        }
+    }
+
+    /// Starts another helper in place of one that is [`Gone`], and reaps that one. Requests
+    /// that it had not taken yet go to the new one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`spawn`](Self::spawn); it may be tried again.
+    pub fn restart(&mut self) -> Result<(), SpawnError> {
+        let (socket, helper) = start(&self.program, &self.args).map_err(|source| SpawnError {
+            program: self.program.clone(),
+            source,
+        })?;
+        // The old socket's end is the old helper's cue, should it be alive after all: it must
+        // go before it is waited for. No child of that number: somebody else has reaped it.
+        drop(std::mem::replace(&mut self.socket, socket));
+        let old = std::mem::replace(&mut self.helper, helper);
+        let _ = nix::sys::signal::kill(old, nix::sys::signal::Signal::SIGKILL);
+        let _ = waitpid(old, None);
+        self.flush().map_err(|_| SpawnError {
+            program: self.program.clone(),
+            source: io::ErrorKind::BrokenPipe.into(),
+        })
+    }
+
+    /// Asks for something. It is done when the helper says so.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; then it is not done.
+    pub fn send(&mut self, request: &Request) -> Result<(), SendError> {
+        if self.outbox.len() >= WAITING {
+            // What makes room for itself may have come since.
+            self.flush().map_err(|Gone| SendError::Gone)?;
+            // A stop of the daemon or a reload is never one too many.
+            match request {
+                Request::Start { .. } | Request::Stop { .. } if self.outbox.len() >= WAITING => {
+                    return Err(SendError::Full);
+                }
+                Request::Start { .. } | Request::Stop { .. } | Request::Reload | Request::Drain => {
+                }
+            }
+        }
+        self.outbox.push(request.encode());
+        self.flush().map_err(|Gone| SendError::Gone)
+    }
+
+    /// What the helper has said; to be called when [`as_fd`](Self::as_fd) is readable.
+    /// Requests that wait are sent on from here too: a full socket means that answers are
+    /// still to come, so nothing else needs to be polled for.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`], after everything that it said has been returned.
+    pub fn read(&mut self) -> Result<Vec<Report>, Gone> {
+        let mut reports = Vec::new();
+        while reports.len() < BATCH {
+            match receive(self.socket.as_fd()) {
+                // It is the same program: what cannot be read is no report.
+                Received::Message(bytes) => reports.extend(Report::decode(&bytes)),
+                Received::Nothing => break,
+                Received::End if reports.is_empty() => return Err(Gone),
+                Received::End => return Ok(reports),
+            }
+        }
+        // If this fails, the next reading finds the end, behind what is left to read.
+        let _ = self.flush();
+        Ok(reports)
+    }
+
+    /// The helper's process number.
+    #[must_use]
+    pub fn helper(&self) -> u32 {
+        self.helper.as_raw().cast_unsigned()
+    }
+
+    fn flush(&mut self) -> Result<(), Gone> {
+        self.outbox.flush(self.socket.as_fd()).map_err(|_| Gone)
+    }
+}
+
+impl AsFd for Client {
+    /// To be polled for reading.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn start(program: &std::path::Path, args: &[OsString]) -> io::Result<(OwnedFd, Pid)> {
+    let (ours, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?;
+    let helper = spawn::helper(program, args, theirs.as_fd())?;
+    Ok((ours, helper))
+}

@@ -1,0 +1,164 @@
+//! What the daemon and its helper say to each other.
+//!
+//! One message is one packet of a `SOCK_SEQPACKET` pair; `wire` says how it is written. A
+//! request names a door and an address and no more: whoever holds the daemon's end can have
+//! a configured command run for an address, and cannot choose what is run.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::Phase;
+
+/// What the helper is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// A door was opened: run its start command, and its stop command `timeout` later. If a
+    /// stop is pending for this door and source, it is put off and nothing is started.
+    Start {
+        /// The door's name: unlike its place, it means the same before and after a reload.
+        door: Arc<str>,
+        /// What `%IP%` stands for.
+        source: IpAddr,
+    },
+    /// Run the pending stop of this door and source now.
+    Stop {
+        /// The door's name.
+        door: Arc<str>,
+        /// What `%IP%` stands for.
+        source: IpAddr,
+    },
+    /// Read the configuration again; answered by [`Report::Ready`] or
+    /// [`Report::LoadFailed`].
+    Reload,
+    /// Start nothing more, run every pending stop at once; answered by [`Report::Drained`].
+    Drain,
+}
+
+/// What the helper has to say. Text in it is cut to fit a message; what a command prints
+/// has its control characters escaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// The configuration was read, at the beginning or after [`Request::Reload`].
+    Ready {
+        /// [`super::Table::digest`] of what was read: differs from the daemon's own if the
+        /// file changed between the two readings.
+        digest: u64,
+        /// Stops that are pending.
+        pending: u32,
+        /// How many of these were due while nobody was there to run them.
+        overdue: u32,
+    },
+    /// The configuration could not be read; the commands are what they were.
+    LoadFailed {
+        /// Why.
+        message: String,
+    },
+    /// The journal of pending stops is damaged or cannot be written.
+    JournalFault {
+        /// What is wrong, and what was done about it.
+        message: String,
+    },
+    /// A command begins. Logged as `door: running command: CMD`.
+    Running {
+        /// The door.
+        door: Arc<str>,
+        /// For whom.
+        source: IpAddr,
+        /// Which of its commands.
+        phase: Phase,
+        /// What the shell is given.
+        command: String,
+    },
+    /// The stop is due. Logged as `IP: door: command timeout`.
+    TimedOut {
+        /// The door.
+        door: Arc<str>,
+        /// For whom.
+        source: IpAddr,
+    },
+    /// A knock on a door whose stop is pending: nothing was started.
+    Extended {
+        /// The door.
+        door: Arc<str>,
+        /// For whom.
+        source: IpAddr,
+        /// How long from now the stop is due.
+        timeout: Duration,
+    },
+    /// A line that a command printed, on stdout or stderr.
+    Output {
+        /// The door.
+        door: Arc<str>,
+        /// For whom.
+        source: IpAddr,
+        /// The line, without its end.
+        line: String,
+    },
+    /// The command printed more than is kept; what follows is thrown away.
+    OutputCut {
+        /// The door.
+        door: Arc<str>,
+        /// For whom.
+        source: IpAddr,
+    },
+    /// A command is over.
+    Ended {
+        /// The door.
+        door: Arc<str>,
+        /// For whom.
+        source: IpAddr,
+        /// Which of its commands.
+        phase: Phase,
+        /// How it went. A code other than 0 is logged as
+        /// `door: command returned non-zero status code (N)`.
+        ending: Ending,
+    },
+    /// What was asked is not done.
+    Refused {
+        /// The door.
+        door: Arc<str>,
+        /// For whom.
+        source: IpAddr,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// This many reports were thrown away because the daemon did not read them in time.
+    Lost {
+        /// How many.
+        reports: u32,
+    },
+    /// Every stop has been run: the daemon may go.
+    Drained,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// It returned this status.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It could not be started.
+    NotStarted(String),
+}
+
+/// Why a request is not obeyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The helper's configuration has no such door, or it has no commands.
+    #[error("no command is configured for this door")]
+    UnknownDoor,
+    /// As many starts wait as may.
+    #[error("too many commands are waiting to run")]
+    TooManyWaiting,
+    /// As many stops are pending as may.
+    #[error("too many stop commands are pending")]
+    TooManyPending,
+    /// [`Request::Stop`], and there is none.
+    #[error("no stop command is pending")]
+    NothingPending,
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopping,
+}

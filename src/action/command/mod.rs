@@ -1,0 +1,50 @@
+//! Command strings, run by a process of their own.
+//!
+//! The packet reader is to run without root's rights, and command strings need them. So a
+//! helper is started before the first packet is read; the two share a socket, and all that
+//! passes over it towards the helper is a door's name, an address, start or stop. The helper
+//! reads the configuration itself, so that nobody who takes over the reader can choose what
+//! is run; for the same reason the journal of pending stops, in which commands stand, is
+//! the helper's alone.
+//!
+//! A daemon makes a [`Client`], sends a [`Request`] for each knock that is to run something,
+//! and logs the [`Report`]s; the same program, started by it with another argument, calls
+//! [`serve`].
+//!
+//! What holds:
+//!
+//! - No call on the daemon's side waits. At most 64 start commands and 64 stop commands run
+//!   at once, 1,024 starts wait, 16,384 stops are pending; what is more is refused and said.
+//! - A stop is on the disk before its start runs. It is run at its time (the configured
+//!   time after its start has ended), or, if there was no knockd then, by the next one.
+//! - The commands of one door for one source run one after the other, never at once. (Doors
+//!   without a stop command excepted: what they start is not looked after.)
+//! - A knock while a stop is pending puts it off, and starts nothing.
+//! - When the daemon stops it sends [`Request::Drain`]: every pending stop is run at once.
+//!   What does not end by itself within 10 seconds is ended; a stop that was is run again
+//!   by the next daemon. Starts that no stop waits for are left alone.
+
+mod children;
+mod client;
+mod message;
+mod outbox;
+mod output;
+mod serve;
+mod service;
+mod spawn;
+mod table;
+mod wire;
+
+use std::path::Path;
+
+pub use client::{Client, Gone, SendError, SpawnError};
+pub use message::{Ending, Refusal, Report, Request};
+pub use serve::{ServeError, inherited_socket, serve};
+pub use table::Table;
+
+/// Whether a helper is needed: some door has commands, or stops were left to be run in
+/// `state_dir` by a daemon that had some.
+#[must_use]
+pub fn is_needed(table: &Table, state_dir: &Path) -> bool {
+    !table.is_empty() || super::journal::is_left(state_dir)
+}

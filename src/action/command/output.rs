@@ -1,0 +1,129 @@
+//! What a command prints, made into lines for the log: so many bytes and no more.
+
+/// What is kept of what one command prints.
+pub(super) const KEPT: usize = 16 * 1024;
+
+/// A longer line is broken.
+const LINE: usize = 1024;
+
+/// One thing to say about the output.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// A line, without its end.
+    Line(String),
+    /// No more is kept.
+    Cut,
+}
+
+/// Collects what one command prints.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    line: Vec<u8>,
+    kept: usize,
+    cut: bool,
+}
+
+impl Output {
+    /// Takes what was read.
+    pub(super) fn feed(&mut self, bytes: &[u8], pieces: &mut Vec<Piece>) {
+        for byte in bytes {
+            if self.kept == KEPT {
+                if !self.cut {
+                    self.cut = true;
+                    self.flush(pieces);
+                    pieces.push(Piece::Cut);
+                }
+                return;
+            }
+            self.kept += 1;
+            match byte {
+                b'\n' => {
+                    pieces.push(Piece::Line(printable(&self.line)));
+                    self.line.clear();
+                }
+                byte => self.line.push(*byte),
+            }
+            if self.line.len() == LINE {
+                self.flush(pieces);
+            }
+        }
+    }
+
+    /// Nothing more comes, or not for a while: a last line need not have an end.
+    pub(super) fn flush(&mut self, pieces: &mut Vec<Piece>) {
+        if !self.line.is_empty() {
+            pieces.push(Piece::Line(printable(&self.line)));
+            self.line.clear();
+        }
+    }
+}
+
+/// A command may print what a stranger sent it: nothing of it may move a terminal's cursor
+/// or look like another line of the log.
+fn printable(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut clean = String::with_capacity(text.len());
+    for c in text.trim_end_matches('\r').chars() {
+        if c == '\t' || !c.is_control() {
+            clean.push(c);
+        } else {
+            clean.extend(c.escape_default());
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(chunks: &[&[u8]]) -> Vec<Piece> {
+        let (mut output, mut pieces) = (Output::default(), Vec::new());
+        for chunk in chunks {
+            output.feed(chunk, &mut pieces);
+        }
+        output.flush(&mut pieces);
+        pieces
+    }
+
+    fn line(text: &str) -> Piece {
+        Piece::Line(text.to_owned())
+    }
+
+    #[test]
+    fn lines_are_put_together_from_what_is_read() {
+        assert_eq!(
+            lines(&[b"on", b"e\n\ntw", b"o\r\nthree"]),
+            [line("one"), line(""), line("two"), line("three")]
+        );
+        assert_eq!(lines(&[]), []);
+    }
+
+    #[test]
+    fn what_would_move_the_cursor_is_escaped() {
+        assert_eq!(
+            lines(&[b"\x1b[2Ja\rb\tc\xff\n"]),
+            [line("\\u{1b}[2Ja\\rb\tc\u{fffd}")]
+        );
+    }
+
+    #[test]
+    fn long_lines_are_broken_and_too_much_is_cut_once() {
+        let pieces = lines(&[&[b'x'; KEPT - 10], &[b'y'; 100], b"\nmore\n"]);
+        let text: usize = pieces
+            .iter()
+            .map(|p| match p {
+                Piece::Line(text) => text.len(),
+                Piece::Cut => 0,
+            })
+            .sum();
+        assert_eq!(text, KEPT);
+        assert_eq!(pieces.iter().filter(|p| **p == Piece::Cut).count(), 1);
+        assert_eq!(pieces.last(), Some(&Piece::Cut));
+        assert_eq!(
+            lines(&[&[b'x'; KEPT]]).len(),
+            KEPT / LINE,
+            "as much as fits is not cut"
+        );
+    }
+}

@@ -1,0 +1,372 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Close, Commands, Config, Door, Lifetime, Log, TcpFlags, TripwireMode};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Doors: `both` has a start and a stop, `start` and `stop` have one of them.
+fn table() -> Table {
+    let door = |name: &str, start: bool, stop: bool| Door {
+        name: name.into(),
+        sequence: Vec::new(),
+        one_time: None,
+        seq_timeout: TIMEOUT,
+        tcp_flags: TcpFlags::SYN,
+        from: Vec::new(),
+        target: None,
+        strays: 2,
+        open: Vec::new(),
+        open_for: Lifetime::UntilClosed,
+        close: Close::Nothing,
+        add: Vec::new(),
+        remove: Vec::new(),
+        commands: Some(Commands {
+            start: start.then(|| "start %IP%".to_owned()),
+            stop: stop.then(|| "stop %IP%".to_owned()),
+            start_6: None,
+            stop_6: None,
+            timeout: TIMEOUT,
+        }),
+    };
+    Table::new(&Config {
+        interfaces: Vec::new(),
+        tripwires: TripwireMode::Sampled,
+        log: Log::default(),
+        pid_file: None,
+        firewall: None,
+        doors: vec![
+            door("both", true, true),
+            door("start", true, false),
+            door("stop", false, true),
+        ],
+    })
+}
+
+fn service(limits: Limits) -> Service {
+    let mut service = Service::new(limits);
+    service.set_table(table());
+    service
+}
+
+fn key(door: &str, last: u8) -> Key {
+    Key {
+        door: door.into(),
+        source: IpAddr::from([192, 0, 2, last]),
+    }
+}
+
+fn at(secs: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_secs(secs))
+}
+
+fn start(door: &str, last: u8) -> Request {
+    let Key { door, source } = key(door, last);
+    Request::Start { door, source }
+}
+
+fn stop(door: &str, last: u8) -> Request {
+    let Key { door, source } = key(door, last);
+    Request::Stop { door, source }
+}
+
+/// The jobs among the actions since the last time.
+fn jobs(service: &mut Service) -> Vec<Job> {
+    let actions = service.take_actions().into_iter();
+    actions
+        .filter_map(|a| match a {
+            Action::Run(job) => Some(job),
+            Action::Record(_) | Action::Report(_) => None,
+        })
+        .collect()
+}
+
+fn refusals(service: &mut Service) -> Vec<Refusal> {
+    let actions = service.take_actions().into_iter();
+    actions
+        .filter_map(|a| match a {
+            Action::Report(Report::Refused { refusal, .. }) => Some(refusal),
+            Action::Report(_) | Action::Record(_) | Action::Run(_) => None,
+        })
+        .collect()
+}
+
+/// The one job there is.
+fn job(service: &mut Service) -> Job {
+    let mut jobs = jobs(service);
+    assert_eq!(jobs.len(), 1, "{jobs:?}");
+    jobs.remove(0)
+}
+
+fn over(service: &mut Service, now: Timestamp, job: Job) {
+    service.ended(now, job, Finish::Over, Ending::Code(0));
+}
+
+#[test]
+fn a_stop_is_in_the_journal_before_its_start_runs_and_until_it_has_run() {
+    let mut s = service(Limits::default());
+    s.request(at(100), start("both", 1));
+    let actions = s.take_actions();
+    let [
+        Action::Record(Record::Arm(armed, pending)),
+        Action::Run(started),
+    ] = &actions[..]
+    else {
+        panic!("{actions:?}");
+    };
+    assert_eq!((armed, pending.due), (&key("both", 1), at(110)));
+    assert_eq!(
+        (&*started.command, started.phase),
+        ("start %IP%", Phase::Start)
+    );
+    assert_eq!(s.next_deadline(), None, "the start is not over");
+
+    over(&mut s, at(103), started.clone());
+    assert_eq!(s.next_deadline(), Some(at(113)));
+    s.take_actions();
+    s.expire(at(112));
+    assert_eq!(s.take_actions(), []);
+    s.expire(at(113));
+    let actions = s.take_actions();
+    let [
+        Action::Report(Report::TimedOut { .. }),
+        Action::Run(stopping),
+    ] = &actions[..]
+    else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(
+        (&*stopping.command, stopping.phase),
+        ("stop %IP%", Phase::Stop)
+    );
+    over(&mut s, at(114), stopping.clone());
+    assert!(
+        s.take_actions()
+            .contains(&Action::Record(Record::Done(key("both", 1))))
+    );
+    assert_eq!(s.pending_count(), 0);
+}
+
+#[test]
+fn a_knock_while_a_stop_is_pending_puts_it_off_and_starts_nothing() {
+    let mut s = service(Limits::default());
+    s.request(at(100), start("both", 1));
+    let first = job(&mut s);
+    s.request(at(101), start("both", 1));
+    assert_eq!(jobs(&mut s), [], "its start is still running");
+    over(&mut s, at(102), first);
+    s.request(at(108), start("both", 1));
+    let actions = s.take_actions();
+    assert!(actions.contains(&Action::Record(Record::Due(key("both", 1), at(118)))));
+    assert_eq!(s.next_deadline(), Some(at(118)));
+    // Somebody else's is another matter.
+    s.request(at(109), start("both", 2));
+    assert_eq!(job(&mut s).key, key("both", 2));
+}
+
+#[test]
+fn a_knock_while_the_stop_runs_starts_again_behind_it() {
+    let mut s = service(Limits::default());
+    s.request(at(100), start("stop", 1));
+    s.expire(at(110));
+    let stopping = job(&mut s);
+    s.request(at(110), start("stop", 1));
+    s.request(at(110), start("stop", 1));
+    assert_eq!(s.take_actions(), []);
+    over(&mut s, at(111), stopping);
+    assert_eq!(s.next_deadline(), Some(at(121)), "armed once more");
+    assert_eq!(s.pending_count(), 1);
+}
+
+#[test]
+fn what_is_too_much_is_refused() {
+    let limits = Limits {
+        running: 1,
+        waiting: 2,
+        pending: 3,
+    };
+    let mut s = service(limits);
+    for n in 1..=3 {
+        s.request(at(0), start("start", n));
+    }
+    assert_eq!(jobs(&mut s).len(), 1);
+    s.request(at(0), start("start", 4));
+    assert_eq!(refusals(&mut s), [Refusal::TooManyWaiting]);
+    for n in 1..=3 {
+        s.request(at(0), start("stop", n));
+    }
+    assert_eq!(refusals(&mut s), []);
+    s.request(at(0), start("stop", 4));
+    s.request(at(0), start("nowhere", 1));
+    s.request(at(0), stop("both", 1));
+    assert_eq!(
+        refusals(&mut s),
+        [
+            Refusal::TooManyPending,
+            Refusal::UnknownDoor,
+            Refusal::NothingPending
+        ]
+    );
+}
+
+#[test]
+fn starts_that_hang_keep_no_stop_from_running() {
+    let limits = Limits {
+        running: 1,
+        ..Limits::default()
+    };
+    let mut s = service(limits);
+    s.request(at(0), start("stop", 1));
+    s.request(at(0), start("start", 2));
+    assert_eq!(job(&mut s).phase, Phase::Start);
+    s.expire(at(10));
+    assert_eq!(job(&mut s).phase, Phase::Stop);
+}
+
+#[test]
+fn a_stop_can_be_asked_for() {
+    let mut s = service(Limits::default());
+    s.request(at(0), start("stop", 1));
+    s.request(at(1), stop("stop", 1));
+    assert_eq!(job(&mut s).phase, Phase::Stop);
+
+    s.request(at(0), start("both", 1));
+    let starting = job(&mut s);
+    s.request(at(1), stop("both", 1));
+    assert_eq!(jobs(&mut s), [], "not while the start runs");
+    over(&mut s, at(2), starting);
+    assert_eq!(job(&mut s).phase, Phase::Stop);
+}
+
+#[test]
+fn a_drain_runs_every_stop_and_starts_nothing() {
+    let limits = Limits {
+        running: 1,
+        ..Limits::default()
+    };
+    let mut s = service(limits);
+    s.request(at(0), start("stop", 1));
+    s.request(at(0), start("both", 2));
+    let running = job(&mut s);
+    s.request(at(0), start("both", 3));
+    s.request(at(1), Request::Drain);
+    let actions = s.take_actions();
+    assert!(
+        actions.contains(&Action::Record(Record::Done(key("both", 3)))),
+        "never started: {actions:?}"
+    );
+    let Some(Action::Run(stopping)) = actions.last() else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(stopping.key, key("stop", 1));
+    s.request(at(1), start("both", 4));
+    assert_eq!(refusals(&mut s), [Refusal::Stopping]);
+    over(&mut s, at(2), stopping.clone());
+    over(&mut s, at(2), running);
+    let last = job(&mut s);
+    assert_eq!(
+        (last.key.clone(), last.phase),
+        (key("both", 2), Phase::Stop)
+    );
+    assert!(!s.is_drained());
+    s.ended(at(3), last, Finish::Killed, Ending::Signal(9));
+    assert!(s.take_actions().contains(&Action::Report(Report::Drained)));
+    assert_eq!(s.pending_count(), 1, "killed: it stays in the journal");
+}
+
+#[test]
+fn a_stop_keeps_its_command_when_its_door_changes_or_goes() {
+    let mut s = service(Limits::default());
+    s.request(at(0), start("stop", 1));
+    s.set_table(Table::default());
+    s.expire(at(10));
+    assert_eq!(&*job(&mut s).command, "stop %IP%");
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Start(usize, u8),
+    Stop(usize, u8),
+    End(usize),
+    Wait(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0..3usize, 0..3u8).prop_map(|(d, n)| Op::Start(d, n)),
+        1 => (0..3usize, 0..3u8).prop_map(|(d, n)| Op::Stop(d, n)),
+        4 => (0..8usize).prop_map(Op::End),
+        2 => (0..8u64).prop_map(Op::Wait),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: the journal says what is pending, no two commands that belong
+    /// together run at once, and for every start that was run a stop is run behind it.
+    #[test]
+    fn every_start_is_followed_by_its_stop(ops in prop::collection::vec(op(), 0..60)) {
+        const DOORS: [&str; 3] = ["both", "start", "stop"];
+        let limits = Limits { running: 2, waiting: 3, pending: 4 };
+        let mut s = service(limits);
+        let mut now = at(0);
+        let mut running: Vec<Job> = Vec::new();
+        let mut journal: BTreeMap<Key, Pending> = BTreeMap::new();
+        let mut owed: BTreeSet<Key> = BTreeSet::new();
+        let mut drained = false;
+        let mut ops = ops.into_iter();
+        while !drained {
+            match ops.next() {
+                Some(Op::Start(d, n)) => s.request(now, start(DOORS[d], n)),
+                Some(Op::Stop(d, n)) => s.request(now, stop(DOORS[d], n)),
+                Some(Op::End(n)) if n < running.len() => {
+                    let job = running.swap_remove(n);
+                    over(&mut s, now, job);
+                }
+                Some(Op::End(_)) => {}
+                Some(Op::Wait(secs)) => now = now + Duration::from_secs(secs),
+                None => {
+                    s.request(now, Request::Drain);
+                    for job in std::mem::take(&mut running) {
+                        over(&mut s, now, job);
+                    }
+                }
+            }
+            s.expire(now);
+            for action in s.take_actions() {
+                match action {
+                    Action::Record(Record::Arm(key, pending)) => {
+                        prop_assert!(journal.insert(key, pending).is_none());
+                    }
+                    Action::Record(Record::Due(key, due)) => {
+                        journal.get_mut(&key).expect("armed").due = due;
+                    }
+                    Action::Record(Record::Done(key)) => {
+                        prop_assert!(journal.remove(&key).is_some());
+                        prop_assert!(!owed.contains(&key));
+                    }
+                    Action::Run(job) => {
+                        let both = |j: &Job| j.awaited && job.awaited && j.key == job.key;
+                        prop_assert!(!running.iter().any(both), "{:?} {:?}", job, running);
+                        if job.awaited {
+                            prop_assert!(journal.contains_key(&job.key));
+                            match job.phase {
+                                Phase::Start => prop_assert!(owed.insert(job.key.clone())),
+                                Phase::Stop => { owed.remove(&job.key); }
+                            }
+                        }
+                        running.push(job);
+                    }
+                    Action::Report(Report::Drained) => drained = true,
+                    Action::Report(_) => {}
+                }
+            }
+            let of = |phase| running.iter().filter(|j| j.phase == phase).count();
+            prop_assert!(of(Phase::Start) <= 2 && of(Phase::Stop) <= 2);
+            prop_assert!(journal.len() <= 4);
+            prop_assert_eq!(&s.pending().collect::<BTreeMap<_, _>>(), &journal);
+        }
+        prop_assert!(journal.is_empty() && owed.is_empty());
+    }
+}

@@ -1,0 +1,127 @@
+//! Starting processes: the helper by the daemon, shells by the helper.
+//!
+//! By posix_spawn(3), not `std::process`: what is started gets an empty signal mask and
+//! default dispositions. Both pass through exec, and we block signals and Rust ignores
+//! SIGPIPE; a shell that inherits this waits for children wrongly and never stops writing
+//! to a closed pipe.
+
+use std::ffi::{CString, OsString};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::SigSet;
+use nix::unistd::{Pid, pipe2};
+
+/// What service managers tell a service about itself. A command that took it for its own
+/// could report the daemon ready or stopped (sd_notify(3), sd_listen_fds(3)).
+const FOR_THE_SERVICE: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "MAINPID",
+];
+
+/// Where programs are looked for if the daemon was started without a `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Starts `program` (which is not looked for) again, with `socket` as its standard input.
+pub(super) fn helper(program: &Path, args: &[OsString], socket: BorrowedFd<'_>) -> io::Result<Pid> {
+    let name = OsString::from("knockd");
+    let args = std::iter::once(name).chain(args.iter().cloned());
+    let args: Vec<CString> = args.map(c_string).collect::<Result<_, _>>()?;
+    let mut files = PosixSpawnFileActions::init()?;
+    files.add_dup2(socket.as_raw_fd(), 0)?;
+    let null = OpenOptions::new().write(true).open("/dev/null")?;
+    files.add_dup2(null.as_raw_fd(), 1)?;
+    // Standard error stays: a panic is to be seen.
+    let attributes = attributes(PosixSpawnFlags::empty())?;
+    let environment: Vec<CString> = environment(std::env::vars_os())?;
+    Ok(posix_spawn(
+        program,
+        &files,
+        &attributes,
+        &args,
+        &environment,
+    )?)
+}
+
+/// Runs `sh -c command` in a process group of its own. The pipe, which does not block, is
+/// what it writes to stdout and stderr.
+pub(super) fn shell(command: &str) -> io::Result<(Pid, OwnedFd)> {
+    let args = [
+        c"sh".into(),
+        c"-c".into(),
+        c_string(command.to_owned().into())?,
+    ];
+    let environment = environment(std::env::vars_os())?;
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+    // Ours alone: the other end belongs to programs that do not expect it.
+    nix::fcntl::fcntl(&ours, nix::fcntl::F_SETFL(OFlag::O_NONBLOCK))?;
+    let mut files = PosixSpawnFileActions::init()?;
+    let null = File::open("/dev/null")?;
+    files.add_dup2(null.as_raw_fd(), 0)?;
+    files.add_dup2(theirs.as_raw_fd(), 1)?;
+    files.add_dup2(theirs.as_raw_fd(), 2)?;
+    let mut attributes = attributes(PosixSpawnFlags::POSIX_SPAWN_SETPGROUP)?;
+    // Zero: a new group, numbered as the process.
+    attributes.set_pgroup(Pid::from_raw(0))?;
+    let pid = posix_spawn("/bin/sh", &files, &attributes, &args, &environment)?;
+    Ok((pid, ours))
+}
+
+fn attributes(more: PosixSpawnFlags) -> io::Result<PosixSpawnAttr> {
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    attributes.set_sigdefault(&SigSet::all())?;
+    let signals = PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
+    attributes.set_flags(signals | more)?;
+    Ok(attributes)
+}
+
+/// The daemon's own environment, as in knock 0.8: people set variables for their commands in
+/// the unit or the container. No packet has a say in it.
+fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> io::Result<Vec<CString>> {
+    let mut has_path = false;
+    let mut environment = Vec::new();
+    for (name, value) in variables {
+        if FOR_THE_SERVICE.iter().any(|s| name == *s) {
+            continue;
+        }
+        has_path |= name == "PATH";
+        let mut entry = name;
+        entry.push("=");
+        entry.push(value);
+        environment.push(c_string(entry)?);
+    }
+    if !has_path {
+        environment.push(c_string(format!("PATH={DEFAULT_PATH}").into())?);
+    }
+    Ok(environment)
+}
+
+fn c_string(text: OsString) -> io::Result<CString> {
+    CString::new(text.into_vec())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it has a zero byte in it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_do_not_speak_for_the_service_and_find_their_programs() {
+        let given = [("LANG", "C"), ("NOTIFY_SOCKET", "/run/x"), ("A", "b=c")];
+        let given = given.map(|(n, v)| (n.into(), v.into()));
+        let environment = environment(given.into_iter()).expect("no zero bytes");
+        let path = c_string(format!("PATH={DEFAULT_PATH}").into()).expect("no zero bytes");
+        assert_eq!(environment, [c"LANG=C".into(), c"A=b=c".into(), path]);
+    }
+}

@@ -1,0 +1,85 @@
+//! The helper's copy of the commands.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::action::journal::checksum;
+use crate::model::{Commands, Config};
+
+/// The commands of each door that has any, by the door's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table(BTreeMap<Arc<str>, Commands>);
+
+impl Table {
+    /// Those of a configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let doors = config.doors.iter();
+        Self(
+            doors
+                .filter_map(|d| Some((Arc::clone(&d.name), d.commands.clone()?)))
+                .collect(),
+        )
+    }
+
+    /// Whether no door has a command.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether some door has a stop command.
+    pub(super) fn has_stops(&self) -> bool {
+        let has = |s: &Option<String>| s.as_ref().is_some_and(|s| !s.is_empty());
+        self.0.values().any(|c| has(&c.stop) || has(&c.stop_6))
+    }
+
+    pub(super) fn get(&self, door: &str) -> Option<&Commands> {
+        self.0.get(door)
+    }
+
+    /// Tells two tables apart: the daemon compares it with the helper's to find that the
+    /// file changed between the two readings.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        // Debug quotes strings, so that no two tables are written alike.
+        checksum(format!("{:?}", self.0).as_bytes())
+    }
+}
+
+/// The string with the numeric address wherever `%IP%` stands. An address is digits, `a` to
+/// `f`, dots and colons: nothing that means something to a shell, quoted or not.
+pub(super) fn expand(command: &str, source: IpAddr) -> String {
+    command.replace("%IP%", &source.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_address_stands_wherever_it_is_asked_for() {
+        let four = IpAddr::from([192, 0, 2, 7]);
+        assert_eq!(
+            expand("a '%IP%' \"%IP%\";\n%IP %ip% %%IP%%", four),
+            "a '192.0.2.7' \"192.0.2.7\";\n%IP %ip% %192.0.2.7%"
+        );
+        let six = "2001:db8::7".parse().expect("an address");
+        assert_eq!(expand("%IP%%IP%", six), "2001:db8::72001:db8::7");
+        assert_eq!(expand("true", six), "true");
+    }
+
+    proptest! {
+        #[test]
+        fn no_address_means_anything_to_a_shell(octets in any::<[u8; 16]>(), four in any::<[u8; 4]>()) {
+            for source in [IpAddr::from(octets), IpAddr::from(four)] {
+                let text = expand("%IP%", source);
+                prop_assert!(text.chars().all(|c| c.is_ascii_hexdigit() || c == '.' || c == ':'));
+                prop_assert_eq!(text.parse(), Ok(source));
+            }
+        }
+    }
+}
