@@ -1,1 +1,101 @@
-//! Configuration files: TOML and knockd.conf, one draft, one check.
+//! Configuration files. Both formats, TOML and knock 0.8's knockd.conf, end in one draft,
+//! and one check makes a [`Config`] of it, or says everything that is wrong with it, each
+//! with line, column and caret.
+
+mod check;
+mod diagnostic;
+mod draft;
+mod legacy;
+mod load;
+mod source;
+mod suggest;
+mod toml;
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+pub use self::diagnostic::{Diagnostic, Severity};
+pub use self::load::{Choice, DEFAULT_CONF, DEFAULT_TOML, LoadError, Loaded, choose, load};
+
+use self::diagnostic::Faults;
+use self::source::Source;
+use crate::model::Config;
+
+/// The two ways to write a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// knockd.toml.
+    Toml,
+    /// knockd.conf, as knock 0.8 reads it.
+    Legacy,
+}
+
+impl Format {
+    /// The format of a file: TOML if its name ends in `.toml`; any other is a knockd.conf
+    /// unless it has a header that only TOML has, `[firewall]` or `[door.…]`.
+    #[must_use]
+    pub fn of(path: &Path, text: &str) -> Self {
+        let toml_header = |line: &str| {
+            let line = line.trim_start();
+            line.starts_with("[firewall]") || line.starts_with("[door.")
+        };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if path.extension().is_some_and(|e| e == "toml") || text.lines().any(toml_header) {
+            Self::Toml
+        } else {
+            Self::Legacy
+        }
+    }
+}
+
+/// What of the host a configuration is judged by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// The ports the kernel gives to outgoing connections (`ip_local_port_range`).
+    pub ephemeral: RangeInclusive<u16>,
+}
+
+impl Default for Host {
+    /// As the kernel comes.
+    fn default() -> Self {
+        Self {
+            ephemeral: 32768..=60999,
+        }
+    }
+}
+
+/// A configuration judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What it means; `None` if there is an error.
+    pub config: Option<Config>,
+    /// All that is wrong or doubtful, in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads and checks a text; `name` is what diagnostics call it.
+#[must_use]
+pub fn parse(name: &str, text: &str, format: Format, host: &Host) -> Report {
+    judge(&Source::new(name, text), format, host)
+}
+
+fn judge(source: &Source, format: Format, host: &Host) -> Report {
+    let mut faults = Faults::default();
+    let draft = match format {
+        Format::Toml => {
+            for at in source.foreign() {
+                let bytes = *at..*at + char::REPLACEMENT_CHARACTER.len_utf8();
+                faults
+                    .error(&bytes, "this is not UTF-8")
+                    .help("save the file as UTF-8");
+            }
+            toml::read(source, &mut faults)
+        }
+        Format::Legacy => Some(legacy::read(source, &mut faults)),
+    };
+    let config = draft.and_then(|draft| check::check(&draft, host, &mut faults));
+    Report {
+        config,
+        diagnostics: faults.into_diagnostics(source),
+    }
+}

@@ -1,0 +1,356 @@
+//! One door.
+
+use std::time::Duration;
+
+use super::super::diagnostic::Faults;
+use super::super::draft::{Defaults, DraftClose, DraftDoor, DraftElement, Field, List};
+use super::super::source::Spanned;
+use super::{names, path, sequence, time};
+use crate::model::{
+    Close, Commands, Door, Lifetime, MAX_STRAYS, OneTime, PortRange, Prefix, Protocol, SetElement,
+    Step, TcpFlags,
+};
+
+/// How long an opening lives if nobody says.
+const OPEN_FOR: Lifetime = Lifetime::For(Duration::from_secs(30));
+
+/// knock 0.8's time from start to stop.
+const CMD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many strays are forgiven if nobody says.
+const STRAYS: u8 = 2;
+
+pub(super) fn door(draft: &DraftDoor, defaults: &Defaults, faults: &mut Faults) -> Door {
+    does_something(draft, faults);
+    let steps = steps(draft, faults);
+    let tcp_flags = tcp_flags(draft, &steps, defaults, faults);
+    if let Some(timeout) = draft.seq_timeout.given() {
+        time(&timeout.span, timeout.value, "seq_timeout", faults);
+    }
+    who(draft, faults);
+    let open = ranges(&draft.open, faults);
+    let close = close(draft, &open, faults);
+    Door {
+        name: draft.name.value.as_str().into(),
+        sequence: steps,
+        one_time: path(&draft.one_time, faults).map(|file| OneTime { file }),
+        seq_timeout: draft.seq_timeout.or(defaults.seq_timeout),
+        tcp_flags,
+        from: values(&draft.from),
+        target: draft.target.given().map(|t| t.value),
+        strays: strays(&draft.strays, faults),
+        open,
+        open_for: open_for(draft, faults),
+        close,
+        add: elements(&draft.add, faults),
+        remove: removals(draft, faults),
+        commands: commands(draft, faults),
+    }
+}
+
+fn values<T: Clone>(field: &Field<List<T>>) -> Vec<T> {
+    let list = field.given().map(|list| &list.value);
+    list.into_iter()
+        .flatten()
+        .map(|one| one.value.clone())
+        .collect()
+}
+
+/// A door that does nothing is a slip, unless it says so with an empty command.
+fn does_something(draft: &DraftDoor, faults: &mut Faults) {
+    let typed = [
+        draft.open.is_absent(),
+        draft.close.is_absent(),
+        draft.add.is_absent(),
+        draft.remove.is_absent(),
+    ];
+    if typed.contains(&false) {
+        return;
+    }
+    let commands = [&draft.start, &draft.stop, &draft.start_6, &draft.stop_6];
+    let name = draft.name.value.escape_debug();
+    if commands.iter().all(|c| c.is_absent()) {
+        faults
+            .error(&draft.name.span, format!("door `{name}` does nothing"))
+            .help("give it an `open`, `close`, `add`, `remove` or `start_command`");
+    } else if commands
+        .iter()
+        .all(|c| c.is_absent() || c.given().is_some_and(|c| c.value.is_empty()))
+    {
+        faults.warn(
+            &draft.name.span,
+            format!("door `{name}` does nothing but write its lines to the log"),
+        );
+    }
+}
+
+fn steps(draft: &DraftDoor, faults: &mut Faults) -> Vec<Step> {
+    match (&draft.sequence, &draft.one_time) {
+        (Field::Absent, Field::Absent) => {
+            let name = draft.name.value.escape_debug();
+            faults
+                .error(&draft.name.span, format!("door `{name}` has no sequence"))
+                .help("give it a `sequence`, or a file of `one_time_sequences`");
+        }
+        (Field::Given(_) | Field::Faulty, Field::Given(file)) => {
+            faults
+                .error(
+                    &file.span,
+                    "a door has a sequence or one-time sequences, not both",
+                )
+                .help("leave one of them out");
+        }
+        (Field::Absent, Field::Given(_) | Field::Faulty)
+        | (Field::Given(_) | Field::Faulty, Field::Absent | Field::Faulty) => {}
+    }
+    let steps = draft.sequence.given();
+    steps.map_or(Vec::new(), |steps| sequence::sequence(steps, faults))
+}
+
+fn tcp_flags(
+    draft: &DraftDoor,
+    steps: &[Step],
+    defaults: &Defaults,
+    faults: &mut Faults,
+) -> TcpFlags {
+    if let Some(flags) = draft.tcp_flags.given()
+        && !steps.is_empty()
+        && steps.iter().all(|s| s.protocol == Protocol::Udp)
+    {
+        faults.warn(
+            &flags.span,
+            "TCP flags mean nothing here: every step is UDP",
+        );
+    }
+    draft.tcp_flags.or(defaults.tcp_flags)
+}
+
+/// Who may knock, and at which address.
+fn who(draft: &DraftDoor, faults: &mut Faults) {
+    let from = draft.from.given();
+    if let Some(from) = from
+        && from.value.is_empty()
+    {
+        faults
+            .error(&from.span, "nobody could knock at this door")
+            .help("leave `from` out for everybody");
+    }
+    let Some(target) = draft.target.given() else {
+        return;
+    };
+    if target.value.is_unspecified() || target.value.is_multicast() {
+        faults.error(&target.span, "nobody can be knocked at there");
+    }
+    if !draft.open.is_absent() {
+        faults
+            .error(
+                &target.span,
+                "a door with a `target` cannot `open`: the guard is for this host",
+            )
+            .help("use a command, or `add` to a set of your forward chain");
+    }
+    let answers = |p: &Spanned<Prefix>| p.value.address().is_ipv4() == target.value.is_ipv4();
+    if let Some(from) = from
+        && !from.value.is_empty()
+        && !from.value.iter().any(answers)
+    {
+        let family = if target.value.is_ipv4() {
+            "IPv4"
+        } else {
+            "IPv6"
+        };
+        faults.error(
+            &from.span,
+            format!("nobody here can knock at the target: it has an {family} address"),
+        );
+    }
+}
+
+fn strays(field: &Field<i64>, faults: &mut Faults) -> u8 {
+    let Some(given) = field.given() else {
+        return STRAYS;
+    };
+    let read = u8::try_from(given.value).ok().filter(|n| *n <= MAX_STRAYS);
+    if read.is_none() {
+        faults.error(
+            &given.span,
+            format!("`strays` is a number from 0 to {MAX_STRAYS}"),
+        );
+    }
+    read.unwrap_or(STRAYS)
+}
+
+fn open_for(draft: &DraftDoor, faults: &mut Faults) -> Lifetime {
+    if let Some(given) = draft.open_for.given() {
+        if let Lifetime::For(duration) = given.value {
+            time(&given.span, duration, "open_for", faults);
+        }
+        if draft.open.is_absent() {
+            faults.warn(
+                &given.span,
+                "`open_for` means nothing here: the door opens no port",
+            );
+        }
+    }
+    draft.open_for.or(OPEN_FOR)
+}
+
+/// Ports, none of them twice.
+fn ranges(field: &Field<List<PortRange>>, faults: &mut Faults) -> Vec<PortRange> {
+    if let Some(list) = field.given() {
+        distinct(list, faults);
+    }
+    values(field)
+}
+
+fn distinct(list: &Spanned<List<PortRange>>, faults: &mut Faults) {
+    if list.value.is_empty() {
+        faults
+            .error(&list.span, "no port stands here")
+            .help("name one, such as \"22/tcp\", or leave the key out");
+    }
+    let mut sorted: Vec<_> = list.value.iter().collect();
+    sorted.sort_by_key(|r| r.value);
+    let mut widest: Option<&Spanned<PortRange>> = None;
+    for range in sorted {
+        if let Some(other) = widest
+            && other.value.overlaps(&range.value)
+        {
+            let (first, second) = if other.span.start < range.span.start {
+                (other, range)
+            } else {
+                (range, other)
+            };
+            faults.error(
+                &second.span,
+                format!("`{}` overlaps `{}`", second.value, first.value),
+            );
+        }
+        widest = match widest {
+            Some(w)
+                if w.value.protocol == range.value.protocol && w.value.last >= range.value.last =>
+            {
+                Some(w)
+            }
+            Some(_) | None => Some(range),
+        };
+    }
+}
+
+fn close(draft: &DraftDoor, open: &[PortRange], faults: &mut Faults) -> Close {
+    let Some(given) = draft.close.given() else {
+        return Close::Nothing;
+    };
+    match &given.value {
+        DraftClose::All => {
+            if !draft.open.is_absent() {
+                faults.error(&given.span, "a door cannot open ports and close them");
+            }
+            Close::All
+        }
+        DraftClose::Ports(list) => {
+            distinct(&Spanned::new(list.clone(), given.span.clone()), faults);
+            for range in list {
+                if open.iter().any(|o| o.overlaps(&range.value)) {
+                    let message = format!("`{}` is opened and closed by one door", range.value);
+                    faults.error(&range.span, message);
+                }
+            }
+            Close::Ports(list.iter().map(|r| r.value).collect())
+        }
+    }
+}
+
+fn elements(field: &Field<List<DraftElement>>, faults: &mut Faults) -> Vec<SetElement> {
+    let Some(list) = field.given() else {
+        return Vec::new();
+    };
+    if list.value.is_empty() {
+        faults.error(&list.span, "no element stands here");
+    }
+    let element = |element: &Spanned<DraftElement>| {
+        let DraftElement {
+            path,
+            lifetime,
+            ports,
+        } = &element.value;
+        names::set_path(&element.span, path, faults);
+        if let Some(Spanned {
+            value: Lifetime::For(duration),
+            span,
+        }) = lifetime.given()
+        {
+            time(span, *duration, "for", faults);
+        }
+        SetElement {
+            path: path.clone(),
+            lifetime: lifetime.or(OPEN_FOR),
+            ports: ranges(ports, faults),
+        }
+    };
+    list.value.iter().map(element).collect()
+}
+
+fn removals(draft: &DraftDoor, faults: &mut Faults) -> Vec<SetElement> {
+    let added = values(&draft.add);
+    for element in draft.remove.given().iter().flat_map(|list| &list.value) {
+        if added.iter().any(|a| a.path == element.value.path) {
+            faults.error(
+                &element.span,
+                "one door adds to this set and removes from it",
+            );
+        }
+    }
+    elements(&draft.remove, faults)
+}
+
+fn commands(draft: &DraftDoor, faults: &mut Faults) -> Option<Commands> {
+    let [start, stop, start_6, stop_6] =
+        [&draft.start, &draft.stop, &draft.start_6, &draft.stop_6].map(|c| command(c, faults));
+    if let Some(timeout) = draft.cmd_timeout.given() {
+        time(&timeout.span, timeout.value, "cmd_timeout", faults);
+        if draft.stop.is_absent() && draft.stop_6.is_absent() {
+            faults.warn(
+                &timeout.span,
+                "`cmd_timeout` means nothing here: there is no `stop_command`",
+            );
+        }
+    }
+    // An empty string says something only to an IPv6 source that has another to fall back
+    // on: elsewhere it is the same as none.
+    let some = |text: Option<String>| text.filter(|t| !t.is_empty());
+    let (start, stop) = (some(start), some(stop));
+    let six = |six: Option<String>, four: &Option<String>| match four {
+        Some(_) => six,
+        None => some(six),
+    };
+    let commands = Commands {
+        start_6: six(start_6, &start),
+        stop_6: six(stop_6, &stop),
+        start,
+        stop,
+        timeout: draft.cmd_timeout.or(CMD_TIMEOUT),
+    };
+    let runs = [
+        &commands.start,
+        &commands.stop,
+        &commands.start_6,
+        &commands.stop_6,
+    ];
+    runs.iter().any(|c| c.is_some()).then_some(commands)
+}
+
+fn command(field: &Field<String>, faults: &mut Faults) -> Option<String> {
+    let given = field.given()?;
+    let text = &given.value;
+    if text.contains('\0') {
+        faults.error(&given.span, "a command must not contain NUL");
+    }
+    let placeholder = text.to_ascii_lowercase().matches("%ip%").count();
+    if placeholder > text.matches("%IP%").count() {
+        faults
+            .warn(&given.span, "`%IP%` is replaced in capitals alone")
+            .help("write %IP% where the knocker's address must stand");
+    }
+    Some(text.clone())
+}

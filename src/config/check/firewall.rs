@@ -1,0 +1,158 @@
+//! The table, and what it will and will not do.
+
+use super::super::Host;
+use super::super::diagnostic::Faults;
+use super::super::draft::{Draft, DraftClose, DraftDoor, DraftFirewall, List};
+use super::super::source::Spanned;
+use super::names;
+use crate::model::{Firewall, Guard, OnStop, PortRange, Prefix};
+
+const TABLE: &str = "knockd";
+
+/// The table the draft asks for: by `[firewall]`, or by a door that opens or closes.
+pub(super) fn firewall(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<Firewall> {
+    let wanted = |door: &DraftDoor| !door.open.is_absent() || !door.close.is_absent();
+    if draft.firewall.is_none() && !draft.doors.iter().any(wanted) {
+        return None;
+    }
+    let firewall = match &draft.firewall {
+        Some(given) => read(given, faults),
+        None => Firewall {
+            table: TABLE.to_owned(),
+            guard: Guard::default(),
+            on_stop: OnStop::default(),
+            trusted: Vec::new(),
+            mark: None,
+        },
+    };
+    let opened: Vec<_> = opened(&draft.doors).collect();
+    match firewall.guard {
+        Guard::Drop | Guard::Reject => {
+            ephemeral(&opened, host, faults);
+            if let (Some(given), true) = (&draft.firewall, opened.is_empty()) {
+                faults
+                    .warn(&given.span, "nothing is guarded: no door opens a port")
+                    .help("a port is guarded by a door that names it: open = [\"22/tcp\"]");
+            }
+        }
+        Guard::Off => {
+            if let (Some(given), None, false) = (&draft.firewall, firewall.mark, opened.is_empty())
+            {
+                faults
+                    .warn(
+                        &given
+                            .guard
+                            .given()
+                            .map_or(given.span.clone(), |g| g.span.clone()),
+                        "openings have no effect: nothing is guarded, and no mark is set",
+                    )
+                    .help("set `mark`, and let your own firewall accept what bears it");
+            }
+        }
+    }
+    closes_nothing(draft, &opened, faults);
+    Some(firewall)
+}
+
+fn opened(doors: &[DraftDoor]) -> impl Iterator<Item = &Spanned<PortRange>> {
+    let lists = doors.iter().filter_map(|door| door.open.given());
+    lists.flat_map(|list| &list.value)
+}
+
+fn read(draft: &DraftFirewall, faults: &mut Faults) -> Firewall {
+    if let Some(table) = draft.table.given() {
+        names::name(&table.span, &table.value, "table", faults);
+    }
+    let mark = draft.mark.given().and_then(|mark| {
+        let read = u32::try_from(mark.value).ok().filter(|m| *m != 0);
+        if read.is_none() {
+            faults
+                .error(&mark.span, "a mark is a number from 1 to 0xffffffff")
+                .help("0 is what unmarked packets have");
+        }
+        read
+    });
+    let trusted = draft.trusted.given();
+    Firewall {
+        table: draft.table.or(TABLE.to_owned()),
+        guard: draft.guard.or_default(),
+        on_stop: draft.on_stop.or_default(),
+        trusted: trusted.map_or(Vec::new(), |t| disjoint(&t.value, faults)),
+        mark,
+    }
+}
+
+/// The prefixes without those that lie in others: an interval set refuses overlaps.
+fn disjoint(list: &List<Prefix>, faults: &mut Faults) -> Vec<Prefix> {
+    for prefix in list.iter().filter(|p| p.value.length() == 0) {
+        faults.warn(&prefix.span, "everybody is trusted: nobody needs to knock");
+    }
+    let mut sorted: Vec<_> = list.iter().enumerate().collect();
+    // A prefix comes right before all that lie in it; of two equal ones the first written.
+    sorted.sort_by_key(|(i, p)| (p.value.address(), p.value.length(), *i));
+    let mut kept: Vec<(usize, Prefix)> = Vec::new();
+    for (i, prefix) in sorted {
+        match kept.last() {
+            Some((_, wide)) if wide.contains(prefix.value.address()) => {
+                let message = format!("`{}` is trusted already, as part of `{wide}`", prefix.value);
+                faults.warn(&prefix.span, message);
+            }
+            _ => kept.push((i, prefix.value)),
+        }
+    }
+    kept.sort_by_key(|(i, _)| *i);
+    kept.into_iter().map(|(_, prefix)| prefix).collect()
+}
+
+/// A guarded range from which the kernel also takes source ports.
+fn ephemeral(opened: &[&Spanned<PortRange>], host: &Host, faults: &mut Faults) {
+    let (low, high) = (host.ephemeral.start(), host.ephemeral.end());
+    for range in opened {
+        let (first, last) = (range.value.first.get(), range.value.last.get());
+        if !range.value.is_single() && first >= *low && last <= *high {
+            faults
+                .warn(
+                    &range.span,
+                    format!(
+                        "`{}` lies in this host's ephemeral ports ({low}-{high})",
+                        range.value
+                    ),
+                )
+                .help(
+                    "programs get such ports for calls of their own and then cannot be \
+                     reached there; see net.ipv4.ip_local_port_range",
+                );
+        }
+    }
+}
+
+/// A `close` of what no door opens.
+fn closes_nothing(draft: &Draft, opened: &[&Spanned<PortRange>], faults: &mut Faults) {
+    // Ports of both protocols on one line, so that looking one up is quick.
+    let mut ports = crate::model::PortSet::default();
+    for range in opened {
+        ports.insert_range(&range.value);
+    }
+    for door in &draft.doors {
+        let Some(close) = door.close.given() else {
+            continue;
+        };
+        match &close.value {
+            DraftClose::All => {
+                if opened.is_empty() {
+                    faults.warn(&close.span, "no door opens a port that this could close");
+                }
+            }
+            DraftClose::Ports(list) => {
+                for range in list {
+                    let numbers = range.value.first.get()..=range.value.last.get();
+                    let step = |port| crate::model::Step::new(range.value.protocol, port);
+                    if !numbers.filter_map(step).any(|s| ports.contains(s)) {
+                        let message = format!("no door opens `{}`", range.value);
+                        faults.warn(&range.span, message);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The one check: a draft of either format becomes a [`Config`], or the reasons why not.
+
+mod door;
+mod firewall;
+mod names;
+mod sequence;
+mod together;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Host;
+use super::diagnostic::Faults;
+use super::draft::{Draft, DraftLog, Field, List};
+use super::source::Span;
+use crate::model::{Config, Log, Pattern};
+
+/// More doors than this cannot be told apart by [`crate::model::DoorId`].
+const DOORS_MAX: usize = u16::MAX as usize;
+
+/// Judges a draft. Warnings alone do not keep a configuration from being used.
+pub(super) fn check(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<Config> {
+    if let Some(first_too_many) = draft.doors.get(DOORS_MAX) {
+        faults.error(
+            &first_too_many.name.span,
+            format!(
+                "{} doors: at most {DOORS_MAX} can be had",
+                draft.doors.len()
+            ),
+        );
+        return None;
+    }
+    let config = Config {
+        interfaces: interfaces(&draft.interfaces, faults),
+        tripwires: draft.tripwires.or_default(),
+        log: log(&draft.log, faults),
+        pid_file: path(&draft.pid_file, faults),
+        firewall: firewall::firewall(draft, host, faults),
+        doors: draft
+            .doors
+            .iter()
+            .map(|door| door::door(door, &draft.defaults, faults))
+            .collect(),
+    };
+    together::together(&draft.doors, faults);
+    (!faults.any_error()).then_some(config)
+}
+
+/// As many bytes has an interface's name (IFNAMSIZ of linux/if.h, without the NUL).
+const IFNAME_MAX: usize = 15;
+
+fn interfaces(field: &Field<List<String>>, faults: &mut Faults) -> Vec<Pattern> {
+    let Some(list) = field.given() else {
+        return Vec::new();
+    };
+    if list.value.is_empty() {
+        faults
+            .error(&list.span, "no interface to listen on")
+            .help("leave `interfaces` out for all but lo");
+    }
+    let pattern = |name: &super::source::Spanned<String>| {
+        // dev_valid_name() of the kernel: no slash, no colon, no blanks.
+        let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        let text = name.value.as_str();
+        if text.is_empty() || text == "." || text == ".." || text.chars().any(odd) {
+            faults
+                .error(&name.span, "no interface can have this name")
+                .help("such as \"eth0\" or \"ppp*\"; `ip link` shows them");
+        } else if text.len() > IFNAME_MAX {
+            let message = format!("an interface's name has at most {IFNAME_MAX} bytes");
+            faults.error(&name.span, message);
+        }
+        match text {
+            // What tcpdump calls it. 0.8 takes the word too, and never sees a knock.
+            "any" => Pattern::new("*"),
+            _ => Pattern::new(text),
+        }
+    };
+    list.value.iter().map(pattern).collect()
+}
+
+fn log(draft: &DraftLog, faults: &mut Faults) -> Log {
+    Log {
+        level: draft.level.or_default(),
+        file: path(&draft.file, faults),
+        syslog: draft.syslog.or_default(),
+    }
+}
+
+/// A file's name: the daemon's directory is `/`, whatever it was where it was started.
+fn path(field: &Field<PathBuf>, faults: &mut Faults) -> Option<PathBuf> {
+    let path = field.given()?;
+    let text = path.value.to_string_lossy();
+    if text.is_empty() {
+        faults.error(&path.span, "the name of a file must not be empty");
+    } else if text.contains('\0') {
+        faults.error(&path.span, "the name of a file must not contain NUL");
+    } else if path.value.is_relative() {
+        faults
+            .warn(
+                &path.span,
+                "a relative name depends on where knockd is started",
+            )
+            .help(format!("write it in full, such as /var/lib/knockd/{text}"));
+    }
+    Some(path.value.clone())
+}
+
+/// Longer than this is no length of time but a slip; there is `until closed`.
+const TIME_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// Reports a time of nothing or of ages. The kernel counts in milliseconds: less than
+/// one would be none.
+fn time(span: &Span, time: Duration, key: &str, faults: &mut Faults) {
+    if time < Duration::from_millis(1) {
+        faults.error(
+            span,
+            format!("`{key}` must not be 0 (a millisecond is the least)"),
+        );
+    } else if time > TIME_MAX {
+        faults.error(span, format!("`{key}` must not be more than ten years"));
+    }
+}

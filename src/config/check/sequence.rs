@@ -1,0 +1,113 @@
+//! Sequences that are easily guessed.
+
+use super::super::diagnostic::Faults;
+use super::super::draft::List;
+use super::super::source::Spanned;
+use crate::model::{MAX_STEPS, Step};
+
+/// What stands in knock's own manual, in Debian's knockd.conf, and in the tutorials that
+/// copy them. Each is tried backwards as well, and whatever the protocols.
+const PUBLISHED: [&[u16]; 24] = [
+    // knockd(1), knockd.conf
+    &[7000, 8000, 9000],
+    &[2222, 3333, 4444],
+    &[12345, 54321, 24680, 13579],
+    // tutorials
+    &[1111, 2222, 3333],
+    &[1111, 2222, 3333, 4444],
+    &[1234, 2345, 3456],
+    &[1234, 5678, 9012],
+    &[1234, 5678, 9101],
+    &[1000, 2000, 3000],
+    &[2000, 3000, 4000],
+    &[3000, 4000, 5000],
+    &[5000, 6000, 7000],
+    &[6000, 7000, 8000],
+    &[7001, 8001, 9001],
+    &[10001, 10002, 10003],
+    &[10000, 20000, 30000],
+    &[11111, 22222, 33333],
+    &[500, 1001, 456],
+    &[571, 290, 911],
+    &[8881, 7777, 9991],
+    &[7469, 8475, 9842],
+    &[1, 2, 3],
+    &[1, 2, 3, 4],
+    &[100, 200, 300],
+];
+
+/// The steps, judged one by one and as a whole.
+pub(super) fn sequence(steps: &Spanned<List<Step>>, faults: &mut Faults) -> Vec<Step> {
+    let all: Vec<Step> = steps.value.iter().map(|s| s.value).collect();
+    if all.is_empty() {
+        faults.error(&steps.span, "a sequence has at least one step");
+    } else if all.len() > MAX_STEPS {
+        let message = format!("{} steps: a sequence has at most {MAX_STEPS}", all.len());
+        faults.error(&steps.span, message);
+    } else if let Some(why) = weakness(&all) {
+        faults
+            .warn(&steps.span, why)
+            .help("choose three steps or more at random, from 1024 up");
+    }
+    all
+}
+
+fn weakness(steps: &[Step]) -> Option<String> {
+    let ports: Vec<u16> = steps.iter().map(|s| s.port.get()).collect();
+    let is = |known: &&[u16]| *known == ports || known.iter().rev().eq(ports.iter());
+    let all = |holds: fn(u16, u16) -> bool| {
+        let pairs = ports.iter().zip(ports.iter().skip(1));
+        ports.len() > 1 && pairs.into_iter().all(|(a, b)| holds(*a, *b))
+    };
+    if PUBLISHED.iter().any(is) {
+        Some("this sequence is published: it is the first that anyone tries".to_owned())
+    } else if all(|a, b| a == b) {
+        Some("all steps are the same port: a weak sequence".to_owned())
+    } else if all(|a, b| a.checked_add(1) == Some(b)) {
+        Some("the ports follow each other, as in a port scan: a weak sequence".to_owned())
+    } else if all(|a, b| b.checked_add(1) == Some(a)) {
+        Some("the ports follow each other downwards: a weak sequence".to_owned())
+    } else {
+        match ports.len() {
+            1 => Some("a sequence of one step: any port scan opens the door".to_owned()),
+            2 => Some("a sequence of two steps is weak".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(text: &str) -> Option<String> {
+        let steps = crate::model::parse_legacy_sequence(text).expect("a sequence");
+        weakness(&steps)
+    }
+
+    #[test]
+    fn weak_ones_are_told_from_good_ones() {
+        for published in ["7000,8000,9000", "9000,8000,7000", "2222:udp,3333,4444:udp"] {
+            assert!(
+                judged(published).is_some_and(|w| w.contains("published")),
+                "{published}"
+            );
+        }
+        for weak in [
+            "7",
+            "7,80",
+            "9,9,9:udp",
+            "501,502,503,504",
+            "504,503,502",
+            "65535",
+        ] {
+            assert!(
+                judged(weak).is_some_and(|w| !w.contains("published")),
+                "{weak}"
+            );
+        }
+        for good in ["7000,9000,8000", "501,502,504", "17301,4022:udp,39855"] {
+            assert_eq!(judged(good), None, "{good}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What doors do to each other. Sorted and looked up, not compared pair by pair: there may
+//! be thousands of doors.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::super::diagnostic::Faults;
+use super::super::draft::{DraftDoor, List};
+use super::super::source::Spanned;
+use crate::model::{PortRange, Prefix, Step};
+
+pub(super) fn together(doors: &[DraftDoor], faults: &mut Faults) {
+    names(doors, faults);
+    steps_behind_the_guard(doors, faults);
+    common_sequences(doors, faults);
+}
+
+/// TOML's own rules forbid two tables of one name; knock 0.8 has none.
+fn names(doors: &[DraftDoor], faults: &mut Faults) {
+    let mut seen = std::collections::HashSet::new();
+    for door in doors {
+        if !seen.insert(door.name.value.as_str()) {
+            let message = format!(
+                "there is a door `{}` already",
+                door.name.value.escape_debug()
+            );
+            faults
+                .error(&door.name.span, message)
+                .help("pending stops and openings are kept by the door's name: choose another");
+        }
+    }
+}
+
+/// Who has opened a door could knock at the port behind it, and whoever may not reach it
+/// must be able to knock there: one port cannot be both.
+fn steps_behind_the_guard(doors: &[DraftDoor], faults: &mut Faults) {
+    let mut steps: BTreeMap<Step, &str> = BTreeMap::new();
+    for door in doors {
+        for step in door.sequence.given().iter().flat_map(|s| &s.value) {
+            steps.entry(step.value).or_insert(&door.name.value);
+        }
+    }
+    let opened = doors.iter().filter_map(|door| door.open.given());
+    for range in opened.flat_map(|list| &list.value) {
+        let PortRange {
+            protocol,
+            first,
+            last,
+        } = range.value;
+        let port = |port| Step { protocol, port };
+        if let Some((step, door)) = steps.range(port(first)..=port(last)).next() {
+            faults
+                .error(
+                    &range.span,
+                    format!("`{step}` is opened here and a step of door `{door}`"),
+                )
+                .help("a port that is knocked at cannot be guarded: choose another step");
+        }
+    }
+}
+
+/// Doors with one sequence, or with one that another begins with.
+fn common_sequences(doors: &[DraftDoor], faults: &mut Faults) {
+    type Knocked<'a> = (Option<IpAddr>, Vec<Step>, usize, &'a DraftDoor);
+    let knocked = |(i, door)| -> Option<Knocked<'_>> {
+        let door: &DraftDoor = door;
+        let steps = &door.sequence.given()?.value;
+        let target = door.target.given().map(|t| t.value);
+        (!steps.is_empty()).then(|| (target, steps.iter().map(|s| s.value).collect(), i, door))
+    };
+    let mut all: Vec<Knocked<'_>> = doors.iter().enumerate().filter_map(knocked).collect();
+    // A sequence comes right before those that begin with it.
+    all.sort_by(|a, b| (&a.0, &a.1, a.2).cmp(&(&b.0, &b.1, b.2)));
+    // Sequences each of which begins the next.
+    let mut open: Vec<&Knocked<'_>> = Vec::new();
+    for here in &all {
+        while open
+            .last()
+            .is_some_and(|o| o.0 != here.0 || !here.1.starts_with(&o.1))
+        {
+            open.pop();
+        }
+        let other = open.iter().rev().find(|o| share_a_source(o.3, here.3));
+        if let (Some((_, steps, _, other)), Some(given)) = (other, here.3.sequence.given()) {
+            let name = other.name.value.escape_debug();
+            if *steps == here.1 {
+                faults
+                    .warn(&given.span, format!("door `{name}` has the same sequence"))
+                    .help("both doors act on one knock");
+            } else {
+                faults
+                    .warn(
+                        &given.span,
+                        format!("this sequence begins with that of door `{name}`"),
+                    )
+                    .help(format!("whoever knocks here opens `{name}` on the way"));
+            }
+        }
+        // Of doors with one sequence the first stands for all, unless another would be seen
+        // by sources it has not.
+        if open.len() < OPEN_MAX {
+            open.push(here);
+        }
+    }
+}
+
+/// So many doors are looked at for each; one that shares its sequence with more has been
+/// named with another of them.
+const OPEN_MAX: usize = 64;
+
+fn share_a_source(a: &DraftDoor, b: &DraftDoor) -> bool {
+    let all = |list: &Spanned<List<Prefix>>| -> Vec<Prefix> {
+        list.value.iter().take(OPEN_MAX).map(|p| p.value).collect()
+    };
+    let (Some(a), Some(b)) = (a.from.given().map(all), b.from.given().map(all)) else {
+        return true;
+    };
+    let meet = |x: &Prefix, y: &Prefix| x.contains(y.address()) || y.contains(x.address());
+    a.iter().any(|x| b.iter().any(|y| meet(x, y)))
+}

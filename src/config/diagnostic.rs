@@ -1,0 +1,297 @@
+//! What is wrong with a configuration, and where.
+
+use std::fmt;
+use std::sync::Arc;
+
+use unicode_width::UnicodeWidthChar;
+
+use super::source::{Source, Span};
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can, but its owner will hardly be glad of it.
+    Warning,
+}
+
+/// One fault of a configuration. Displayed as `file:line:column: message`, the line and a
+/// caret under the place, and what to do where that is not plain from the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Whether the configuration can be used all the same.
+    pub severity: Severity,
+    /// The file.
+    pub file: Arc<str>,
+    /// The line, from 1; 0 if the file as a whole is meant.
+    pub line: usize,
+    /// The column, from 1, in characters; 0 if the file as a whole is meant.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+    /// The line itself and the marks under it.
+    excerpt: Option<[String; 2]>,
+}
+
+/// A line longer than this is shown only around the place.
+const SHOWN: usize = 160;
+
+impl Diagnostic {
+    /// One about the file as a whole.
+    pub(super) fn whole(severity: Severity, file: &Arc<str>, message: String) -> Self {
+        Self {
+            severity,
+            file: Arc::clone(file),
+            line: 0,
+            column: 0,
+            message,
+            help: None,
+            excerpt: None,
+        }
+    }
+
+    fn at(source: &Source, fault: Fault) -> Self {
+        let place = source.place(fault.span.start);
+        Self {
+            severity: fault.severity,
+            file: Arc::clone(source.name()),
+            line: place.line,
+            column: place.column,
+            message: fault.message,
+            help: fault.help,
+            excerpt: Some(excerpt(source, &fault.span)),
+        }
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file)?;
+        if self.line > 0 {
+            write!(f, "{}:{}:", self.line, self.column)?;
+        }
+        match self.severity {
+            Severity::Error => write!(f, " {}", self.message)?,
+            Severity::Warning => write!(f, " warning: {}", self.message)?,
+        }
+        for line in self.excerpt.iter().flatten() {
+            write!(f, "\n{line}")?;
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\nhelp: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The line of `span` and a line with `^~~~` under it: tabs stay tabs and a wide character
+/// gets two columns, so that the marks stand under what they mean on any terminal.
+fn excerpt(source: &Source, span: &Span) -> [String; 2] {
+    let (begin, line) = source.line(source.line_index(span.start));
+    let at = |offset: usize| {
+        let byte = offset.saturating_sub(begin).min(line.len());
+        line.char_indices().take_while(|(i, _)| *i < byte).count()
+    };
+    let (first, end) = (at(span.start), at(span.end.max(span.start)));
+    // So much before the place that it stands in the window, counted in characters.
+    let skipped = if line.chars().count() > SHOWN {
+        first.saturating_sub(SHOWN / 2)
+    } else {
+        0
+    };
+    let mut shown = String::new();
+    let mut marks = String::new();
+    for (i, c) in line.chars().enumerate().skip(skipped).take(SHOWN) {
+        // A file must not steer the terminal of whoever reads about it.
+        let c = if c.is_control() && c != '\t' {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        };
+        shown.push(c);
+        let mark = match i {
+            _ if i < first && c == '\t' => '\t',
+            _ if i < first => ' ',
+            _ if i == first => '^',
+            _ if i < end => '~',
+            _ => continue,
+        };
+        let columns = if mark == '\t' {
+            1
+        } else {
+            c.width().unwrap_or(1)
+        };
+        match mark {
+            '^' => {
+                marks.push('^');
+                // The rest of a wide character belongs to the mark.
+                marks.extend((1..columns).map(|_| '~'));
+            }
+            mark => marks.extend((0..columns).map(|_| mark)),
+        }
+    }
+    if first >= line.chars().count() {
+        marks.push('^');
+    }
+    [shown, marks]
+}
+
+/// A fault before its place is worked out.
+#[derive(Debug)]
+struct Fault {
+    severity: Severity,
+    span: Span,
+    message: String,
+    help: Option<String>,
+}
+
+/// Where parsers and the check put what they find; they go on after it.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Vec<Fault>);
+
+/// More than these are counted, not shown: a picture given as configuration has thousands.
+const MOST: usize = 100;
+
+impl Faults {
+    /// Reports an error at `span`.
+    pub(super) fn error(&mut self, span: &Span, message: impl Into<String>) -> Noted<'_> {
+        self.note(Severity::Error, span, message.into())
+    }
+
+    /// Reports a warning at `span`.
+    pub(super) fn warn(&mut self, span: &Span, message: impl Into<String>) -> Noted<'_> {
+        self.note(Severity::Warning, span, message.into())
+    }
+
+    fn note(&mut self, severity: Severity, span: &Span, message: String) -> Noted<'_> {
+        self.0.push(Fault {
+            severity,
+            span: span.clone(),
+            message,
+            help: None,
+        });
+        Noted(self.0.last_mut())
+    }
+
+    /// Whether there is an error among them.
+    pub(super) fn any_error(&self) -> bool {
+        self.0.iter().any(|f| f.severity == Severity::Error)
+    }
+
+    /// Takes over those of `others` that lie on a line where there is none yet: what a
+    /// parser makes of the rest of a broken line is no news.
+    pub(super) fn add_elsewhere(&mut self, others: Self, source: &Source) {
+        let taken: std::collections::HashSet<_> = self
+            .0
+            .iter()
+            .map(|f| source.line_index(f.span.start))
+            .collect();
+        let news = |f: &Fault| !taken.contains(&source.line_index(f.span.start));
+        self.0.extend(others.0.into_iter().filter(news));
+    }
+
+    /// All of them in the order of the file, each said once.
+    pub(super) fn into_diagnostics(mut self, source: &Source) -> Vec<Diagnostic> {
+        self.0.sort_by_key(|f| (f.span.start, f.severity));
+        self.0
+            .dedup_by(|b, a| a.span.start == b.span.start && a.message == b.message);
+        let more = self.0.split_off(self.0.len().min(MOST));
+        let all = self.0.into_iter().map(|f| Diagnostic::at(source, f));
+        let mut all: Vec<_> = all.collect();
+        if let Some(severity) = more.iter().map(|f| f.severity).min() {
+            let message = format!("and {} more", more.len());
+            all.push(Diagnostic::whole(severity, source.name(), message));
+        }
+        all
+    }
+}
+
+/// A fault just reported, to which help may be added.
+pub(super) struct Noted<'a>(Option<&'a mut Fault>);
+
+impl Noted<'_> {
+    /// Says what to do about it.
+    pub(super) fn help(self, help: impl Into<String>) {
+        if let Some(fault) = self.0 {
+            fault.help = Some(help.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str, needle: &str) -> String {
+        let source = Source::new("f", text);
+        let start = text.find(needle).expect("the needle");
+        let mut faults = Faults::default();
+        faults.error(&(start..start + needle.len()), "no");
+        let all = faults.into_diagnostics(&source);
+        all.first().expect("a diagnostic").to_string()
+    }
+
+    #[test]
+    fn the_caret_stands_under_the_place() {
+        assert_eq!(
+            shown("a = 1\nbb = 23\n", "23"),
+            "f:2:6: no\nbb = 23\n     ^~"
+        );
+        assert_eq!(
+            shown("\ta\tb = 2\r\n", "2"),
+            "f:1:8: no\n\ta\tb = 2\n\t \t    ^"
+        );
+        assert_eq!(shown("日本 = é", "é"), "f:1:6: no\n日本 = é\n       ^");
+        assert_eq!(shown("x = 日", "日"), "f:1:5: no\nx = 日\n    ^~");
+    }
+
+    #[test]
+    fn an_end_of_line_has_a_caret_and_a_second_line_none() {
+        let source = Source::new("f", "a =\nb");
+        let mut faults = Faults::default();
+        faults.error(&(3..3), "no").help("yes");
+        faults.warn(&(0..5), "both");
+        let all: Vec<_> = faults.into_diagnostics(&source);
+        let all: Vec<_> = all.iter().map(Diagnostic::to_string).collect();
+        assert_eq!(
+            all,
+            [
+                "f:1:1: warning: both\na =\n^~~",
+                "f:1:4: no\na =\n   ^\nhelp: yes"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_does_not_steer_the_terminal() {
+        assert!(!shown("\x1b[2J = 1", "1").contains('\x1b'));
+    }
+
+    #[test]
+    fn a_long_line_is_shown_around_the_place() {
+        let text = format!("{}#{}", "a".repeat(5000), "b".repeat(5000));
+        let shown = shown(&text, "#");
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!(lines.first(), Some(&"f:1:5001: no"));
+        assert_eq!(lines.get(1).and_then(|l| l.find('#')), Some(80));
+        assert_eq!(lines.get(2).and_then(|l| l.find('^')), Some(80));
+    }
+
+    #[test]
+    fn thousands_are_counted() {
+        let source = Source::new("f", &"x".repeat(500));
+        let mut faults = Faults::default();
+        for at in 0..500 {
+            faults.error(&(at..at + 1), "no");
+        }
+        let all = faults.into_diagnostics(&source);
+        assert_eq!(all.len(), MOST + 1);
+        assert_eq!(
+            all.last().map(Diagnostic::to_string),
+            Some("f: and 400 more".into())
+        );
+    }
+}

@@ -1,0 +1,153 @@
+//! What a file says, before anyone asks whether it makes sense. Both formats end here,
+//! and one check makes a [`Config`](crate::model::Config) of it: they cannot drift apart.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::source::{Span, Spanned};
+use crate::model::{
+    Guard, Level, Lifetime, OnStop, PortRange, Prefix, SetPath, Step, TcpFlags, TripwireMode,
+};
+
+/// One setting.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Field<T> {
+    /// Not in the file.
+    #[default]
+    Absent,
+    /// In the file, but it could not be read; that has been reported.
+    Faulty,
+    /// As read.
+    Given(Spanned<T>),
+}
+
+impl<T> Field<T> {
+    pub(super) fn given(&self) -> Option<&Spanned<T>> {
+        match self {
+            Self::Given(value) => Some(value),
+            Self::Absent | Self::Faulty => None,
+        }
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// The value, or its type's own default.
+    pub(super) fn or_default(&self) -> T
+    where
+        T: Clone + Default,
+    {
+        self.or(T::default())
+    }
+
+    /// The value, or what is taken without one.
+    pub(super) fn or(&self, default: T) -> T
+    where
+        T: Clone,
+    {
+        self.given().map_or(default, |given| given.value.clone())
+    }
+}
+
+/// A list as written.
+pub(super) type List<T> = Vec<Spanned<T>>;
+
+/// A file.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) defaults: Defaults,
+    pub(super) interfaces: Field<List<String>>,
+    pub(super) tripwires: Field<TripwireMode>,
+    pub(super) log: DraftLog,
+    pub(super) pid_file: Field<PathBuf>,
+    pub(super) firewall: Option<DraftFirewall>,
+    pub(super) doors: Vec<DraftDoor>,
+}
+
+/// What the two formats take differently when a file is silent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Defaults {
+    pub(super) seq_timeout: Duration,
+    pub(super) tcp_flags: TcpFlags,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct DraftLog {
+    pub(super) level: Field<Level>,
+    pub(super) file: Field<PathBuf>,
+    pub(super) syslog: Field<bool>,
+}
+
+#[derive(Debug)]
+pub(super) struct DraftFirewall {
+    /// The header.
+    pub(super) span: Span,
+    pub(super) table: Field<String>,
+    pub(super) guard: Field<Guard>,
+    pub(super) on_stop: Field<OnStop>,
+    pub(super) trusted: Field<List<Prefix>>,
+    pub(super) mark: Field<i64>,
+}
+
+#[derive(Debug)]
+pub(super) struct DraftDoor {
+    /// As in the header.
+    pub(super) name: Spanned<String>,
+    pub(super) sequence: Field<List<Step>>,
+    pub(super) one_time: Field<PathBuf>,
+    pub(super) seq_timeout: Field<Duration>,
+    pub(super) tcp_flags: Field<TcpFlags>,
+    pub(super) from: Field<List<Prefix>>,
+    pub(super) target: Field<IpAddr>,
+    pub(super) strays: Field<i64>,
+    pub(super) open: Field<List<PortRange>>,
+    pub(super) open_for: Field<Lifetime>,
+    pub(super) close: Field<DraftClose>,
+    pub(super) add: Field<List<DraftElement>>,
+    pub(super) remove: Field<List<DraftElement>>,
+    pub(super) start: Field<String>,
+    pub(super) stop: Field<String>,
+    pub(super) start_6: Field<String>,
+    pub(super) stop_6: Field<String>,
+    pub(super) cmd_timeout: Field<Duration>,
+}
+
+impl DraftDoor {
+    pub(super) fn new(name: Spanned<String>) -> Self {
+        Self {
+            name,
+            sequence: Field::Absent,
+            one_time: Field::Absent,
+            seq_timeout: Field::Absent,
+            tcp_flags: Field::Absent,
+            from: Field::Absent,
+            target: Field::Absent,
+            strays: Field::Absent,
+            open: Field::Absent,
+            open_for: Field::Absent,
+            close: Field::Absent,
+            add: Field::Absent,
+            remove: Field::Absent,
+            start: Field::Absent,
+            stop: Field::Absent,
+            start_6: Field::Absent,
+            stop_6: Field::Absent,
+            cmd_timeout: Field::Absent,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum DraftClose {
+    All,
+    Ports(List<PortRange>),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct DraftElement {
+    pub(super) path: SetPath,
+    pub(super) lifetime: Field<Lifetime>,
+    pub(super) ports: Field<List<PortRange>>,
+}

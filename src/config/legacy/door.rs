@@ -1,0 +1,91 @@
+//! A door of a knockd.conf.
+
+use std::path::PathBuf;
+
+use super::lines::Section;
+use super::values::{address, flags, seconds, sequence};
+use super::{set, unknown};
+use crate::config::diagnostic::Faults;
+use crate::config::draft::{DraftDoor, Field};
+use crate::config::source::Spanned;
+
+const KEYS: [&str; 13] = [
+    "sequence",
+    "one_time_sequences",
+    "seq_timeout",
+    "timeout",
+    "tcpflags",
+    "target",
+    "start_command",
+    "command",
+    "start_command_6",
+    "command_6",
+    "stop_command",
+    "stop_command_6",
+    "cmd_timeout",
+];
+
+/// As many bytes of a name does 0.8 keep.
+const NAME_MAX: usize = 127;
+
+pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> DraftDoor {
+    let name = &section.name;
+    check_name(name, faults);
+    let mut door = DraftDoor::new(Spanned::new(name.value.to_owned(), name.span.clone()));
+    for (key, value) in section.directives() {
+        let given = value.as_ref();
+        let text = || given.map(|v| v.value.to_owned());
+        match key.value.to_ascii_lowercase().as_str() {
+            "sequence" => {
+                let read = given.and_then(|v| sequence(v, faults));
+                set(&mut door.sequence, key, read, value, faults);
+            }
+            "one_time_sequences" => {
+                let read = given.map(|v| PathBuf::from(v.value));
+                set(&mut door.one_time, key, read, value, faults);
+            }
+            "seq_timeout" | "timeout" => {
+                let read = given.and_then(|v| seconds(v, faults));
+                set(&mut door.seq_timeout, key, read, value, faults);
+            }
+            "tcpflags" => {
+                let read = given.and_then(|v| flags(v, faults));
+                set(&mut door.tcp_flags, key, read, value, faults);
+            }
+            "target" => {
+                let read = given.and_then(|v| address(v, faults));
+                set(&mut door.target, key, read, value, faults);
+            }
+            "cmd_timeout" => {
+                let read = given.and_then(|v| seconds(v, faults));
+                set(&mut door.cmd_timeout, key, read, value, faults);
+            }
+            "start_command" | "command" => set(&mut door.start, key, text(), value, faults),
+            "start_command_6" | "command_6" => set(&mut door.start_6, key, text(), value, faults),
+            "stop_command" => set(&mut door.stop, key, text(), value, faults),
+            "stop_command_6" => set(&mut door.stop_6, key, text(), value, faults),
+            _ => unknown(key, &KEYS, "a door", faults),
+        }
+    }
+    // 0.8 runs a door without a command for its log line alone, and log lines are read by
+    // programs. So silence counts as an empty command, which the check lets pass.
+    let commands = [&door.start, &door.stop, &door.start_6, &door.stop_6];
+    if commands.iter().all(|c| c.is_absent()) {
+        door.start = Field::Given(Spanned::new(String::new(), name.span.clone()));
+    }
+    door
+}
+
+/// Anything that can stand in a log line.
+fn check_name(name: &Spanned<&str>, faults: &mut Faults) {
+    let message = if name.value.is_empty() {
+        "a section's name must not be empty"
+    } else if name.value.chars().any(char::is_control) {
+        "a section's name must not contain control characters"
+    } else if name.value.len() > NAME_MAX {
+        "a section's name has at most 127 bytes"
+    } else {
+        return;
+    };
+    faults.error(&name.span, message);
+}

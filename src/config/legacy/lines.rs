@@ -1,0 +1,139 @@
+//! The lines of a knockd.conf and the sections they stand in.
+
+use crate::config::diagnostic::Faults;
+use crate::config::source::{Source, Span, Spanned};
+
+/// One line of a section.
+#[derive(Debug)]
+pub(in crate::config) enum Line<'a> {
+    /// Nothing.
+    Blank,
+    /// `# …`, the mark included.
+    #[allow(dead_code, reason = "convert keeps comments")]
+    Comment(&'a str),
+    /// `key` or `key = value`.
+    Directive {
+        key: Spanned<&'a str>,
+        value: Option<Spanned<&'a str>>,
+    },
+}
+
+/// `[name]` and what stands under it.
+#[derive(Debug)]
+pub(in crate::config) struct Section<'a> {
+    /// What stands between the brackets, blanks and all.
+    pub(in crate::config) name: Spanned<&'a str>,
+    pub(in crate::config) lines: Vec<Line<'a>>,
+}
+
+/// A knockd.conf.
+#[derive(Debug, Default)]
+pub(in crate::config) struct File<'a> {
+    /// Comments and blank lines before the first section.
+    pub(in crate::config) preamble: Vec<Line<'a>>,
+    pub(in crate::config) sections: Vec<Section<'a>>,
+}
+
+impl<'a> Section<'a> {
+    /// Whether it is `[options]`, in whatever case; there may be several.
+    pub(in crate::config) fn is_options(&self) -> bool {
+        self.name.value.eq_ignore_ascii_case("options")
+    }
+
+    /// Its keys and their values.
+    pub(in crate::config) fn directives(
+        &self,
+    ) -> impl Iterator<Item = (&Spanned<&'a str>, &Option<Spanned<&'a str>>)> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Directive { key, value } => Some((key, value)),
+            Line::Blank | Line::Comment(_) => None,
+        })
+    }
+}
+
+/// What isspace(3) calls blank; U+00A0 in a command is not.
+fn blank(c: char) -> bool {
+    c.is_ascii_whitespace() || c == '\x0b'
+}
+
+/// `text` without outer blanks; `begin` is where `text` stands.
+fn trimmed(text: &str, begin: usize) -> Spanned<&str> {
+    let inner = text.trim_start_matches(blank);
+    let start = begin + (text.len() - inner.len());
+    let inner = inner.trim_end_matches(blank);
+    Spanned::new(inner, start..start + inner.len())
+}
+
+/// Takes a file apart, reporting what is no line of a knockd.conf.
+pub(in crate::config) fn lines<'a>(source: &'a Source, faults: &mut Faults) -> File<'a> {
+    let mut file = File::default();
+    for (begin, text) in source.each_line() {
+        let Spanned { value: text, span } = trimmed(text, begin);
+        let section = file.sections.last_mut();
+        let is_comment = text.starts_with('#');
+        if !is_comment && let Some(at) = foreign(source, &span) {
+            faults
+                .error(&at, "this is not UTF-8")
+                .help("knock 0.8 would hand these bytes on as they are; save the file as UTF-8");
+        }
+        let line = if text.is_empty() {
+            Line::Blank
+        } else if is_comment {
+            Line::Comment(text)
+        } else if text.starts_with('[') {
+            if let Some(name) = header(text, &span, faults) {
+                file.sections.push(Section {
+                    name,
+                    lines: Vec::new(),
+                });
+            }
+            continue;
+        } else {
+            if section.is_none() {
+                faults
+                    .error(&span, "this stands before the first section")
+                    .help("begin with `[options]`, or with `[name]` for a door");
+            }
+            directive(text, span.start)
+        };
+        match section {
+            Some(section) => section.lines.push(line),
+            None => file.preamble.push(line),
+        }
+    }
+    file
+}
+
+/// The first byte that is not UTF-8 in `span`.
+fn foreign(source: &Source, span: &Span) -> Option<Span> {
+    let all = source.foreign();
+    let next = all.get(all.partition_point(|at| *at < span.start))?;
+    span.contains(next)
+        .then(|| *next..*next + char::REPLACEMENT_CHARACTER.len_utf8())
+}
+
+/// `[name]`: the line ends with the bracket; a bracket within the name is part of it.
+fn header<'a>(text: &'a str, span: &Span, faults: &mut Faults) -> Option<Spanned<&'a str>> {
+    let inner = text.strip_prefix('[')?;
+    let Some(name) = inner.strip_suffix(']') else {
+        faults
+            .error(span, "a section's header ends with `]`")
+            .help("a comment has a line of its own");
+        return None;
+    };
+    Some(Spanned::new(name, span.start + 1..span.end - 1))
+}
+
+/// `key`, or `key = value`: only the first `=` divides.
+fn directive(text: &str, begin: usize) -> Line<'_> {
+    match text.split_once('=') {
+        None => Line::Directive {
+            key: trimmed(text, begin),
+            value: None,
+        },
+        Some((key, value)) => Line::Directive {
+            value: Some(trimmed(value, begin + key.len() + 1)),
+            key: trimmed(key, begin),
+        },
+    }
+}

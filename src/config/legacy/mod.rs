@@ -1,0 +1,133 @@
+//! knockd.conf, as knock 0.8 reads it: its keys and no others. Where 0.8 is silent about
+//! what it does not understand (`seq_timeout = 5x`, a port 0), we are not.
+
+mod door;
+mod lines;
+mod values;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub(super) use self::lines::{Section, lines};
+use super::diagnostic::Faults;
+use super::draft::{Defaults, Draft, DraftLog, Field};
+use super::source::{Source, Spanned};
+use super::suggest::nearest;
+use crate::model::TcpFlags;
+
+const DEFAULTS: Defaults = Defaults {
+    seq_timeout: Duration::from_secs(25),
+    tcp_flags: TcpFlags::ANY,
+};
+
+/// The one interface 0.8 listens on if neither the file nor `-i` names another.
+const DEFAULT_INTERFACE: &str = "eth0";
+
+/// Reads the text. What it says is always judged as a whole: a knockd.conf has no
+/// brackets to leave open.
+pub(super) fn read(source: &Source, faults: &mut Faults) -> Draft {
+    let file = lines(source, faults);
+    let mut draft = Draft {
+        defaults: DEFAULTS,
+        interfaces: Field::Absent,
+        tripwires: Field::Absent,
+        log: DraftLog::default(),
+        pid_file: Field::Absent,
+        firewall: None,
+        doors: Vec::new(),
+    };
+    for section in &file.sections {
+        if section.is_options() {
+            options(section, &mut draft, faults);
+        } else {
+            draft.doors.push(door::read(section, faults));
+        }
+    }
+    if draft.interfaces.is_absent() {
+        let one = Spanned::new(DEFAULT_INTERFACE.to_owned(), 0..0);
+        draft.interfaces = Field::Given(Spanned::new(vec![one], 0..0));
+    }
+    draft
+}
+
+fn options(section: &Section<'_>, draft: &mut Draft, faults: &mut Faults) {
+    for (key, value) in section.directives() {
+        let path = || value.as_ref().map(|v| v.value);
+        match key.value.to_ascii_lowercase().as_str() {
+            "usesyslog" => match value {
+                None => draft.log.syslog = Field::Given(Spanned::new(true, key.span.clone())),
+                Some(value) => faults
+                    .error(&value.span, "`UseSyslog` takes no value")
+                    .help("write `UseSyslog` alone on the line"),
+            },
+            "logfile" => set(
+                &mut draft.log.file,
+                key,
+                path().map(PathBuf::from),
+                value,
+                faults,
+            ),
+            "pidfile" => set(
+                &mut draft.pid_file,
+                key,
+                path().map(PathBuf::from),
+                value,
+                faults,
+            ),
+            "interface" => {
+                let list = value
+                    .as_ref()
+                    .map(|v| vec![Spanned::new(v.value.to_owned(), v.span.clone())]);
+                set(&mut draft.interfaces, key, list, value, faults);
+            }
+            _ => unknown(
+                key,
+                &["usesyslog", "logfile", "pidfile", "interface"],
+                "[options]",
+                faults,
+            ),
+        }
+    }
+}
+
+/// Sets a field to what was read, or says what is amiss. The last of two settings counts,
+/// as in 0.8, but not in silence.
+fn set<T>(
+    field: &mut Field<T>,
+    key: &Spanned<&str>,
+    read: Option<T>,
+    value: &Option<Spanned<&str>>,
+    faults: &mut Faults,
+) {
+    if !field.is_absent() {
+        faults.warn(
+            &key.span,
+            format!("`{}` is set a second time; this one counts", key.value),
+        );
+    }
+    *field = match (value, read) {
+        (Some(value), Some(read)) => Field::Given(Spanned::new(read, value.span.clone())),
+        (Some(_), None) => Field::Faulty,
+        (None, _) => {
+            faults
+                .error(&key.span, format!("`{}` wants a value", key.value))
+                .help(format!("write `{} = …`", key.value));
+            Field::Faulty
+        }
+    };
+}
+
+fn unknown(key: &Spanned<&str>, known: &[&str], place: &str, faults: &mut Faults) {
+    let name = key.value.escape_debug();
+    let noted = faults.error(&key.span, format!("unknown key `{name}` in {place}"));
+    let newer = [
+        "open", "open_for", "close", "from", "strays", "add", "remove",
+    ];
+    if let Some(near) = nearest(key.value, known.iter().copied()) {
+        noted.help(format!("did you mean `{near}`?"));
+    } else if newer.contains(&key.value) {
+        noted.help(
+            "a knockd.conf has the keys of knock 0.8 alone; `knockd convert` makes TOML of it",
+        );
+    }
+}

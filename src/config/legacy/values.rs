@@ -1,0 +1,93 @@
+//! The values of a knockd.conf.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::config::diagnostic::Faults;
+use crate::config::draft::List;
+use crate::config::source::Spanned;
+use crate::model::{LegacyStep, Step, TcpFlags, parse_legacy_step};
+
+fn ignored(value: &Spanned<&str>, what: &str, faults: &mut Faults) {
+    let what = what.escape_debug();
+    faults
+        .warn(
+            &value.span,
+            format!("`{what}` means nothing here and is ignored, as by knock 0.8"),
+        )
+        .help("a comment has a line of its own");
+}
+
+/// `7000,8000:udp`. All steps that are wrong are reported.
+pub(super) fn sequence(value: &Spanned<&str>, faults: &mut Faults) -> Option<List<Step>> {
+    let mut steps = Some(Vec::new());
+    let mut begin = value.span.start;
+    for text in value.value.split(',') {
+        let inner = text.trim();
+        let start = begin + (text.len() - text.trim_start().len());
+        begin += text.len() + 1;
+        let here = Spanned::new(inner, start..start + inner.len());
+        match (parse_legacy_step(inner), &mut steps) {
+            (
+                Ok(LegacyStep {
+                    step,
+                    ignored: rest,
+                }),
+                all,
+            ) => {
+                if !rest.is_empty() {
+                    ignored(&here, rest, faults);
+                }
+                if let Some(all) = all {
+                    all.push(Spanned::new(step, here.span));
+                }
+            }
+            (Err(error), _) => {
+                faults.error(&here.span, error.to_string());
+                steps = None;
+            }
+        }
+    }
+    steps
+}
+
+/// Whole seconds.
+pub(super) fn seconds(value: &Spanned<&str>, faults: &mut Faults) -> Option<Duration> {
+    let end = value
+        .value
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(value.value.len());
+    let (digits, rest) = value.value.split_at(end);
+    let Ok(seconds) = digits.parse::<u32>() else {
+        faults.error(&value.span, "whole seconds must stand here, such as 25");
+        return None;
+    };
+    if !rest.is_empty() {
+        ignored(value, rest.trim_start(), faults);
+    }
+    Some(Duration::from_secs(seconds.into()))
+}
+
+/// `syn,!ack`.
+pub(super) fn flags(value: &Spanned<&str>, faults: &mut Faults) -> Option<TcpFlags> {
+    match value.value.parse() {
+        Ok(flags) => Some(flags),
+        Err(error) => {
+            faults.error(&value.span, error.to_string());
+            None
+        }
+    }
+}
+
+/// `192.0.2.1`. (0.8 hands the word to libpcap, which would look up a name, once, at
+/// start; whoever answers then chooses what is watched.)
+pub(super) fn address(value: &Spanned<&str>, faults: &mut Faults) -> Option<IpAddr> {
+    let address = value.value.parse().ok();
+    if address.is_none() {
+        let text = value.value.escape_debug();
+        faults
+            .error(&value.span, format!("`{text}` is no address"))
+            .help("names are not looked up: write the address");
+    }
+    address
+}

@@ -1,0 +1,138 @@
+//! A `[door.NAME]` table.
+
+use ::toml::de::DeValue;
+
+use super::keys::Keys;
+use super::values::{
+    Value, address, duration, flags, integer, lifetime, list, path, ports, prefix, step, text,
+};
+use crate::config::diagnostic::Faults;
+use crate::config::draft::{DraftClose, DraftDoor, DraftElement, Field, List};
+use crate::config::source::Spanned;
+use crate::model::SetPath;
+
+/// How long a name may be: it stands in nft comments (128 bytes) and log lines.
+const NAME_MAX: usize = 64;
+
+pub(super) fn read(name: Spanned<String>, keys: &mut Keys<'_>, faults: &mut Faults) -> DraftDoor {
+    check_name(&name, faults);
+    DraftDoor {
+        name,
+        sequence: keys.field("sequence", faults, |v, f| list(v, f, "\"17301/tcp\"", step)),
+        one_time: keys.field("one_time_sequences", faults, path),
+        seq_timeout: keys.field("seq_timeout", faults, duration),
+        tcp_flags: keys.field("tcp_flags", faults, flags),
+        from: keys.field("from", faults, |v, f| {
+            list(v, f, "\"203.0.113.0/24\"", prefix)
+        }),
+        target: keys.field("target", faults, address),
+        strays: keys.field("strays", faults, integer),
+        open: keys.field("open", faults, |v, f| list(v, f, "\"22/tcp\"", ports)),
+        open_for: keys.field("open_for", faults, lifetime),
+        close: keys.field("close", faults, close),
+        add: keys.field("add", faults, |v, f| elements(v, f, true)),
+        remove: keys.field("remove", faults, |v, f| elements(v, f, false)),
+        start: keys.field("start_command", faults, text),
+        stop: keys.field("stop_command", faults, text),
+        start_6: keys.field("start_command_6", faults, text),
+        stop_6: keys.field("stop_command_6", faults, text),
+        cmd_timeout: keys.field("cmd_timeout", faults, duration),
+    }
+}
+
+/// One word: letters, digits, `_`, `-` and `.`. It must survive in an nft comment, a log
+/// line that a script takes apart, and a command line.
+fn check_name(name: &Spanned<String>, faults: &mut Faults) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let message = if name.value.is_empty() {
+        "a door's name must not be empty"
+    } else if !name.value.chars().all(plain) {
+        "a door's name is one word of letters (a-z, A-Z), digits, `_`, `-` and `.`"
+    } else if name.value.len() > NAME_MAX {
+        "a door's name has at most 64 characters"
+    } else {
+        return;
+    };
+    faults.error(&name.span, message);
+}
+
+/// `"all"`, or a list of ports.
+fn close(value: Value<'_>, faults: &mut Faults) -> Option<DraftClose> {
+    let Some(word) = value.value.as_str() else {
+        return list(value, faults, "\"22/tcp\"", ports).map(DraftClose::Ports);
+    };
+    if word == "all" {
+        return Some(DraftClose::All);
+    }
+    faults
+        .error(&value.span, "a list of ports or \"all\" must stand here")
+        .help(format!(
+            "a single port is put in brackets: [\"{}\"]",
+            word.escape_debug()
+        ));
+    None
+}
+
+/// One `{ table = …, set = … }`, or a list of them.
+fn elements(value: Value<'_>, faults: &mut Faults, timed: bool) -> Option<List<DraftElement>> {
+    if value.value.is_table() {
+        let span = value.span.clone();
+        let one = element(value, faults, timed)?;
+        return Some(vec![Spanned::new(one, span)]);
+    }
+    let example = "{ table = \"inet filter\", set = \"knocked\" }";
+    list(value, faults, example, |v, f| element(v, f, timed))
+}
+
+fn element(value: Value<'_>, faults: &mut Faults, timed: bool) -> Option<DraftElement> {
+    let DeValue::Table(table) = value.value else {
+        faults
+            .error(&value.span, "an element of a set must stand here")
+            .help("such as { table = \"inet filter\", set = \"knocked\" }");
+        return None;
+    };
+    let mut keys = Keys::new(table, if timed { "add." } else { "remove." });
+    let path = keys.field("table", faults, table_path);
+    let set = keys.field("set", faults, text);
+    let lifetime = if timed {
+        keys.field("for", faults, lifetime)
+    } else {
+        Field::Absent
+    };
+    let ports = keys.field("ports", faults, |v, f| list(v, f, "\"22/tcp\"", ports));
+    keys.finish(faults);
+    for (field, example) in [
+        (path.is_absent(), "table = \"inet filter\""),
+        (set.is_absent(), "set = \"knocked\""),
+    ] {
+        if field {
+            faults.error(&value.span, format!("there is no {example} or the like"));
+        }
+    }
+    let (family, table) = path.given()?.value.clone();
+    Some(DraftElement {
+        path: SetPath {
+            family,
+            table,
+            set: set.given()?.value.clone(),
+        },
+        lifetime,
+        ports,
+    })
+}
+
+/// `inet filter`: family and table, as nft names them.
+fn table_path(value: Value<'_>, faults: &mut Faults) -> Option<(String, String)> {
+    let span = value.span.clone();
+    let path = text(value, faults)?;
+    if let Some((family, table)) = path.split_once(' ') {
+        return Some((family.to_owned(), table.trim_start().to_owned()));
+    }
+    faults
+        .error(&span, "a table is named with its family")
+        .help(format!(
+            "such as \"inet {}\"; `nft list tables` shows them",
+            path.escape_debug()
+        ));
+    None
+}

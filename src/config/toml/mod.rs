@@ -1,0 +1,128 @@
+//! knockd.toml.
+//!
+//! The document is walked by hand, with the place of each value at hand, and not by way of
+//! serde: serde stops at the first fault, an administrator wants them all.
+
+mod door;
+mod keys;
+mod values;
+
+use std::time::Duration;
+
+use ::toml::de::{DeTable, DeValue};
+
+use self::keys::Keys;
+use self::values::{Value, boolean, integer, list, path, prefix, text, word};
+use super::diagnostic::Faults;
+use super::draft::{Defaults, Draft, DraftFirewall, DraftLog};
+use super::source::{Source, Spanned};
+use crate::model::{Guard, Level, OnStop, TcpFlags, TripwireMode};
+
+const DEFAULTS: Defaults = Defaults {
+    seq_timeout: Duration::from_secs(15),
+    tcp_flags: TcpFlags::SYN,
+};
+
+/// Reads the text. `None` if it is no TOML: then the rest of it has been looked through
+/// for faults, but what it says as a whole cannot be judged.
+pub(super) fn read(source: &Source, faults: &mut Faults) -> Option<Draft> {
+    let (document, errors) = DeTable::parse_recoverable(source.text());
+    if errors.is_empty() {
+        return Some(draft(document.get_ref(), faults));
+    }
+    for error in errors {
+        let end = source.text().len();
+        let span = error.span().unwrap_or(end..end);
+        // Some of the parser's messages run over several lines.
+        let message = error.message().lines().collect::<Vec<_>>().join("; ");
+        faults.error(&span, message);
+    }
+    let mut later = Faults::default();
+    draft(document.get_ref(), &mut later);
+    faults.add_elsewhere(later, source);
+    None
+}
+
+fn draft(document: &DeTable<'_>, faults: &mut Faults) -> Draft {
+    let mut keys = Keys::new(document, "");
+    let draft = Draft {
+        defaults: DEFAULTS,
+        interfaces: keys.field("interfaces", faults, |v, f| list(v, f, "\"eth0\"", text)),
+        tripwires: keys.field("tripwires", faults, |v, f| {
+            use TripwireMode::{All, Off, Sampled};
+            word(v, f, &[("sampled", Sampled), ("all", All), ("off", Off)])
+        }),
+        log: keys
+            .table("log", faults, |_, keys, faults| log(keys, faults))
+            .unwrap_or_default(),
+        pid_file: super::draft::Field::Absent,
+        firewall: keys.table("firewall", faults, firewall),
+        doors: keys
+            .take("door")
+            .map(|(_, value)| doors(value, faults))
+            .unwrap_or_default(),
+    };
+    keys.finish(faults);
+    draft
+}
+
+fn log(keys: &mut Keys<'_>, faults: &mut Faults) -> DraftLog {
+    DraftLog {
+        level: keys.field("level", faults, |v, f| {
+            let levels = [
+                ("error", Level::Error),
+                ("warn", Level::Warn),
+                ("info", Level::Info),
+                ("debug", Level::Debug),
+                ("trace", Level::Trace),
+            ];
+            word(v, f, &levels)
+        }),
+        file: keys.field("file", faults, path),
+        syslog: keys.field("syslog", faults, boolean),
+    }
+}
+
+fn firewall(span: super::source::Span, keys: &mut Keys<'_>, faults: &mut Faults) -> DraftFirewall {
+    DraftFirewall {
+        span,
+        table: keys.field("table", faults, text),
+        guard: keys.field("guard", faults, |v, f| {
+            use Guard::{Drop, Off, Reject};
+            word(v, f, &[("drop", Drop), ("reject", Reject), ("off", Off)])
+        }),
+        on_stop: keys.field("on_stop", faults, |v, f| {
+            word(v, f, &[("keep", OnStop::Keep), ("remove", OnStop::Remove)])
+        }),
+        trusted: keys.field("trusted", faults, |v, f| {
+            list(v, f, "\"192.0.2.0/24\"", prefix)
+        }),
+        mark: keys.field("mark", faults, integer),
+    }
+}
+
+/// `[door.NAME]` tables, in the order of the file (the parser sorts them by name).
+fn doors(value: Value<'_>, faults: &mut Faults) -> Vec<super::draft::DraftDoor> {
+    let DeValue::Table(table) = value.value else {
+        faults
+            .error(&value.span, "a door has a name")
+            .help("begin it with `[door.NAME]`");
+        return Vec::new();
+    };
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    let mut doors = Vec::with_capacity(entries.len());
+    for (name, value) in entries {
+        let name = Spanned::new(name.get_ref().to_string(), name.span());
+        let DeValue::Table(table) = value.get_ref() else {
+            faults
+                .error(&name.span, "a door has a name, and its keys stand under it")
+                .help("begin it with `[door.NAME]`");
+            continue;
+        };
+        let mut keys = Keys::new(table, "door.");
+        doors.push(door::read(name, &mut keys, faults));
+        keys.finish(faults);
+    }
+    doors
+}

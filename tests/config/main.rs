@@ -1,0 +1,5 @@
+//! The configuration room, by its public words alone.
+#![cfg(feature = "daemon")]
+
+mod cases;
+mod examples;
