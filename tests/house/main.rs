@@ -1,4 +1,6 @@
 //! The house keeps its own rules: who imports whom, what lies where, and that what is
 //! written for people is what the programs do.
 
+mod completions;
+mod manuals;
 mod rooms;
