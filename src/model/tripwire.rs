@@ -11,6 +11,9 @@ use std::num::NonZeroU16;
 
 use super::{Door, PortRange, Protocol, Step, TripwireMode};
 
+#[cfg(test)]
+mod tests;
+
 /// How far from a step a port is a tripwire for everyone.
 pub const NEAR: u16 = 2;
 

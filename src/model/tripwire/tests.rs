@@ -1,0 +1,181 @@
+//! The hash is as even as is claimed, and the tripwires are where they should be.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::*;
+
+fn step(text: &str) -> Step {
+    text.parse().expect("a step")
+}
+
+fn port(n: u16) -> NonZeroU16 {
+    NonZeroU16::new(n).expect("not 0")
+}
+
+/// Keys as unlike as random ones, the same each time (SplitMix64, Steele and others).
+fn keys() -> impl Iterator<Item = TripwireKey> {
+    let mut state = 1u64;
+    let mut word = move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    };
+    std::iter::repeat_with(move || {
+        let (a, b) = (word(), word());
+        let random = (u128::from(a) << 64 | u128::from(b)).to_ne_bytes();
+        TripwireKey::new(random)
+    })
+    .take(12)
+    .chain([TripwireKey::FIXED])
+}
+
+/// Neighbours: what one scanner has, and where a poor hash shows.
+fn sources(n: u32) -> [IpAddr; 3] {
+    let n4 = 0xc000_0200 + n;
+    let prefix = 0x2001_0db8_u128 << 96;
+    [
+        IpAddr::V4(Ipv4Addr::from_bits(n4)),
+        IpAddr::V6(Ipv6Addr::from_bits(prefix | u128::from(n))),
+        IpAddr::V6(Ipv6Addr::from_bits(prefix | u128::from(n) << 64 | 1)),
+    ]
+}
+
+fn trips(key: &TripwireKey, source: IpAddr, n: u16) -> bool {
+    hash(key, source, port(n)) >> SHIFT == 0
+}
+
+/// Whether a count is within six standard deviations of what chance gives.
+fn plausible(count: usize, of: u32, one_in: u32) -> bool {
+    let expected = f64::from(of) / f64::from(one_in);
+    (count as f64 - expected).abs() < 6. * expected.sqrt()
+}
+
+#[test]
+fn the_hash_is_as_documented() {
+    // Worked by hand from the words of the doc, for whoever computes it elsewhere.
+    let key = TripwireKey([1, 3, 5, 7]);
+    let source = IpAddr::from([0, 0, 0, 2]);
+    // (1 ^ 2) * 3 = 9; 9 ^ 0 = 9; (9 ^ 4 ^ 5) * 7 = 56; 56 ^ 0 = 56; 56 * 3 = 168.
+    assert_eq!(hash(&key, source, port(4)), 168);
+    let source = IpAddr::V6(Ipv6Addr::from_bits(2));
+    // 1 * 3 = 3, 3 * 3 = 9, 9 * 3 = 27, (27 ^ 2) * 3 = 75; (75 ^ 4 ^ 5) * 7 = 518;
+    // 518 * 3 = 1554.
+    assert_eq!(hash(&key, source, port(4)), 1554);
+}
+
+#[test]
+fn each_source_has_a_64th_of_the_ports() {
+    for key in keys() {
+        for source in sources(7) {
+            let count = (1..=u16::MAX).filter(|p| trips(&key, source, *p)).count();
+            assert!(plausible(count, 65_535, 64), "{source}: {count}");
+        }
+    }
+}
+
+#[test]
+fn each_port_is_a_tripwire_for_a_64th_of_the_sources() {
+    for key in keys() {
+        for family in 0..3 {
+            for n in [1, 22, 443, 40_000, 65_535] {
+                let all = (0..16_384).map(|s| sources(s)[family]);
+                let count = all.filter(|s| trips(&key, *s, n)).count();
+                assert!(plausible(count, 16_384, 64), "{n}: {count}");
+            }
+        }
+    }
+}
+
+#[test]
+fn neighbouring_sources_and_ports_have_nothing_in_common() {
+    for key in keys() {
+        for (a, b) in sources(8).into_iter().zip(sources(9)) {
+            let both = |p: &u16| trips(&key, a, *p) && trips(&key, b, *p);
+            let count = (1..=u16::MAX).filter(both).count();
+            assert!(plausible(count, 65_535, 64 * 64), "{a} {b}: {count}");
+            let next = |p: &u16| trips(&key, a, *p) && trips(&key, a, *p + 1);
+            let count = (1..u16::MAX).filter(next).count();
+            assert!(plausible(count, 65_534, 64 * 64), "{a}: {count}");
+        }
+    }
+}
+
+#[test]
+fn another_key_has_other_tripwires() {
+    let keys: Vec<_> = keys().collect();
+    let source = sources(1)[0];
+    for pair in keys.windows(2) {
+        let both = |p: &u16| trips(&pair[0], source, *p) && trips(&pair[1], source, *p);
+        let count = (1..=u16::MAX).filter(both).count();
+        assert!(plausible(count, 65_535, 64 * 64), "{count}");
+    }
+}
+
+fn door(sequence: &[&str], open: &[&str]) -> Door {
+    Door {
+        name: "d".into(),
+        sequence: sequence.iter().map(|s| step(s)).collect(),
+        one_time: None,
+        seq_timeout: std::time::Duration::from_secs(15),
+        tcp_flags: crate::model::TcpFlags::SYN,
+        from: Vec::new(),
+        target: None,
+        strays: 2,
+        open: open.iter().map(|r| r.parse().expect("a range")).collect(),
+        open_for: crate::model::Lifetime::UntilClosed,
+        close: crate::model::Close::Nothing,
+        add: Vec::new(),
+        remove: Vec::new(),
+        commands: None,
+    }
+}
+
+fn wires(mode: TripwireMode) -> Tripwires {
+    let doors = [
+        door(&["1000/tcp", "1/udp"], &["1001/tcp", "60000-60010/udp"]),
+        door(&["65535/tcp", "1002/tcp"], &[]),
+    ];
+    Tripwires::new(mode, TripwireKey::FIXED, &doors)
+}
+
+#[test]
+fn the_neighbours_of_steps_are_tripwires_for_everyone() {
+    let wires = wires(TripwireMode::Sampled);
+    let near = |protocol| {
+        let ports = wires.near().ports(protocol);
+        ports.map(NonZeroU16::get).collect::<Vec<_>>()
+    };
+    // 1001 is opened, 1000 and 1002 are steps; the ports end at 1 and 65535.
+    let tcp = [998, 999, 1003, 1004, 65_533, 65_534];
+    assert_eq!(near(Protocol::Tcp), tcp);
+    assert_eq!(near(Protocol::Udp), [2, 3]);
+    for source in (0..100).flat_map(sources) {
+        assert!(
+            tcp.iter()
+                .all(|p| wires.is_stray(source, step(&format!("{p}/tcp"))))
+        );
+    }
+}
+
+#[test]
+fn steps_and_opened_ports_never_are() {
+    for mode in [TripwireMode::Sampled, TripwireMode::All, TripwireMode::Off] {
+        let wires = wires(mode);
+        for source in (0..1000).flat_map(sources) {
+            for exempt in ["1000/tcp", "1/udp", "65535/tcp", "1001/tcp", "60005/udp"] {
+                assert!(!wires.is_stray(source, step(exempt)), "{mode:?} {exempt}");
+            }
+        }
+    }
+}
+
+#[test]
+fn all_is_every_other_port_and_off_is_none() {
+    let (all, off) = (wires(TripwireMode::All), wires(TripwireMode::Off));
+    let source = sources(1)[0];
+    for other in ["2/tcp", "1/tcp", "1000/udp", "59999/udp", "60000/tcp"] {
+        assert!(all.is_stray(source, step(other)), "{other}");
+        assert!(!off.is_stray(source, step(other)), "{other}");
+    }
+}
