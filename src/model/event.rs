@@ -47,7 +47,8 @@ pub enum Cause {
     WrongStep(Step),
     /// More strays than the door allows; the last of them.
     Strays(Step),
-    /// The table was full and this was the oldest attempt of the lowest stage.
+    /// The table was full, and of the attempts at the lowest stage this had been there
+    /// longest.
     Evicted,
     /// A reload changed or removed the door.
     Reload,

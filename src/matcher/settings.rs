@@ -1,0 +1,48 @@
+//! What the matcher is given, and what it tells of itself.
+
+/// What the matcher is told but for doors and tripwires.
+#[derive(Clone, Copy)]
+pub struct Settings {
+    /// How many attempts may live at once; at least 1.
+    pub capacity: usize,
+    /// The key of the table's hash: 16 random bytes live, fixed in a replay.
+    pub secret: [u8; 16],
+}
+
+impl Settings {
+    /// How many attempts may live by default: at 50,000 forged first steps a second, what
+    /// is at the first stage has five seconds, and what is beyond has its `seq_timeout`.
+    pub const CAPACITY: usize = 262_144;
+
+    /// The default capacity with this secret.
+    #[must_use]
+    pub fn new(secret: [u8; 16]) -> Self {
+        Self {
+            capacity: Self::CAPACITY,
+            secret,
+        }
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            capacity,
+            secret: _,
+        } = self;
+        f.debug_struct("Settings")
+            .field("capacity", capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How full the table is, for `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Attempts that live.
+    pub live: usize,
+    /// Attempts that may live at once.
+    pub capacity: usize,
+    /// Attempts ended since the start because there was no room for another.
+    pub evicted: u64,
+}
