@@ -1,0 +1,353 @@
+//! What is open, as we know it: the plan for an effect and the deadlines come from here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ruleset::{Family, Ruleset};
+use super::transaction::{Change, Element, ElementKey, Transaction};
+use crate::model::{Effect, Lifetime, PortRange, Ports, SetPath, Step, Timestamp};
+
+/// Where an element lies, seen from the source: every opening and every element we have
+/// put into a set of the administrator's has one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot {
+    /// Whose it is.
+    pub source: IpAddr,
+    /// What it gives.
+    pub place: Place,
+}
+
+/// What an element gives its source.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// These ports of this host.
+    Ports(PortRange),
+    /// A place in a set of the administrator's, for a port if the set is keyed by one.
+    Set(Arc<SetPath>, Option<Step>),
+}
+
+/// What is known of an element that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When it runs out; `None`: when it is closed.
+    pub deadline: Option<Timestamp>,
+    /// The door that made it.
+    pub door: Arc<str>,
+}
+
+/// Whether and how a set of the administrator's takes a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Keyed by an address of this family.
+    Address(Family),
+    /// Keyed by such an address, protocol and port.
+    AddressPort(Family),
+    /// It is not there yet: its elements are kept until it is.
+    Awaited,
+    /// It cannot take what is asked of it; that has been said.
+    Unfit,
+}
+
+/// What a completed knock has done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// What is there now that was not, or for longer than it was.
+    pub opened: Vec<Opened>,
+    /// What is gone.
+    pub closed: Vec<Closed>,
+    /// What could not be done, and why.
+    pub notices: Vec<super::Notice>,
+}
+
+/// An element that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The door that made it.
+    pub door: Arc<str>,
+    /// For whom.
+    pub source: IpAddr,
+    /// What.
+    pub place: Place,
+    /// How long it lives from now; `None`: until it is closed.
+    pub left: Option<Duration>,
+    /// Whether it was there already.
+    pub extended: bool,
+}
+
+/// An element that went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The door that had made it.
+    pub door: Arc<str>,
+    /// Whose it was.
+    pub source: IpAddr,
+    /// What it gave.
+    pub place: Place,
+}
+
+/// What is to be sent for some effects, and what is to be noted once it has been taken.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Plan {
+    pub(super) transaction: Transaction,
+    pub(super) writes: Vec<(Slot, Option<Entry>)>,
+    pub(super) applied: Applied,
+}
+
+/// What is open.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Book {
+    entries: BTreeMap<Slot, Entry>,
+    deadlines: BTreeSet<(Timestamp, Slot)>,
+}
+
+impl Book {
+    pub(super) fn set(&mut self, slot: Slot, entry: Option<Entry>) {
+        if let Some(old) = self.entries.remove(&slot)
+            && let Some(at) = old.deadline
+        {
+            self.deadlines.remove(&(at, slot.clone()));
+        }
+        if let Some(entry) = entry {
+            if let Some(at) = entry.deadline {
+                self.deadlines.insert((at, slot.clone()));
+            }
+            self.entries.insert(slot, entry);
+        }
+    }
+
+    pub(super) fn get(&self, slot: &Slot) -> Option<&Entry> {
+        self.entries.get(slot)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Slot, &Entry)> {
+        self.entries.iter()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// What should have run out by `now`.
+    pub(super) fn due(&self, now: Timestamp) -> Vec<Slot> {
+        self.deadlines
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, slot)| slot.clone())
+            .collect()
+    }
+
+    pub(super) fn note(&mut self, writes: Vec<(Slot, Option<Entry>)>) {
+        for (slot, entry) in writes {
+            self.set(slot, entry);
+        }
+    }
+
+    /// What of `source` is there.
+    fn of(&self, source: IpAddr) -> impl Iterator<Item = &Slot> {
+        // Of all places, the lowest: the first port of the first protocol.
+        self.entries
+            .range(first_slot(source)..)
+            .map(|(slot, _)| slot)
+            .take_while(move |slot| slot.source == source)
+    }
+
+    /// What these effects, which are those of one knock, mean for the sets.
+    pub(super) fn plan(
+        &self,
+        ruleset: &Ruleset,
+        shape: &mut dyn FnMut(&SetPath) -> Shape,
+        effects: &[Effect],
+        now: Timestamp,
+    ) -> Plan {
+        let mut plan = Plan::default();
+        for effect in effects {
+            match effect {
+                Effect::Open {
+                    door,
+                    source,
+                    ports,
+                    lifetime,
+                } => {
+                    for ports in ports {
+                        let place = Place::Ports(*ports);
+                        self.open(&mut plan, ruleset, (*source, place), door, *lifetime, now);
+                    }
+                }
+                Effect::Close { source, ports, .. } => {
+                    let meant = |slot: &&Slot| match (&slot.place, ports) {
+                        (Place::Set(..), _) => false,
+                        (Place::Ports(_), Ports::All) => true,
+                        (Place::Ports(have), Ports::Listed(list)) => {
+                            list.iter().any(|p| p.overlaps(have))
+                        }
+                    };
+                    let slots: Vec<Slot> = self.of(*source).filter(meant).cloned().collect();
+                    for slot in slots {
+                        self.close(&mut plan, ruleset, slot);
+                    }
+                }
+                Effect::Add {
+                    door,
+                    source,
+                    path,
+                    ports,
+                    lifetime,
+                } => {
+                    for place in places(shape(path), *source, path, ports) {
+                        self.open(&mut plan, ruleset, (*source, place), door, *lifetime, now);
+                    }
+                }
+                Effect::Remove {
+                    source,
+                    path,
+                    ports,
+                    ..
+                } => {
+                    for place in places(shape(path), *source, path, ports) {
+                        let source = *source;
+                        self.close(&mut plan, ruleset, Slot { source, place });
+                    }
+                }
+                // Commands are another room's.
+                Effect::Run { .. } => {}
+            }
+        }
+        plan
+    }
+
+    fn current<'a>(&'a self, plan: &'a Plan, slot: &Slot) -> Option<&'a Entry> {
+        match plan.writes.iter().rev().find(|(s, _)| s == slot) {
+            Some((_, entry)) => entry.as_ref(),
+            None => self.get(slot),
+        }
+    }
+
+    fn open(
+        &self,
+        plan: &mut Plan,
+        ruleset: &Ruleset,
+        (source, place): (IpAddr, Place),
+        door: &Arc<str>,
+        lifetime: Lifetime,
+        now: Timestamp,
+    ) {
+        let slot = Slot { source, place };
+        let wanted = match lifetime {
+            Lifetime::For(time) => Some(now + time),
+            Lifetime::UntilClosed => None,
+        };
+        let old = self.current(plan, &slot).map(|e| e.deadline);
+        let longer = match (old, wanted) {
+            (None, _) => true,
+            (Some(None), _) => false,
+            (Some(Some(_)), None) => true,
+            (Some(Some(old)), Some(new)) => new > old,
+        };
+        if !longer {
+            return;
+        }
+        let Some(element) = element(ruleset, &slot, lifetime, door) else {
+            return;
+        };
+        match old {
+            None => plan.transaction.changes.push(Change::Add(element)),
+            Some(_) => plan.transaction.refresh(element),
+        }
+        plan.applied.opened.push(Opened {
+            door: door.clone(),
+            source,
+            place: slot.place.clone(),
+            left: wanted.map(|at| at.since(now)),
+            extended: old.is_some(),
+        });
+        let entry = Entry {
+            deadline: wanted,
+            door: door.clone(),
+        };
+        plan.writes.push((slot, Some(entry)));
+    }
+
+    fn close(&self, plan: &mut Plan, ruleset: &Ruleset, slot: Slot) {
+        let Some(entry) = self.current(plan, &slot).cloned() else {
+            return;
+        };
+        let lifetime = Lifetime::UntilClosed;
+        if let Some(element) = element(ruleset, &slot, lifetime, &entry.door) {
+            plan.transaction.changes.push(Change::Delete(element));
+        }
+        plan.applied.closed.push(Closed {
+            door: entry.door,
+            source: slot.source,
+            place: slot.place.clone(),
+        });
+        plan.writes.push((slot, None));
+    }
+}
+
+fn first_slot(source: IpAddr) -> Slot {
+    let port = std::num::NonZeroU16::MIN;
+    let lowest = PortRange {
+        protocol: crate::model::Protocol::Tcp,
+        first: port,
+        last: port,
+    };
+    Slot {
+        source,
+        place: Place::Ports(lowest),
+    }
+}
+
+/// The element that a slot stands for; `None` if the table has no set for it.
+pub(super) fn element(
+    ruleset: &Ruleset,
+    slot: &Slot,
+    lifetime: Lifetime,
+    door: &Arc<str>,
+) -> Option<Element> {
+    let Slot { source, place } = slot;
+    let with_step = |step: Option<Step>| match step {
+        Some(step) => ElementKey::AddressPort(*source, step),
+        None => ElementKey::Address(*source),
+    };
+    let (set, key) = match place {
+        Place::Ports(ports) => {
+            let step = ports.is_single().then_some(Step {
+                protocol: ports.protocol,
+                port: ports.first,
+            });
+            let set = ruleset.openings(ports, Family::of(*source))?.clone();
+            (set, with_step(step))
+        }
+        Place::Set(path, step) => (path.clone(), with_step(*step)),
+    };
+    Some(Element {
+        set,
+        key,
+        timeout: match lifetime {
+            Lifetime::For(time) => Some(time),
+            Lifetime::UntilClosed => None,
+        },
+        comment: door.clone(),
+    })
+}
+
+/// The places a source has in a set of the administrator's.
+fn places(shape: Shape, source: IpAddr, path: &SetPath, ports: &[PortRange]) -> Vec<Place> {
+    let path = Arc::new(path.clone());
+    let keyed = match shape {
+        Shape::Address(family) if family == Family::of(source) => false,
+        Shape::AddressPort(family) if family == Family::of(source) => true,
+        Shape::Address(_) | Shape::AddressPort(_) | Shape::Unfit => return Vec::new(),
+        Shape::Awaited => !ports.is_empty(),
+    };
+    if !keyed {
+        return vec![Place::Set(path, None)];
+    }
+    ports
+        .iter()
+        .flat_map(|r| (r.first.get()..=r.last.get()).map(|p| Step::new(r.protocol, p)))
+        .map(|step| Place::Set(path.clone(), step))
+        .collect()
+}

@@ -1,0 +1,108 @@
+//! What can go wrong, in words that say what to do.
+
+use nix::errno::Errno;
+
+use super::netlink::socket::Refusal;
+use super::ruleset::CAPACITY;
+
+/// Why the table is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FirewallError {
+    /// The capability is missing.
+    #[error("nftables may not be touched: CAP_NET_ADMIN is missing (run as root, or grant it)")]
+    Permission,
+    /// Another program owns the table.
+    #[error(
+        "table inet {table} is owned by another program{}: is another knockd running?",
+        port.map_or_else(String::new, |p| format!(" (netlink port {p}, mostly its process id)"))
+    )]
+    Owned {
+        /// The table.
+        table: String,
+        /// The owner's netlink port.
+        port: Option<u32>,
+    },
+    /// A table of that name is somebody else's.
+    #[error(
+        "there is a table inet {table} that knockd did not make: set another name in \
+         [firewall] table, or delete it (nft delete table inet {table})"
+    )]
+    Foreign {
+        /// The table.
+        table: String,
+    },
+    /// A set holds as many as it may.
+    #[error(
+        "set {set} is full: it holds {CAPACITY} openings, and none is taken until one runs out"
+    )]
+    Full {
+        /// The set.
+        set: String,
+    },
+    /// The kernel lacks something.
+    #[error(
+        "the kernel has no support for this: {what} (nf_tables with fib, ct and reject; Linux 5.10 or later)"
+    )]
+    Unsupported {
+        /// What was asked of it.
+        what: String,
+    },
+    /// The kernel would not.
+    #[error("the kernel refused {what}: {}", errno.desc())]
+    Refused {
+        /// What was asked of it.
+        what: String,
+        /// Its reason.
+        errno: Errno,
+    },
+    /// The kernel could not be asked.
+    #[error("reading nftables failed: {}", errno.desc())]
+    Reading {
+        /// Why.
+        errno: Errno,
+    },
+    /// The configuration has no table.
+    #[error("the configuration has no [firewall]")]
+    None,
+}
+
+impl FirewallError {
+    /// Whether a capability or somebody else's ownership is in the way: exit 77.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::Permission | Self::Owned { .. } => true,
+            Self::Foreign { .. }
+            | Self::Full { .. }
+            | Self::Unsupported { .. }
+            | Self::Refused { .. }
+            | Self::Reading { .. }
+            | Self::None => false,
+        }
+    }
+
+    pub(super) fn reading(Refusal { errno, .. }: Refusal) -> Self {
+        if errno == Errno::EPERM {
+            Self::Permission
+        } else {
+            Self::Reading { errno }
+        }
+    }
+
+    /// A change of `table` was refused.
+    pub(super) fn refused(table: &str, what: String, errno: Errno) -> Self {
+        // We could read, so the capability is there: somebody owns what we would change.
+        if errno == Errno::EPERM {
+            let table = table.to_owned();
+            Self::Owned { table, port: None }
+        } else if errno == Errno::ENFILE {
+            Self::Full { set: what }
+        } else if errno == Errno::EOPNOTSUPP
+            || errno == Errno::ENOENT && what.starts_with("add rule")
+        {
+            Self::Unsupported { what }
+        } else {
+            Self::Refused { what, errno }
+        }
+    }
+}

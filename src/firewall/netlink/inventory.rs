@@ -1,0 +1,364 @@
+//! What there is in the kernel.
+//!
+//! Read by our own few lines, not by rustables: it opens a socket for each list, knows no
+//! owner, and fails as a whole on anything it does not know in tables of other people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use nftnl::nftnl_sys::libc;
+use nix::errno::Errno;
+
+use super::batch::{family, nft};
+use super::elements::{key_of, text_of};
+use super::ffi::SetShape;
+use super::socket::{Refusal, Socket};
+use super::structure::key;
+use super::wire::{Attributes, Request};
+use crate::firewall::ruleset::{Family, Key, LAYOUT, SIGNATURE};
+use crate::firewall::transaction::ElementKey;
+use crate::model::SetPath;
+
+/// `NLM_F_DUMP`.
+const DUMP: u16 = 0x300;
+/// `NFT_MSG_GETFLOWTABLE`, which libc has not.
+const GET_FLOWTABLE: i32 = 23;
+/// `NFPROTO_INET`.
+pub(super) const INET: u8 = 1;
+
+/// Attributes (linux/netfilter/nf_tables.h).
+pub(super) mod attr {
+    pub(in super::super) const TABLE_NAME: u16 = 1;
+    pub(in super::super) const TABLE_FLAGS: u16 = 2;
+    pub(in super::super) const TABLE_USERDATA: u16 = 6;
+    pub(in super::super) const TABLE_OWNER: u16 = 7;
+    pub(in super::super) const CHAIN_TABLE: u16 = 1;
+    pub(in super::super) const CHAIN_NAME: u16 = 3;
+    pub(in super::super) const CHAIN_HOOK: u16 = 4;
+    pub(in super::super) const CHAIN_POLICY: u16 = 5;
+    pub(in super::super) const CHAIN_TYPE: u16 = 7;
+    pub(in super::super) const HOOK_NUM: u16 = 1;
+    pub(in super::super) const HOOK_PRIORITY: u16 = 2;
+    pub(in super::super) const SET_TABLE: u16 = 1;
+    pub(in super::super) const SET_NAME: u16 = 2;
+    pub(in super::super) const SET_FLAGS: u16 = 3;
+    pub(in super::super) const SET_KEY_TYPE: u16 = 4;
+    pub(in super::super) const SET_KEY_LEN: u16 = 5;
+    pub(in super::super) const SET_DESC: u16 = 9;
+    pub(in super::super) const DESC_SIZE: u16 = 1;
+    pub(in super::super) const LIST_TABLE: u16 = 1;
+    pub(in super::super) const LIST_SET: u16 = 2;
+    pub(in super::super) const LIST_ELEMENTS: u16 = 3;
+    pub(in super::super) const LIST_ELEM: u16 = 1;
+    pub(in super::super) const ELEM_KEY: u16 = 1;
+    pub(in super::super) const ELEM_FLAGS: u16 = 3;
+    pub(in super::super) const ELEM_TIMEOUT: u16 = 4;
+    pub(in super::super) const ELEM_EXPIRATION: u16 = 5;
+    pub(in super::super) const ELEM_USERDATA: u16 = 6;
+    pub(in super::super) const DATA_VALUE: u16 = 1;
+    pub(in super::super) const RULE_TABLE: u16 = 1;
+    pub(in super::super) const RULE_CHAIN: u16 = 2;
+}
+
+/// A table, as listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::firewall) struct TableInfo {
+    pub(in crate::firewall) name: String,
+    pub(in crate::firewall) flags: u32,
+    /// The netlink port of its living owner.
+    pub(in crate::firewall) owner: Option<u32>,
+    /// Whose it is.
+    pub(in crate::firewall) layout: Layout,
+}
+
+/// Whose a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::firewall) enum Layout {
+    /// Ours, as we build it now.
+    Current,
+    /// Ours, as another version built it.
+    Other(u32),
+    /// Not ours.
+    Foreign,
+}
+
+impl Layout {
+    fn of(userdata: Option<&[u8]>) -> Self {
+        let number = userdata
+            .and_then(text_of)
+            .and_then(|text| text.strip_prefix(SIGNATURE))
+            .and_then(|number| number.parse().ok());
+        match number {
+            Some(LAYOUT) => Self::Current,
+            Some(other) => Self::Other(other),
+            None => Self::Foreign,
+        }
+    }
+}
+
+/// A chain, as listed: its name, and if it is a base chain, hook, priority, policy and type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::firewall) struct ChainInfo {
+    pub(in crate::firewall) name: String,
+    pub(in crate::firewall) base: Option<(u32, i32, u32, String)>,
+}
+
+/// What is in one table, but for elements.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::firewall) struct Content {
+    pub(super) sets: BTreeMap<String, SetShape>,
+    pub(in crate::firewall) chains: Vec<ChainInfo>,
+    /// How many rules each chain has.
+    pub(in crate::firewall) rules: BTreeMap<String, usize>,
+    /// How many stateful objects and flowtables there are: ours has none.
+    pub(in crate::firewall) objects: usize,
+}
+
+/// An element, as dumped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::firewall) struct Dumped {
+    pub(in crate::firewall) key: Vec<u8>,
+    pub(in crate::firewall) end: bool,
+    /// What is left of its time; `None`: it stays.
+    pub(in crate::firewall) left: Option<Duration>,
+    pub(in crate::firewall) comment: Option<String>,
+}
+
+/// A set of the administrator's, as listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::firewall) struct SetInfo {
+    pub(super) shape: SetShape,
+}
+
+/// All tables of family `inet`.
+pub(in crate::firewall) fn tables(socket: &mut Socket) -> Result<Vec<TableInfo>, Refusal> {
+    let request = Request::new(nft(libc::NFT_MSG_GETTABLE), DUMP, INET, 0);
+    socket.query(&request, |m, found: &mut Vec<TableInfo>| {
+        let a = m.attributes();
+        if m.family() != Some(INET) {
+            return;
+        }
+        if let Some(name) = a.text(attr::TABLE_NAME) {
+            found.push(TableInfo {
+                name: name.to_owned(),
+                flags: a.number(attr::TABLE_FLAGS).unwrap_or(0),
+                owner: a.number(attr::TABLE_OWNER),
+                layout: Layout::of(a.get(attr::TABLE_USERDATA)),
+            });
+        }
+    })
+}
+
+/// The owner of a table of any family, if it has one.
+pub(in crate::firewall) fn owner(
+    socket: &mut Socket,
+    path: &SetPath,
+) -> Result<Option<u32>, Refusal> {
+    let Some(family) = family(&path.family) else {
+        return Ok(None);
+    };
+    let request = Request::new(nft(libc::NFT_MSG_GETTABLE), 0x4, family as u8, 0)
+        .with_text(attr::TABLE_NAME, &path.table);
+    socket.query(&request, |m, found: &mut Option<u32>| {
+        *found = found.or(m.attributes().number(attr::TABLE_OWNER));
+    })
+}
+
+/// What is in a table of ours.
+pub(in crate::firewall) fn content(socket: &mut Socket, table: &str) -> Result<Content, Refusal> {
+    let request = |message| Request::new(nft(message), DUMP, INET, 0).with_text(1, table);
+    let ours = |a: Attributes<'_>, kind: u16| a.text(kind) == Some(table);
+    let sets = socket.query(
+        &request(libc::NFT_MSG_GETSET),
+        |m, sets: &mut BTreeMap<String, SetShape>| {
+            let a = m.attributes();
+            if ours(a, attr::SET_TABLE)
+                && let Some(name) = a.text(attr::SET_NAME)
+            {
+                sets.insert(name.to_owned(), set_shape(a));
+            }
+        },
+    )?;
+    let chains = socket.query(
+        &request(libc::NFT_MSG_GETCHAIN),
+        |m, chains: &mut Vec<ChainInfo>| {
+            let a = m.attributes();
+            if ours(a, attr::CHAIN_TABLE)
+                && let Some(name) = a.text(attr::CHAIN_NAME)
+            {
+                chains.push(ChainInfo {
+                    name: name.to_owned(),
+                    base: base(a),
+                });
+            }
+        },
+    )?;
+    let rules = socket.query(
+        &request(libc::NFT_MSG_GETRULE),
+        |m, rules: &mut BTreeMap<String, usize>| {
+            let a = m.attributes();
+            if ours(a, attr::RULE_TABLE)
+                && let Some(chain) = a.text(attr::RULE_CHAIN)
+            {
+                *rules.entry(chain.to_owned()).or_default() += 1;
+            }
+        },
+    )?;
+    let mut objects = 0;
+    for message in [libc::NFT_MSG_GETOBJ, GET_FLOWTABLE] {
+        let found = socket.query(&request(message), |m, n: &mut usize| {
+            if ours(m.attributes(), 1) {
+                *n += 1;
+            }
+        });
+        objects += match found {
+            Ok(n) => n,
+            // Kernels built without flowtables.
+            Err(Refusal {
+                errno: Errno::EOPNOTSUPP,
+                ..
+            }) => 0,
+            Err(refusal) => return Err(refusal),
+        };
+    }
+    Ok(Content {
+        sets,
+        chains,
+        rules,
+        objects,
+    })
+}
+
+fn base(a: Attributes<'_>) -> Option<(u32, i32, u32, String)> {
+    let hook = a.nested(attr::CHAIN_HOOK)?;
+    Some((
+        hook.number(attr::HOOK_NUM)?,
+        hook.number(attr::HOOK_PRIORITY)?.cast_signed(),
+        a.number(attr::CHAIN_POLICY)?,
+        a.text(attr::CHAIN_TYPE)?.to_owned(),
+    ))
+}
+
+pub(super) fn set_shape(a: Attributes<'_>) -> SetShape {
+    SetShape {
+        key_type: a.number(attr::SET_KEY_TYPE).unwrap_or(0),
+        key_len: a.number(attr::SET_KEY_LEN).unwrap_or(0),
+        flags: a.number(attr::SET_FLAGS).unwrap_or(0),
+        size: a
+            .nested(attr::SET_DESC)
+            .and_then(|d| d.number(attr::DESC_SIZE))
+            .unwrap_or(0),
+    }
+}
+
+/// One set of any table.
+pub(in crate::firewall) fn set(socket: &mut Socket, path: &SetPath) -> Result<SetInfo, Refusal> {
+    let Some(family) = family(&path.family) else {
+        return Err(Errno::EAFNOSUPPORT.into());
+    };
+    let request = Request::new(nft(libc::NFT_MSG_GETSET), 0x4, family as u8, 0)
+        .with_text(attr::SET_TABLE, &path.table)
+        .with_text(attr::SET_NAME, &path.set);
+    let found = socket.query(&request, |m, found: &mut Option<SetShape>| {
+        *found = found.or(Some(set_shape(m.attributes())));
+    })?;
+    found
+        .map(|shape| SetInfo { shape })
+        .ok_or(Errno::ENOENT.into())
+}
+
+/// All elements of a set.
+pub(in crate::firewall) fn elements(
+    socket: &mut Socket,
+    path: &SetPath,
+) -> Result<Vec<Dumped>, Refusal> {
+    let family = family(&path.family).map_or(0, |f| f as u8);
+    let request = Request::new(nft(libc::NFT_MSG_GETSETELEM), DUMP, family, 0)
+        .with_text(attr::LIST_TABLE, &path.table)
+        .with_text(attr::LIST_SET, &path.set);
+    socket.query(&request, |m, found: &mut Vec<Dumped>| {
+        found.extend(list(m.attributes()));
+    })
+}
+
+/// What is left of one element's time: `None` if it is gone, `Some(None)` if it stays.
+pub(in crate::firewall) fn element(
+    socket: &mut Socket,
+    path: &SetPath,
+    key: ElementKey,
+) -> Result<Option<Option<Duration>>, Refusal> {
+    let family = family(&path.family).map_or(0, |f| f as u8);
+    let key = super::elements::key_bytes(key);
+    let request = Request::new(nft(libc::NFT_MSG_GETSETELEM), 0x4, family, 0)
+        .with_text(attr::LIST_TABLE, &path.table)
+        .with_text(attr::LIST_SET, &path.set)
+        .with_nested(attr::LIST_ELEMENTS, |r| {
+            r.with_nested(attr::LIST_ELEM, |r| {
+                r.with_nested(attr::ELEM_KEY, |r| r.with(attr::DATA_VALUE, &key))
+            })
+        });
+    let found = socket.query(&request, |m, found: &mut Option<Dumped>| {
+        if let Some(element) = list(m.attributes()).next() {
+            *found = Some(element);
+        }
+    });
+    match found {
+        Ok(found) => Ok(found.map(|d| d.left)),
+        Err(Refusal {
+            errno: Errno::ENOENT,
+            ..
+        }) => Ok(None),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// The elements in a message.
+pub(super) fn list<'a>(a: Attributes<'a>) -> impl Iterator<Item = Dumped> + 'a {
+    let elements = a.nested(attr::LIST_ELEMENTS).unwrap_or(Attributes(&[]));
+    elements.filter_map(|(_, bytes)| {
+        let a = Attributes(bytes);
+        let timed = a.get(attr::ELEM_TIMEOUT).is_some();
+        Some(Dumped {
+            key: a.nested(attr::ELEM_KEY)?.get(attr::DATA_VALUE)?.to_vec(),
+            end: a.number(attr::ELEM_FLAGS).unwrap_or(0) & 1 != 0,
+            left: timed.then(|| Duration::from_millis(a.long(attr::ELEM_EXPIRATION).unwrap_or(0))),
+            comment: a
+                .get(attr::ELEM_USERDATA)
+                .and_then(text_of)
+                .map(str::to_owned),
+        })
+    })
+}
+
+impl Dumped {
+    /// What it stands for in a set keyed so.
+    pub(in crate::firewall) fn key(&self, key: Key) -> Option<ElementKey> {
+        key_of(key, &self.key)
+    }
+}
+
+impl SetInfo {
+    /// Which of our kinds of key it has.
+    pub(in crate::firewall) fn key(&self) -> Option<Key> {
+        let keys = Family::BOTH.map(|f| [Key::Address(f), Key::AddressPort(f)]);
+        keys.into_iter()
+            .flatten()
+            .find(|k| key(*k) == (self.shape.key_type, self.shape.key_len))
+    }
+
+    /// Whether it takes elements with a timeout.
+    pub(in crate::firewall) fn has_timeouts(&self) -> bool {
+        self.shape.flags & 0x10 != 0
+    }
+
+    /// Whether its elements are single keys that may come and go (no interval, no map, not
+    /// constant).
+    pub(in crate::firewall) fn is_plain(&self) -> bool {
+        self.shape.flags & (0x1 | 0x2 | 0x4 | 0x8) == 0
+    }
+}
+
+/// The keys in a set that the configuration fills.
+pub(super) fn keys(dumped: &[Dumped]) -> BTreeSet<(Vec<u8>, bool)> {
+    dumped.iter().map(|d| (d.key.clone(), d.end)).collect()
+}

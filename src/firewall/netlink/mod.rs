@@ -1,0 +1,14 @@
+//! The only part that talks to the kernel. rustables builds tables, chains, plain sets and
+//! what takes them away; nftnl builds what rustables cannot: rules that look up
+//! concatenations or ask the fib, sets with a size, elements with timeout and comment. Both
+//! write into one [`batch::Batch`], which goes out in one `send`.
+
+pub(super) mod batch;
+pub(super) mod elements;
+mod ffi;
+pub(super) mod install;
+pub(super) mod inventory;
+mod rules;
+pub(super) mod socket;
+mod structure;
+mod wire;

@@ -1,0 +1,184 @@
+//! Rules and chains as the kernel wants them. Each rule becomes the very expressions that
+//! nft 1.0.6 makes of its text, so that both are listed alike.
+
+use nftnl::expr::{Bitwise, Cmp, CmpOp, Conntrack, Counter, Expression, Meta, Verdict as Nftnl};
+use nftnl::nftnl_sys as sys;
+use nftnl::{Chain, MsgType, ProtoFamily, Rule, Table};
+
+use super::batch::{Batch, c_name};
+use super::ffi::{Raw, Value};
+use crate::firewall::ruleset::{self, Family, Match, Verdict};
+use crate::model::{PortRange, Protocol};
+
+/// The first register, 16 bytes wide, and the 32-bit registers that lie behind the first
+/// 4, 8 and 16 bytes of it (`NFT_REG32_00` is 8; linux/netfilter/nf_tables.h).
+const REG_1: u32 = 1;
+const REG32_01: u32 = 9;
+const REG32_02: u32 = 10;
+const REG32_04: u32 = 12;
+const REG32_05: u32 = 13;
+
+/// Payload bases.
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
+
+/// Adds a rule at the end of its chain.
+pub(super) fn add(batch: &mut Batch, table: &str, chain: &str, rule: &ruleset::Rule) {
+    let table = Table::new(c_name(table), ProtoFamily::Inet);
+    let chain = Chain::new(c_name(chain), &table);
+    let mut out = Rule::new(&chain);
+    for m in &rule.matches {
+        add_match(&mut out, m);
+    }
+    if rule.counter {
+        out.add_expr(&Counter);
+    }
+    if let Some(mark) = rule.mark {
+        out.add_expr(&Raw {
+            name: c"immediate",
+            attributes: vec![
+                (sys::NFTNL_EXPR_IMM_DREG, Value::Number(REG_1)),
+                (
+                    sys::NFTNL_EXPR_IMM_DATA,
+                    Value::Bytes(mark.to_ne_bytes().to_vec()),
+                ),
+            ],
+        });
+        out.add_expr(&Meta::Mark { set: true });
+    }
+    add_verdict(&mut out, rule.verdict);
+    batch.nftnl(&out, MsgType::Add);
+}
+
+fn add_match(rule: &mut Rule<'_>, m: &Match) {
+    match m {
+        Match::Loopback => {
+            rule.add_expr(&Meta::IifName);
+            // All 16 bytes: fewer would be a prefix, `lo*`.
+            let mut name = b"lo".to_vec();
+            name.resize(16, 0);
+            rule.add_expr(&Cmp::new(CmpOp::Eq, name.as_slice()));
+        }
+        Match::NotFirstOfTcp => {
+            add_match(rule, &Match::Protocol(Protocol::Tcp));
+            rule.add_expr(&payload(TRANSPORT, 13, 1, REG_1));
+            // fin, syn, rst, ack; syn.
+            rule.add_expr(&Bitwise::new(0x17_u8, 0_u8));
+            rule.add_expr(&Cmp::new(CmpOp::Neq, 0x02_u8));
+        }
+        Match::Protocol(protocol) => {
+            rule.add_expr(&Meta::L4Proto);
+            rule.add_expr(&Cmp::new(CmpOp::Eq, protocol.number()));
+        }
+        Match::PortIn(set) => {
+            rule.add_expr(&Meta::L4Proto);
+            rule.add_expr(&payload(TRANSPORT, 2, 2, REG32_01));
+            rule.add_expr(&lookup(set));
+        }
+        Match::PortRange(PortRange {
+            protocol,
+            first,
+            last,
+        }) => {
+            add_match(rule, &Match::Protocol(*protocol));
+            rule.add_expr(&payload(TRANSPORT, 2, 2, REG_1));
+            let be = |port: &std::num::NonZeroU16| port.get().to_be_bytes();
+            rule.add_expr(&Cmp::new(CmpOp::Gte, be(first).as_slice()));
+            rule.add_expr(&Cmp::new(CmpOp::Lte, be(last).as_slice()));
+        }
+        Match::ForOthers => {
+            let numbers = [
+                (sys::NFTNL_EXPR_FIB_DREG, REG_1),
+                (sys::NFTNL_EXPR_FIB_RESULT, 3), // NFT_FIB_RESULT_ADDRTYPE
+                (sys::NFTNL_EXPR_FIB_FLAGS, 2),  // NFTA_FIB_F_DADDR
+            ];
+            rule.add_expr(&Raw {
+                name: c"fib",
+                attributes: numbers.map(|(a, n)| (a, Value::Number(n))).into(),
+            });
+            rule.add_expr(&Cmp::new(CmpOp::Eq, 1_u32)); // RTN_UNICAST
+        }
+        Match::Established => {
+            rule.add_expr(&Conntrack::State);
+            rule.add_expr(&Bitwise::new(2_u32, 0_u32));
+            rule.add_expr(&Cmp::new(CmpOp::Neq, 0_u32));
+        }
+        Match::SourceIn(family, set) => {
+            add_source(rule, *family);
+            rule.add_expr(&lookup(set));
+        }
+        Match::SourcePortIn(family, set) => {
+            add_source(rule, *family);
+            let (protocol, port) = match family {
+                Family::V4 => (REG32_01, REG32_02),
+                Family::V6 => (REG32_04, REG32_05),
+            };
+            rule.add_expr(&Raw {
+                name: c"meta",
+                attributes: vec![
+                    (
+                        sys::NFTNL_EXPR_META_KEY,
+                        Value::Number(Meta::L4Proto.to_raw_key()),
+                    ),
+                    (sys::NFTNL_EXPR_META_DREG, Value::Number(protocol)),
+                ],
+            });
+            rule.add_expr(&payload(TRANSPORT, 2, 2, port));
+            rule.add_expr(&lookup(set));
+        }
+    }
+}
+
+/// The source address, in the first register; holds for packets of that family only.
+fn add_source(rule: &mut Rule<'_>, family: Family) {
+    let (nfproto, offset, length) = match family {
+        Family::V4 => (2_u8, 12, 4),
+        Family::V6 => (10, 8, 16),
+    };
+    rule.add_expr(&Meta::NfProto);
+    rule.add_expr(&Cmp::new(CmpOp::Eq, nfproto));
+    rule.add_expr(&payload(NETWORK, offset, length, REG_1));
+}
+
+fn add_verdict(rule: &mut Rule<'_>, verdict: Verdict) {
+    let reject = |kind, code| Raw {
+        name: c"reject",
+        attributes: vec![
+            (sys::NFTNL_EXPR_REJECT_TYPE, Value::Number(kind)),
+            (sys::NFTNL_EXPR_REJECT_CODE, Value::Byte(code)),
+        ],
+    };
+    match verdict {
+        Verdict::Accept => rule.add_expr(&Nftnl::Accept),
+        Verdict::Drop => rule.add_expr(&Nftnl::Drop),
+        // NFT_REJECT_TCP_RST; NFT_REJECT_ICMPX_UNREACH with NFT_REJECT_ICMPX_PORT_UNREACH.
+        Verdict::Reset => rule.add_expr(&reject(1, 0)),
+        Verdict::Unreachable => rule.add_expr(&reject(2, 1)),
+        Verdict::Goto(chain) => rule.add_expr(&Nftnl::Goto {
+            chain: c_name(chain),
+        }),
+    }
+}
+
+fn payload(base: u32, offset: u32, length: u32, register: u32) -> impl Expression {
+    let numbers = [
+        (sys::NFTNL_EXPR_PAYLOAD_DREG, register),
+        (sys::NFTNL_EXPR_PAYLOAD_BASE, base),
+        (sys::NFTNL_EXPR_PAYLOAD_OFFSET, offset),
+        (sys::NFTNL_EXPR_PAYLOAD_LEN, length),
+    ];
+    Raw {
+        name: c"payload",
+        attributes: numbers.map(|(a, n)| (a, Value::Number(n))).into(),
+    }
+}
+
+fn lookup(set: &str) -> impl Expression {
+    Raw {
+        name: c"lookup",
+        attributes: vec![
+            (sys::NFTNL_EXPR_LOOKUP_SREG, Value::Number(REG_1)),
+            (sys::NFTNL_EXPR_LOOKUP_SET, Value::Text(c_name(set))),
+        ],
+    }
+}

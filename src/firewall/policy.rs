@@ -1,0 +1,234 @@
+//! What the table must do, from the configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::ruleset::{Chain, Content, Family, Key, Match, Rule, Ruleset, Set, Verdict};
+use crate::model::{Config, Guard, PortRange, Prefix, Protocol, SetPath, Step};
+
+/// The chain on the hook: it picks out what the other must judge.
+const GUARD: &str = "guard";
+/// The chain that judges what is for a guarded port.
+const JUDGE: &str = "judge";
+/// The set of guarded single ports.
+const GUARDED: &str = "guarded";
+
+impl Ruleset {
+    /// The table for this configuration; `None` if it has none.
+    #[must_use]
+    pub fn new(config: &Config) -> Option<Self> {
+        let firewall = config.firewall.as_ref()?;
+        let table: Arc<str> = firewall.table.as_str().into();
+        let opened: BTreeSet<PortRange> =
+            config.doors.iter().flat_map(|d| &d.open).copied().collect();
+        let ranges: Vec<PortRange> = opened.iter().filter(|r| !r.is_single()).copied().collect();
+        let ports = opened.iter().filter(|r| r.is_single()).map(first).collect();
+        let trusted = Family::BOTH.map(|f| networks(&firewall.trusted, f));
+        let path = |set: String| {
+            Arc::new(SetPath {
+                family: "inet".to_owned(),
+                table: firewall.table.clone(),
+                set,
+            })
+        };
+
+        let mut sets = Vec::new();
+        for family in Family::BOTH {
+            sets.push(Set {
+                name: singles_name(family),
+                key: Key::AddressPort(family),
+                content: Content::Openings,
+            });
+        }
+        sets.push(Set {
+            name: GUARDED.to_owned(),
+            key: Key::Port,
+            content: Content::Ports(ports),
+        });
+        for (range, family) in pairs(&ranges) {
+            sets.push(Set {
+                name: range_name(range, family),
+                key: Key::Address(family),
+                content: Content::Openings,
+            });
+        }
+        for (family, networks) in Family::BOTH.into_iter().zip(trusted.clone()) {
+            if !networks.is_empty() {
+                sets.push(Set {
+                    name: trusted_name(family),
+                    key: Key::Address(family),
+                    content: Content::Networks(networks),
+                });
+            }
+        }
+
+        let guard = Chain {
+            name: GUARD,
+            base: true,
+            rules: pick_out(&ranges),
+        };
+        let judge = Chain {
+            name: JUDGE,
+            base: false,
+            rules: judge(
+                firewall.guard,
+                firewall.mark,
+                &opened,
+                &ranges,
+                trusted.each_ref().map(|t| !t.is_empty()),
+            ),
+        };
+
+        Some(Self {
+            table,
+            sets,
+            chains: vec![guard, judge],
+            grants: config
+                .doors
+                .iter()
+                .map(|d| (d.name.clone(), d.open.iter().copied().collect()))
+                .collect(),
+            wishes: config
+                .doors
+                .iter()
+                .map(|d| {
+                    let sets = d.add.iter().map(|e| e.path.clone());
+                    (d.name.clone(), sets.collect())
+                })
+                .collect(),
+            singles: Family::BOTH.map(|f| path(singles_name(f))),
+            ranges: ranges
+                .iter()
+                .map(|r| (*r, Family::BOTH.map(|f| path(range_name(r, f)))))
+                .collect::<BTreeMap<_, _>>(),
+        })
+    }
+}
+
+/// The rules on the hook: every packet passes these, few pass more.
+fn pick_out(ranges: &[PortRange]) -> Vec<Rule> {
+    let mut rules = vec![
+        plain(vec![Match::Loopback], Verdict::Accept),
+        // Only first packets of TCP are judged, so that a session older than the table, or
+        // than a flushed conntrack, lives on. What is too short to show its flags (a first
+        // fragment of 8 bytes) is judged: the load fails and the rule does not hold.
+        plain(vec![Match::NotFirstOfTcp], Verdict::Accept),
+        plain(
+            vec![Match::PortIn(GUARDED.to_owned())],
+            Verdict::Goto(JUDGE),
+        ),
+    ];
+    rules.extend(
+        ranges
+            .iter()
+            .map(|r| plain(vec![Match::PortRange(*r)], Verdict::Goto(JUDGE))),
+    );
+    rules
+}
+
+/// The rules for a packet to a guarded port. Their number depends on ranges, not on doors.
+fn judge(
+    guard: Guard,
+    mark: Option<u32>,
+    opened: &BTreeSet<PortRange>,
+    ranges: &[PortRange],
+    trusted: [bool; 2],
+) -> Vec<Rule> {
+    let admit = |matches| Rule {
+        matches,
+        counter: true,
+        mark,
+        verdict: Verdict::Accept,
+    };
+    let refuse = |matches, verdict| Rule {
+        matches,
+        counter: true,
+        mark: None,
+        verdict,
+    };
+
+    let mut rules = vec![plain(vec![Match::ForOthers], Verdict::Accept)];
+    // With TCP doors alone conntrack is not even switched on.
+    if opened.iter().any(|r| r.protocol == Protocol::Udp) {
+        rules.push(plain(
+            vec![Match::Protocol(Protocol::Udp), Match::Established],
+            Verdict::Accept,
+        ));
+    }
+    for (family, there) in Family::BOTH.into_iter().zip(trusted) {
+        if there {
+            rules.push(admit(vec![Match::SourceIn(family, trusted_name(family))]));
+        }
+    }
+    for family in Family::BOTH {
+        rules.push(admit(vec![Match::SourcePortIn(
+            family,
+            singles_name(family),
+        )]));
+    }
+    for (range, family) in pairs(ranges) {
+        rules.push(admit(vec![
+            Match::PortRange(*range),
+            Match::SourceIn(family, range_name(range, family)),
+        ]));
+    }
+    match guard {
+        Guard::Drop => rules.push(refuse(vec![], Verdict::Drop)),
+        Guard::Reject => {
+            rules.push(refuse(vec![Match::Protocol(Protocol::Tcp)], Verdict::Reset));
+            rules.push(refuse(vec![], Verdict::Unreachable));
+        }
+        // The end of the chain is the end of the judgement: the base chain's policy.
+        Guard::Off => {}
+    }
+    rules
+}
+
+fn plain(matches: Vec<Match>, verdict: Verdict) -> Rule {
+    Rule {
+        matches,
+        counter: false,
+        mark: None,
+        verdict,
+    }
+}
+
+fn first(range: &PortRange) -> Step {
+    Step {
+        protocol: range.protocol,
+        port: range.first,
+    }
+}
+
+fn pairs(ranges: &[PortRange]) -> impl Iterator<Item = (&PortRange, Family)> {
+    ranges.iter().flat_map(|r| Family::BOTH.map(|f| (r, f)))
+}
+
+fn singles_name(family: Family) -> String {
+    format!("openings_{}", family.suffix())
+}
+
+fn trusted_name(family: Family) -> String {
+    format!("trusted_{}", family.suffix())
+}
+
+fn range_name(range: &PortRange, family: Family) -> String {
+    let PortRange {
+        protocol,
+        first,
+        last,
+    } = range;
+    format!("{protocol}_{first}_{last}_{}", family.suffix())
+}
+
+/// The networks of one family, without those that lie in another: an interval set refuses
+/// what overlaps.
+fn networks(all: &[Prefix], family: Family) -> BTreeSet<Prefix> {
+    let inside =
+        |p: &Prefix, q: &Prefix| p != q && q.length() <= p.length() && q.contains(p.address());
+    all.iter()
+        .filter(|p| Family::of(p.address()) == family)
+        .filter(|p| !all.iter().any(|q| inside(p, q)))
+        .copied()
+        .collect()
+}

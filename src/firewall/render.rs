@@ -1,0 +1,242 @@
+//! The ruleset and its changes in nft's words, as nft 1.0.6 reads them.
+
+use std::fmt::Write as _;
+use std::fmt::{self, Display};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::ruleset::{CAPACITY, Chain, Content, Family, Key, Match, Rule, Ruleset, Set, Verdict};
+use super::transaction::{Change, Element, ElementKey, Transaction};
+use crate::model::{Door, Lifetime, PortRange, SetPath, Step};
+
+/// The table, ready for `nft -f`: it makes the very ruleset that netlink makes, but for
+/// the table's flags.
+#[must_use]
+pub fn nft(ruleset: &Ruleset) -> String {
+    let mut out = format!("table inet {} {{\n", ruleset.table);
+    line(&mut out, 1, &format!("comment \"{}\"", Ruleset::comment()));
+    for set in &ruleset.sets {
+        render_set(&mut out, set);
+    }
+    for chain in &ruleset.chains {
+        render_chain(&mut out, chain);
+    }
+    out.push_str("}\n");
+    out
+}
+
+/// What a completed knock at `door` would put into sets, a line each, with `SOURCE` in
+/// place of the address.
+#[must_use]
+pub fn door(ruleset: &Ruleset, door: &Door) -> Vec<String> {
+    let mut lines = Vec::new();
+    let tail = |lifetime| options(lifetime, &door.name);
+    for family in Family::BOTH {
+        for ports in &door.open {
+            let Some(path) = ruleset.openings(ports, family) else {
+                continue;
+            };
+            let key = if ports.is_single() {
+                format!("SOURCE . {} . {}", ports.protocol, ports.first)
+            } else {
+                "SOURCE".to_owned()
+            };
+            lines.push(add_line(path, &key, &tail(timeout(door.open_for))));
+        }
+    }
+    for wish in &door.add {
+        if wish.ports.is_empty() {
+            lines.push(add_line(
+                &wish.path,
+                "SOURCE",
+                &tail(timeout(wish.lifetime)),
+            ));
+        }
+        for ports in &wish.ports {
+            let key = format!("SOURCE . {} . {}", ports.protocol, span(ports));
+            lines.push(add_line(&wish.path, &key, &tail(timeout(wish.lifetime))));
+        }
+    }
+    lines
+}
+
+impl Display for Transaction {
+    /// A line for each change, as `nft -f` would take it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for change in &self.changes {
+            let (verb, element, tail) = match change {
+                Change::Add(e) => ("add", e, options(e.timeout, &e.comment)),
+                Change::Delete(e) => ("delete", e, String::new()),
+            };
+            let Element { set, key, .. } = element;
+            writeln!(f, "{verb} element {} {{ {key}{tail} }}", path(set))?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for ElementKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(a) => write!(f, "{a}"),
+            Self::AddressPort(a, Step { protocol, port }) => {
+                write!(f, "{a} . {protocol} . {port}")
+            }
+        }
+    }
+}
+
+/// `inet filter knocked`.
+pub(super) fn path(path: &SetPath) -> String {
+    let SetPath { family, table, set } = path;
+    format!("{family} {table} {set}")
+}
+
+fn timeout(lifetime: Lifetime) -> Option<Duration> {
+    match lifetime {
+        Lifetime::For(time) => Some(time),
+        Lifetime::UntilClosed => None,
+    }
+}
+
+fn add_line(set: &SetPath, key: &str, tail: &str) -> String {
+    format!("add element {} {{ {key}{tail} }}", path(set))
+}
+
+fn options(timeout: Option<Duration>, comment: &str) -> String {
+    let timeout = timeout.map_or_else(String::new, |t| format!(" timeout {}", time(t)));
+    format!("{timeout} comment \"{comment}\"")
+}
+
+/// A time as nft writes it: `1h30m`, `29s992ms`.
+fn time(time: Duration) -> String {
+    let ms = time.as_millis();
+    let units = [
+        (ms / 86_400_000, "d"),
+        (ms / 3_600_000 % 24, "h"),
+        (ms / 60_000 % 60, "m"),
+        (ms / 1000 % 60, "s"),
+        (ms % 1000, "ms"),
+    ];
+    let mut out = String::new();
+    for (n, unit) in units.into_iter().filter(|(n, _)| *n > 0) {
+        let _ = write!(out, "{n}{unit}");
+    }
+    if out.is_empty() { "0s".to_owned() } else { out }
+}
+
+fn line(out: &mut String, depth: usize, text: &str) {
+    let _ = writeln!(out, "{}{text}", "\t".repeat(depth));
+}
+
+fn render_set(out: &mut String, set: &Set) {
+    line(out, 1, &format!("set {} {{", set.name));
+    line(out, 2, &format!("type {}", key_type(set.key)));
+    match &set.content {
+        Content::Openings => {
+            line(out, 2, &format!("size {CAPACITY}"));
+            line(out, 2, "flags timeout");
+        }
+        Content::Ports(ports) => elements(
+            out,
+            ports.iter().map(|p| format!("{} . {}", p.protocol, p.port)),
+        ),
+        Content::Networks(networks) => {
+            line(out, 2, "flags interval");
+            elements(out, networks.iter().map(ToString::to_string));
+        }
+    }
+    line(out, 1, "}");
+}
+
+fn elements(out: &mut String, elements: impl Iterator<Item = String>) {
+    let elements: Vec<String> = elements.collect();
+    if !elements.is_empty() {
+        line(out, 2, &format!("elements = {{ {} }}", elements.join(", ")));
+    }
+}
+
+fn key_type(key: Key) -> String {
+    match key {
+        Key::Address(f) => address_type(f).to_owned(),
+        Key::AddressPort(f) => format!("{} . inet_proto . inet_service", address_type(f)),
+        Key::Port => "inet_proto . inet_service".to_owned(),
+    }
+}
+
+fn address_type(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4_addr",
+        Family::V6 => "ipv6_addr",
+    }
+}
+
+fn render_chain(out: &mut String, chain: &Chain) {
+    line(out, 1, &format!("chain {} {{", chain.name));
+    if chain.base {
+        line(
+            out,
+            2,
+            "type filter hook prerouting priority mangle; policy accept;",
+        );
+    }
+    for r in &chain.rules {
+        line(out, 2, &rule(r));
+    }
+    line(out, 1, "}");
+}
+
+pub(super) fn rule(rule: &Rule) -> String {
+    let mut words: Vec<String> = rule.matches.iter().map(render_match).collect();
+    if rule.counter {
+        words.push("counter".to_owned());
+    }
+    if let Some(mark) = rule.mark {
+        words.push(format!("meta mark set {mark:#010x}"));
+    }
+    words.push(match rule.verdict {
+        Verdict::Accept => "accept".to_owned(),
+        Verdict::Drop => "drop".to_owned(),
+        Verdict::Reset => "reject with tcp reset".to_owned(),
+        Verdict::Unreachable => "reject with icmpx port-unreachable".to_owned(),
+        Verdict::Goto(chain) => format!("goto {chain}"),
+    });
+    words.join(" ")
+}
+
+fn render_match(m: &Match) -> String {
+    match m {
+        Match::Loopback => "iifname \"lo\"".to_owned(),
+        Match::NotFirstOfTcp => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
+        Match::Protocol(p) => format!("meta l4proto {p}"),
+        Match::PortIn(set) => format!("meta l4proto . th dport @{set}"),
+        Match::PortRange(r) => format!("{} dport {}", r.protocol, span(r)),
+        Match::ForOthers => "fib daddr type unicast".to_owned(),
+        Match::Established => "ct state established".to_owned(),
+        Match::SourceIn(f, set) => format!("{} saddr @{set}", header(*f)),
+        Match::SourcePortIn(f, set) => {
+            format!("{} saddr . meta l4proto . th dport @{set}", header(*f))
+        }
+    }
+}
+
+fn header(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+fn span(range: &PortRange) -> String {
+    if range.is_single() {
+        range.first.to_string()
+    } else {
+        format!("{}-{}", range.first, range.last)
+    }
+}
+
+/// An address with the ports it may reach, as the log says it.
+#[must_use]
+pub fn opening(source: IpAddr, ports: &PortRange) -> String {
+    format!("{source} {ports}")
+}

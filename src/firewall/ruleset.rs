@@ -1,0 +1,206 @@
+//! The table as data: what there is, in which order. Text and netlink are made from this
+//! and from nothing else, each by an exhaustive match, so neither can say what the other
+//! cannot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{PortRange, Prefix, Protocol, SetPath, Step};
+
+/// How many elements a set of openings holds.
+pub const CAPACITY: u32 = 65_536;
+
+/// The comment of every table that is ours; the number of the layout follows it. It is
+/// kept as nft keeps a table's comment (in the table's userdata), so it lives on in a
+/// saved ruleset and whoever lists the table sees whose it is.
+pub const SIGNATURE: &str = "knockd layout ";
+
+/// The layout that this program builds. A table of another layout is rebuilt.
+pub const LAYOUT: u32 = 1;
+
+/// The whole table. Its family is always `inet`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruleset {
+    /// The table's name.
+    pub table: Arc<str>,
+    /// Its sets.
+    pub sets: Vec<Set>,
+    /// Its chains; the first is the base chain.
+    pub chains: Vec<Chain>,
+    /// Which ports each door opens: an opening that no door would make any more goes with
+    /// the reload.
+    pub(super) grants: BTreeMap<Arc<str>, BTreeSet<PortRange>>,
+    /// Which doors put sources into which sets of the administrator's.
+    pub(super) wishes: BTreeMap<Arc<str>, BTreeSet<SetPath>>,
+    /// Where openings of single ports lie, IPv4 and IPv6.
+    pub(super) singles: [Arc<SetPath>; 2],
+    /// Where openings of each range lie, IPv4 and IPv6.
+    pub(super) ranges: BTreeMap<PortRange, [Arc<SetPath>; 2]>,
+}
+
+/// IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The end of the names of its sets.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::V4 => "v4",
+            Self::V6 => "v6",
+        }
+    }
+
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::V4 => 0,
+            Self::V6 => 1,
+        }
+    }
+}
+
+/// A named set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// Its name.
+    pub name: String,
+    /// What its elements are.
+    pub key: Key,
+    /// What it is for.
+    pub content: Content,
+}
+
+/// What the elements of a set are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// An address.
+    Address(Family),
+    /// An address, a protocol and a port.
+    AddressPort(Family),
+    /// A protocol and a port.
+    Port,
+}
+
+/// What a set is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Openings: a hash set of [`CAPACITY`], whose elements have a timeout each and come
+    /// and go with knocks.
+    Openings,
+    /// Single ports, as configured: a hash set. Not an interval set with the ranges in it
+    /// too: the kernel puts new elements of such a set in place at the very end of a
+    /// transaction, after it has taken a deleted chain off its hook, and a rebuild leaves
+    /// the host open for as long as that takes (measured: 16 packets a rebuild at full
+    /// flood with 3,000 openings; with a hash set, none).
+    Ports(BTreeSet<Step>),
+    /// Networks, as configured, none within another: an interval set.
+    Networks(BTreeSet<Prefix>),
+}
+
+/// A chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it is on the hook: prerouting, at the priority *mangle*: before NAT, so
+    /// that a published port of a container is seen by the port the client named.
+    pub base: bool,
+    /// Its rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// One rule: all of `matches`, then what is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What must hold, all of it.
+    pub matches: Vec<Match>,
+    /// Whether packets are counted.
+    pub counter: bool,
+    /// The mark put on the packet.
+    pub mark: Option<u32>,
+    /// What becomes of it.
+    pub verdict: Verdict,
+}
+
+/// One thing that must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    /// It came in by `lo`.
+    Loopback,
+    /// It is TCP, and not the first packet of a connection. (SYN with FIN or RST begins
+    /// none: Linux drops it in LISTEN.)
+    NotFirstOfTcp,
+    /// Its transport protocol.
+    Protocol(Protocol),
+    /// Protocol and destination port are in this set ([`Key::Port`]).
+    PortIn(String),
+    /// Protocol and destination port are in this range.
+    PortRange(PortRange),
+    /// Its destination is one address of somebody else's. What is not unicast (broadcast,
+    /// multicast) is judged like what is for this host.
+    ForOthers,
+    /// Conntrack has seen an answer to this flow.
+    Established,
+    /// The source is in this set ([`Key::Address`]).
+    SourceIn(Family, String),
+    /// Source, protocol and destination port are in this set ([`Key::AddressPort`]).
+    SourcePortIn(Family, String),
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on (to other tables: they may still drop it).
+    Accept,
+    /// It is gone.
+    Drop,
+    /// It is gone, and a TCP reset goes back.
+    Reset,
+    /// It is gone, and ICMP port unreachable goes back.
+    Unreachable,
+    /// That chain decides.
+    Goto(&'static str),
+}
+
+impl Ruleset {
+    /// The table's comment.
+    #[must_use]
+    pub fn comment() -> String {
+        format!("{SIGNATURE}{LAYOUT}")
+    }
+
+    /// The set that holds openings of `ports` for sources of one family; `None` if no door
+    /// opens that range.
+    pub(super) fn openings(&self, ports: &PortRange, family: Family) -> Option<&Arc<SetPath>> {
+        if ports.is_single() {
+            Some(&self.singles[family.index()])
+        } else {
+            self.ranges.get(ports).map(|pair| &pair[family.index()])
+        }
+    }
+
+    /// Whether the door of that name opens these ports.
+    #[must_use]
+    pub fn grants(&self, door: &str, ports: &PortRange) -> bool {
+        self.grants.get(door).is_some_and(|g| g.contains(ports))
+    }
+}

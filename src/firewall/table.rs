@@ -1,0 +1,382 @@
+//! The table that lives: started, changed, watched, stopped.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::book::{Applied, Book, Closed, Entry, Place, Plan, Shape, Slot, element};
+use super::error::FirewallError;
+use super::netlink::batch::Batch;
+use super::netlink::install::{self, Found, OWNED, Origin};
+use super::netlink::socket::{Refusal, Socket};
+use super::netlink::{elements, inventory};
+use super::ruleset::Ruleset;
+use super::transaction::{Change, Transaction};
+use super::watch::Watch;
+use super::{Notice, render};
+use crate::model::{Effect, Lifetime, OnStop, Timestamp};
+
+/// How long after our deadline the set is looked at: the kernel counts in ticks, of 10 ms
+/// at most, from when it took the element.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// How the table is kept from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Owned where the kernel can (Linux 6.9 and later), watched where it cannot.
+    #[default]
+    Auto,
+    /// Watched, whatever the kernel can: anybody may change the table, and it is put back.
+    Watch,
+}
+
+/// What a start or a reload found and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// How the table came to be.
+    pub origin: Origin,
+    /// Whether the kernel keeps others from it; if not, it is watched.
+    pub owned: bool,
+    /// How many openings live on.
+    pub kept: usize,
+    /// Openings that are gone, since no door of the configuration makes them any more.
+    pub removed: Vec<Closed>,
+    /// What else is to be said.
+    pub notices: Vec<Notice>,
+}
+
+/// What [`Table::expire`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Expired {
+    /// What has run out.
+    pub closed: Vec<Closed>,
+    /// What else is to be said.
+    pub notices: Vec<Notice>,
+}
+
+/// The table in the kernel, for as long as a daemon runs.
+pub struct Table {
+    pub(super) socket: Socket,
+    pub(super) ruleset: Ruleset,
+    pub(super) book: Book,
+    pub(super) flags: u32,
+    pub(super) mode: Mode,
+    pub(super) watch: Option<Watch>,
+    batch: Batch,
+}
+
+impl Table {
+    /// Makes the table what `ruleset` says, in one transaction, whatever is there: nothing,
+    /// a table of ours (its openings live on), or one of an older knockd.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel will not have it, or there is a table of that name that is not ours;
+    /// nothing is changed then.
+    pub fn start(
+        ruleset: Ruleset,
+        mode: Mode,
+        now: Timestamp,
+    ) -> Result<(Self, Started), FirewallError> {
+        let mut socket = Socket::open().map_err(FirewallError::reading)?;
+        let wanted = match mode {
+            Mode::Auto => OWNED,
+            Mode::Watch => 0,
+        };
+        let survey = install::survey(&mut socket, &ruleset, None)?;
+        let (keep, removed) = sift(&ruleset, survey.openings.clone());
+        let mut flags = wanted;
+        let origin = match install::install(&mut socket, &ruleset, flags, &survey, &keep) {
+            // Before Linux 6.9 there is no persist. Owner alone would not do: the table
+            // would die with us, and the host be open.
+            Err(FirewallError::Unsupported { .. }) if flags != 0 => {
+                flags = 0;
+                install::install(&mut socket, &ruleset, flags, &survey, &keep)?
+            }
+            other => other?,
+        };
+        let mut table = Self {
+            socket,
+            ruleset,
+            book: Book::default(),
+            flags,
+            mode,
+            watch: None,
+            batch: Batch::new(),
+        };
+        let started = table.begin(origin, &keep, removed, now)?;
+        Ok((table, started))
+    }
+
+    /// Makes the table what another configuration says, in one transaction: openings that
+    /// it still grants live on. If it is refused the old one stays.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Table::start`].
+    pub fn reload(&mut self, ruleset: Ruleset, now: Timestamp) -> Result<Started, FirewallError> {
+        let old = self.ruleset.table.clone();
+        let survey = install::survey(&mut self.socket, &ruleset, Some(&old))?;
+        let (keep, removed) = sift(&ruleset, survey.openings.clone());
+        let origin = install::install(&mut self.socket, &ruleset, self.flags, &survey, &keep)?;
+        self.ruleset = ruleset;
+        self.begin(origin, &keep, removed, now)
+    }
+
+    /// After the transaction: the book, the watch, and a look at what the kernel made of it.
+    fn begin(
+        &mut self,
+        origin: Origin,
+        keep: &[Found],
+        removed: Vec<Closed>,
+        now: Timestamp,
+    ) -> Result<Started, FirewallError> {
+        self.book = Book::default();
+        for found in keep {
+            let entry = Entry {
+                deadline: found.left.map(|left| now + left),
+                door: found.door.clone().unwrap_or_else(|| "".into()),
+            };
+            self.book.set(found.slot.clone(), Some(entry));
+        }
+        let mut notices = Vec::new();
+        if let Some(what) = install::verify(&mut self.socket, &self.ruleset, self.flags)? {
+            notices.push(Notice::Differs { what });
+        }
+        Ok(Started {
+            origin,
+            owned: self.flags == OWNED,
+            kept: keep.len(),
+            removed,
+            notices,
+        })
+    }
+
+    /// Does the firewall's part of the effects of one knock, all in one transaction and one
+    /// write. What is open longer already stays so.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel will not have it; nothing of it is done then.
+    pub fn apply(&mut self, effects: &[Effect], now: Timestamp) -> Result<Applied, FirewallError> {
+        let mut shape = |_: &_| Shape::Unfit;
+        let plan = self.book.plan(&self.ruleset, &mut shape, effects, now);
+        let Plan {
+            mut transaction,
+            writes,
+            applied,
+        } = plan;
+        self.send(&mut transaction)?;
+        self.book.note(writes);
+        Ok(applied)
+    }
+
+    /// Sends a transaction. A deletion of what is gone by now (it ran out this moment) is
+    /// left out, and the rest sent again.
+    fn send(&mut self, transaction: &mut Transaction) -> Result<(), FirewallError> {
+        while !transaction.is_empty() {
+            self.batch.clear();
+            for change in &transaction.changes {
+                elements::change(&mut self.batch, change);
+            }
+            let Err(Refusal { index, errno }) = self.socket.commit(&mut self.batch) else {
+                return Ok(());
+            };
+            let failed = index.and_then(|i| transaction.changes.get(i).map(|c| (i, c)));
+            match failed {
+                Some((i, Change::Delete(_))) if errno == Errno::ENOENT => {
+                    transaction.changes.remove(i);
+                }
+                Some((_, Change::Add(e) | Change::Delete(e))) => {
+                    let what = render::path(&e.set);
+                    return Err(FirewallError::refused(&e.set.table, what, errno));
+                }
+                None => {
+                    let what = "the transaction".to_owned();
+                    return Err(FirewallError::refused(&self.ruleset.table, what, errno));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What must be polled for reading: there is something when the table is watched.
+    #[must_use]
+    pub fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.watch.as_ref().map(|w| w.socket.as_fd())
+    }
+
+    /// When [`Table::expire`] is next to be called.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.book.next_deadline().map(|at| at + GRACE)
+    }
+
+    /// What has run out by now. The kernel says nothing when an element expires; each one
+    /// whose time is up is looked for.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be asked.
+    pub fn expire(&mut self, now: Timestamp) -> Result<Expired, FirewallError> {
+        let mut expired = Expired::default();
+        let before = Timestamp(now.0.saturating_sub(Timestamp::from_epoch(GRACE).0));
+        for slot in self.book.due(before) {
+            let Some(entry) = self.book.get(&slot).cloned() else {
+                continue;
+            };
+            let lifetime = Lifetime::UntilClosed;
+            let left = match element(&self.ruleset, &slot, lifetime, &entry.door) {
+                None => None,
+                Some(e) => inventory::element(&mut self.socket, &e.set, e.key)
+                    .map_err(FirewallError::reading)?,
+            };
+            match left {
+                Some(left) => {
+                    let deadline = left.map(|left| now + left);
+                    self.book.set(slot, Some(Entry { deadline, ..entry }));
+                }
+                None => {
+                    expired.closed.push(Closed {
+                        door: entry.door,
+                        source: slot.source,
+                        place: slot.place.clone(),
+                    });
+                    self.book.set(slot, None);
+                }
+            }
+        }
+        Ok(expired)
+    }
+
+    /// What is open, by our own book.
+    #[must_use]
+    pub fn openings(&self, now: Timestamp) -> Vec<Opening> {
+        let mut all: Vec<Opening> = Vec::new();
+        for (slot, entry) in self.book.iter() {
+            all.push(Opening {
+                door: Some(entry.door.clone()),
+                source: slot.source,
+                place: slot.place.clone(),
+                left: entry.deadline.map(|at| at.since(now)),
+            });
+        }
+        all
+    }
+
+    /// The ruleset that is in force.
+    #[must_use]
+    pub fn ruleset(&self) -> &Ruleset {
+        &self.ruleset
+    }
+
+    /// A clean stop. Kept, the table is left plain: an owned one whose owner is gone is
+    /// printed by nft 1.0.6 in a way that it cannot read back, and would poison a saved
+    /// ruleset. Openings run out by themselves.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel will not have it: the table then stands as it is.
+    pub fn stop(mut self, on_stop: OnStop) -> Result<(), FirewallError> {
+        match on_stop {
+            OnStop::Keep => plain(&mut self.socket, &self.ruleset),
+            OnStop::Remove => install::remove(&mut self.socket, &self.ruleset.table).map(|_| ()),
+        }
+    }
+}
+
+/// An opening, as listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// The door that made it; `None`: somebody put it there by hand.
+    pub door: Option<Arc<str>>,
+    /// Who may.
+    pub source: std::net::IpAddr,
+    /// What.
+    pub place: Place,
+    /// What is left of its time; `None`: until it is closed.
+    pub left: Option<Duration>,
+}
+
+/// What is open in the table of that name, from the kernel; works without a daemon.
+///
+/// # Errors
+///
+/// If the kernel cannot be asked.
+pub fn list(table: &str) -> Result<Vec<Opening>, FirewallError> {
+    let mut socket = Socket::open().map_err(FirewallError::reading)?;
+    let content = inventory::content(&mut socket, table).map_err(FirewallError::reading)?;
+    let mut found =
+        install::openings(&mut socket, table, &content).map_err(FirewallError::reading)?;
+    found.sort_by(|a, b| a.slot.cmp(&b.slot));
+    Ok(found
+        .into_iter()
+        .map(|Found { slot, left, door }| Opening {
+            door,
+            source: slot.source,
+            place: slot.place,
+            left,
+        })
+        .collect())
+}
+
+/// Puts the guard alone in place, for boot; a daemon takes it over. Openings that are there
+/// stay.
+///
+/// # Errors
+///
+/// As for [`Table::start`]. A daemon that owns the table already guards.
+pub fn guard(ruleset: &Ruleset) -> Result<(), FirewallError> {
+    let mut socket = Socket::open().map_err(FirewallError::reading)?;
+    plain(&mut socket, ruleset)
+}
+
+/// Takes the table away, daemon or not; whether there was one.
+///
+/// # Errors
+///
+/// If the kernel will not have it: a running daemon owns its table.
+pub fn clear(table: &str) -> Result<bool, FirewallError> {
+    let mut socket = Socket::open().map_err(FirewallError::reading)?;
+    install::remove(&mut socket, table)
+}
+
+/// The table without an owner, openings and all.
+fn plain(socket: &mut Socket, ruleset: &Ruleset) -> Result<(), FirewallError> {
+    let survey = install::survey(socket, ruleset, None)?;
+    let (keep, _) = sift(ruleset, survey.openings.clone());
+    install::install(socket, ruleset, 0, &survey, &keep).map(|_| ())
+}
+
+/// Divides openings into those that a door of the ruleset would make, and the others. Of
+/// one that stands in two tables, the longer.
+fn sift(ruleset: &Ruleset, found: Vec<Found>) -> (Vec<Found>, Vec<Closed>) {
+    let mut keep: BTreeMap<Slot, Found> = BTreeMap::new();
+    let mut removed = Vec::new();
+    for f in found {
+        let granted = match (&f.door, &f.slot.place) {
+            (Some(door), Place::Ports(ports)) => ruleset.grants(door, ports),
+            (Some(_), Place::Set(..)) | (None, _) => false,
+        };
+        if !granted {
+            removed.push(Closed {
+                door: f.door.unwrap_or_else(|| "".into()),
+                source: f.slot.source,
+                place: f.slot.place,
+            });
+            continue;
+        }
+        let longer = match keep.get(&f.slot).map(|k| k.left) {
+            None => true,
+            Some(None) => false,
+            Some(Some(old)) => f.left.is_none_or(|new| new > old),
+        };
+        if longer {
+            keep.insert(f.slot.clone(), f);
+        }
+    }
+    (keep.into_values().collect(), removed)
+}
