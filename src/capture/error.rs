@@ -43,6 +43,33 @@ pub enum CaptureError {
         /// In libpcap's words.
         reason: String,
     },
+    /// The kernel gives us no packet socket.
+    #[error(
+        "cannot capture packets: the capability {capability} is missing; start as root, or \
+         grant it (setcap, or AmbientCapabilities= in the unit)"
+    )]
+    Capability {
+        /// What must be granted, as capabilities(7) calls it.
+        capability: &'static str,
+    },
+    /// The capture could not be started, for another reason than a missing capability.
+    #[error("cannot capture packets: {reason}")]
+    Start {
+        /// In libpcap's or the kernel's words.
+        reason: String,
+    },
+    /// The kernel refused the socket filter.
+    #[error("cannot put the socket filter in place: {source}")]
+    Filter {
+        /// Why.
+        source: io::Error,
+    },
+    /// Reading from the ring, or its statistics, failed.
+    #[error("cannot read captured packets: {reason}")]
+    Read {
+        /// In libpcap's words.
+        reason: String,
+    },
 }
 
 /// The words of libpcap, without the crate's own around them.

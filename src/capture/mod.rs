@@ -1,11 +1,15 @@
 //! Where frames come from, and which of them the kernel hands over: the only users of pcap
 //! and of route netlink.
 //!
-//! `Live` is one handle on every interface, with a [`Program`] of ours as socket filter;
-//! [`Links`] says which interfaces and addresses count just now; [`Replay`] reads a file.
+//! [`Live`] is one handle on every interface, with a [`Program`] of ours as socket filter;
+//! `Links` says which interfaces and addresses count just now; [`Replay`] reads a file.
 
 mod error;
 mod file;
+mod filter;
+mod live;
 
 pub use error::CaptureError;
 pub use file::Replay;
+pub use filter::{Instruction, MAX_INSTRUCTIONS, MAX_RUNS, Program};
+pub use live::{Fit, Live};

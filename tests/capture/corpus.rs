@@ -166,6 +166,43 @@ fn a_capture_that_breaks_off_gives_what_it_has() {
     assert_eq!((answer.frames, answer.knocks), (2, 2));
 }
 
+/// The IP packets of every capture whose link layer is easily taken off, as they would go
+/// along a wire.
+pub(crate) fn packets() -> Vec<(PathBuf, Vec<Vec<u8>>)> {
+    let mut files = captures("clients");
+    files.extend(captures("tcpdump-tests"));
+    let mut all = Vec::new();
+    for path in files {
+        let Ok(mut replay) = Replay::open(&path) else {
+            continue;
+        };
+        let mut packets = Vec::new();
+        while let Ok(Some(frame)) = replay.next_frame() {
+            let (kind, start) = match frame.link {
+                LinkType::Ethernet => (12, 14),
+                LinkType::LinuxCooked => (14, 16),
+                LinkType::LinuxCooked2 => (0, 20),
+                LinkType::Raw | LinkType::Ipv4 | LinkType::Ipv6 => (0, 0),
+                LinkType::Null
+                | LinkType::Loop
+                | LinkType::Ppp
+                | LinkType::PppHdlc
+                | LinkType::PppEther => continue,
+            };
+            let is_ip =
+                start == 0 || matches!(frame.data.get(kind..kind + 2), Some([8, 0] | [0x86, 0xdd]));
+            let packet = frame.data.get(start..).unwrap_or_default();
+            if is_ip && (1..=1_500).contains(&packet.len()) {
+                packets.push(packet.to_vec());
+            }
+        }
+        if !packets.is_empty() {
+            all.push((path, packets));
+        }
+    }
+    all
+}
+
 /// A frame out of a capture, with what is needed to read it again.
 #[derive(Debug, Clone)]
 struct Kept {

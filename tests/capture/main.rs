@@ -1,3 +1,6 @@
 //! Capture and decoding on real packets: files, and the kernel in namespaces of their own.
 
 mod corpus;
+mod live;
+mod netns;
+mod wire;

@@ -37,12 +37,28 @@ pub struct Program(Vec<Instruction>);
 /// The kernel takes no longer program (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
+/// How many runs of ports such a program has room for, at two instructions each and some
+/// three in a hundred for long jumps.
+pub const MAX_RUNS: usize = 1_850;
+
 impl Program {
-    /// The program that passes what these doors and tripwires want. With very many ports
-    /// it passes some more between them, so as to keep to [`MAX_INSTRUCTIONS`].
+    /// The program that passes what these doors and tripwires want. With more than
+    /// [`MAX_RUNS`] of ports it passes some more between them.
     #[must_use]
     pub fn new(doors: &[Door], tripwires: &Tripwires) -> Self {
-        Self(program::assemble(doors, tripwires))
+        Self::coarse(doors, tripwires, MAX_RUNS)
+    }
+
+    /// The same with no more than so many runs of ports, or one of each protocol.
+    #[must_use]
+    pub fn coarse(doors: &[Door], tripwires: &Tripwires, runs: usize) -> Self {
+        Self(program::assemble(doors, tripwires, runs.min(MAX_RUNS)))
+    }
+
+    /// The program that passes every packet to any of our addresses.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self(program::for_us())
     }
 
     /// The program that passes nothing.

@@ -16,13 +16,6 @@ const LAST_FOR_US: u32 = 2;
 /// Where the port is kept while the hash is made.
 const PORT: u32 = 0;
 
-/// How many runs of ports there is room for, at two instructions each and some 3 in a
-/// hundred for long jumps.
-const MAX_RUNS: usize = 1_850;
-
-/// Of these, how many ranges that doors open, in mode `all`.
-const MAX_EXEMPT: usize = 400;
-
 /// The ports of one protocol.
 #[derive(Debug, Default)]
 struct Ports {
@@ -32,7 +25,8 @@ struct Ports {
     exempt: Vec<Run>,
 }
 
-pub(super) fn assemble(doors: &[Door], wires: &Tripwires) -> Vec<Instruction> {
+/// The program, with at most `room` runs of ports.
+pub(super) fn assemble(doors: &[Door], wires: &Tripwires, room: usize) -> Vec<Instruction> {
     let has = |protocol| wires.steps().ports(protocol).next().is_some();
     let has_udp = has(Protocol::Udp);
     if !has_udp && !has(Protocol::Tcp) {
@@ -46,10 +40,11 @@ pub(super) fn assemble(doors: &[Door], wires: &Tripwires) -> Vec<Instruction> {
         Ports::default()
     };
     for ports in [&mut tcp, &mut udp] {
-        ports.exempt.truncate(MAX_EXEMPT / 2);
+        // What is left out passes.
+        ports.exempt.truncate(room / 8);
     }
-    let room = MAX_RUNS - tcp.exempt.len() - udp.exempt.len();
-    join([&mut tcp.wanted, &mut udp.wanted], room);
+    let taken = tcp.exempt.len() + udp.exempt.len();
+    join([&mut tcp.wanted, &mut udp.wanted], room - taken);
 
     let strays = wires.mode() != TripwireMode::Off;
     let common = common_flags(doors, strays);
@@ -99,6 +94,13 @@ fn common_flags(doors: &[Door], strays: bool) -> TcpFlags {
             clear: a.clear & b.clear,
         })
         .unwrap_or(TcpFlags::ANY)
+}
+
+/// Passes what is for this host.
+pub(super) fn for_us() -> Vec<Instruction> {
+    let mut program = for_this_host();
+    program.push(PASS);
+    program
 }
 
 /// Drops what is for others, and what has a VLAN's tag beside it: the VLAN's own device

@@ -1,0 +1,197 @@
+//! Packets as they come in: one handle on every interface.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use pcap::{Active, Capture, Linktype};
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
+
+use super::error::{CaptureError, reason};
+use super::filter::{MAX_RUNS, Program};
+use crate::model::{Door, Frame, LinkType, Timestamp, Tripwires};
+
+/// Linux cooked v2, which names the interface; libpcap has it since 1.10.
+const LINUX_SLL2: Linktype = Linktype(276);
+
+/// Holds 20 bytes of cooked header, 40 of IPv6, 20 of TCP, and 112 of extension headers.
+const SNAPLEN: i32 = 192;
+
+/// 7,280 frames of this snaplen: at 50,000 packets a second, 145 ms in which we may be
+/// kept from reading. All of it is resident from the start.
+const RING: i32 = 2 << 20;
+
+/// More frames than the ring holds.
+const MOST: usize = 1 << 16;
+
+/// A capture of all interfaces, those included that come later. Nothing is read before
+/// [`Live::set_filter`].
+pub struct Live {
+    capture: Capture<Active>,
+    /// The total as of the last reading, which wraps.
+    counted: u32,
+    dropped: u64,
+}
+
+/// Whether the kernel had room for a program that passes no port too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It had.
+    Exact,
+    /// Ports between those of the doors pass too, and are dropped by the matcher at some
+    /// cost; raising `net.core.optmem_max` mends it.
+    Coarse,
+}
+
+impl Live {
+    /// Opens the capture. This takes one grace period of the kernel's RCU, 5 to 20 ms in
+    /// which nothing is computed: `packet_set_ring()` of net/packet/af_packet.c waits for
+    /// it, with no socket bound yet to wait for. It needs no configuration, so whoever is
+    /// in a hurry opens it in a thread beside other things.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Capability`] if CAP_NET_RAW is missing; [`CaptureError::Start`] if
+    /// the kernel or libpcap cannot.
+    pub fn open() -> Result<Self, CaptureError> {
+        let start = |error| CaptureError::Start {
+            reason: reason(error),
+        };
+        let mut capture = Capture::from_device("any")
+            .map_err(start)?
+            .immediate_mode(true)
+            .snaplen(SNAPLEN)
+            .buffer_size(RING)
+            .open()
+            .map_err(refusal)?;
+        capture.set_datalink(LINUX_SLL2).map_err(start)?;
+        let mut live = Self {
+            capture: capture.setnonblock().map_err(start)?,
+            counted: 0,
+            dropped: 0,
+        };
+        // What came in before a filter was there may have had a VLAN's tag beside it,
+        // which a cooked frame does not show: such packets are given again.
+        live.attach(&Program::nothing())?;
+        while live.read(Timestamp(0), MOST, |_| ())? > 0 {}
+        Ok(live)
+    }
+
+    /// From now on passes what these doors and tripwires want. What an earlier filter has
+    /// passed is still read, and nothing is missed in between.
+    ///
+    /// Where `net.core.optmem_max` is too small for the program (20 KiB before Linux 6.7:
+    /// enough for some 800 ports), a coarser one takes its place.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses even the coarsest; the filter is then the earlier one, or
+    /// passes too much.
+    pub fn set_filter(&mut self, doors: &[Door], wires: &Tripwires) -> Result<Fit, CaptureError> {
+        let mut runs = MAX_RUNS;
+        loop {
+            let error = match self.replace(&Program::coarse(doors, wires, runs)) {
+                Ok(()) if runs == MAX_RUNS => return Ok(Fit::Exact),
+                Ok(()) => return Ok(Fit::Coarse),
+                Err(error) => error,
+            };
+            if !is_no_memory(&error) || runs < 8 {
+                return Err(CaptureError::Filter { source: error });
+            }
+            runs = runs * 7 / 8;
+        }
+    }
+
+    /// The old program and the new must fit `net.core.optmem_max` together. If they do
+    /// not, a short one that passes too much takes the place of the old one first.
+    fn replace(&self, program: &Program) -> io::Result<()> {
+        match self.attach_raw(program) {
+            Err(error) if is_no_memory(&error) => {
+                self.attach_raw(&Program::everything())?;
+                self.attach_raw(program)
+            }
+            done => done,
+        }
+    }
+
+    fn attach(&self, program: &Program) -> Result<(), CaptureError> {
+        self.attach_raw(program)
+            .map_err(|source| CaptureError::Filter { source })
+    }
+
+    /// SO_ATTACH_FILTER of socket(7): in one step, without the reject-all that libpcap
+    /// puts in between.
+    fn attach_raw(&self, program: &Program) -> io::Result<()> {
+        let filters: Vec<_> = program
+            .instructions()
+            .iter()
+            .map(|i| SockFilter::new(i.code, i.jt, i.jf, i.k))
+            .collect();
+        SockRef::from(&self.capture).attach_filter(&filters)
+    }
+
+    /// Hands over what has come in, at most `max` frames, all as of `now`; returns how
+    /// many there were. Never waits. Costs no system call while there are frames.
+    ///
+    /// # Errors
+    ///
+    /// If libpcap cannot read from the ring.
+    pub fn read(
+        &mut self,
+        now: Timestamp,
+        max: usize,
+        mut each: impl FnMut(&Frame<'_>),
+    ) -> Result<usize, CaptureError> {
+        let hand_over = |packet: pcap::Packet<'_>| {
+            each(&Frame {
+                at: now,
+                link: LinkType::LinuxCooked2,
+                wire_len: packet.header.len,
+                data: packet.data,
+            });
+        };
+        self.capture
+            .dispatch(Some(max.min(MOST)), hand_over)
+            .map_err(|error| CaptureError::Read {
+                reason: reason(error),
+            })
+    }
+
+    /// How many packets that the filter passed found no room in the ring, since the start.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel gives no statistics.
+    pub fn dropped(&mut self) -> Result<u64, CaptureError> {
+        let stat = self.capture.stats().map_err(|error| CaptureError::Read {
+            reason: reason(error),
+        })?;
+        // The kernel resets its counter at each reading; libpcap adds them up.
+        self.dropped += u64::from(stat.dropped.wrapping_sub(self.counted));
+        self.counted = stat.dropped;
+        Ok(self.dropped)
+    }
+}
+
+impl AsFd for Live {
+    /// Readable when there are frames.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.capture.as_fd()
+    }
+}
+
+fn is_no_memory(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::libc::ENOMEM)
+}
+
+/// libpcap tells a missing capability in words only, and not in the same ones in each
+/// version: the kernel is asked once more.
+fn refusal(error: pcap::Error) -> CaptureError {
+    match Socket::new(Domain::PACKET, Type::DGRAM, None) {
+        Err(again) if again.kind() == io::ErrorKind::PermissionDenied => CaptureError::Capability {
+            capability: "CAP_NET_RAW",
+        },
+        Ok(_) | Err(_) => CaptureError::Start {
+            reason: reason(error),
+        },
+    }
+}
