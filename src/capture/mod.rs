@@ -2,14 +2,16 @@
 //! and of route netlink.
 //!
 //! [`Live`] is one handle on every interface, with a [`Program`] of ours as socket filter;
-//! `Links` says which interfaces and addresses count just now; [`Replay`] reads a file.
+//! [`Links`] says which interfaces and addresses count just now; [`Replay`] reads a file.
 
 mod error;
 mod file;
 mod filter;
+mod links;
 mod live;
 
 pub use error::CaptureError;
 pub use file::Replay;
 pub use filter::{Instruction, MAX_INSTRUCTIONS, MAX_RUNS, Program};
+pub use links::{Change, Links, LinksError};
 pub use live::{Fit, Live};

@@ -1,0 +1,190 @@
+//! The interfaces that are listened to and the addresses that are this host's own, as they
+//! come, go and change: the only user of route netlink.
+//!
+//! There is one capture on all interfaces and nothing to reopen. Which frames count is
+//! judged here, by interface index; whom they are for, by address.
+
+mod route;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::model::Pattern;
+use route::{Heard, Listener};
+use table::Table;
+
+/// How many datagrams are taken in before packets have their turn again.
+const BATCH: usize = 256;
+
+/// Why interfaces and addresses cannot be followed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot follow the interfaces and their addresses: {what}: {source}")]
+pub struct LinksError {
+    /// What was being done.
+    what: &'static str,
+    /// Why it failed.
+    source: io::Error,
+}
+
+/// Something that happened to an interface that is listened to; for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It is there.
+    Appeared {
+        /// Its name.
+        name: String,
+    },
+    /// It is there no more.
+    Gone {
+        /// Its name.
+        name: String,
+    },
+    /// It has another name; one of the two is listened to.
+    Renamed {
+        /// Its name until now.
+        from: String,
+        /// Its name from now on.
+        to: String,
+    },
+    /// It was set up (`ip link set … up`).
+    Up {
+        /// Its name.
+        name: String,
+    },
+    /// It was set down.
+    Down {
+        /// Its name.
+        name: String,
+    },
+    /// It has an address more.
+    AddressAdded {
+        /// Its name.
+        name: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// It has an address less.
+    AddressRemoved {
+        /// Its name.
+        name: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// It has no address any more, or was named in the configuration and came without one:
+    /// nobody can knock there.
+    NoAddress {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// The interfaces and addresses of this network namespace, as of the last
+/// [`Links::on_readable`].
+pub struct Links {
+    listener: Listener,
+    table: Table,
+}
+
+impl Links {
+    /// Begins to follow; these interfaces are listened to (none given: all but `lo`).
+    ///
+    /// # Errors
+    ///
+    /// If the kernel gives no route netlink socket, or no answer on it.
+    pub fn open(patterns: &[Pattern]) -> Result<Self, LinksError> {
+        // Listen first, then look: what changes in between is heard.
+        let mut links = Self {
+            listener: Listener::open()?,
+            table: Table::new(patterns),
+        };
+        links.look_anew()?;
+        links.table.settle();
+        Ok(links)
+    }
+
+    /// Takes in what the kernel has to say. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// If the socket fails. That it overflowed is no error: everything is looked up anew.
+    pub fn on_readable(&mut self) -> Result<Vec<Change>, LinksError> {
+        for _ in 0..BATCH {
+            match self.listener.hear(|news| self.table.apply(news))? {
+                Heard::Some => {}
+                Heard::Nothing => break,
+                Heard::Overflow => {
+                    // What still waits is older than what was lost, and until it is out of
+                    // the way the kernel goes on losing (netlink_overrun() of
+                    // net/netlink/af_netlink.c).
+                    self.listener.discard()?;
+                    self.look_anew()?;
+                }
+            }
+        }
+        Ok(self.table.settle())
+    }
+
+    /// Asks for all there is. What is heard afterwards may be older than the answer, but
+    /// whatever undoes it is heard as well.
+    fn look_anew(&mut self) -> Result<(), LinksError> {
+        let news = route::dump()?;
+        self.table.replace(news);
+        Ok(())
+    }
+
+    /// Listens to these interfaces from now on.
+    pub fn set_patterns(&mut self, patterns: &[Pattern]) {
+        self.table.set_patterns(patterns);
+    }
+
+    /// Whether a frame of the interface with this index counts: it is listened to, and no
+    /// bridge, bond or team that is listened to gives its frames once more.
+    #[must_use]
+    pub fn counts(&self, index: u32) -> bool {
+        self.table.counts(index)
+    }
+
+    /// Whether this interface has been heard of. A frame of one that has not may be ahead
+    /// of its news, which [`Links::on_readable`] then finds.
+    #[must_use]
+    pub fn knows(&self, index: u32) -> bool {
+        self.table.knows(index)
+    }
+
+    /// Whether this is an address of this host: of any interface, listened to or not, or in
+    /// 127.0.0.0/8.
+    #[must_use]
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.table.is_local(address)
+    }
+
+    /// The interfaces that count now, by name, in order.
+    #[must_use]
+    pub fn listening(&self) -> Vec<&str> {
+        self.table.listening()
+    }
+
+    /// The interfaces named in the configuration, without wildcards, that are not there.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&str> {
+        self.table.missing()
+    }
+
+    /// The interfaces that count but have no address, by name, in order.
+    #[must_use]
+    pub fn without_address(&self) -> Vec<&str> {
+        self.table.without_address()
+    }
+}
+
+impl AsFd for Links {
+    /// Readable when the kernel has something to say.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}

@@ -1,0 +1,279 @@
+//! What is known of links and addresses: news in, changes and judgement out. No I/O.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+
+use super::Change;
+use super::route::{Link, News};
+use crate::model::Pattern;
+
+/// How deep ports lie within ports: a port of a bond that is a port of a bridge is two.
+const MAX_MASTERS: usize = 8;
+
+/// The links and their addresses, and what follows from them.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    patterns: Vec<Pattern>,
+    links: BTreeMap<u32, Entry>,
+    /// How many links have each address.
+    own: HashMap<IpAddr, u32>,
+    /// The links whose frames count.
+    counted: HashSet<u32>,
+    /// What happened since the last settling.
+    changes: Vec<Change>,
+    /// The links whose addresses are to be looked at then.
+    unsettled: BTreeSet<u32>,
+    /// Whether `counted` no longer follows from the rest.
+    is_stale: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    link: Link,
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl Table {
+    pub(super) fn new(patterns: &[Pattern]) -> Self {
+        Self {
+            patterns: patterns.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn set_patterns(&mut self, patterns: &[Pattern]) {
+        self.patterns = patterns.to_vec();
+        self.count();
+    }
+
+    /// Takes a piece of news in. News that is none changes nothing.
+    pub(super) fn apply(&mut self, news: News) {
+        match news {
+            News::Link(link) => self.set_link(link),
+            News::LinkGone(index) => self.remove_link(index),
+            News::Address(index, address) => self.add_address(index, address),
+            News::AddressGone(index, address) => self.remove_address(index, address),
+        }
+    }
+
+    /// All there is; what is not in it is gone.
+    pub(super) fn replace(&mut self, all: Vec<News>) {
+        let mut links = HashSet::new();
+        let mut addresses = HashSet::new();
+        for news in &all {
+            match news {
+                News::Link(link) => {
+                    links.insert(link.index);
+                }
+                News::Address(index, address) => {
+                    addresses.insert((*index, *address));
+                }
+                News::LinkGone(_) | News::AddressGone(..) => {}
+            }
+        }
+        let mut gone = Vec::new();
+        for (index, entry) in &self.links {
+            if links.contains(index) {
+                let left = |address: &&IpAddr| !addresses.contains(&(*index, **address));
+                let lost = entry.addresses.iter().filter(left);
+                gone.extend(lost.map(|address| News::AddressGone(*index, *address)));
+            } else {
+                gone.push(News::LinkGone(*index));
+            }
+        }
+        for news in gone.into_iter().chain(all) {
+            self.apply(news);
+        }
+    }
+
+    /// Ends a batch of news: judges anew, and tells what happened.
+    pub(super) fn settle(&mut self) -> Vec<Change> {
+        if self.is_stale {
+            self.count();
+        }
+        for index in std::mem::take(&mut self.unsettled) {
+            if let Some(entry) = self.links.get(&index)
+                && entry.addresses.is_empty()
+                && self.counted.contains(&index)
+            {
+                let name = entry.link.name.clone();
+                self.changes.push(Change::NoAddress { name });
+            }
+        }
+        std::mem::take(&mut self.changes)
+    }
+
+    fn set_link(&mut self, link: Link) {
+        self.is_stale = true;
+        let is_wanted = self.is_wanted(&link);
+        let name = || link.name.clone();
+        let Some(entry) = self.links.get_mut(&link.index) else {
+            if is_wanted {
+                self.changes.push(Change::Appeared { name: name() });
+                if self.is_named(&link) {
+                    self.unsettled.insert(link.index);
+                }
+            }
+            let addresses = BTreeSet::new();
+            self.links.insert(link.index, Entry { link, addresses });
+            return;
+        };
+        let before = std::mem::replace(&mut entry.link, link.clone());
+        if !is_wanted && !self.is_wanted(&before) {
+            return;
+        }
+        if before.name != link.name {
+            self.changes.push(Change::Renamed {
+                from: before.name,
+                to: name(),
+            });
+        }
+        match (before.up, link.up) {
+            (false, true) => self.changes.push(Change::Up { name: name() }),
+            (true, false) => self.changes.push(Change::Down { name: name() }),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    fn remove_link(&mut self, index: u32) {
+        let Some(entry) = self.links.remove(&index) else {
+            return;
+        };
+        self.is_stale = true;
+        self.unsettled.remove(&index);
+        for address in entry.addresses {
+            self.disown(address);
+        }
+        if self.is_wanted(&entry.link) {
+            let name = entry.link.name;
+            self.changes.push(Change::Gone { name });
+        }
+    }
+
+    fn add_address(&mut self, index: u32, address: IpAddr) {
+        // A link that is not known is gone already, and its address with it.
+        let Some(entry) = self.links.get_mut(&index) else {
+            return;
+        };
+        if !entry.addresses.insert(address) {
+            return;
+        }
+        *self.own.entry(address).or_default() += 1;
+        self.tell(index, |name| Change::AddressAdded { name, address });
+    }
+
+    fn remove_address(&mut self, index: u32, address: IpAddr) {
+        let Some(entry) = self.links.get_mut(&index) else {
+            return;
+        };
+        if !entry.addresses.remove(&address) {
+            return;
+        }
+        self.disown(address);
+        self.unsettled.insert(index);
+        self.tell(index, |name| Change::AddressRemoved { name, address });
+    }
+
+    fn disown(&mut self, address: IpAddr) {
+        if let Some(count) = self.own.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.own.remove(&address);
+            }
+        }
+    }
+
+    fn tell(&mut self, index: u32, change: impl FnOnce(String) -> Change) {
+        if let Some(entry) = self.links.get(&index)
+            && self.is_wanted(&entry.link)
+        {
+            self.changes.push(change(entry.link.name.clone()));
+        }
+    }
+
+    fn is_wanted(&self, link: &Link) -> bool {
+        if self.patterns.is_empty() {
+            return link.name != "lo";
+        }
+        names(link).any(|name| self.patterns.iter().any(|pattern| pattern.matches(name)))
+    }
+
+    /// Whether a pattern names this link and no other.
+    fn is_named(&self, link: &Link) -> bool {
+        let mut literal = self.patterns.iter().filter(|pattern| pattern.is_literal());
+        literal.any(|pattern| names(link).any(|name| pattern.matches(name)))
+    }
+
+    fn count(&mut self) {
+        self.is_stale = false;
+        let wanted: HashSet<u32> = self
+            .links
+            .values()
+            .filter(|entry| self.is_wanted(&entry.link))
+            .map(|entry| entry.link.index)
+            .collect();
+        self.counted = wanted
+            .iter()
+            .copied()
+            .filter(|index| !self.masters(*index).any(|master| wanted.contains(&master)))
+            .collect();
+    }
+
+    /// The link that this one is a port of, the one that that is a port of, and so on.
+    fn masters(&self, index: u32) -> impl Iterator<Item = u32> {
+        let master = |index: &u32| self.links.get(index)?.link.master;
+        std::iter::successors(Some(index), master)
+            .skip(1)
+            .take(MAX_MASTERS)
+    }
+
+    pub(super) fn counts(&self, index: u32) -> bool {
+        self.counted.contains(&index)
+    }
+
+    pub(super) fn knows(&self, index: u32) -> bool {
+        self.links.contains_key(&index)
+    }
+
+    pub(super) fn is_local(&self, address: IpAddr) -> bool {
+        match address {
+            // RFC 1122, section 3.2.1.3 (g): all of 127.0.0.0/8.
+            IpAddr::V4(four) if four.is_loopback() => true,
+            IpAddr::V4(_) | IpAddr::V6(_) => self.own.contains_key(&address),
+        }
+    }
+
+    pub(super) fn listening(&self) -> Vec<&str> {
+        self.sorted(|entry| self.counts(entry.link.index))
+    }
+
+    pub(super) fn without_address(&self) -> Vec<&str> {
+        self.sorted(|entry| self.counts(entry.link.index) && entry.addresses.is_empty())
+    }
+
+    pub(super) fn missing(&self) -> Vec<&str> {
+        let is_there = |pattern: &&Pattern| {
+            let mut links = self.links.values();
+            links.any(|entry| names(&entry.link).any(|name| pattern.matches(name)))
+        };
+        self.patterns
+            .iter()
+            .filter(|pattern| pattern.is_literal() && !is_there(pattern))
+            .map(Pattern::as_str)
+            .collect()
+    }
+
+    fn sorted(&self, is_meant: impl Fn(&Entry) -> bool) -> Vec<&str> {
+        let meant = self.links.values().filter(|entry| is_meant(entry));
+        let mut names: Vec<_> = meant.map(|entry| entry.link.name.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+/// All the names a link goes by.
+fn names(link: &Link) -> impl Iterator<Item = &str> {
+    std::iter::once(&link.name)
+        .chain(&link.alternatives)
+        .map(String::as_str)
+}

@@ -1,0 +1,218 @@
+use std::net::IpAddr;
+
+use super::Change;
+use super::route::{Link, News};
+use super::table::Table;
+use crate::model::Pattern;
+
+fn link(index: u32, name: &str) -> Link {
+    Link {
+        index,
+        name: name.to_owned(),
+        alternatives: Vec::new(),
+        up: true,
+        master: None,
+    }
+}
+
+fn port(index: u32, name: &str, master: u32) -> Link {
+    Link {
+        master: Some(master),
+        ..link(index, name)
+    }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn table(patterns: &[&str], links: Vec<Link>) -> Table {
+    let patterns: Vec<_> = patterns.iter().map(|text| Pattern::new(text)).collect();
+    let mut table = Table::new(&patterns);
+    table.replace(links.into_iter().map(News::Link).collect());
+    table.settle();
+    table
+}
+
+#[test]
+fn all_but_lo_unless_named() {
+    let links = || vec![link(1, "lo"), link(2, "eth0"), link(3, "ppp0")];
+    assert_eq!(table(&[], links()).listening(), ["eth0", "ppp0"]);
+    assert_eq!(table(&["lo"], links()).listening(), ["lo"]);
+    assert_eq!(table(&["ppp*", "eth1"], links()).listening(), ["ppp0"]);
+    assert_eq!(table(&["ppp*", "eth1"], links()).missing(), ["eth1"]);
+    assert!(table(&["wg*"], links()).missing().is_empty());
+}
+
+#[test]
+fn a_link_is_known_by_its_other_names_too() {
+    let mut eth0 = link(2, "eth0");
+    eth0.alternatives = vec!["enp0s3".to_owned(), "lan".to_owned()];
+    let table = table(&["lan"], vec![eth0]);
+    assert_eq!(table.listening(), ["eth0"]);
+    assert!(table.missing().is_empty());
+}
+
+#[test]
+fn a_frame_counts_once_however_bridges_and_bonds_are_stacked() {
+    let links = || {
+        vec![
+            port(2, "eth0", 4),
+            port(3, "eth1", 4),
+            port(4, "bond0", 5),
+            link(5, "br0"),
+            link(6, "eth2"),
+        ]
+    };
+    assert_eq!(table(&[], links()).listening(), ["br0", "eth2"]);
+    // The bond that is between is not listened to, the bridge is.
+    assert_eq!(table(&["eth0", "br0"], links()).listening(), ["br0"]);
+    // Where neither is, the port is heard itself.
+    assert_eq!(
+        table(&["eth*"], links()).listening(),
+        ["eth0", "eth1", "eth2"]
+    );
+    // A ring of masters, which no kernel makes, has an end.
+    let ring = vec![port(2, "a", 3), port(3, "b", 2)];
+    assert!(table(&[], ring).listening().is_empty());
+}
+
+#[test]
+fn a_port_that_leaves_its_bridge_counts_again() {
+    let mut table = table(&[], vec![link(2, "br0"), port(3, "eth0", 2)]);
+    assert!(!table.counts(3));
+    table.apply(News::Link(link(3, "eth0")));
+    assert!(table.settle().is_empty());
+    assert!(table.counts(3));
+    table.apply(News::Link(port(3, "eth0", 2)));
+    table.apply(News::LinkGone(2));
+    table.settle();
+    assert!(table.counts(3));
+}
+
+#[test]
+fn an_address_is_own_as_long_as_one_link_has_it() {
+    let mut table = table(&["eth0"], vec![link(2, "eth0"), link(3, "eth1")]);
+    let shared = address("192.0.2.1");
+    assert!(!table.is_local(shared));
+    table.apply(News::Address(2, shared));
+    table.apply(News::Address(2, shared));
+    table.apply(News::Address(3, shared));
+    table.apply(News::AddressGone(2, shared));
+    assert!(table.is_local(shared));
+    table.apply(News::LinkGone(3));
+    assert!(!table.is_local(shared));
+    assert!(table.is_local(address("127.8.9.1")));
+    assert!(!table.is_local(address("::1")));
+}
+
+#[test]
+fn changes_are_told_of_what_is_listened_to() {
+    let mut table = table(&["eth0", "wan*"], vec![link(1, "lo")]);
+    let name = |name: &str| name.to_owned();
+    let own = address("2001:db8::1");
+    table.apply(News::Link(link(2, "eth0")));
+    table.apply(News::Link(link(3, "dummy0")));
+    table.apply(News::Address(3, own));
+    assert_eq!(
+        table.settle(),
+        [
+            Change::Appeared { name: name("eth0") },
+            Change::NoAddress { name: name("eth0") }
+        ]
+    );
+    table.apply(News::Address(2, own));
+    table.apply(News::Address(2, own));
+    table.apply(News::AddressGone(2, own));
+    assert_eq!(
+        table.settle(),
+        [
+            Change::AddressAdded {
+                name: name("eth0"),
+                address: own
+            },
+            Change::AddressRemoved {
+                name: name("eth0"),
+                address: own
+            },
+            Change::NoAddress { name: name("eth0") },
+        ]
+    );
+    // Replaced by another in one batch: there never was none.
+    table.apply(News::Address(2, own));
+    table.apply(News::AddressGone(2, own));
+    table.apply(News::Address(2, address("192.0.2.1")));
+    let last = table.settle();
+    assert!(
+        !last.contains(&Change::NoAddress { name: name("eth0") }),
+        "{last:?}"
+    );
+
+    let mut down = link(2, "eth0");
+    down.up = false;
+    table.apply(News::Link(down));
+    table.apply(News::Link(link(2, "eth0")));
+    table.apply(News::Link(link(2, "eth0")));
+    table.apply(News::Link(link(2, "lan0")));
+    table.apply(News::Link(link(2, "wan0")));
+    assert_eq!(
+        table.settle(),
+        [
+            Change::Down { name: name("eth0") },
+            Change::Up { name: name("eth0") },
+            Change::Renamed {
+                from: name("eth0"),
+                to: name("lan0")
+            },
+            Change::Renamed {
+                from: name("lan0"),
+                to: name("wan0")
+            },
+        ]
+    );
+    assert_eq!(table.missing(), ["eth0"]);
+    table.apply(News::LinkGone(2));
+    table.apply(News::LinkGone(2));
+    assert_eq!(table.settle(), [Change::Gone { name: name("wan0") }]);
+}
+
+#[test]
+fn looking_anew_tells_what_was_missed() {
+    let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
+    let (old, new) = (address("192.0.2.1"), address("192.0.2.2"));
+    table.apply(News::Address(2, old));
+    table.apply(News::Address(3, old));
+    table.settle();
+    table.replace(vec![
+        News::Link(link(2, "eth0")),
+        News::Link(link(4, "eth1")),
+        News::Address(2, new),
+    ]);
+    let name = |name: &str| name.to_owned();
+    assert_eq!(
+        table.settle(),
+        [
+            Change::AddressRemoved {
+                name: name("eth0"),
+                address: old
+            },
+            Change::Gone { name: name("eth1") },
+            Change::Appeared { name: name("eth1") },
+            Change::AddressAdded {
+                name: name("eth0"),
+                address: new
+            },
+        ]
+    );
+    assert!(table.is_local(new) && !table.is_local(old));
+    assert!(table.counts(4) && !table.knows(3));
+}
+
+#[test]
+fn other_patterns_hold_at_once() {
+    let mut table = table(&["eth0"], vec![link(2, "eth0"), link(3, "eth1")]);
+    table.set_patterns(&[Pattern::new("eth1"), Pattern::new("eth2")]);
+    assert!(!table.counts(2) && table.counts(3));
+    assert_eq!(table.missing(), ["eth2"]);
+    assert_eq!(table.without_address(), ["eth1"]);
+}

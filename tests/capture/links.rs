@@ -1,0 +1,204 @@
+//! Interfaces and addresses of a real kernel, as they come and go.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use knockd::capture::{Change, Links};
+use knockd::model::Pattern;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::SockRef;
+
+use super::netns::{index, ip, run};
+
+fn patterns(names: &[&str]) -> Vec<Pattern> {
+    names.iter().map(|name| Pattern::new(name)).collect()
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn name(name: &str) -> String {
+    name.to_owned()
+}
+
+/// Takes news in until it is as it should be; gives the changes. Fails if it never is.
+fn until(links: &mut Links, is_so: impl Fn(&Links, &[Change]) -> bool) -> Vec<Change> {
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut changes = Vec::new();
+    loop {
+        changes.extend(links.on_readable().expect("news"));
+        if is_so(links, &changes) {
+            return changes;
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "{changes:?}");
+        let mut fds = [PollFd::new(links.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::try_from(left).expect("seconds")).expect("poll");
+    }
+}
+
+#[test]
+fn an_interface_that_comes_goes_and_is_renamed() {
+    run("links::an_interface_that_comes_goes_and_is_renamed", || {
+        let mut links = Links::open(&patterns(&["eth0", "wan*"])).expect("links");
+        assert_eq!(links.missing(), ["eth0"]);
+        assert!(links.listening().is_empty());
+        for _ in 0..3 {
+            ip("link add eth0 type veth peer name there");
+            let changes = until(&mut links, |links, _| links.listening() == ["eth0"]);
+            assert!(changes.contains(&Change::Appeared { name: name("eth0") }));
+            assert!(changes.contains(&Change::NoAddress { name: name("eth0") }));
+            let eth0 = index("eth0");
+            assert!(links.counts(eth0) && links.knows(index("there")));
+            assert!(!links.counts(index("there")) && !links.counts(index("lo")));
+            assert!(links.missing().is_empty());
+
+            ip("link set eth0 name lan0");
+            until(&mut links, |links, _| links.missing() == ["eth0"]);
+            assert!(!links.counts(eth0));
+            ip("link set lan0 name wan7");
+            until(&mut links, |links, _| links.counts(eth0));
+            ip("link set wan7 up");
+            ip("link set wan7 down");
+            until(&mut links, |_, changes| {
+                changes.contains(&Change::Down { name: name("wan7") })
+            });
+            ip("link del wan7");
+            until(&mut links, |_, changes| {
+                changes.contains(&Change::Gone { name: name("wan7") })
+            });
+            assert!(!links.knows(eth0));
+        }
+    });
+}
+
+#[test]
+fn addresses_that_come_and_go() {
+    run("links::addresses_that_come_and_go", || {
+        ip("link set lo up");
+        ip("link add eth0 type veth peer name there");
+        ip("addr add 198.51.100.1/24 dev there");
+        let mut links = Links::open(&patterns(&["eth0"])).expect("links");
+        assert_eq!(links.without_address(), ["eth0"]);
+        // Of an interface not listened to, and of lo.
+        for own in ["198.51.100.1", "127.0.0.1", "127.9.9.9", "::1"] {
+            assert!(links.is_local(address(own)), "{own}");
+        }
+        let cases = [
+            ("192.0.2.1/24", "192.0.2.1"),
+            // A secondary address, one with a peer, a deprecated one, one for a link.
+            ("192.0.2.2/24", "192.0.2.2"),
+            ("203.0.113.1 peer 203.0.113.2", "203.0.113.1"),
+            ("2001:db8::1/64 preferred_lft 0", "2001:db8::1"),
+            ("2001:db8::2/64 nodad", "2001:db8::2"),
+        ];
+        for (words, own) in cases {
+            assert!(!links.is_local(address(own)), "{own}");
+            ip(&format!("addr add {words} dev eth0"));
+            let added = Change::AddressAdded {
+                name: name("eth0"),
+                address: address(own),
+            };
+            until(&mut links, |_, changes| changes.contains(&added));
+            assert!(links.is_local(address(own)), "{own}");
+        }
+        assert!(!links.is_local(address("203.0.113.2")));
+        assert!(links.without_address().is_empty());
+
+        ip("addr flush dev eth0");
+        until(&mut links, |_, changes| {
+            changes.contains(&Change::NoAddress { name: name("eth0") })
+        });
+        for (_, own) in cases {
+            assert!(!links.is_local(address(own)), "{own}");
+        }
+        ip("addr add 192.0.2.9/24 dev eth0");
+        until(&mut links, |links, _| links.is_local(address("192.0.2.9")));
+        ip("link del eth0");
+        until(&mut links, |links, _| !links.is_local(address("192.0.2.9")));
+        assert!(!links.is_local(address("198.51.100.1")));
+    });
+}
+
+#[test]
+fn the_port_of_a_bridge_leaves_counting_to_the_bridge() {
+    run(
+        "links::the_port_of_a_bridge_leaves_counting_to_the_bridge",
+        || {
+            ip("link add eth0 type veth peer name there");
+            ip("link add br0 type bridge");
+            let mut links = Links::open(&[]).expect("links");
+            assert_eq!(links.listening(), ["br0", "eth0", "there"]);
+            for _ in 0..2 {
+                ip("link set eth0 master br0");
+                until(&mut links, |links, _| links.listening() == ["br0", "there"]);
+                ip("link set eth0 nomaster");
+                until(&mut links, |links, _| links.listening().len() == 3);
+            }
+            ip("link set eth0 master br0");
+            until(&mut links, |links, _| links.listening().len() == 2);
+            ip("link del br0");
+            until(&mut links, |links, _| {
+                links.listening() == ["eth0", "there"]
+            });
+            ip("link add br0 type bridge");
+            ip("link set eth0 master br0");
+            let links = Links::open(&patterns(&["eth0"])).expect("links");
+            assert_eq!(links.listening(), ["eth0"]);
+        },
+    );
+}
+
+#[test]
+fn a_hundred_interfaces_at_once_overflow_the_socket_and_are_known_all_the_same() {
+    run(
+        "links::a_hundred_interfaces_at_once_overflow_the_socket_and_are_known_all_the_same",
+        || {
+            let mut links = Links::open(&patterns(&["x*"])).expect("links");
+            // The kernel makes of it the least it allows: some two messages.
+            SockRef::from(&links)
+                .set_recv_buffer_size(1)
+                .expect("small");
+            for round in 0..3 {
+                for i in 0..50 {
+                    ip(&format!("link add x{i} type veth peer name y{i}"));
+                    ip(&format!("addr add 192.0.2.{i}/32 dev x{i}"));
+                }
+                for i in 0..50 {
+                    if i % 2 == round % 2 {
+                        ip(&format!("link del x{i}"));
+                    }
+                }
+                let changes = until(&mut links, |links, _| {
+                    links.listening().len() == 25 && links.without_address().is_empty()
+                });
+                assert!(changes.len() >= 50, "{}", changes.len());
+                for i in 0..50 {
+                    let own = IpAddr::from([192, 0, 2, i]);
+                    assert_eq!(links.is_local(own), i % 2 != round % 2, "{own}");
+                }
+                for i in 0..50 {
+                    if i % 2 != round % 2 {
+                        ip(&format!("link del x{i}"));
+                    }
+                }
+                until(&mut links, |links, _| links.listening().is_empty());
+                assert!(!links.is_local(address("192.0.2.1")));
+            }
+        },
+    );
+}
+
+#[test]
+fn a_tunnel_device_is_an_interface_like_others() {
+    run("links::a_tunnel_device_is_an_interface_like_others", || {
+        let mut links = Links::open(&patterns(&["tun*"])).expect("links");
+        ip("tuntap add tun0 mode tun");
+        ip("addr add 10.0.0.1 peer 10.0.0.2 dev tun0");
+        until(&mut links, |links, _| {
+            links.listening() == ["tun0"] && links.is_local(address("10.0.0.1"))
+        });
+    });
+}
