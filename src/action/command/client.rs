@@ -13,8 +13,8 @@ use super::message::{Report, Request};
 use super::outbox::{Outbox, Received, receive};
 use super::spawn;
 
-/// Requests that wait for room in the socket. The kernel may hold no more than eleven of
-/// them (net.unix.max_dgram_qlen), which would be few for knocks that end together.
+/// Requests that wait for room in the socket, which holds some 200 (net.core.wmem_default):
+/// few for knocks that end together.
 const WAITING: usize = 1024;
 
 /// Reports handed over at once, so that a talkative command does not keep packets waiting.
@@ -123,9 +123,14 @@ impl Client {
         self.flush().map_err(|Gone| SendError::Gone)
     }
 
-    /// What the helper has said; to be called when [`as_fd`](Self::as_fd) is readable.
-    /// Requests that wait are sent on from here too: a full socket means that answers are
-    /// still to come, so nothing else needs to be polled for.
+    /// Whether requests wait for room in the socket: then it is to be polled for writing too.
+    #[must_use]
+    pub fn wants_write(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// What the helper has said, and sends on what waits; to be called when the socket is
+    /// ready.
     ///
     /// # Errors
     ///
@@ -158,7 +163,7 @@ impl Client {
 }
 
 impl AsFd for Client {
-    /// To be polled for reading.
+    /// To be polled for reading, and for writing if it [`wants_write`](Self::wants_write).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -158,9 +158,9 @@ impl Service {
     pub(super) fn request(&mut self, now: Timestamp, request: Request) {
         match request {
             Request::Start { door, source } => self.start(now, Key { door, source }),
-            Request::Stop { door, source } => self.stop(Key { door, source }),
+            Request::Stop { door, source } => self.stop(now, Key { door, source }),
             Request::Reload => {}
-            Request::Drain => self.drain(),
+            Request::Drain => self.drain(now),
         }
         self.dispatch();
     }
@@ -172,7 +172,7 @@ impl Service {
             && let Some((_, key)) = self.armed.pop_first()
         {
             self.report(&key, |door, source| Report::TimedOut { door, source });
-            self.begin_stop(&key);
+            self.begin_stop(now, &key);
         }
         self.dispatch();
     }
@@ -268,7 +268,7 @@ impl Service {
         }
     }
 
-    fn stop(&mut self, key: Key) {
+    fn stop(&mut self, now: Timestamp, key: Key) {
         let Some(stop) = self.stops.get_mut(&key) else {
             return self.refuse(key, Refusal::NothingPending);
         };
@@ -277,7 +277,7 @@ impl Service {
             State::Armed => {
                 let due = stop.pending.due;
                 self.armed.remove(&(due, key.clone()));
-                self.begin_stop(&key);
+                self.begin_stop(now, &key);
             }
             State::Stopping { again } => *again = false,
         }
@@ -291,7 +291,7 @@ impl Service {
             return;
         };
         if stop.state == (State::Starting { at_once: true }) || draining {
-            return self.begin_stop(&key);
+            return self.begin_stop(now, &key);
         }
         let due = now + stop.pending.timeout;
         stop.pending.due = due;
@@ -313,19 +313,25 @@ impl Service {
         }
     }
 
-    fn begin_stop(&mut self, key: &Key) {
-        if let Some(stop) = self.stops.get_mut(key) {
-            stop.state = State::Stopping { again: false };
-            self.waiting_stops.push_back(Job {
-                key: key.clone(),
-                phase: Phase::Stop,
-                command: Arc::clone(&stop.pending.command),
-                awaited: true,
-            });
+    fn begin_stop(&mut self, now: Timestamp, key: &Key) {
+        let Some(stop) = self.stops.get_mut(key) else {
+            return;
+        };
+        stop.state = State::Stopping { again: false };
+        self.waiting_stops.push_back(Job {
+            key: key.clone(),
+            phase: Phase::Stop,
+            command: Arc::clone(&stop.pending.command),
+            awaited: true,
+        });
+        // Before its time: should it come to nothing, the next daemon is not to wait.
+        if stop.pending.due > now {
+            stop.pending.due = now;
+            self.record(Record::Due(key.clone(), now));
         }
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, now: Timestamp) {
         self.draining = true;
         for job in std::mem::take(&mut self.waiting_starts) {
             if job.awaited {
@@ -335,7 +341,7 @@ impl Service {
             self.refuse(job.key, Refusal::Stopping);
         }
         for (_, key) in std::mem::take(&mut self.armed) {
-            self.begin_stop(&key);
+            self.begin_stop(now, &key);
         }
         for stop in self.stops.values_mut() {
             if let State::Stopping { again } = &mut stop.state {

@@ -1,0 +1,179 @@
+//! What is left when somebody is killed.
+
+use std::fs;
+use std::time::Duration;
+
+use knockd::action::command::Report;
+use knockd::model::Phase;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::*;
+
+const LONG: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_millis(400);
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.cast_signed())
+}
+
+#[test]
+fn after_the_daemon_was_killed_the_overdue_run_and_the_others_are_armed_again() {
+    let lab = Lab::new(&[]);
+    let started = lab.file("started");
+    let start = format!("echo >> {}", started.display());
+    let soon = door("soon", &start, "echo stop soon %IP%", SHORT);
+    let late = door("late", &start, "echo stop late %IP%", LONG);
+    lab.configure(&[soon, late]);
+    let mut doomed = lab.doomed(&["soon", "late"], "192.0.2.7");
+    eventually("both starts", || lab.read("started").lines().count() == 2);
+    // Both stops are armed when the journal has two lines for each.
+    eventually("both to be armed", || {
+        let journal = fs::read_to_string(lab.journal()).unwrap_or_default();
+        journal.matches("\tdue\t").count() == 2
+    });
+    let helpers = children(doomed.id());
+    assert_eq!(helpers.len(), 1);
+    doomed.kill().expect("killed");
+    doomed.wait().expect("reaped");
+    eventually("the helper's end", || !lives(helpers[0]));
+    // Nobody is there when the first is due; and by then it has no door any more.
+    std::thread::sleep(SHORT);
+    lab.configure(&[door("late", "", "echo something else", LONG)]);
+
+    let mut daemon = lab.unready_helper();
+    let (reports, _) = daemon.wait_end("soon", Phase::Stop);
+    assert!(
+        matches!(
+            reports[0],
+            Report::Ready {
+                pending: 2,
+                overdue: 1,
+                ..
+            }
+        ),
+        "{reports:?}"
+    );
+    assert_eq!(output(&reports), ["stop soon 192.0.2.7"]);
+    daemon.start("late", "192.0.2.7");
+    daemon.wait(|r| matches!(r, Report::Extended { .. }));
+    let reports = daemon.drain();
+    assert_eq!(output(&reports), ["stop late 192.0.2.7"], "as it was armed");
+}
+
+#[test]
+fn when_the_daemon_is_gone_what_runs_may_end() {
+    let lab = Lab::new(&[]);
+    let (go, end) = (lab.file("go"), lab.file("end"));
+    let command = format!(
+        "while [ ! -e {} ]; do sleep 0.01; done; echo; echo; echo end > {}",
+        go.display(),
+        end.display()
+    );
+    lab.configure(&[door("d", &command, "true", LONG)]);
+    let mut doomed = lab.doomed(&["d"], "192.0.2.7");
+    let mut helpers = Vec::new();
+    eventually("a shell", || {
+        helpers = children(doomed.id());
+        helpers.iter().any(|h| !children(*h).is_empty())
+    });
+    doomed.kill().expect("killed");
+    doomed.wait().expect("reaped");
+    // The next one need not wait for it, and has the stop.
+    let mut daemon = lab.unready_helper();
+    let reports = daemon.wait(|r| matches!(r, Report::Ready { .. }));
+    assert!(
+        matches!(
+            reports[0],
+            Report::Ready {
+                pending: 1,
+                overdue: 0,
+                ..
+            }
+        ),
+        "{reports:?}"
+    );
+    fs::write(&go, "").expect("written");
+    eventually("its end", || lab.read("end") == "end\n");
+    eventually("the helper's end", || !lives(helpers[0]));
+}
+
+#[test]
+fn a_helper_that_is_killed_is_replaced_and_nothing_pending_is_lost() {
+    let lab = Lab::new(&[door("d", "true", "echo stop", LONG)]);
+    let mut daemon = lab.helper();
+    daemon.start("d", "192.0.2.7");
+    daemon.wait_end("d", Phase::Start);
+    let old = daemon.client.helper();
+    kill(pid(old), Signal::SIGKILL).expect("killed");
+    while daemon.next(PATIENCE).is_some() {}
+    daemon.client.restart().expect("another one");
+    assert_ne!(daemon.client.helper(), old);
+    assert!(!fs::exists(format!("/proc/{old}")).expect("proc"), "reaped");
+    let reports = daemon.wait(|r| matches!(r, Report::Ready { .. }));
+    assert!(matches!(
+        reports[0],
+        Report::Ready {
+            pending: 1,
+            overdue: 0,
+            ..
+        }
+    ));
+    assert_eq!(output(&daemon.drain()), ["stop"]);
+}
+
+#[test]
+fn signals_to_the_helper_are_the_daemons_business() {
+    let lab = Lab::new(&[door("d", "true", "echo stop", LONG)]);
+    let mut daemon = lab.helper();
+    daemon.start("d", "192.0.2.7");
+    daemon.wait_end("d", Phase::Start);
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        kill(pid(daemon.client.helper()), signal).expect("sent");
+    }
+    assert_eq!(output(&daemon.drain()), ["stop"]);
+}
+
+#[test]
+fn a_damaged_journal_is_told_and_the_rest_of_it_run() {
+    let lab = Lab::new(&[door("d", "true", "echo stop %IP%", LONG)]);
+    let mut daemon = lab.helper();
+    for n in 1..=3 {
+        daemon.start("d", &format!("192.0.2.{n}"));
+        daemon.wait_end("d", Phase::Start);
+    }
+    let helper = daemon.client.helper();
+    drop(daemon);
+    eventually("the helper's end", || !lives(helper));
+    let journal = fs::read_to_string(lab.journal()).expect("a journal");
+    let rubbish = journal.replace("192.0.2.2\td\techo", "192.0.2.2\td\trm -rf");
+    assert_ne!(journal, rubbish);
+    fs::write(lab.journal(), rubbish).expect("written");
+    let mut daemon = lab.unready_helper();
+    let reports = daemon.wait(|r| matches!(r, Report::Ready { .. }));
+    assert!(matches!(&reports[0], Report::JournalFault { message } if message.contains("damaged")));
+    let reports = daemon.drain();
+    let mut stops = output(&reports);
+    stops.sort_unstable();
+    assert_eq!(stops, ["stop 192.0.2.1", "stop 192.0.2.3"]);
+}
+
+#[test]
+fn a_hundred_at_once_survive_a_kill() {
+    let lab = Lab::new(&[door("d", "true", "echo stop %IP%", LONG)]);
+    let mut daemon = lab.helper();
+    for n in 0..100 {
+        daemon.start("d", &format!("192.0.2.{n}"));
+    }
+    // A start that is told of has its stop on the disk.
+    let mut told = 0;
+    while told < 100 {
+        let report = daemon.next(PATIENCE).expect("alive");
+        told += usize::from(matches!(report, Report::Running { .. }));
+    }
+    kill(pid(daemon.client.helper()), Signal::SIGKILL).expect("killed");
+    while daemon.next(PATIENCE).is_some() {}
+    daemon.client.restart().expect("another one");
+    daemon.wait(|r| matches!(r, Report::Ready { pending: 100, .. }));
+    assert_eq!(output(&daemon.drain()).len(), 100);
+}

@@ -1,0 +1,334 @@
+//! A daemon's view of a helper, and the helper itself: this very test program, run again.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use knockd::action::command::{self, Client, Ending, Report, Request, Table};
+use knockd::model::{Close, Commands, Config, Door, Lifetime, Log, Phase, TcpFlags, TripwireMode};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Long enough for a busy machine; nothing waits so long when all is well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+const DIRECTORY: &str = "KNOCKD_TEST_DIRECTORY";
+const DAEMON: &str = "KNOCKD_TEST_DAEMON";
+
+pub(crate) fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// A door that runs something.
+pub(crate) fn door(name: &str, start: &str, stop: &str, timeout: Duration) -> Door {
+    let some = |s: &str| (!s.is_empty()).then(|| s.to_owned());
+    Door {
+        name: name.into(),
+        sequence: Vec::new(),
+        one_time: None,
+        seq_timeout: Duration::from_secs(15),
+        tcp_flags: TcpFlags::SYN,
+        from: Vec::new(),
+        target: None,
+        strays: 2,
+        open: Vec::new(),
+        open_for: Lifetime::UntilClosed,
+        close: Close::Nothing,
+        add: Vec::new(),
+        remove: Vec::new(),
+        commands: Some(Commands {
+            start: some(start),
+            stop: some(stop),
+            start_6: None,
+            stop_6: None,
+            timeout,
+        }),
+    }
+}
+
+fn config(doors: Vec<Door>) -> Config {
+    Config {
+        interfaces: Vec::new(),
+        tripwires: TripwireMode::Sampled,
+        log: Log::default(),
+        pid_file: None,
+        firewall: None,
+        doors,
+    }
+}
+
+/// A directory with a configuration, the state, and room for what commands write.
+pub(crate) struct Lab {
+    _keep: tempfile::TempDir,
+    pub(crate) path: PathBuf,
+}
+
+impl Lab {
+    pub(crate) fn new(doors: &[Door]) -> Self {
+        let keep = tempfile::tempdir().expect("a directory");
+        let lab = Self {
+            path: keep.path().to_owned(),
+            _keep: keep,
+        };
+        lab.configure(doors);
+        lab
+    }
+
+    /// Writes the configuration, for the next loading: a folder a door, a file a string.
+    pub(crate) fn configure(&self, doors: &[Door]) {
+        let top = self.path.join("doors");
+        let _ = fs::remove_dir_all(&top);
+        fs::create_dir(&top).expect("made");
+        for door in doors {
+            let dir = top.join(&*door.name);
+            fs::create_dir(&dir).expect("made");
+            let commands = door.commands.as_ref().expect("commands");
+            let strings = [
+                ("start", &commands.start),
+                ("stop", &commands.stop),
+                ("start_6", &commands.start_6),
+                ("stop_6", &commands.stop_6),
+            ];
+            for (name, string) in strings {
+                if let Some(string) = string {
+                    fs::write(dir.join(name), string).expect("written");
+                }
+            }
+            let timeout = commands.timeout.as_millis().to_string();
+            fs::write(dir.join("timeout"), timeout).expect("written");
+        }
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.path.join("state")
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.state().join("stops.journal")
+    }
+
+    /// A file that commands may write to.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.file(name)).unwrap_or_default()
+    }
+
+    /// Starts a helper and waits until it is ready.
+    pub(crate) fn helper(&self) -> Daemon {
+        let mut daemon = self.unready_helper();
+        daemon.wait(|r| matches!(r, Report::Ready { .. }));
+        daemon
+    }
+
+    pub(crate) fn unready_helper(&self) -> Daemon {
+        Daemon::new(&self.path)
+    }
+
+    /// Starts a daemon of its own process, which knocks at these doors from this address.
+    pub(crate) fn doomed(&self, doors: &[&str], source: &str) -> std::process::Child {
+        std::process::Command::new("/proc/self/exe")
+            .args(run_only("daemon"))
+            .env(DIRECTORY, &self.path)
+            .env(DAEMON, format!("{source} {}", doors.join(" ")))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("a daemon")
+    }
+}
+
+/// One test and no more.
+fn run_only(test: &str) -> [&str; 4] {
+    [test, "--exact", "--nocapture", "--test-threads=1"]
+}
+
+/// A client, as the daemon would use it.
+pub(crate) struct Daemon {
+    pub(crate) client: Client,
+    reports: VecDeque<Report>,
+}
+
+impl Daemon {
+    fn new(directory: &Path) -> Self {
+        // env(1) hands the helper its directory: this process has threads, and may not change
+        // its environment. And it blocks signals: the helper runs in a
+        // test's thread here, and the main thread must not take them away.
+        let mut args: Vec<OsString> = vec![
+            "--block-signal=CHLD,TERM,INT,HUP".into(),
+            format!("{DIRECTORY}={}", directory.display()).into(),
+        ];
+        args.push(std::env::current_exe().expect("a name").into());
+        args.extend(run_only("helper").map(OsString::from));
+        let client = Client::spawn("/usr/bin/env".into(), args).expect("a helper");
+        Self {
+            client,
+            reports: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn start(&mut self, door: &str, source: &str) {
+        let request = Request::Start {
+            door: door.into(),
+            source: address(source),
+        };
+        self.client.send(&request).expect("sent");
+    }
+
+    /// The next report, if one comes in time; None if the helper is gone.
+    pub(crate) fn next(&mut self, patience: Duration) -> Option<Report> {
+        let give_up = Instant::now() + patience;
+        while self.reports.is_empty() {
+            let left = give_up.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no report in {patience:?}");
+            let mut wanted = PollFlags::POLLIN;
+            wanted.set(PollFlags::POLLOUT, self.client.wants_write());
+            let mut fds = [PollFd::new(self.client.as_fd(), wanted)];
+            let timeout = PollTimeout::try_from(left).expect("short");
+            let _ = poll(&mut fds, timeout);
+            match self.client.read() {
+                Ok(reports) => self.reports.extend(reports),
+                Err(command::Gone) => return None,
+            }
+        }
+        self.reports.pop_front()
+    }
+
+    /// Waits for a report; what comes before is returned with it, in order.
+    pub(crate) fn wait(&mut self, wanted: impl Fn(&Report) -> bool) -> Vec<Report> {
+        let mut seen = Vec::new();
+        loop {
+            let report = self.next(PATIENCE);
+            let report = report.unwrap_or_else(|| panic!("the helper is gone after {seen:?}"));
+            let done = wanted(&report);
+            seen.push(report);
+            if done {
+                return seen;
+            }
+        }
+    }
+
+    /// Waits until a command of this door and phase is over.
+    pub(crate) fn wait_end(&mut self, name: &str, wanted: Phase) -> (Vec<Report>, Ending) {
+        let seen = self.wait(|r| {
+            matches!(r, Report::Ended { door, phase, .. } if **door == *name && *phase == wanted)
+        });
+        let Some(Report::Ended { ending, .. }) = seen.last() else {
+            panic!("waited for that");
+        };
+        let ending = ending.clone();
+        (seen, ending)
+    }
+
+    pub(crate) fn drain(&mut self) -> Vec<Report> {
+        self.client.send(&Request::Drain).expect("sent");
+        self.wait(|r| *r == Report::Drained)
+    }
+}
+
+/// The lines that commands printed, among these.
+pub(crate) fn output(reports: &[Report]) -> Vec<&str> {
+    let mut lines = Vec::new();
+    for report in reports {
+        if let Report::Output { line, .. } = report {
+            lines.push(line.as_str());
+        }
+    }
+    lines
+}
+
+/// Waits until this holds, looking again now and then.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < give_up, "never came: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether a process is there and no zombie.
+pub(crate) fn lives(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = status.rsplit(") ").next().and_then(|s| s.chars().next());
+    state.is_some_and(|s| s != 'Z')
+}
+
+/// The processes whose parent this is, zombies and all.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let mut children = Vec::new();
+    // By thread: the helper runs in a test's.
+    for task in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+    {
+        let task = task.expect("a thread").path();
+        let list = fs::read_to_string(task.join("children")).unwrap_or_default();
+        children.extend(
+            list.split_whitespace()
+                .filter_map(|p| p.parse::<u32>().ok()),
+        );
+    }
+    children
+}
+
+/// Ends what a process has started, so that no test leaves anything behind.
+pub(crate) fn kill_children(pid: u32) {
+    for child in children(pid) {
+        let group = nix::unistd::Pid::from_raw(child.cast_signed());
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+fn load(directory: &Path) -> std::io::Result<Table> {
+    let mut doors = Vec::new();
+    for entry in fs::read_dir(directory.join("doors"))? {
+        let entry = entry?;
+        let read = |name: &str| fs::read_to_string(entry.path().join(name)).ok();
+        let name: Arc<str> = entry.file_name().to_string_lossy().into();
+        let millis = read("timeout").and_then(|t| t.parse().ok()).unwrap_or(1);
+        let mut door = door(&name, "", "", Duration::from_millis(millis));
+        door.commands = Some(Commands {
+            start: read("start"),
+            stop: read("stop"),
+            start_6: read("start_6"),
+            stop_6: read("stop_6"),
+            timeout: Duration::from_millis(millis),
+        });
+        doors.push(door);
+    }
+    Ok(Table::new(&config(doors)))
+}
+
+/// The table that these doors make.
+pub(crate) fn table(doors: Vec<Door>) -> Table {
+    Table::new(&config(doors))
+}
+
+pub(crate) fn helper_main() {
+    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else {
+        return;
+    };
+    let socket = command::inherited_socket().expect("a socket");
+    command::serve(socket, || load(&directory), &directory.join("state")).expect("served");
+    std::process::exit(0);
+}
+
+pub(crate) fn daemon_main() {
+    let (Some(directory), Ok(knocks)) = (std::env::var_os(DIRECTORY), std::env::var(DAEMON)) else {
+        return;
+    };
+    let mut daemon = Daemon::new(Path::new(&directory));
+    let mut words = knocks.split(' ');
+    let source = words.next().expect("an address");
+    for door in words {
+        daemon.start(door, source);
+    }
+    loop {
+        let _ = daemon.next(Duration::from_secs(3600));
+    }
+}
