@@ -1,1 +1,36 @@
 //! The daemon: wiring, signals, logging, privileges, control, reload.
+//!
+//! One thread around one poll (`run`); what a packet does is in `line`; what root asks in
+//! `orders`; how it begins in `start`, how it changes in `reload`.
+
+mod background;
+mod commands;
+mod control;
+mod deeds;
+mod fault;
+mod limit;
+mod line;
+pub mod log;
+mod lookup;
+mod notify;
+mod orders;
+mod pidfile;
+mod place;
+mod reload;
+pub mod remote;
+mod replay;
+mod run;
+mod setup;
+mod signals;
+mod start;
+mod tools;
+mod words;
+
+pub use background::start as background;
+pub use commands::helper;
+pub use deeds::place as place_words;
+pub use fault::Fault;
+pub use replay::dry_run;
+pub use run::{now, run};
+pub use setup::{Options, configuration, duration};
+pub use tools::{check_live, guard, status_text};

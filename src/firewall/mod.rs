@@ -7,6 +7,7 @@ mod error;
 #[allow(dead_code, reason = "the watch comes next")]
 mod netlink;
 mod policy;
+mod preview;
 pub mod render;
 pub mod ruleset;
 #[allow(dead_code, reason = "the watch comes next")]
@@ -18,6 +19,7 @@ mod watch;
 pub use book::{Applied, Closed, Entry, Opened, Place, Slot};
 pub use error::FirewallError;
 pub use netlink::install::Origin;
+pub use preview::Preview;
 pub use ruleset::Ruleset;
 pub use table::{Expired, Mode, Opening, Started, Table, clear, guard, list};
 pub use transaction::{Change, Element, ElementKey, Transaction};

@@ -267,6 +267,12 @@ impl Table {
         all
     }
 
+    /// Whether the kernel keeps others from the table; if not, it is watched.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        self.flags == OWNED
+    }
+
     /// The ruleset that is in force.
     #[must_use]
     pub fn ruleset(&self) -> &Ruleset {

@@ -153,3 +153,9 @@ fn pick<'a>(source: IpAddr, four: Option<&'a String>, six: Option<&'a String>) -
     };
     chosen.map(String::as_str).filter(|s| !s.is_empty())
 }
+
+impl std::fmt::Display for SetPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.family, self.table, self.set)
+    }
+}

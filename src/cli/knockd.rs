@@ -1,0 +1,247 @@
+//! The command line of the daemon, `knockd`: every flag of knock 0.8, and what is new.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use super::tools;
+use crate::daemon::{self, Options};
+
+/// A port-knocking firewall manager: opens ports in nftables for those who know the sequence.
+#[derive(Debug, Parser)]
+#[command(
+    name = "knockd",
+    version,
+    disable_version_flag = true,
+    max_term_width = 100
+)]
+#[command(
+    args_conflicts_with_subcommands = false,
+    subcommand_negates_reqs = true
+)]
+pub struct Knockd {
+    /// What the daemon listens to and how it runs.
+    #[command(flatten)]
+    pub run: Run,
+
+    /// Where files lie; taken by every subcommand too.
+    #[command(flatten)]
+    pub places: Places,
+
+    /// Print the version and exit.
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+
+    /// What to do instead of running the daemon.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Flags of the daemon itself.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Run {
+    /// Listen to this interface, whatever the configuration says; a name, a glob or `any`.
+    /// May be given several times.
+    #[arg(short, long = "interface", value_name = "IF")]
+    pub interfaces: Vec<String>,
+
+    /// Go to the background and write the pid file.
+    #[arg(short, long)]
+    pub daemon: bool,
+
+    /// Write debug messages to stdout.
+    #[arg(short = 'D', long)]
+    pub debug: bool,
+
+    /// Look up the names of sources for the log. It tells whoever sees our DNS who knocks.
+    #[arg(short, long)]
+    pub lookup: bool,
+
+    /// Write the process number here when in the background [default: /run/knockd.pid].
+    #[arg(short, long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
+
+    /// Log to this file, whatever the configuration says.
+    #[arg(short = 'g', long, value_name = "FILE")]
+    pub logfile: Option<PathBuf>,
+
+    /// Write what happens to stdout.
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Ignore IPv6.
+    #[arg(short = '4', long)]
+    pub only_ip_v4: bool,
+
+    /// Print the table and what each door would do; change nothing, listen to nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// With --dry-run: replay this capture and print what each knock in it would do.
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    pub read: Option<PathBuf>,
+
+    /// Do not own the table but watch it, as on kernels before 6.9.
+    #[arg(long, hide = true)]
+    pub watch: bool,
+
+    /// This is the process in the background.
+    #[arg(long, hide = true)]
+    pub detached: bool,
+}
+
+/// Where files lie.
+#[derive(Debug, Clone, Args)]
+pub struct Places {
+    /// The configuration: TOML if its name ends in `.toml` or it has a [firewall] or [door.…]
+    /// header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf].
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    /// What must outlive a reboot: the last good configuration, pending stops.
+    #[arg(
+        long,
+        value_name = "DIR",
+        global = true,
+        default_value = "/var/lib/knockd"
+    )]
+    pub state_dir: PathBuf,
+
+    /// What must not: the lock and the control socket.
+    #[arg(long, value_name = "DIR", global = true, default_value = "/run/knockd")]
+    pub run_dir: PathBuf,
+}
+
+/// What knockd does instead of running as the daemon.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Check the configuration; as root also whether the doors work on this machine.
+    Check {
+        /// The file [default: as the daemon would take].
+        file: Option<PathBuf>,
+        /// Look at the file alone, not at the running system.
+        #[arg(long)]
+        file_only: bool,
+    },
+    /// Print a knockd.conf as TOML that makes the same decisions.
+    Convert {
+        /// The knockd.conf.
+        file: PathBuf,
+        /// Turn commands that plainly open or close a port into `open` and `close`.
+        #[arg(long)]
+        native: bool,
+    },
+    /// Put the guard in place without listening: for the time before the network is up.
+    Guard,
+    /// List the openings in the kernel.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what the daemon hears and has done.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Open a door for an address as if it had knocked.
+    Open {
+        /// The door.
+        door: String,
+        /// For whom.
+        address: IpAddr,
+        /// For how long, in place of the door's own time.
+        #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+        lifetime: Option<Duration>,
+    },
+    /// Close what is open.
+    #[command(group(clap::ArgGroup::new("whose").required(true).args(["address", "all"])))]
+    Close {
+        /// Whose openings.
+        address: Option<IpAddr>,
+        /// Everybody's.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Remove the table, and with it the guard: the ports are open to all.
+    Clear,
+    /// The process that runs commands; started by the daemon.
+    #[command(hide = true)]
+    Helper,
+}
+
+/// The clap command, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Knockd::command()
+}
+
+/// EX_USAGE of sysexits(3).
+const USAGE: u8 = 64;
+
+/// The whole of the program `knockd`.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<_> = args.into_iter().collect();
+    let parsed = match Knockd::try_parse_from(&args) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            let code = if error.use_stderr() { USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let options = parsed.options();
+    let done = match &parsed.command {
+        Some(command) => tools::run(command, &options),
+        None if parsed.run.dry_run => daemon::dry_run(&options, parsed.run.read.as_deref()),
+        None if options.daemon && !options.detached => return background(&args),
+        None => daemon::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("knockd: {fault}");
+            fault.into()
+        }
+    }
+}
+
+/// `-d`: the same command line again, in a process of its own.
+fn background(args: &[OsString]) -> ExitCode {
+    match daemon::background(args.get(1..).unwrap_or_default()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("knockd: cannot go to the background: {error}");
+            ExitCode::from(71)
+        }
+    }
+}
+
+impl Knockd {
+    /// What is meant by what was typed.
+    fn options(&self) -> Options {
+        let (run, places) = (&self.run, &self.places);
+        Options {
+            interfaces: run.interfaces.clone(),
+            config: places.config.clone(),
+            only_ip_v4: run.only_ip_v4,
+            lookup: run.lookup,
+            daemon: run.daemon,
+            detached: run.detached,
+            pidfile: run.pidfile.clone(),
+            log: daemon::log::Options {
+                verbose: run.verbose,
+                debug: run.debug,
+                file: run.logfile.clone(),
+            },
+            watch: run.watch,
+            state_dir: places.state_dir.clone(),
+            run_dir: places.run_dir.clone(),
+        }
+    }
+}

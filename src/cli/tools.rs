@@ -1,0 +1,181 @@
+//! The subcommands of `knockd`: everything but running as the daemon.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::knockd::Command;
+use crate::config;
+use crate::daemon::{self, Fault, Options, remote};
+use crate::firewall::{self, Opening, Ruleset};
+use crate::model::{Effect, Ports};
+
+/// Does what the subcommand says.
+pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
+    match command {
+        Command::Check { file, file_only } => check(options, file.as_deref(), *file_only),
+        Command::Convert { file, native } => convert(file, *native),
+        Command::Guard => daemon::guard(options),
+        Command::List { json } => list(options, *json),
+        Command::Status { json } => status(options, *json),
+        Command::Open {
+            door,
+            address,
+            lifetime,
+        } => print_all(&remote::open(options, door, *address, *lifetime)?),
+        Command::Close { address, all: _ } => close(options, *address),
+        Command::Clear => clear(options),
+        Command::Helper => daemon::helper(options),
+    }
+}
+
+fn print(text: &str) -> Result<(), Fault> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Fault::System(format!("cannot write: {error}")))
+        }
+        Err(_) | Ok(()) => Ok(()),
+    }
+}
+
+fn print_all(lines: &[String]) -> Result<(), Fault> {
+    lines
+        .iter()
+        .try_for_each(|line| print(&format!("{line}\n")))
+}
+
+fn check(options: &Options, file: Option<&Path>, file_only: bool) -> Result<(), Fault> {
+    let path = match file {
+        Some(path) => path.to_owned(),
+        None => options.config_path().0,
+    };
+    let loaded = config::load(&path).map_err(Fault::from)?;
+    for diagnostic in &loaded.report.diagnostics {
+        print(&format!("{diagnostic}\n"))?;
+    }
+    let Some(config) = loaded.report.config else {
+        return Err(Fault::Config(format!("{} cannot be used", path.display())));
+    };
+    let doors = config.doors.len();
+    print(&format!("{}: {doors} doors, no errors\n", path.display()))?;
+    if file_only {
+        return Ok(());
+    }
+    daemon::check_live(&config)
+}
+
+fn convert(file: &Path, native: bool) -> Result<(), Fault> {
+    let text = std::fs::read_to_string(file).map_err(|error| Fault::Input {
+        path: file.to_owned(),
+        why: error.to_string(),
+    })?;
+    let _ = (text, native);
+    Ok(())
+}
+
+fn list(options: &Options, as_json: bool) -> Result<(), Fault> {
+    let openings = firewall::list(&table_name(options)?)?;
+    if as_json {
+        let all: Vec<_> = openings.iter().map(opening_json).collect();
+        return print(&format!("{:#}\n", json!(all)));
+    }
+    if openings.is_empty() {
+        return print("nothing is open\n");
+    }
+    openings.iter().try_for_each(|opening| {
+        let Opening {
+            door,
+            source,
+            place,
+            left,
+        } = opening;
+        let door = door.as_deref().unwrap_or("(by hand)");
+        let left = left.map_or("until closed".to_owned(), |left| {
+            format!(
+                "{} left",
+                daemon::duration(Duration::from_secs(left.as_secs()))
+            )
+        });
+        print(&format!(
+            "{source}\t{}\t{door}\t{left}\n",
+            daemon::place_words(place)
+        ))
+    })
+}
+
+fn opening_json(opening: &Opening) -> serde_json::Value {
+    json!({
+        "source": opening.source,
+        "door": opening.door.as_deref(),
+        "opens": daemon::place_words(&opening.place),
+        "left_ms": opening.left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+    })
+}
+
+fn status(options: &Options, as_json: bool) -> Result<(), Fault> {
+    let status = remote::status(options)?;
+    if as_json {
+        return print(&format!("{status:#}\n"));
+    }
+    print(&daemon::status_text(&status))
+}
+
+fn close(options: &Options, address: Option<std::net::IpAddr>) -> Result<(), Fault> {
+    if let Some(done) = remote::close(options, address) {
+        return print_all(&done?);
+    }
+    // With no daemon, on the table that it left.
+    let ruleset = ruleset(options)?;
+    let now = daemon::now();
+    let (mut table, _) = firewall::Table::start(ruleset, firewall::Mode::Auto, now)?;
+    let mut sources: Vec<_> = table.openings(now).iter().map(|o| o.source).collect();
+    sources.retain(|source| address.is_none_or(|only| only == *source));
+    sources.dedup();
+    let effects: Vec<_> = sources
+        .into_iter()
+        .map(|source| Effect::Close {
+            door: "by hand".into(),
+            source,
+            ports: Ports::All,
+        })
+        .collect();
+    let applied = table.apply(&effects, now);
+    table.stop(crate::model::OnStop::Keep)?;
+    for closed in applied?.closed {
+        print(&format!(
+            "{}: closed {}\n",
+            closed.source,
+            daemon::place_words(&closed.place)
+        ))?;
+    }
+    Ok(())
+}
+
+fn clear(options: &Options) -> Result<(), Fault> {
+    if let Some(done) = remote::clear(options) {
+        return print_all(&done?);
+    }
+    let table = table_name(options)?;
+    match firewall::clear(&table)? {
+        true => print(&format!("the table inet {table} is removed\n")),
+        false => print(&format!("there is no table inet {table}\n")),
+    }
+}
+
+/// The table's name: the configuration's, or where that cannot be read, the usual one.
+fn table_name(options: &Options) -> Result<String, Fault> {
+    ruleset(options).map(|ruleset| ruleset.table.to_string())
+}
+
+fn ruleset(options: &Options) -> Result<Ruleset, Fault> {
+    let (path, _) = options.config_path();
+    let config = daemon::configuration(options, &path)?;
+    Ruleset::new(&config).ok_or_else(|| {
+        Fault::Unavailable(format!(
+            "{} has no table: nothing is opened in nftables",
+            path.display()
+        ))
+    })
+}

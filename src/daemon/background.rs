@@ -1,0 +1,64 @@
+//! `-d`: the daemon in the background.
+//!
+//! Nothing is forked in the middle of its life: the program starts itself anew in a session
+//! of its own and waits until that one says that the guard stands and the capture is open.
+//! So whoever runs `knockd -d` learns by the exit code whether it works.
+
+use std::ffi::OsString;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::{Command, Stdio};
+
+/// The hidden flag by which the new process knows that it is the one in the background.
+/// Its stdin is the pipe to answer on.
+const FLAG: &str = "--detached";
+
+/// Begins the life of the process in the background: a session of its own, no folder kept
+/// busy. It keeps stdout and stderr until [`ready`], to say why it cannot start.
+pub(crate) fn detach() {
+    // Fails only for a process that leads a group already, which a fresh child does not.
+    let _ = nix::unistd::setsid();
+    let _ = std::env::set_current_dir("/");
+}
+
+/// Says to the process that waits in the foreground that all is well, and lets go of its
+/// terminal.
+///
+/// # Errors
+/// /dev/null cannot be opened.
+pub(crate) fn ready() -> io::Result<()> {
+    use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+    let mut pipe = std::fs::File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    pipe.write_all(b"r")?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    Ok(())
+}
+
+/// Starts the same command line in the background and waits until it is ready; the exit
+/// code. If it ended first, the code is its own: it has said why on stderr, which it shares.
+///
+/// # Errors
+/// The process cannot be started.
+pub fn start(args: &[OsString]) -> io::Result<u8> {
+    let (mut ours, theirs) = io::pipe()?;
+    let mut child = Command::new("/proc/self/exe")
+        .args(args)
+        .arg(FLAG)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .spawn()?;
+    let mut answer = [0; 1];
+    match ours.read(&mut answer)? {
+        0 => Ok(child
+            .wait()?
+            .code()
+            .and_then(|c| u8::try_from(c).ok())
+            .unwrap_or(1)),
+        _ => Ok(0),
+    }
+}

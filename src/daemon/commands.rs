@@ -1,0 +1,176 @@
+//! The process that runs commands, seen from the daemon: started, told, heard, replaced.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::action::command::{self, Client, Report, Request, SendError, Table};
+use crate::model::{Config, Phase};
+
+use super::setup::Options;
+use super::{Fault, deeds};
+
+/// How long the helper has to run every pending stop: a little more than it gives itself.
+const DRAIN: Duration = Duration::from_secs(12);
+
+/// The helper, if any door has a command or a stop is still pending.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    client: Client,
+    /// Of the commands in the configuration that runs.
+    digest: u64,
+    /// When the helper was last replaced: one that dies at once is not started for ever.
+    restarted: Option<Instant>,
+}
+
+impl Commands {
+    /// Starts the helper where it is needed.
+    pub(crate) fn start(
+        options: &Options,
+        path: &Path,
+        config: &Config,
+    ) -> Result<Option<Self>, Fault> {
+        let table = Table::new(config);
+        if !command::is_needed(&table, options.state(path).dir()) {
+            return Ok(None);
+        }
+        let failed = |error| Fault::System(format!("{error}"));
+        let client = Client::spawn(PathBuf::from("/proc/self/exe"), options.helper_args(path))
+            .map_err(failed)?;
+        Ok(Some(Self {
+            client,
+            digest: table.digest(),
+            restarted: None,
+        }))
+    }
+
+    /// Asks for a door's start command, or for its pending stop.
+    pub(crate) fn run(
+        &mut self,
+        door: &std::sync::Arc<str>,
+        source: IpAddr,
+        phase: Phase,
+    ) -> Result<(), SendError> {
+        let door = door.clone();
+        self.client.send(&match phase {
+            Phase::Start => Request::Start { door, source },
+            Phase::Stop => Request::Stop { door, source },
+        })
+    }
+
+    /// Has the helper read the configuration that now runs.
+    pub(crate) fn reload(&mut self, config: &Config) {
+        self.digest = Table::new(config).digest();
+        if let Err(error) = self.client.send(&Request::Reload) {
+            tracing::error!("{error}: commands stay as they were");
+        }
+    }
+
+    /// Tells what the helper has said; replaces it if it is gone.
+    pub(crate) fn hear(&mut self) {
+        match self.client.read() {
+            Ok(reports) => {
+                for report in &reports {
+                    self.judge(report);
+                    deeds::tell_report(report);
+                }
+            }
+            Err(gone) => {
+                tracing::error!("{gone}: starting another");
+                let soon = |at: Instant| at.elapsed() < Duration::from_secs(1);
+                if self.restarted.is_some_and(soon) {
+                    // It dies as soon as it lives; this bounds what that costs.
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                self.restarted = Some(Instant::now());
+                if let Err(error) = self.client.restart() {
+                    tracing::error!("{error}: no command will run");
+                }
+            }
+        }
+    }
+
+    /// The helper reads the file by itself; between its reading and ours it may have changed.
+    fn judge(&self, report: &Report) {
+        if let Report::Ready { digest, .. } = report
+            && *digest != self.digest
+        {
+            tracing::warn!(
+                "the configuration changed while it was read: its commands are newer than its \
+                 doors; send SIGHUP once more"
+            );
+        }
+    }
+
+    /// Has every pending stop run, and waits for it: what a command opened does not outlive
+    /// the daemon.
+    pub(crate) fn drain(mut self) {
+        if self.client.send(&Request::Drain).is_err() {
+            return;
+        }
+        let end = Instant::now() + DRAIN;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::warn!("stop commands still run; they are left to themselves");
+                return;
+            }
+            let mut fds = [PollFd::new(self.client.as_fd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            if poll(&mut fds, timeout).is_err() {
+                continue;
+            }
+            let Ok(reports) = self.client.read() else {
+                return;
+            };
+            reports.iter().for_each(deeds::tell_report);
+            if reports.contains(&Report::Drained) {
+                return;
+            }
+        }
+    }
+}
+
+impl AsFd for Commands {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.client.as_fd()
+    }
+}
+
+impl Options {
+    /// The command line of the helper that reads the same configuration as this daemon.
+    fn helper_args(&self, path: &Path) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec!["helper".into(), "--config".into(), path.into()];
+        args.extend(["--state-dir".into(), self.state_dir.clone().into()]);
+        for interface in &self.interfaces {
+            args.extend(["--interface".into(), interface.into()]);
+        }
+        args
+    }
+}
+
+/// The whole life of the helper (`knockd helper`, started by the daemon alone).
+///
+/// # Errors
+/// It was started by somebody else, or the kernel refuses what it needs.
+pub fn helper(options: &Options) -> Result<(), Fault> {
+    let failed = |error: command::ServeError| Fault::System(error.to_string());
+    let socket = command::inherited_socket().map_err(failed)?;
+    let (path, _) = options.config_path();
+    let load = || -> Result<Table, String> {
+        match options.read(&path) {
+            Ok(setup) => Ok(Table::new(&setup.config)),
+            // At the start the daemon does the same with a faulty file.
+            Err(faults) => match options.last_good(&path) {
+                Some(setup) => Ok(Table::new(&setup.config)),
+                None => Err(faults.join("; ")),
+            },
+        }
+    };
+    let state = options.state(&path);
+    command::serve(socket, load, state.dir()).map_err(failed)
+}

@@ -1,0 +1,217 @@
+//! Lines of the log for what was done: by the table, and by commands.
+
+use crate::action::command::{Ending, Report};
+use crate::capture::Change;
+use crate::firewall::{Applied, Closed, Notice, Opened, Origin, Place, Started};
+use crate::model::Phase;
+
+use super::control::Reply;
+use super::setup;
+
+/// A line to be written once the deed is done.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// It was done.
+    Info(String),
+    /// It was not.
+    Error(String),
+}
+
+impl Said {
+    /// Writes it.
+    pub(crate) fn tell(&self) {
+        match self {
+            Self::Info(text) => tracing::info!("{text}"),
+            Self::Error(text) => tracing::error!("{text}"),
+        }
+    }
+}
+
+/// The same lines for who asked by hand.
+pub(crate) fn reply(said: Vec<Said>) -> Reply {
+    let mut done = Vec::new();
+    let mut failed = Vec::new();
+    for line in said {
+        match line {
+            Said::Info(text) => done.push(text),
+            Said::Error(text) => failed.push(text),
+        }
+    }
+    if failed.is_empty() {
+        Reply::Done(done)
+    } else {
+        Reply::Refused(failed.join("; "))
+    }
+}
+
+/// What an element gives, in words.
+#[must_use]
+pub fn place(place: &Place) -> String {
+    match place {
+        Place::Ports(ports) => ports.to_string(),
+        Place::Set(path, None) => path.to_string(),
+        Place::Set(path, Some(step)) => format!("{step} in {path}"),
+    }
+}
+
+/// `IP: door: opened 22/tcp for 30s`.
+pub(crate) fn opened(opened: &Opened) -> String {
+    let Opened {
+        door,
+        source,
+        place: what,
+        left,
+        extended,
+    } = opened;
+    let deed = if *extended { "extended" } else { "opened" };
+    let until = match left {
+        Some(time) => format!("for {}", setup::duration(*time)),
+        None => "until closed".to_owned(),
+    };
+    format!("{source}: {door}: {deed} {} {until}", place(what))
+}
+
+/// `IP: door: closed 22/tcp`.
+pub(crate) fn closed(closed: &Closed) -> String {
+    let Closed {
+        door,
+        source,
+        place: what,
+    } = closed;
+    format!("{source}: {door}: closed {}", place(what))
+}
+
+/// What happened to an interface.
+pub(crate) fn tell_change(change: &Change) {
+    match change {
+        Change::Appeared { name } => tracing::info!("interface {name} is there: listening on it"),
+        Change::Gone { name } => tracing::warn!("interface {name} is gone: waiting for it"),
+        Change::Renamed { from, to } => tracing::info!("interface {from} is now called {to}"),
+        Change::Up { name } => tracing::info!("interface {name} is up"),
+        Change::Down { name } => tracing::warn!("interface {name} is down"),
+        Change::AddressAdded { name, address } => {
+            tracing::info!("interface {name} has the address {address}");
+        }
+        Change::AddressRemoved { name, address } => {
+            tracing::info!("interface {name} has lost the address {address}");
+        }
+        Change::NoAddress { name } => {
+            tracing::warn!("interface {name} has no address: nobody can knock there");
+        }
+    }
+}
+
+/// What a transaction did.
+pub(crate) fn applied(applied: &Applied) -> Vec<Said> {
+    let Applied {
+        opened: came,
+        closed: went,
+        notices,
+    } = applied;
+    let went = went.iter().map(|it| Said::Info(closed(it)));
+    let came = came.iter().map(|it| Said::Info(opened(it)));
+    let failed = notices.iter().map(|it| Said::Error(words(it)));
+    went.chain(came).chain(failed).collect()
+}
+
+/// What was found when the table was made, or made anew.
+pub(crate) fn tell_started(started: &Started) {
+    let Started {
+        origin,
+        owned,
+        kept,
+        removed,
+        notices,
+    } = started;
+    let origin = match origin {
+        Origin::Created => "made",
+        Origin::Adopted => "taken over",
+        Origin::Rebuilt => "built anew",
+    };
+    let how = if *owned { "owned" } else { "watched" };
+    tracing::info!("the table is {origin} and {how}; {kept} openings live on");
+    for gone in removed {
+        tracing::info!("{}", closed(gone));
+    }
+    notices.iter().for_each(tell_notice);
+}
+
+/// What the firewall has to say.
+pub(crate) fn tell_notice(notice: &Notice) {
+    tracing::warn!("{}", words(notice));
+}
+
+fn words(notice: &Notice) -> String {
+    match notice {
+        Notice::Differs { what } => format!("the table is not as it should be: {what}"),
+    }
+}
+
+/// What the process that runs commands has to say, in the words of knock 0.8 where it had
+/// them.
+pub(crate) fn tell_report(report: &Report) {
+    match report {
+        Report::Ready {
+            digest: _,
+            pending,
+            overdue,
+        } => {
+            if *pending > 0 {
+                tracing::info!("{pending} stop commands are pending, {overdue} of them overdue");
+            }
+        }
+        Report::LoadFailed { message } => {
+            tracing::error!("commands stay as they were: {message}");
+        }
+        Report::JournalFault { message } => tracing::error!("{message}"),
+        Report::Running {
+            door,
+            source: _,
+            phase: _,
+            command,
+        } => tracing::info!("{door}: running command: {command}"),
+        Report::TimedOut { door, source } => tracing::info!("{source}: {door}: command timeout"),
+        Report::Extended {
+            door,
+            source,
+            timeout,
+        } => tracing::info!(
+            "{source}: {door}: stop command put off for {}",
+            setup::duration(*timeout)
+        ),
+        Report::Output { door, source, line } => tracing::info!("{source}: {door}: {line}"),
+        Report::OutputCut { door, source } => {
+            tracing::warn!("{source}: {door}: the command prints too much: the rest is not kept");
+        }
+        Report::Ended {
+            door,
+            source: _,
+            phase,
+            ending,
+        } => tell_ending(door, *phase, ending),
+        Report::Refused {
+            door,
+            source,
+            refusal,
+        } => tracing::error!("{source}: {door}: {refusal}"),
+        Report::Lost { reports } => tracing::warn!("{reports} reports of commands were lost"),
+        Report::Drained => {}
+    }
+}
+
+fn tell_ending(door: &str, phase: Phase, ending: &Ending) {
+    let which = match phase {
+        Phase::Start => "start",
+        Phase::Stop => "stop",
+    };
+    match ending {
+        Ending::Code(0) => tracing::debug!("{door}: {which} command is done"),
+        Ending::Code(code) => {
+            tracing::warn!("{door}: command returned non-zero status code ({code})");
+        }
+        Ending::Signal(signal) => {
+            tracing::warn!("{door}: {which} command killed by signal {signal}")
+        }
+        Ending::NotStarted(why) => tracing::error!("{door}: {which} command not started: {why}"),
+    }
+}

@@ -1,0 +1,122 @@
+//! A flood must not fill the disk: of each kind of line that a stranger's packet can cause,
+//! so many a second are written, then one line that says how many were not.
+
+use std::time::Duration;
+
+use crate::model::Timestamp;
+
+/// Lines of one kind that are written in one window.
+pub(crate) const PER_WINDOW: u32 = 20;
+
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// A kind of line that a stranger's packet can cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An attempt went up a stage.
+    Stage,
+    /// An attempt ran out of time.
+    Timeout,
+    /// An attempt was ended by a wrong port or for want of room.
+    Reset,
+    /// The kernel dropped packets before we read them.
+    Drops,
+}
+
+const KINDS: [Kind; 4] = [Kind::Stage, Kind::Timeout, Kind::Reset, Kind::Drops];
+
+impl Kind {
+    /// As it reads in "12345 more … not written".
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Stage => "stages",
+            Self::Timeout => "sequence timeouts",
+            Self::Reset => "ended attempts",
+            Self::Drops => "losses of packets",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Window {
+    ends: Timestamp,
+    written: u32,
+    withheld: u64,
+}
+
+/// Counts lines of each kind. Costs two comparisons a line and no wake-up while nothing is
+/// withheld.
+#[derive(Debug, Default)]
+pub(crate) struct Limiter {
+    windows: [Window; KINDS.len()],
+}
+
+impl Limiter {
+    /// Whether this line is to be written. Withheld lines are counted; `due` tells of them.
+    pub(crate) fn allow(&mut self, kind: Kind, now: Timestamp) -> bool {
+        let window = &mut self.windows[kind as usize];
+        // A window with withheld lines stays until `due` has told of them.
+        if now >= window.ends && window.withheld == 0 {
+            *window = Window {
+                ends: now + WINDOW,
+                written: 0,
+                withheld: 0,
+            };
+        }
+        if window.written < PER_WINDOW && window.withheld == 0 {
+            window.written += 1;
+            true
+        } else {
+            window.withheld += 1;
+            false
+        }
+    }
+
+    /// What was withheld in windows that are over: to be told, once.
+    pub(crate) fn due(&mut self, now: Timestamp) -> impl Iterator<Item = (Kind, u64)> + '_ {
+        KINDS
+            .into_iter()
+            .zip(&mut self.windows)
+            .filter_map(move |(kind, window)| {
+                let over = window.withheld > 0 && now >= window.ends;
+                over.then(|| (kind, std::mem::take(window).withheld))
+            })
+    }
+
+    /// When `due` next has something to tell.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        let told = self.windows.iter().filter(|w| w.withheld > 0);
+        told.map(|w| w.ends).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Timestamp = Timestamp(5_000_000_000);
+
+    #[test]
+    fn a_flood_is_cut_and_counted_and_others_are_not() {
+        let mut limiter = Limiter::default();
+        let written = (0..1000).filter(|_| limiter.allow(Kind::Stage, T0)).count();
+        assert_eq!(written, PER_WINDOW as usize);
+        assert!(limiter.allow(Kind::Timeout, T0));
+        assert_eq!(limiter.due(T0).count(), 0);
+        let end = limiter.next_deadline().unwrap();
+        assert_eq!(end, T0 + WINDOW);
+        let told: Vec<_> = limiter.due(end).collect();
+        assert_eq!(told, [(Kind::Stage, 1000 - u64::from(PER_WINDOW))]);
+        assert_eq!(limiter.next_deadline(), None);
+        assert!(limiter.allow(Kind::Stage, end));
+    }
+
+    #[test]
+    fn a_trickle_is_written_whole_and_wakes_nobody() {
+        let mut limiter = Limiter::default();
+        for i in 0..1000 {
+            assert!(limiter.allow(Kind::Reset, T0 + Duration::from_millis(100 * i)));
+        }
+        assert_eq!(limiter.next_deadline(), None);
+    }
+}

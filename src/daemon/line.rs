@@ -1,0 +1,216 @@
+//! The straight line of a live daemon: from a frame to what it does in the kernel, before
+//! the next frame is read.
+
+use std::net::IpAddr;
+
+use crate::action::{self, one_time};
+use crate::capture::Links;
+use crate::decode::decode;
+use crate::firewall::Table;
+use crate::matcher::Matcher;
+use crate::model::{Config, DoorId, Effect, Event, Frame, Outcome, Timestamp, Tripwires};
+
+use super::commands::Commands;
+use super::deeds::{self, Said};
+use super::limit::{Kind, Limiter};
+use super::lookup::Lookup;
+use super::setup;
+use super::words;
+
+/// Everything a packet may set in motion.
+pub(crate) struct Line {
+    pub(crate) config: Config,
+    pub(crate) matcher: Matcher,
+    pub(crate) links: Links,
+    pub(crate) table: Option<Table>,
+    pub(crate) commands: Option<Commands>,
+    pub(crate) lookup: Option<Lookup>,
+    pub(crate) limiter: Limiter,
+    pub(crate) only_ip_v4: bool,
+    /// The sequences that doors of one-time sequences wait for.
+    pub(crate) one_time: setup::Live,
+    /// Doors opened since the start.
+    pub(crate) opened: u64,
+    /// A one-time sequence was used: matcher and filter want the next one.
+    pub(crate) sequence_used: bool,
+    events: Vec<Event>,
+}
+
+impl Line {
+    pub(crate) fn new(
+        config: Config,
+        matcher: Matcher,
+        links: Links,
+        table: Option<Table>,
+        commands: Option<Commands>,
+    ) -> Self {
+        Self {
+            config,
+            matcher,
+            links,
+            table,
+            commands,
+            lookup: None,
+            limiter: Limiter::default(),
+            only_ip_v4: false,
+            one_time: setup::Live::new(),
+            opened: 0,
+            sequence_used: false,
+            events: Vec::new(),
+        }
+    }
+
+    /// Takes one frame from the wire.
+    pub(crate) fn frame(&mut self, frame: &Frame<'_>) {
+        let Some(knock) = decode(frame) else {
+            return;
+        };
+        if self.only_ip_v4 && knock.source.is_ipv6() {
+            return;
+        }
+        if !knock
+            .interface
+            .is_some_and(|index| self.links.counts(index))
+        {
+            return;
+        }
+        let local = self.links.is_local(knock.destination);
+        self.matcher.observe(&knock, local, &mut self.events);
+        self.settle();
+    }
+
+    /// Takes in what has happened to interfaces and addresses.
+    pub(crate) fn follow_links(&mut self) {
+        match self.links.on_readable() {
+            Ok(changes) => changes.iter().for_each(deeds::tell_change),
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+
+    /// Ends attempts whose time is over.
+    pub(crate) fn expire(&mut self, now: Timestamp) {
+        // At most so many a call; a flood of attempts may run out at one moment.
+        while self.matcher.next_deadline().is_some_and(|at| at <= now) {
+            self.matcher.expire(now, &mut self.events);
+            self.settle();
+        }
+    }
+
+    /// Does what the events ask for, then says what they were: the port first, the log after.
+    pub(crate) fn settle(&mut self) {
+        if self.events.is_empty() {
+            return;
+        }
+        let mut events = std::mem::take(&mut self.events);
+        for event in &events {
+            match event.outcome {
+                Outcome::Open => {
+                    let said = self.open(event.door, event.source, event.at);
+                    self.tell(event);
+                    said.iter().for_each(Said::tell);
+                }
+                Outcome::Stage(_) | Outcome::Timeout { .. } | Outcome::Reset { .. } => {
+                    self.tell(event);
+                }
+            }
+        }
+        // Kept for its room.
+        events.clear();
+        self.events = events;
+    }
+
+    /// Takes another configuration: attempts at doors that stay live on.
+    pub(crate) fn take_config(
+        &mut self,
+        config: Config,
+        one_time: setup::Live,
+        tripwires: Tripwires,
+        now: Timestamp,
+    ) {
+        self.matcher
+            .reload(&config.doors, tripwires, now, &mut self.events);
+        // Told before the swap: the places in these events are those of the doors before.
+        self.settle();
+        self.config = config;
+        self.one_time = one_time;
+    }
+
+    fn tell(&mut self, event: &Event) {
+        let Some(door) = self.config.doors.get(event.door.index()) else {
+            return;
+        };
+        let (kind, debug) = match event.outcome {
+            Outcome::Open => (None, false),
+            Outcome::Stage(_) => (Some(Kind::Stage), false),
+            Outcome::Timeout { .. } => (Some(Kind::Timeout), false),
+            Outcome::Reset { .. } => (Some(Kind::Reset), true),
+        };
+        if debug && !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        if kind.is_some_and(|kind| !self.limiter.allow(kind, event.at)) {
+            return;
+        }
+        if debug {
+            let line = words::event(event, event.source.into(), &door.name, true);
+            tracing::debug!("{line}");
+        } else if let Some(lookup) = &self.lookup {
+            lookup.write(*event, &door.name);
+        } else {
+            let line = words::event(event, event.source.into(), &door.name, false);
+            tracing::info!("{line}");
+        }
+    }
+
+    /// Runs the door's actions for `source`, whether it knocked or root asked.
+    fn open(&mut self, door: DoorId, source: IpAddr, at: Timestamp) -> Vec<Said> {
+        let Some(configured) = self.config.doors.get(door.index()) else {
+            return Vec::new();
+        };
+        if let Some(source_file) = &configured.one_time {
+            // Marked and synced before the door acts: no crash lets it be used twice.
+            // None: it completed twice before the matcher had the next one.
+            let used = self.one_time.remove(&door);
+            self.sequence_used = true;
+            let marked = match &used {
+                Some(used) => one_time::mark_used(&source_file.file, used),
+                None => return Vec::new(),
+            };
+            if let Err(error) = marked {
+                let text = format!("{}: not opened: {error}", configured.name);
+                return vec![Said::Error(text)];
+            }
+        }
+        self.opened += 1;
+        let effects = action::plan(door, &self.config, source);
+        self.perform(&effects, at)
+    }
+
+    /// Does what is planned: what is for the kernel in one transaction, then commands.
+    pub(crate) fn perform(&mut self, effects: &[Effect], now: Timestamp) -> Vec<Said> {
+        let mut said = Vec::new();
+        if let Some(table) = &mut self.table {
+            match table.apply(effects, now) {
+                Ok(applied) => said.extend(deeds::applied(&applied)),
+                Err(error) => said.push(Said::Error(error.to_string())),
+            }
+        } else if effects.iter().any(|e| !matches!(e, Effect::Run { .. })) {
+            let text = "nothing is opened: the table was cleared by hand".to_owned();
+            said.push(Said::Error(text));
+        }
+        for effect in effects {
+            if let Effect::Run {
+                door,
+                source,
+                phase,
+            } = effect
+                && let Some(configured) = self.config.doors.get(door.index())
+                && let Some(commands) = &mut self.commands
+                && let Err(error) = commands.run(&configured.name, *source, *phase)
+            {
+                said.push(Said::Error(format!("{}: {error}", configured.name)));
+            }
+        }
+        said
+    }
+}

@@ -1,0 +1,140 @@
+//! What root asks through the control socket, done.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::action;
+use crate::model::{DoorId, Effect, Lifetime, OnStop, Ports, Timestamp};
+
+use super::control::{Reply, Request};
+use super::deeds::{self, Said};
+use super::run::Daemon;
+
+impl Daemon<'_> {
+    /// Answers who asks.
+    pub(super) fn serve_control(&mut self, now: Timestamp) {
+        // Taken out for the time: an answer needs all of the daemon but this.
+        if let Some(mut control) = self.control.take() {
+            control.serve(now, |request| self.obey(request, now));
+            self.control = Some(control);
+        }
+    }
+
+    fn obey(&mut self, request: Request, now: Timestamp) -> Reply {
+        match request {
+            Request::Status => Reply::Status(self.status(now)),
+            Request::Open {
+                door,
+                address,
+                for_ms,
+            } => self.open(&door, address, for_ms, now),
+            Request::Close { address } => self.close(address, now),
+            Request::Clear => self.clear(),
+        }
+    }
+
+    /// What a knock of `address` at the door would do, sequence or not.
+    fn open(&mut self, name: &str, address: IpAddr, for_ms: Option<u64>, now: Timestamp) -> Reply {
+        let doors = &self.line.config.doors;
+        let Some(index) = doors.iter().position(|door| &*door.name == name) else {
+            let names: Vec<_> = doors.iter().map(|door| &*door.name).collect();
+            return Reply::Refused(format!("no door `{name}`; there are: {}", names.join(", ")));
+        };
+        if for_ms == Some(0) {
+            return Reply::Refused("a time of 0 opens nothing".to_owned());
+        }
+        let id = DoorId(u16::try_from(index).unwrap_or(u16::MAX));
+        let mut effects = action::plan(id, &self.line.config, address);
+        if let Some(ms) = for_ms {
+            let wanted = Lifetime::For(Duration::from_millis(ms));
+            for effect in &mut effects {
+                match effect {
+                    Effect::Open { lifetime, .. } | Effect::Add { lifetime, .. } => {
+                        *lifetime = wanted;
+                    }
+                    Effect::Close { .. } | Effect::Remove { .. } | Effect::Run { .. } => {}
+                }
+            }
+        }
+        tracing::info!("{address}: {name}: opened by hand");
+        let said = self.line.perform(&effects, now);
+        said.iter().for_each(Said::tell);
+        deeds::reply(said)
+    }
+
+    fn close(&mut self, address: Option<IpAddr>, now: Timestamp) -> Reply {
+        let Some(table) = &self.line.table else {
+            return Reply::Refused("this daemon has no table: nothing is open".to_owned());
+        };
+        let sources: BTreeSet<_> = match address {
+            Some(address) => [address].into(),
+            None => table.openings(now).iter().map(|o| o.source).collect(),
+        };
+        let effects: Vec<_> = sources
+            .into_iter()
+            .map(|source| Effect::Close {
+                door: "by hand".into(),
+                source,
+                ports: Ports::All,
+            })
+            .collect();
+        let said = self.line.perform(&effects, now);
+        said.iter().for_each(Said::tell);
+        deeds::reply(said)
+    }
+
+    /// The table goes; the daemon stays, so that a reload puts it back.
+    fn clear(&mut self) -> Reply {
+        let Some(table) = self.line.table.take() else {
+            return Reply::Refused("this daemon has no table".to_owned());
+        };
+        match table.stop(OnStop::Remove) {
+            Ok(()) => {
+                let line =
+                    "the table is removed: NOTHING IS GUARDED until the next reload or start";
+                tracing::warn!("{line}");
+                Reply::Done(vec![line.to_owned()])
+            }
+            Err(error) => Reply::Refused(error.to_string()),
+        }
+    }
+
+    fn status(&mut self, now: Timestamp) -> serde_json::Value {
+        let attempts = self.line.matcher.occupancy();
+        let lost = self.live.dropped().ok();
+        let links = &self.line.links;
+        let doors: Vec<_> = self
+            .line
+            .config
+            .doors
+            .iter()
+            .map(|door| json!({ "name": &*door.name, "disabled": door.sequence.is_empty() }))
+            .collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime_s": now.since(self.started).as_secs(),
+            "configuration": self.path.display().to_string(),
+            "interfaces": self.hears(),
+            "listening": links.listening(),
+            "waiting_for": links.missing(),
+            "without_address": links.without_address(),
+            "doors": doors,
+            "opened": self.line.opened,
+            "attempts": {
+                "live": attempts.live,
+                "capacity": attempts.capacity,
+                "evicted": attempts.evicted,
+            },
+            "packets": { "read": self.packets, "lost": lost },
+            "table": self.line.table.as_ref().map(|table| json!({
+                "name": &*table.ruleset().table,
+                "owned": table.is_owned(),
+                "openings": table.openings(now).len(),
+            })),
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! `--dry-run`: what the configuration would do, changing nothing and needing no privilege;
+//! with `--read`, what it would have done with a capture.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::action;
+use crate::capture::{CaptureError, Replay};
+use crate::decode::decode;
+use crate::firewall::{Preview, Ruleset, render};
+use crate::matcher::{Matcher, Settings};
+use crate::model::{
+    Config, DoorId, Effect, Event, Outcome, Phase, Timestamp, TripwireKey, Tripwires,
+};
+
+use super::setup::Options;
+use super::{Fault, words};
+
+/// The table's hash in a replay: the same answer each time.
+const SECRET: [u8; 16] = *b"knockd's replay.";
+
+/// Prints the table, what each door would put into it and the commands it would run; then,
+/// with a capture, what happens in it.
+///
+/// # Errors
+/// The configuration has errors, the capture cannot be read, stdout cannot be written.
+pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
+    let (path, note) = options.config_path();
+    let setup = options
+        .read(&path)
+        .map_err(|said| Fault::Config(said.join("\n")))?;
+    for line in note.iter().chain(&setup.warnings) {
+        eprintln!("{line}");
+    }
+    // One write for many lines: a replay may print millions.
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let printed = print(&mut out, options, setup.config, read);
+    match printed.and_then(|()| out.flush().map_err(Stop::Output)) {
+        // Whoever reads us has enough: `| head`.
+        Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(Stop::Output(error)) => Err(Fault::System(format!("cannot write: {error}"))),
+        Err(Stop::Fault(fault)) => Err(fault),
+        Ok(()) => Ok(()),
+    }
+}
+
+enum Stop {
+    Output(io::Error),
+    Fault(Fault),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<CaptureError> for Stop {
+    fn from(error: CaptureError) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+fn print(
+    out: &mut impl Write,
+    options: &Options,
+    config: Config,
+    read: Option<&Path>,
+) -> Result<(), Stop> {
+    let ruleset = Ruleset::new(&config);
+    if let Some(ruleset) = &ruleset {
+        write!(out, "{}", render::nft(ruleset))?;
+    }
+    for door in &config.doors {
+        writeln!(out, "\n# {}: what an open door does for SOURCE", door.name)?;
+        if let Some(ruleset) = &ruleset {
+            for line in render::door(ruleset, door) {
+                writeln!(out, "#   {line}")?;
+            }
+        }
+        if let Some(commands) = &door.commands {
+            let strings = [
+                ("start_command", &commands.start),
+                ("start_command_6", &commands.start_6),
+                ("stop_command", &commands.stop),
+                ("stop_command_6", &commands.stop_6),
+            ];
+            for (key, string) in strings {
+                if let Some(string) = string {
+                    writeln!(out, "#   {key}: {string}")?;
+                }
+            }
+        }
+    }
+    match read {
+        Some(file) => replay(out, options, config, ruleset.map(Preview::new), file),
+        None => Ok(()),
+    }
+}
+
+fn replay(
+    out: &mut impl Write,
+    options: &Options,
+    mut config: Config,
+    mut table: Option<Preview>,
+    file: &Path,
+) -> Result<(), Stop> {
+    let mut capture = Replay::open(file)?;
+    let wires =
+        |config: &Config| Tripwires::new(config.tripwires, TripwireKey::FIXED, &config.doors);
+    let mut matcher = Matcher::new(&config.doors, wires(&config), Settings::new(SECRET));
+    let mut events = Vec::new();
+    let mut end = Timestamp::default();
+    while let Some(frame) = capture.next_frame()? {
+        let Some(knock) = decode(&frame) else {
+            continue;
+        };
+        if options.only_ip_v4 && knock.source.is_ipv6() {
+            continue;
+        }
+        // Time goes forward, even where the packets of a file do not.
+        end = end.max(knock.at);
+        // Every destination counts as this host's own: whose it was, the file does not say.
+        matcher.observe(&knock, true, &mut events);
+        if events.is_empty() {
+            continue;
+        }
+        let mut used = false;
+        for event in events.drain(..) {
+            tell(out, &config, table.as_mut(), &event)?;
+            used |= event.outcome == Outcome::Open && use_up(&mut config, event.door);
+        }
+        if used {
+            matcher.reload(&config.doors, wires(&config), knock.at, &mut events);
+            // Only the door just opened has changed, and it has no attempts but strangers'.
+            events.clear();
+        }
+    }
+    while let Some(deadline) = matcher.next_deadline().filter(|d| *d <= end) {
+        matcher.expire(deadline, &mut events);
+        for event in events.drain(..) {
+            tell(out, &config, table.as_mut(), &event)?;
+        }
+    }
+    Ok(())
+}
+
+/// One event with its time, and what is done about it.
+fn tell(
+    out: &mut impl Write,
+    config: &Config,
+    table: Option<&mut Preview>,
+    event: &Event,
+) -> io::Result<()> {
+    let Some(door) = config.doors.get(event.door.index()) else {
+        return Ok(());
+    };
+    let when = clock(event.at);
+    let line = words::event(event, event.source.into(), &door.name, true);
+    writeln!(out, "{when} {line}")?;
+    if event.outcome != Outcome::Open {
+        return Ok(());
+    }
+    let effects = action::plan(event.door, config, event.source);
+    let sent = table.map(|table| table.apply(&effects, event.at).to_string());
+    for line in sent.iter().flat_map(|text| text.lines()) {
+        writeln!(out, "    {line}")?;
+    }
+    for effect in &effects {
+        if let Effect::Run { phase, source, .. } = effect
+            && let Some(commands) = &door.commands
+        {
+            let string = match phase {
+                Phase::Start => commands.start_for(*source),
+                Phase::Stop => commands.stop_for(*source),
+            };
+            if let Some(string) = string {
+                writeln!(out, "    run: {}", fill(string, *source))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A command string with its address.
+fn fill(string: &str, source: IpAddr) -> String {
+    string.replace("%IP%", &source.to_string())
+}
+
+/// RFC 3339, in UTC, to the microsecond.
+fn clock(at: Timestamp) -> String {
+    let nanos = i128::from(at.0);
+    match jiff::Timestamp::from_nanosecond(nanos) {
+        Ok(time) => format!("{time:.6}"),
+        Err(_) => format!("{nanos} ns"),
+    }
+}
+
+/// In a replay the file stays as it is, so only its first sequence counts: after it the door
+/// is disabled. Whether anything has changed.
+fn use_up(config: &mut Config, id: DoorId) -> bool {
+    let door = config.doors.get_mut(id.index());
+    let used = door.filter(|door| door.one_time.is_some());
+    used.map(|door| door.sequence.clear()).is_some()
+}

@@ -1,0 +1,319 @@
+//! The daemon's life: one poll around everything, until it is told to stop.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::capture::{Fit, Live};
+use crate::firewall::Table;
+use crate::model::{Timestamp, TripwireKey};
+
+use super::control::Control;
+use super::limit::Kind;
+use super::line::Line;
+use super::log::Log;
+use super::notify::Manager;
+use super::pidfile::PidFile;
+use super::setup::Options;
+use super::signals::{Asked, Signals};
+use super::{Fault, background, deeds};
+
+/// Frames taken before anything else is looked at.
+const BATCH: usize = 1024;
+
+/// The monotonic clock: what decides expiry.
+pub fn now() -> Timestamp {
+    // CLOCK_MONOTONIC cannot fail (clock_gettime(2)).
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Timestamp::default(), |time| {
+        Timestamp::from_epoch(time.into())
+    })
+}
+
+/// Says if the kernel had no room for the filter as it should be.
+pub(super) fn tell_fit(fit: Fit) {
+    match fit {
+        Fit::Exact => {}
+        Fit::Coarse => tracing::warn!(
+            "the kernel has no room for the whole filter: more packets than needed are looked \
+             at; raise net.core.optmem_max"
+        ),
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// It cannot start, or the kernel took away what it needs.
+pub fn run(options: &Options) -> Result<(), Fault> {
+    if options.detached {
+        background::detach();
+    }
+    // Before any thread: a thread inherits the mask.
+    let signals = Signals::block().map_err(|e| Fault::System(format!("signalfd: {e}")))?;
+    let log = Log::start(options.log.clone());
+    let mut daemon = Daemon::start(options, log, signals)?;
+    let ended = daemon.serve();
+    daemon.stop();
+    ended
+}
+
+/// The daemon, running.
+pub(super) struct Daemon<'a> {
+    pub(super) options: &'a Options,
+    pub(super) path: PathBuf,
+    pub(super) log: Log,
+    pub(super) signals: Signals,
+    pub(super) live: Live,
+    pub(super) line: Line,
+    pub(super) key: TripwireKey,
+    pub(super) control: Option<Control>,
+    pub(super) manager: Manager,
+    pub(super) pidfile: Option<PidFile>,
+    pub(super) lock: Option<PidFile>,
+    /// Packets that found no room in the ring, as last told.
+    pub(super) dropped: u64,
+    /// Packets taken from the ring.
+    pub(super) packets: u64,
+    pub(super) started: Timestamp,
+    pub(super) stopping: bool,
+}
+
+impl Daemon<'_> {
+    /// Says that the guard stands and the capture is open.
+    pub(super) fn ready(&mut self) {
+        tracing::info!("starting up, listening on {}", self.hears());
+        for name in self.line.links.missing() {
+            tracing::warn!("waiting for interface {name}: there is none of that name");
+        }
+        for name in self.line.links.without_address() {
+            tracing::warn!("interface {name} has no address: nobody can knock there yet");
+        }
+        self.manager.ready();
+        self.manager.status(self.status_line());
+        if self.options.detached
+            && let Err(error) = background::ready()
+        {
+            tracing::error!("cannot leave the terminal: {error}");
+        }
+    }
+
+    /// The interfaces listened to, in words.
+    pub(super) fn hears(&self) -> String {
+        let patterns = &self.line.config.interfaces;
+        if patterns.is_empty() {
+            return "all interfaces but lo".to_owned();
+        }
+        let names: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+        names.join(", ")
+    }
+
+    /// One line for `systemctl status`.
+    pub(super) fn status_line(&self) -> String {
+        let links = &self.line.links;
+        let mut text = match links.listening().join(", ") {
+            names if names.is_empty() => "listening on no interface".to_owned(),
+            names => format!("listening on {names}"),
+        };
+        for (what, names) in [
+            ("waiting for", links.missing()),
+            ("no address on", links.without_address()),
+        ] {
+            if !names.is_empty() {
+                text = format!("{text}; {what} {}", names.join(", "));
+            }
+        }
+        text
+    }
+
+    /// Serves until told to stop. Everything waits in one poll.
+    fn serve(&mut self) -> Result<(), Fault> {
+        while !self.stopping {
+            let ready = self.wait()?;
+            let now = now();
+            // Before the packets: they may be for an address that is news.
+            if ready.links {
+                self.follow_links();
+            }
+            if ready.capture {
+                self.read_capture(now)?;
+            }
+            self.line.expire(now);
+            self.tend_table(now, ready.table);
+            if ready.commands {
+                self.hear_commands();
+            }
+            if ready.control {
+                self.serve_control(now);
+            }
+            if ready.signals {
+                self.obey_signals()?;
+            }
+            for (kind, count) in self.line.limiter.due(now) {
+                tracing::info!("{count} more {} not written", kind.words());
+            }
+            self.manager.feed(now);
+        }
+        Ok(())
+    }
+
+    fn read_capture(&mut self, now: Timestamp) -> Result<(), Fault> {
+        let Self { live, line, .. } = self;
+        let taken = live.read(now, BATCH, |frame| line.frame(frame))?;
+        self.packets += taken as u64;
+        // The ring can only have run over while we were busy; asking costs a call.
+        if taken == BATCH {
+            self.count_drops(now);
+        }
+        if self.line.sequence_used {
+            self.next_sequences()?;
+        }
+        Ok(())
+    }
+
+    fn count_drops(&mut self, now: Timestamp) {
+        let Ok(dropped) = self.live.dropped() else {
+            return;
+        };
+        let lost = dropped - self.dropped;
+        if lost > 0 && self.line.limiter.allow(Kind::Drops, now) {
+            tracing::warn!("{lost} packets lost: more came than could be read");
+            self.dropped = dropped;
+        }
+    }
+
+    fn follow_links(&mut self) {
+        self.line.follow_links();
+        self.manager.status(self.status_line());
+    }
+
+    fn tend_table(&mut self, now: Timestamp, readable: bool) {
+        let Some(table) = &mut self.line.table else {
+            return;
+        };
+        let _ = readable;
+        match table.expire(now) {
+            Ok(expired) => {
+                for closed in &expired.closed {
+                    tracing::info!("{}", deeds::closed(closed));
+                }
+                expired.notices.iter().for_each(deeds::tell_notice);
+            }
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+
+    fn hear_commands(&mut self) {
+        if let Some(commands) = &mut self.line.commands {
+            commands.hear();
+        }
+    }
+
+    fn obey_signals(&mut self) -> Result<(), Fault> {
+        let failed = |errno| Fault::System(format!("signalfd: {errno}"));
+        let mut reload = false;
+        while let Some(asked) = self.signals.next().map_err(failed)? {
+            match asked {
+                Asked::Reload => reload = true,
+                Asked::Stop => self.stopping = true,
+            }
+        }
+        // Several SIGHUPs that came together are one.
+        if reload && !self.stopping {
+            self.reload()?;
+        }
+        Ok(())
+    }
+
+    /// The end: what commands opened is closed, the table stays or goes as configured.
+    fn stop(&mut self) {
+        tracing::info!("shutting down");
+        self.manager.stopping();
+        if let Some(commands) = self.line.commands.take() {
+            commands.drain();
+        }
+        let on_stop = self.line.config.firewall.as_ref().map(|f| f.on_stop);
+        if let (Some(table), Some(on_stop)) = (self.line.table.take(), on_stop)
+            && let Err(error) = table.stop(on_stop)
+        {
+            tracing::error!("the table was left as it is: {error}");
+        }
+        self.control = None;
+        for file in [self.pidfile.take(), self.lock.take()]
+            .into_iter()
+            .flatten()
+        {
+            file.remove();
+        }
+    }
+
+    /// Sleeps until something is to be done; says what.
+    fn wait(&self) -> Result<Ready, Fault> {
+        let line = &self.line;
+        // What is polled, and where it is noted that there is something to read.
+        let mut waited: Vec<(Note, BorrowedFd<'_>)> = vec![
+            (|r| &mut r.capture, self.live.as_fd()),
+            (|r| &mut r.links, line.links.as_fd()),
+            (|r| &mut r.signals, self.signals.as_fd()),
+        ];
+        if let Some(fd) = line.table.as_ref().and_then(Table::events) {
+            waited.push((|r| &mut r.table, fd));
+        }
+        if let Some(commands) = &line.commands {
+            waited.push((|r| &mut r.commands, commands.as_fd()));
+        }
+        for fd in self.control.iter().flat_map(Control::fds) {
+            waited.push((|r| &mut r.control, fd));
+        }
+        let mut fds: Vec<_> = waited
+            .iter()
+            .map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN))
+            .collect();
+        let mut ready = Ready::default();
+        match poll(&mut fds, self.timeout()) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(ready),
+            Err(errno) => return Err(Fault::System(format!("poll: {errno}"))),
+        }
+        for ((note, _), fd) in waited.iter().zip(&fds) {
+            if fd.any().unwrap_or(true) {
+                *note(&mut ready) = true;
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Until the earliest deadline; for ever if there is none.
+    fn timeout(&self) -> PollTimeout {
+        let deadlines = [
+            self.line.matcher.next_deadline(),
+            self.line.limiter.next_deadline(),
+            self.line.table.as_ref().and_then(Table::next_deadline),
+            self.control.as_ref().and_then(Control::next_deadline),
+            self.manager.next_deadline(),
+        ];
+        let Some(earliest) = deadlines.into_iter().flatten().min() else {
+            return PollTimeout::NONE;
+        };
+        // Rounded up: a wake-up just before the deadline would be one for nothing.
+        let wait = earliest.since(now()) + Duration::from_nanos(999_999);
+        PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
+    }
+}
+
+/// Where it is noted that something is to be read.
+type Note = fn(&mut Ready) -> &mut bool;
+
+/// What the poll says is to be read.
+#[derive(Debug, Default)]
+struct Ready {
+    capture: bool,
+    links: bool,
+    table: bool,
+    commands: bool,
+    control: bool,
+    signals: bool,
+}

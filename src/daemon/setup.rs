@@ -1,0 +1,173 @@
+//! From the command line and the file to the configuration that runs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::action::one_time::{self, LiveSequence, SkippedLine};
+use crate::config::{self, Format, Host, Report};
+use crate::model::{Config, DoorId, Pattern};
+
+use super::Fault;
+use super::place::State;
+
+/// What the command line says of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `-i`: in place of the configuration's interfaces.
+    pub interfaces: Vec<String>,
+    /// `-c`; none: the usual places.
+    pub config: Option<PathBuf>,
+    /// `-4`: IPv6 is ignored.
+    pub only_ip_v4: bool,
+    /// `-l`: names in the log.
+    pub lookup: bool,
+    /// `-d`: in the background.
+    pub daemon: bool,
+    /// This process is the one in the background.
+    pub detached: bool,
+    /// `-p`.
+    pub pidfile: Option<PathBuf>,
+    /// `-v`, `-D`, `-g`.
+    pub log: super::log::Options,
+    /// Watch the table, do not own it.
+    pub watch: bool,
+    /// For what must outlive a reboot.
+    pub state_dir: PathBuf,
+    /// For what must not.
+    pub run_dir: PathBuf,
+}
+
+/// A configuration ready to run, and what is to be said of it.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    /// What its doors of one-time sequences wait for.
+    pub(crate) one_time: Live,
+    /// The bytes it was read from, to be kept once it runs.
+    pub(crate) bytes: Vec<u8>,
+    /// Warnings, each whole.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Options {
+    /// The configuration file that is meant, and what is to be said of the choice.
+    #[must_use]
+    pub fn config_path(&self) -> (PathBuf, Option<String>) {
+        match &self.config {
+            Some(path) => (path.clone(), None),
+            None => {
+                let choice = config::choose(
+                    Path::new(config::DEFAULT_TOML),
+                    Path::new(config::DEFAULT_CONF),
+                );
+                (choice.path, choice.note)
+            }
+        }
+    }
+
+    /// The folder of the daemon that runs with these options.
+    pub(crate) fn state(&self, config: &Path) -> State {
+        State::of(&self.state_dir, config, &self.interfaces)
+    }
+
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// It cannot be read, or has errors: all of them, each with its place.
+    pub(crate) fn read(&self, path: &Path) -> Result<Setup, Vec<String>> {
+        let loaded = config::load(path).map_err(|error| vec![error.to_string()])?;
+        self.judge(loaded.bytes, loaded.report)
+    }
+
+    /// The last configuration that ran, where there is one and it still passes the check.
+    pub(crate) fn last_good(&self, path: &Path) -> Option<Setup> {
+        let bytes = self.state(path).last_good()?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let format = Format::of(path, &text);
+        let report = config::parse(&path.to_string_lossy(), &text, format, &Host::default());
+        self.judge(bytes, report).ok()
+    }
+
+    fn judge(&self, bytes: Vec<u8>, report: Report) -> Result<Setup, Vec<String>> {
+        let said: Vec<_> = report.diagnostics.iter().map(ToString::to_string).collect();
+        let Some(mut config) = report.config else {
+            return Err(said);
+        };
+        if !self.interfaces.is_empty() {
+            config.interfaces = self.interfaces.iter().map(|i| Pattern::new(i)).collect();
+        }
+        let mut warnings = said;
+        let (one_time, more) = fill_one_time(&mut config);
+        warnings.extend(more);
+        Ok(Setup {
+            config,
+            one_time,
+            bytes,
+            warnings,
+        })
+    }
+}
+
+/// By door, the one-time sequence that it waits for.
+pub(crate) type Live = BTreeMap<DoorId, LiveSequence>;
+
+/// Gives each door of one-time sequences the one that is next; a door without any left is
+/// disabled. Returns them, and what is to be said.
+pub(crate) fn fill_one_time(config: &mut Config) -> (Live, Vec<String>) {
+    let mut live = Live::new();
+    let mut said = Vec::new();
+    for (id, door) in (0..).map(DoorId).zip(&mut config.doors) {
+        let Some(source) = &door.one_time else {
+            continue;
+        };
+        let file = source.file.display();
+        door.sequence.clear();
+        match one_time::current(&source.file) {
+            Ok(found) => {
+                if found.world_readable {
+                    said.push(format!(
+                        "{file}: every user of this host can read the sequences"
+                    ));
+                }
+                for SkippedLine { line, error } in found.skipped {
+                    said.push(format!("{file}:{line}: {error}; the line is skipped"));
+                }
+                match found.live {
+                    Some(next) => {
+                        door.sequence.clone_from(&next.steps);
+                        live.insert(id, next);
+                    }
+                    None => said.push(format!(
+                        "{}: no more one-time sequences in {file}: the door is disabled",
+                        door.name
+                    )),
+                }
+            }
+            Err(error) => said.push(format!("{}: {error}: the door is disabled", door.name)),
+        }
+    }
+    (live, said)
+}
+
+/// The configuration at `path`, or the last good one where that is faulty: for what must
+/// work in any case.
+///
+/// # Errors
+/// There is neither.
+pub fn configuration(options: &Options, path: &Path) -> Result<Config, Fault> {
+    let faults = match options.read(path) {
+        Ok(setup) => return Ok(setup.config),
+        Err(faults) => faults,
+    };
+    match options.last_good(path) {
+        Some(setup) => Ok(setup.config),
+        None => Err(Fault::Config(faults.join("\n"))),
+    }
+}
+
+/// A length of time as an administrator writes it.
+#[must_use]
+pub fn duration(time: Duration) -> String {
+    humantime::format_duration(time).to_string()
+}

@@ -1,0 +1,186 @@
+//! From nothing to a daemon that hears: the guard first, then the ear.
+
+use std::path::Path;
+
+use crate::capture::{Links, Live};
+use crate::firewall::{Mode, Ruleset, Table};
+use crate::matcher::{Matcher, Settings};
+use crate::model::{Config, TripwireKey, Tripwires};
+
+use super::commands::Commands;
+use super::control::Control;
+use super::line::Line;
+use super::log::Log;
+use super::lookup::Lookup;
+use super::notify::Manager;
+use super::pidfile::PidFile;
+use super::run::{self, Daemon, now};
+use super::setup::{Options, Setup};
+use super::signals::Signals;
+use super::{Fault, deeds};
+
+/// Where 0.8 wrote its process number when it was told nothing else.
+const PIDFILE: &str = "/var/run/knockd.pid";
+
+impl<'a> Daemon<'a> {
+    /// Starts. What fails here leaves nothing behind but a guard that stands.
+    pub(super) fn start(options: &'a Options, log: Log, signals: Signals) -> Result<Self, Fault> {
+        // Opening the capture waits for the kernel and needs no configuration: meanwhile the
+        // file is read and the guard put in place.
+        let capture = std::thread::Builder::new()
+            .name("capture".into())
+            .spawn(Live::open)
+            .map_err(|error| Fault::System(format!("cannot start a thread: {error}")))?;
+        let (path, note) = options.config_path();
+        let setup = first_setup(options, &path)?;
+        if let Err((file, error)) = log.configure(&setup.config.log) {
+            // A log that cannot be written must not keep the guard from standing.
+            tracing::error!("cannot open the log {}: {error}", file.display());
+        }
+        for line in note.iter().chain(&setup.warnings) {
+            tracing::warn!("{line}");
+        }
+        let pidfile = take_pidfile(options, &setup.config)?;
+        let state = options.state(&path);
+        if let Err(error) = state.prepare() {
+            tracing::warn!(
+                "cannot make {}: {error}: pending stops and the last good configuration will not outlive us",
+                state.dir().display()
+            );
+        }
+        let commands = Commands::start(options, &path, &setup.config)?;
+        let lock = lock(options, &setup.config, None)?;
+        let table = table(options, &setup.config)?;
+
+        let links = Links::open(&setup.config.interfaces)?;
+        let key = TripwireKey::new(random()?);
+        let tripwires = Tripwires::new(setup.config.tripwires, key, &setup.config.doors);
+        let mut live = capture
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        run::tell_fit(live.set_filter(&setup.config.doors, &tripwires)?);
+        let matcher = Matcher::new(&setup.config.doors, tripwires, Settings::new(random()?));
+        let Setup {
+            config,
+            one_time,
+            bytes,
+            warnings: _,
+        } = setup;
+        let mut line = Line::new(config, matcher, links, table, commands);
+        line.one_time = one_time;
+        line.only_ip_v4 = options.only_ip_v4;
+        if options.lookup {
+            line.lookup = Lookup::start().ok();
+        }
+        if let Err(error) = state.keep_last_good(&bytes) {
+            tracing::debug!("the last good configuration is not kept: {error}");
+        }
+        let control = lock.is_some().then(|| listen(options)).flatten();
+        let mut daemon = Self {
+            options,
+            path,
+            log,
+            signals,
+            live,
+            line,
+            key,
+            control,
+            manager: Manager::from_env(now()),
+            pidfile,
+            lock,
+            dropped: 0,
+            packets: 0,
+            started: now(),
+            stopping: false,
+        };
+        daemon.ready();
+        Ok(daemon)
+    }
+}
+
+/// The configuration to start with: the file's; if that is faulty, the last one that ran.
+/// A mistake in the file must neither open the host nor lock out its owner.
+fn first_setup(options: &Options, path: &Path) -> Result<Setup, Fault> {
+    let faults = match options.read(path) {
+        Ok(setup) => return Ok(setup),
+        Err(faults) => faults,
+    };
+    for fault in &faults {
+        tracing::error!("{fault}");
+    }
+    let Some(setup) = options.last_good(path) else {
+        return Err(Fault::Config(format!(
+            "{} cannot be used, and there is no earlier configuration to fall back to",
+            path.display()
+        )));
+    };
+    tracing::error!(
+        "{} CANNOT BE USED: running with the last configuration that was good; \
+         mend the file and send SIGHUP",
+        path.display()
+    );
+    Ok(setup)
+}
+
+fn take_pidfile(options: &Options, config: &Config) -> Result<Option<PidFile>, Fault> {
+    if !options.daemon && !options.detached {
+        return Ok(None);
+    }
+    let configured = options.pidfile.as_deref().or(config.pid_file.as_deref());
+    let path = configured.unwrap_or(Path::new(PIDFILE));
+    PidFile::take(path).map(Some).map_err(Fault::from)
+}
+
+/// One daemon a table. `None` if the configuration has no table, or `held` is its lock.
+pub(super) fn lock(
+    options: &Options,
+    config: &Config,
+    held: Option<&PidFile>,
+) -> Result<Option<PidFile>, Fault> {
+    let Some(firewall) = &config.firewall else {
+        return Ok(None);
+    };
+    std::fs::create_dir_all(&options.run_dir).map_err(|error| {
+        Fault::Create(format!(
+            "cannot make {}: {error}",
+            options.run_dir.display()
+        ))
+    })?;
+    let path = options.run_dir.join(format!("{}.lock", firewall.table));
+    if held.is_some_and(|held| held.path() == path) {
+        return Ok(None);
+    }
+    PidFile::take(&path).map(Some).map_err(Fault::from)
+}
+
+pub(super) fn table(options: &Options, config: &Config) -> Result<Option<Table>, Fault> {
+    let Some(ruleset) = Ruleset::new(config) else {
+        return Ok(None);
+    };
+    let mode = if options.watch {
+        Mode::Watch
+    } else {
+        Mode::Auto
+    };
+    let (table, started) = Table::start(ruleset, mode, now())?;
+    deeds::tell_started(&started);
+    Ok(Some(table))
+}
+
+/// The control socket is a convenience: the daemon guards without it.
+fn listen(options: &Options) -> Option<Control> {
+    let path = options.control_path();
+    Control::listen(&path)
+        .inspect_err(|error| tracing::warn!("no control socket at {}: {error}", path.display()))
+        .ok()
+}
+
+/// Sixteen bytes that nobody can guess.
+fn random() -> Result<[u8; 16], Fault> {
+    use std::io::Read as _;
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|error| Fault::System(format!("/dev/urandom: {error}")))?;
+    Ok(bytes)
+}

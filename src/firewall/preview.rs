@@ -1,0 +1,63 @@
+//! What would be sent, without a kernel: for a replay.
+
+use super::book::{Book, Plan, Shape};
+use super::ruleset::{Family, Ruleset};
+use super::transaction::Transaction;
+use crate::model::{Effect, Timestamp};
+
+/// A table that is only thought of. It remembers what it would hold, so that a second knock
+/// extends and a closing one finds what there is to close.
+#[derive(Debug)]
+pub struct Preview {
+    ruleset: Ruleset,
+    book: Book,
+}
+
+impl Preview {
+    /// The table as it is after a first start.
+    #[must_use]
+    pub fn new(ruleset: Ruleset) -> Self {
+        Self {
+            ruleset,
+            book: Book::default(),
+        }
+    }
+
+    /// What the effects of one knock would send at `now`, and from then on hold.
+    pub fn apply(&mut self, effects: &[Effect], now: Timestamp) -> Transaction {
+        for slot in self.book.due(now) {
+            self.book.set(slot, None);
+        }
+        // A set of the administrator's is taken to be keyed as the door says: there is no
+        // kernel to ask.
+        let source = effects.iter().find_map(address);
+        let mut shape = |path: &_| {
+            let with_ports = effects.iter().any(|effect| match effect {
+                Effect::Add { path: p, ports, .. } | Effect::Remove { path: p, ports, .. } => {
+                    p == path && !ports.is_empty()
+                }
+                Effect::Open { .. } | Effect::Close { .. } | Effect::Run { .. } => false,
+            });
+            match source.map(Family::of) {
+                Some(family) if with_ports => Shape::AddressPort(family),
+                Some(family) => Shape::Address(family),
+                None => Shape::Unfit,
+            }
+        };
+        let plan = self.book.plan(&self.ruleset, &mut shape, effects, now);
+        let Plan {
+            transaction,
+            writes,
+            applied: _,
+        } = plan;
+        self.book.note(writes);
+        transaction
+    }
+}
+
+fn address(effect: &Effect) -> Option<std::net::IpAddr> {
+    match effect {
+        Effect::Add { source, .. } | Effect::Remove { source, .. } => Some(*source),
+        Effect::Open { .. } | Effect::Close { .. } | Effect::Run { .. } => None,
+    }
+}
