@@ -4,3 +4,5 @@
 mod completions;
 mod manuals;
 mod rooms;
+#[cfg(feature = "daemon")]
+mod settings;

@@ -8,11 +8,13 @@ use std::process::Command;
 use clap::CommandFactory;
 use knockd::cli;
 
-fn directory() -> PathBuf {
+/// Where the pages lie.
+pub(crate) fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("man")
 }
 
-fn page(name: &str) -> String {
+/// The source of a page.
+pub(crate) fn page(name: &str) -> String {
     std::fs::read_to_string(directory().join(name)).expect("a manual page")
 }
 
