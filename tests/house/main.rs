@@ -6,3 +6,5 @@ mod manuals;
 mod rooms;
 #[cfg(feature = "daemon")]
 mod settings;
+#[cfg(feature = "daemon")]
+mod units;

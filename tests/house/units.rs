@@ -1,0 +1,75 @@
+//! The units under contrib/systemd are what systemd understands.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Copies the units to where nothing else lies, with the program that is being tested in
+/// place of the installed one, and has systemd judge them. What it says of them, most of
+/// which it does not think worth an exit code.
+fn verify(directory: &Path, units: &[&str]) -> String {
+    let paths: Vec<PathBuf> = units.iter().map(|unit| directory.join(unit)).collect();
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--recursive-errors=one"])
+        .args(&paths)
+        .output()
+        .expect("systemd-analyze (package systemd)");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    match output.status.success() {
+        true => said,
+        false => format!("{said}{}", output.status),
+    }
+}
+
+const UNITS: [&str; 2] = ["knockd.service", "knockd-guard.service"];
+
+/// The drop-in for configurations without commands.
+const DROP_IN: &str = "knockd.service.d/no-commands.conf";
+
+fn copy(files: &[&str], change: impl Fn(&str) -> String) -> tempfile::TempDir {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
+    let copy = tempfile::tempdir().expect("a directory");
+    for file in files {
+        let text = std::fs::read_to_string(ours.join(file)).expect("a unit");
+        let to = copy.path().join(file);
+        std::fs::create_dir_all(to.parent().expect("a directory")).expect("a directory");
+        let text = text.replace("/usr/sbin/knockd", env!("CARGO_BIN_EXE_knockd"));
+        std::fs::write(to, change(&text)).expect("a copy");
+    }
+    copy
+}
+
+#[test]
+fn systemd_is_content_with_both() {
+    let copy = copy(&UNITS, str::to_owned);
+    assert_eq!(verify(copy.path(), &UNITS), "");
+}
+
+#[test]
+fn systemd_is_content_with_the_drop_in() {
+    let copy = copy(&["knockd.service", DROP_IN], str::to_owned);
+    assert_eq!(verify(copy.path(), &["knockd.service"]), "");
+}
+
+#[test]
+fn systemd_would_say_what_is_wrong() {
+    let broken = |text: &str| text.replace("RestrictRealtime=", "RestrictUnrealtime=");
+    let copy = copy(&UNITS, broken);
+    let said = verify(copy.path(), &UNITS);
+    assert!(said.contains("RestrictUnrealtime"), "{said}");
+}
+
+/// A guard that comes before nftables.service is flushed away again; one that comes after
+/// the network comes too late.
+#[test]
+fn the_guard_comes_between_the_flush_and_the_network() {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
+    let guard = std::fs::read_to_string(ours.join("knockd-guard.service")).expect("a unit");
+    for line in [
+        "After=nftables.service",
+        "Before=network-pre.target",
+        "Wants=network-pre.target",
+        "DefaultDependencies=no",
+    ] {
+        assert!(guard.lines().any(|l| l == line), "{line}");
+    }
+}
