@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, and where.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -182,13 +183,19 @@ impl Faults {
     }
 
     /// Takes over those of `others` that lie on a line where there is none yet: what a
-    /// parser makes of the rest of a broken line is no news.
+    /// parser makes of the rest of a broken line, or of what stands under a header that is
+    /// not closed, is no news.
     pub(super) fn add_elsewhere(&mut self, others: Self, source: &Source) {
-        let taken: std::collections::HashSet<_> = self
-            .0
-            .iter()
-            .map(|f| source.line_index(f.span.start))
-            .collect();
+        let mut taken = HashSet::new();
+        for fault in &self.0 {
+            let index = source.line_index(fault.span.start);
+            taken.insert(index);
+            let is_header = |i: usize| source.line(i).1.trim_start().starts_with('[');
+            if is_header(index) && !source.line(index).1.contains(']') {
+                let under = index + 1..source.line_index(usize::MAX) + 1;
+                taken.extend(under.take_while(|i| !is_header(*i)));
+            }
+        }
         let news = |f: &Fault| !taken.contains(&source.line_index(f.span.start));
         self.0.extend(others.0.into_iter().filter(news));
     }

@@ -121,3 +121,103 @@ pub fn choose(toml: &Path, conf: &Path) -> Choice {
         note: (has_toml && has_conf).then(both),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{Permissions, set_permissions, write};
+
+    #[test]
+    fn toml_is_taken_before_a_knockd_conf_and_says_so() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (toml, conf) = (dir.path().join("k.toml"), dir.path().join("k.conf"));
+        let chosen = || choose(&toml, &conf);
+        // What is looked for first is what is said to be missing.
+        assert_eq!(chosen().path, toml);
+        write(&conf, "").expect("a file");
+        assert_eq!((chosen().path, chosen().note), (conf.clone(), None));
+        write(&toml, "").expect("a file");
+        assert_eq!(chosen().path, toml);
+        assert!(
+            chosen()
+                .note
+                .is_some_and(|n| n.contains("k.conf is not read"))
+        );
+    }
+
+    #[test]
+    fn sequences_that_everybody_can_read_are_warned_of() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("k.toml");
+        let text = "[door.a]\nsequence = [\"5129/tcp\", \"48210/udp\", \"17766/tcp\"]\nopen = [\"22/tcp\"]\n";
+        write(&path, text).expect("a file");
+        for (mode, warnings) in [(0o644, 1), (0o640, 0), (0o600, 0)] {
+            set_permissions(&path, Permissions::from_mode(mode)).expect("a mode");
+            let loaded = load(&path).expect("a file");
+            assert_eq!(loaded.format, Format::Toml);
+            assert_eq!(loaded.bytes, text.as_bytes());
+            let report = loaded.report;
+            assert_eq!(
+                report.diagnostics.len(),
+                warnings,
+                "{:?}",
+                report.diagnostics
+            );
+            assert!(report.config.is_some());
+        }
+        set_permissions(&path, Permissions::from_mode(0o644)).expect("a mode");
+        let said = load(&path)
+            .expect("a file")
+            .report
+            .diagnostics
+            .remove(0)
+            .to_string();
+        let path = path.display();
+        let expected = format!(
+            "{path}: warning: every user of this host can read the sequences (mode 0644)\n\
+             help: chmod 0600 {path}"
+        );
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for path in [dir.path().to_owned(), dir.path().join("none")] {
+            let error = load(&path).expect_err("no file").to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_old_file_may_have_latin_1_in_its_comments_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("k.conf");
+        let door = b"[a]\nsequence = 5129,48210,17766\ncommand = caf\xe9\n";
+        write(
+            &path,
+            [b"# caf\xe9\n".as_slice(), &door[..door.len() - 2], b"e\n"].concat(),
+        )
+        .expect("a file");
+        assert!(load(&path).expect("a file").report.config.is_some());
+        write(&path, door).expect("a file");
+        let report = load(&path).expect("a file").report;
+        assert!(report.config.is_none());
+        assert!(
+            report
+                .diagnostics
+                .iter()
+                .any(|d| (d.line, d.column) == (3, 14))
+        );
+    }
+
+    #[test]
+    fn the_format_is_told_by_the_name_or_by_a_header_only_toml_has() {
+        let of = |name: &str, text: &str| Format::of(Path::new(name), text);
+        assert_eq!(of("k.toml", "[a]\nsequence = 1\n"), Format::Toml);
+        assert_eq!(of("k.conf", "[a]\nsequence = 1\n"), Format::Legacy);
+        assert_eq!(of("k", "\u{feff}[firewall] # x\n"), Format::Toml);
+        assert_eq!(of("k.conf", "\n  [door.ssh]\n"), Format::Toml);
+        assert_eq!(of("k.conf", "# [door.ssh]\n[firewalls]\n"), Format::Legacy);
+    }
+}

@@ -3,6 +3,7 @@
 //! with line, column and caret.
 
 mod check;
+mod convert;
 mod diagnostic;
 mod draft;
 mod legacy;
@@ -14,6 +15,7 @@ mod toml;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+pub use self::convert::{Conversion, Note, convert};
 pub use self::diagnostic::{Diagnostic, Severity};
 pub use self::load::{Choice, DEFAULT_CONF, DEFAULT_TOML, LoadError, Loaded, choose, load};
 

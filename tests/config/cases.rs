@@ -1,15 +1,15 @@
 //! Golden cases: a folder of `cases/` each, with `input.toml` or `input.conf` and, in
-//! `expected.txt`, all that is said of it. `UPDATE=1` writes what is said now.
+//! `expected.txt`, all that is said of it; for a knockd.conf also what it is converted to, in
+//! `converted.toml` and `native.toml`. `UPDATE=1` writes what is said now.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use knockd::config::{Format, Host, parse};
+use knockd::config::{Format, Host, convert, parse};
 
-fn judged(input: &Path) -> String {
-    let text = fs::read_to_string(input).expect("the input");
-    let name = input.file_name().expect("a name").to_string_lossy();
-    let report = parse(&name, &text, Format::of(input, &text), &Host::default());
+fn judged(name: &str, text: &str) -> String {
+    let format = Format::of(Path::new(name), text);
+    let report = parse(name, text, format, &Host::default());
     let mut said = String::new();
     for diagnostic in &report.diagnostics {
         said.push_str(&format!("{diagnostic}\n"));
@@ -19,6 +19,22 @@ fn judged(input: &Path) -> String {
         None => said.push_str("refused\n"),
     }
     said
+}
+
+/// What stands or should stand in the folder: file names and their contents.
+fn outcome(folder: &Path) -> Vec<(&'static str, String)> {
+    let read = |name| fs::read_to_string(folder.join(name)).ok();
+    if let Some(text) = read("input.toml") {
+        return vec![("expected.txt", judged("input.toml", &text))];
+    }
+    let text = read("input.conf").expect("an input");
+    let mut all = vec![("expected.txt", judged("input.conf", &text))];
+    for (name, native) in [("converted.toml", false), ("native.toml", true)] {
+        if let Ok(made) = convert("input.conf", &text, native) {
+            all.push((name, made.toml));
+        }
+    }
+    all
 }
 
 #[test]
@@ -32,19 +48,18 @@ fn each_case_is_judged_as_written() {
     assert!(!folders.is_empty());
     let mut wrong = Vec::new();
     for folder in folders {
-        let inputs = ["input.toml", "input.conf"].map(|name| folder.join(name));
-        let input = inputs.iter().find(|path| path.exists()).expect("an input");
-        let said = judged(input);
-        let expected = folder.join("expected.txt");
-        if std::env::var_os("UPDATE").is_some() {
-            fs::write(&expected, &said).expect("to write what is expected");
-        } else if fs::read_to_string(&expected).unwrap_or_default() != said {
-            wrong.push(format!("== {}\n{said}", folder.display()));
+        for (name, said) in outcome(&folder) {
+            let path = folder.join(name);
+            if std::env::var_os("UPDATE").is_some() {
+                fs::write(&path, &said).expect("to write what is expected");
+            } else if fs::read_to_string(&path).unwrap_or_default() != said {
+                wrong.push(format!("== {}\n{said}", path.display()));
+            }
         }
     }
     assert!(
         wrong.is_empty(),
-        "not as in expected.txt (UPDATE=1 rewrites them):\n{}",
+        "not as it is now (UPDATE=1 rewrites them):\n{}",
         wrong.join("\n")
     );
 }

@@ -2,4 +2,6 @@
 #![cfg(feature = "daemon")]
 
 mod cases;
+mod convert;
 mod examples;
+mod random;

@@ -13,7 +13,7 @@ use super::Host;
 use super::diagnostic::Faults;
 use super::draft::{Draft, DraftLog, Field, List};
 use super::source::Span;
-use crate::model::{Config, Log, Pattern};
+use crate::model::{Config, Log, Pattern, SetPath};
 
 /// More doors than this cannot be told apart by [`crate::model::DoorId`].
 const DOORS_MAX: usize = u16::MAX as usize;
@@ -120,4 +120,11 @@ fn time(span: &Span, time: Duration, key: &str, faults: &mut Faults) {
     } else if time > TIME_MAX {
         faults.error(span, format!("`{key}` must not be more than ten years"));
     }
+}
+
+/// Whether a set of the administrator's can be named so.
+pub(super) fn is_set_path(path: &SetPath) -> bool {
+    let mut faults = Faults::default();
+    names::set_path(&(0..0), path, &mut faults);
+    !faults.any_error()
 }

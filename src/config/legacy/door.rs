@@ -25,12 +25,8 @@ const KEYS: [&str; 13] = [
     "cmd_timeout",
 ];
 
-/// As many bytes of a name does 0.8 keep.
-const NAME_MAX: usize = 127;
-
 pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> DraftDoor {
     let name = &section.name;
-    check_name(name, faults);
     let mut door = DraftDoor::new(Spanned::new(name.value.to_owned(), name.span.clone()));
     for (key, value) in section.directives() {
         let given = value.as_ref();
@@ -74,18 +70,4 @@ pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> DraftDoor {
         door.start = Field::Given(Spanned::new(String::new(), name.span.clone()));
     }
     door
-}
-
-/// Anything that can stand in a log line.
-fn check_name(name: &Spanned<&str>, faults: &mut Faults) {
-    let message = if name.value.is_empty() {
-        "a section's name must not be empty"
-    } else if name.value.chars().any(char::is_control) {
-        "a section's name must not contain control characters"
-    } else if name.value.len() > NAME_MAX {
-        "a section's name has at most 127 bytes"
-    } else {
-        return;
-    };
-    faults.error(&name.span, message);
 }

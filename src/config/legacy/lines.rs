@@ -3,13 +3,15 @@
 use crate::config::diagnostic::Faults;
 use crate::config::source::{Source, Span, Spanned};
 
+/// As many bytes of a name does 0.8 keep. Anything that can stand in a log line is allowed.
+const NAME_MAX: usize = 127;
+
 /// One line of a section.
 #[derive(Debug)]
 pub(in crate::config) enum Line<'a> {
     /// Nothing.
     Blank,
     /// `# …`, the mark included.
-    #[allow(dead_code, reason = "convert keeps comments")]
     Comment(&'a str),
     /// `key` or `key = value`.
     Directive {
@@ -21,6 +23,8 @@ pub(in crate::config) enum Line<'a> {
 /// `[name]` and what stands under it.
 #[derive(Debug)]
 pub(in crate::config) struct Section<'a> {
+    /// Whether the header is one; what is wrong with it has been reported.
+    pub(in crate::config) sound: bool,
     /// What stands between the brackets, blanks and all.
     pub(in crate::config) name: Spanned<&'a str>,
     pub(in crate::config) lines: Vec<Line<'a>>,
@@ -38,6 +42,13 @@ impl<'a> Section<'a> {
     /// Whether it is `[options]`, in whatever case; there may be several.
     pub(in crate::config) fn is_options(&self) -> bool {
         self.name.value.eq_ignore_ascii_case("options")
+    }
+
+    /// The lines up to the last key, and those behind it.
+    pub(in crate::config) fn split(&self) -> (&[Line<'a>], &[Line<'a>]) {
+        let key = |line: &Line<'_>| matches!(line, Line::Directive { .. });
+        let end = self.lines.iter().rposition(key).map_or(0, |last| last + 1);
+        self.lines.split_at(end)
     }
 
     /// Its keys and their values.
@@ -81,12 +92,7 @@ pub(in crate::config) fn lines<'a>(source: &'a Source, faults: &mut Faults) -> F
         } else if is_comment {
             Line::Comment(text)
         } else if text.starts_with('[') {
-            if let Some(name) = header(text, &span, faults) {
-                file.sections.push(Section {
-                    name,
-                    lines: Vec::new(),
-                });
-            }
+            file.sections.push(header(text, &span, faults));
             continue;
         } else {
             if section.is_none() {
@@ -112,16 +118,33 @@ fn foreign(source: &Source, span: &Span) -> Option<Span> {
         .then(|| *next..*next + char::REPLACEMENT_CHARACTER.len_utf8())
 }
 
-/// `[name]`: the line ends with the bracket; a bracket within the name is part of it.
-fn header<'a>(text: &'a str, span: &Span, faults: &mut Faults) -> Option<Spanned<&'a str>> {
-    let inner = text.strip_prefix('[')?;
-    let Some(name) = inner.strip_suffix(']') else {
-        faults
-            .error(span, "a section's header ends with `]`")
-            .help("a comment has a line of its own");
-        return None;
+/// `[name]`: the line ends with the bracket; a bracket within the name is part of it. What
+/// follows a broken header belongs to no other section.
+fn header<'a>(text: &'a str, span: &Span, faults: &mut Faults) -> Section<'a> {
+    let inner = text.strip_prefix('[').unwrap_or(text);
+    let name = inner.strip_suffix(']');
+    let wrong = match name {
+        None => Some("a section's header ends with `]`"),
+        Some("") => Some("a section's name must not be empty"),
+        Some(name) if name.chars().any(char::is_control) => {
+            Some("a section's name must not contain control characters")
+        }
+        Some(name) if name.len() > NAME_MAX => Some("a section's name has at most 127 bytes"),
+        Some(_) => None,
     };
-    Some(Spanned::new(name, span.start + 1..span.end - 1))
+    if let Some(wrong) = wrong {
+        let noted = faults.error(span, wrong);
+        if name.is_none() && text.contains('#') {
+            noted.help("a comment has a line of its own");
+        }
+    }
+    let name = name.unwrap_or(inner);
+    let begin = span.start + 1;
+    Section {
+        sound: wrong.is_none(),
+        name: Spanned::new(name, begin..begin + name.len()),
+        lines: Vec::new(),
+    }
 }
 
 /// `key`, or `key = value`: only the first `=` divides.

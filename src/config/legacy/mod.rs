@@ -8,7 +8,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(super) use self::lines::{Section, lines};
+pub(super) use self::lines::{File, Line, Section, lines};
 use super::diagnostic::Faults;
 use super::draft::{Defaults, Draft, DraftLog, Field};
 use super::source::{Source, Spanned};
@@ -40,7 +40,11 @@ pub(super) fn read(source: &Source, faults: &mut Faults) -> Draft {
         if section.is_options() {
             options(section, &mut draft, faults);
         } else {
-            draft.doors.push(door::read(section, faults));
+            let door = door::read(section, faults);
+            // Of a section without a proper header the keys are looked at and no more.
+            if section.sound {
+                draft.doors.push(door);
+            }
         }
     }
     if draft.interfaces.is_absent() {

@@ -1,0 +1,90 @@
+//! What a firewall that drops by policy needs, beside knockd's own table.
+//!
+//! An `accept` in one nftables chain does not overrule another's `drop`. So what knockd lets
+//! in must be let in there as well: known by its mark, or, where a mark cannot be asked
+//! for, by its port, which knockd guards.
+
+use std::collections::BTreeSet;
+
+use super::Converter;
+use super::native::{Act, Native, Tool};
+
+/// The letters `kn`.
+pub(super) const MARK: &str = "0x6b6e";
+
+/// Whether one of the firewalls at work can ask for a mark.
+pub(super) fn needs_mark(done: &[&Native]) -> bool {
+    opening(done).any(|native| match native.tool {
+        Tool::Iptables | Tool::Nft(_) | Tool::Ufw => true,
+        Tool::NftSet | Tool::Firewalld => false,
+    })
+}
+
+fn opening<'a>(done: &'a [&'a Native]) -> impl Iterator<Item = &'a Native> {
+    let open = |native: &&&Native| matches!(native.act, Act::Open(..));
+    done.iter().filter(open).copied()
+}
+
+/// Writes the lines at the end, and notes them.
+pub(super) fn advise(out: &mut Converter<'_>, done: &[&Native], kept: bool) {
+    let tools: BTreeSet<&Tool> = opening(done).map(|native| &native.tool).collect();
+    if tools.is_empty() {
+        return;
+    }
+    out.gap();
+    out.note(
+        None,
+        "if your own firewall drops by policy, it must accept what knockd lets in:".to_owned(),
+    );
+    for tool in tools {
+        for line in lines(tool, done) {
+            out.note(None, line);
+        }
+    }
+    if kept {
+        out.note(
+            None,
+            "doors that keep their commands: a rule of yours does not get past the guard, so at \
+             the ports that other doors `open` such a command lets nobody in"
+                .to_owned(),
+        );
+    }
+}
+
+fn lines(tool: &Tool, done: &[&Native]) -> Vec<String> {
+    match tool {
+        Tool::Iptables => ["iptables", "ip6tables"]
+            .map(|program| format!("    {program} -I INPUT -m mark --mark {MARK} -j ACCEPT"))
+            .to_vec(),
+        Tool::Nft(chain) => vec![format!(
+            "    nft insert rule {chain} meta mark {MARK} accept"
+        )],
+        Tool::Ufw => [("before.rules", "ufw"), ("before6.rules", "ufw6")]
+            .map(|(file, chain)| {
+                format!(
+                    "    in /etc/ufw/{file}, above COMMIT: \
+                     -A {chain}-before-input -m mark --mark {MARK} -j ACCEPT"
+                )
+            })
+            .to_vec(),
+        // No rule of firewalld asks for a mark. The guard stands before it.
+        Tool::Firewalld => {
+            let ports: BTreeSet<_> = opening(done)
+                .filter(|native| native.tool == Tool::Firewalld)
+                .filter_map(|native| match &native.act {
+                    Act::Open(ports, _) => Some(ports),
+                    Act::Close(_) | Act::Add(_) | Act::Remove(_) => None,
+                })
+                .flatten()
+                .collect();
+            let one = |port| format!("    firewall-cmd --permanent --add-port={port}");
+            let reload = "    firewall-cmd --reload (knockd's guard keeps out who has not knocked)";
+            ports
+                .into_iter()
+                .map(one)
+                .chain([reload.to_owned()])
+                .collect()
+        }
+        Tool::NftSet => Vec::new(),
+    }
+}

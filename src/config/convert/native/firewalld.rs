@@ -1,0 +1,91 @@
+//! firewall-cmd(1): rich rules (firewalld.richlanguage(5)).
+
+use std::time::Duration;
+
+use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual};
+
+/// The words after `firewall-cmd`.
+pub(super) fn read(words: &[String]) -> Result<Understood, String> {
+    let mut rule = None;
+    let mut lifetime = None;
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let (option, given) = match word.split_once('=') {
+            Some((option, value)) => (option, Some(value)),
+            None => (word, None),
+        };
+        let mut value = || {
+            given
+                .or_else(|| words.next())
+                .ok_or_else(|| format!("`{option}` lacks its value"))
+        };
+        match option {
+            "--add-rich-rule" => rule = Some((true, value()?)),
+            "--remove-rich-rule" => rule = Some((false, value()?)),
+            "--timeout" => lifetime = Some(duration(value()?)?),
+            "--zone" => {
+                value()?;
+            }
+            "-q" | "--quiet" => {}
+            other => return Err(unusual(other)),
+        }
+    }
+    let (added, rule) = rule.ok_or("it neither adds nor removes a rich rule")?;
+    let mut understood = rich(rule, added)?;
+    understood.lifetime = lifetime;
+    Ok(understood)
+}
+
+/// Seconds, or with one of `s`, `m`, `h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(digits) => (digits, text.chars().last()),
+        None => (text, None),
+    };
+    let factor = match unit {
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some(_) | None => 1,
+    };
+    let seconds = digits.parse().ok().filter(|n: &u32| *n > 0);
+    let seconds = seconds.ok_or_else(|| unusual(text))?;
+    Ok(Duration::from_secs(u64::from(seconds) * factor))
+}
+
+/// `rule family="ipv4" source address="%IP%" port port="22" protocol="tcp" accept`.
+fn rich(rule: &str, added: bool) -> Result<Understood, String> {
+    let text = rule.replace(['"', '\''], "");
+    let (mut family, mut source) = (Family::Both, false);
+    let (mut list, mut transport, mut accepts) = (None, None, None);
+    for word in text.split_whitespace() {
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("rule" | "source" | "port", "") => {}
+            ("family", "ipv4") => family = Family::V4,
+            ("family", "ipv6") => family = Family::V6,
+            ("address", address) if is_source(address) => source = true,
+            ("port", ports) => list = Some(ports.to_owned()),
+            ("protocol", name) => transport = protocol(name),
+            ("accept", "") => accepts = Some(true),
+            ("drop" | "reject", "") => accepts = Some(false),
+            _ => return Err(unusual(word)),
+        }
+    }
+    let transport = transport.ok_or("it names no protocol")?;
+    let ports = ports(&list.ok_or("it is not for a port")?, '-', transport)?;
+    if !source {
+        return Err("it is not for %IP%".into());
+    }
+    let deed = match (accepts, added) {
+        (Some(true), true) => Deed::Accept(ports),
+        (Some(true), false) => Deed::Unaccept(ports),
+        (Some(false), true) => Deed::Refuse(ports),
+        (Some(false), false) => return Err("it takes away a rule that refuses".into()),
+        (None, _) => return Err("it neither accepts nor refuses".into()),
+    };
+    Ok(Understood {
+        tool: Tool::Firewalld,
+        family,
+        deed,
+        lifetime: None,
+    })
+}

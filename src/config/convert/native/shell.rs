@@ -1,0 +1,73 @@
+//! Command strings that sh would take for one command and a few words.
+
+/// The words of a command, or what makes it more than that.
+pub(super) fn words(command: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = command.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next() {
+                        Some('\'') => break,
+                        Some(c) => word.push(c),
+                        None => return Err("a quote is not closed".into()),
+                    }
+                }
+            }
+            '"' => quoted(&mut chars, word.get_or_insert_default())?,
+            '\\' => match chars.next() {
+                Some('\n') | None => {}
+                Some(c) => word.get_or_insert_default().push(c),
+            },
+            ' ' | '\t' => words.extend(word.take()),
+            '\n' | ';' | '&' | '|' | '<' | '>' | '(' | ')' | '$' | '`' | '*' | '?' | '[' | '~'
+            | '#' | '!' => {
+                return Err(format!("the shell gives `{}` a meaning", c.escape_debug()));
+            }
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+/// What stands between double quotes, up to the closing one.
+fn quoted(chars: &mut std::str::Chars<'_>, word: &mut String) -> Result<(), String> {
+    loop {
+        match chars.next() {
+            Some('"') => return Ok(()),
+            Some('\\') => match chars.next() {
+                Some(c @ ('"' | '\\' | '$' | '`')) => word.push(c),
+                Some(c) => word.extend(['\\', c]),
+                None => {}
+            },
+            Some(c @ ('$' | '`')) => return Err(format!("the shell gives `{c}` a meaning")),
+            Some(c) => word.push(c),
+            None => return Err("a quote is not closed".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_commands_and_others() {
+        let words = |text: &str| words(text).map(|w| w.join("|"));
+        assert_eq!(words(" a  b\tc ").as_deref(), Ok("a|b|c"));
+        assert_eq!(
+            words(r#"a 'b c' "d \"e" f\ g"#).as_deref(),
+            Ok("a|b c|d \"e|f g")
+        );
+        assert_eq!(words("a ''").as_deref(), Ok("a|"));
+        for odd in [
+            "a; b", "a && b", "a > b", "a $b", "a \"$b\"", "a `b`", "'a", "\"a", "a*",
+        ] {
+            assert!(words(odd).is_err(), "{odd}");
+        }
+    }
+}

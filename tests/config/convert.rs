@@ -1,0 +1,147 @@
+//! Converted files mean what the old ones meant.
+
+use knockd::config::{Format, Host, Report, Severity, convert, parse};
+use knockd::model::Config;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+fn legacy(text: &str) -> Report {
+    parse("knockd.conf", text, Format::Legacy, &Host::default())
+}
+
+fn toml(text: &str) -> Report {
+    parse("knockd.toml", text, Format::Toml, &Host::default())
+}
+
+/// What of a configuration cannot be carried over: TOML has other names and no pid file.
+fn comparable(mut config: Config) -> Config {
+    config.pid_file = None;
+    for (i, door) in config.doors.iter_mut().enumerate() {
+        door.name = i.to_string().into();
+    }
+    config
+}
+
+fn word() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "[a-z%IP\"'\\\\ $={}é#;]{0,20}",
+        1 => Just("/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT".to_owned()),
+        1 => Just("logger \"knock = %IP%\"".to_owned()),
+        1 => Just(String::new()),
+    ]
+}
+
+fn step() -> impl Strategy<Value = String> {
+    (1u16.., select(vec!["", ":tcp", ":udp", " : UDP ", ":Tcp"]))
+        .prop_map(|(port, protocol)| format!("{port}{protocol}"))
+}
+
+/// One line of a door: a key in some spelling, with some blanks.
+fn directive(
+    key: &'static str,
+    value: impl Strategy<Value = String>,
+) -> impl Strategy<Value = String> {
+    (value, any::<bool>(), "[ \t]{0,2}", "[ \t]{0,2}").prop_map(move |(value, loud, a, b)| {
+        let key = if loud {
+            key.to_ascii_uppercase()
+        } else {
+            key.to_owned()
+        };
+        format!("{b}{key}{a}={b}{value}{a}\n")
+    })
+}
+
+fn remark() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => Just(String::new()),
+        1 => Just("\n".to_owned()),
+        1 => "#[ -~]{0,20}\n",
+        1 => " # [é\"\\\\\t]{0,5}\r\n",
+    ]
+}
+
+fn door() -> impl Strategy<Value = String> {
+    let steps = prop::collection::vec(step(), 1..=32).prop_map(|s| s.join(","));
+    let sequence = prop_oneof![
+        8 => directive("sequence", steps).boxed(),
+        1 => directive("one_time_sequences", "/[a-z/\"]{1,9}").boxed(),
+    ];
+    let seconds = || (1u32..100_000).prop_map(|n| n.to_string());
+    let flags = select(vec!["syn", "SYN,!ack", "fin, !syn", "urg,psh"]).prop_map(str::to_owned);
+    let target = select(vec!["192.0.2.1", "2001:db8::1"]).prop_map(str::to_owned);
+    let others = prop_oneof![
+        directive("seq_timeout", seconds()).boxed(),
+        directive("timeout", seconds()).boxed(),
+        directive("tcpflags", flags).boxed(),
+        directive("target", target).boxed(),
+        directive("command", word()).boxed(),
+        directive("start_command", word()).boxed(),
+        directive("command_6", word()).boxed(),
+        directive("start_command_6", word()).boxed(),
+        directive("stop_command", word()).boxed(),
+        directive("stop_command_6", word()).boxed(),
+        directive("cmd_timeout", seconds()).boxed(),
+        remark().boxed(),
+    ];
+    let name = prop_oneof!["[a-zA-Z0-9_.-]{1,20}", "[ -~é]{1,20}", "[a-z]{70}"];
+    let lines = prop::collection::vec(others, 0..8).prop_map(|l| l.concat());
+    (remark(), name, sequence, lines)
+        .prop_map(|(remark, name, sequence, lines)| format!("{remark}[{name}]\n{sequence}{lines}"))
+}
+
+fn options() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        Just("UseSyslog\n".to_owned()).boxed(),
+        directive("logfile", "/[a-z/\"]{1,9}").boxed(),
+        directive("pidfile", "/[a-z/]{1,9}").boxed(),
+        directive(
+            "interface",
+            select(vec!["eth0", "any", "ppp0", "br-lan"]).prop_map(str::to_owned)
+        )
+        .boxed(),
+        remark().boxed(),
+    ];
+    let lines = prop::collection::vec(line, 0..5).prop_map(|l| l.concat());
+    (remark(), lines).prop_map(|(remark, lines)| format!("{remark}[options]\n{lines}"))
+}
+
+fn file() -> impl Strategy<Value = String> {
+    let section = prop_oneof![4 => door().boxed(), 1 => options().boxed()];
+    prop::collection::vec(section, 0..6).prop_map(|s| s.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_converted_file_means_the_same(text in file()) {
+        // Two doors of one name, a name `options`: refused, and rare.
+        let Some(old) = legacy(&text).config else {
+            prop_assert!(convert("knockd.conf", &text, false).is_err());
+            return Ok(());
+        };
+        let made = convert("knockd.conf", &text, false).expect("a conversion");
+        let new = toml(&made.toml);
+        let said: Vec<_> = new.diagnostics.iter().map(ToString::to_string).collect();
+        let new = new.config.unwrap_or_else(|| panic!("{}\n{}", made.toml, said.join("\n")));
+        prop_assert_eq!(comparable(old), comparable(new), "{}", made.toml);
+    }
+
+    #[test]
+    fn a_native_one_passes_the_check(text in file()) {
+        if let Ok(made) = convert("knockd.conf", &text, true) {
+            let report = toml(&made.toml);
+            let faulty = report.diagnostics.iter().find(|d| d.severity == Severity::Error);
+            prop_assert!(faulty.is_none(), "{}\n{}", made.toml, faulty.expect("a fault"));
+        }
+    }
+
+    #[test]
+    fn remarks_are_kept(text in file()) {
+        if let Ok(made) = convert("knockd.conf", &text, false) {
+            for line in text.lines().map(str::trim).filter(|l| l.starts_with('#')) {
+                prop_assert!(made.toml.contains(line), "{line}\n{}", made.toml);
+            }
+        }
+    }
+}
