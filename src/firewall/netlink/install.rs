@@ -26,6 +26,9 @@ const ORPHAN: u32 = 0x4;
 /// `NFT_TABLE_F_OWNER`.
 const OWNER: u32 = 0x2;
 
+/// How many openings fit a send buffer as the kernel comes (212,992 bytes, at some 60 each).
+const PART: usize = 2000;
+
 /// An opening found in a table of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::firewall) struct Found {
@@ -227,22 +230,53 @@ pub(in crate::firewall) fn install(
     keep: &[Found],
 ) -> Result<Origin, FirewallError> {
     let origin = survey.origin(ruleset, flags);
+    match attempt(socket, (ruleset, flags, survey), origin, keep) {
+        Err(FirewallError::Refused {
+            errno: Errno::EMSGSIZE,
+            ..
+        }) if keep.len() > PART => {
+            // More openings than the send buffer may hold, which root in a user namespace
+            // of its own cannot raise: the others follow at once.
+            let (first, others) = keep.split_at(PART);
+            attempt(socket, (ruleset, flags, survey), origin, first)?;
+            for part in others.chunks(PART) {
+                let mut batch = Batch::new();
+                let elements: Vec<Element> =
+                    part.iter().filter_map(|f| again(ruleset, f)).collect();
+                elements::add_all(&mut batch, &elements);
+                socket.commit(&mut batch).map_err(|Refusal { errno, .. }| {
+                    let what = format!("the openings of table inet {}", ruleset.table);
+                    FirewallError::refused(&ruleset.table, what, errno)
+                })?;
+            }
+        }
+        other => other?,
+    }
+    Ok(origin)
+}
+
+fn attempt(
+    socket: &mut Socket,
+    what: (&Ruleset, u32, &Survey),
+    origin: Origin,
+    keep: &[Found],
+) -> Result<(), FirewallError> {
+    let (ruleset, _, _) = what;
     let mut batch = Batch::new();
     let mut labels = Labels::default();
-    build(
-        socket,
-        &mut batch,
-        &mut labels,
-        (ruleset, flags, survey),
-        origin,
-        keep,
-    )?;
+    build(socket, &mut batch, &mut labels, what, origin, keep)?;
     socket
         .commit(&mut batch)
         .map_err(|Refusal { index, errno }| {
             FirewallError::refused(&ruleset.table, labels.of(index), errno)
-        })?;
-    Ok(origin)
+        })
+}
+
+/// An opening that is put in again, with what is left of its time.
+fn again(ruleset: &Ruleset, found: &Found) -> Option<Element> {
+    let lifetime = found.left.map_or(Lifetime::UntilClosed, Lifetime::For);
+    let door = found.door.clone().unwrap_or_else(|| "".into());
+    element(ruleset, &found.slot, lifetime, &door)
 }
 
 fn build(
@@ -318,10 +352,6 @@ fn build(
     }
 
     labels.mark(batch, format!("the openings of table inet {table}"));
-    let element = |f: &Found, lifetime| -> Option<Element> {
-        let door = f.door.clone().unwrap_or_else(|| "".into());
-        element(ruleset, &f.slot, lifetime, &door)
-    };
     match origin {
         Origin::Adopted => {
             let there: BTreeSet<&Slot> = keep.iter().map(|f| &f.slot).collect();
@@ -329,7 +359,7 @@ fn build(
                 .openings
                 .iter()
                 .filter(|f| !there.contains(&f.slot))
-                .filter_map(|f| element(f, Lifetime::UntilClosed))
+                .filter_map(|f| again(ruleset, f))
                 .filter(|e| old.sets.contains_key(&e.set.set))
                 .collect();
             elements::delete_all(batch, &gone);
@@ -339,11 +369,7 @@ fn build(
     // Those in a table that goes, and in the one that is rebuilt, are put in again.
     let copied = origin != Origin::Adopted || !survey.renamed.is_empty();
     if copied {
-        let lifetime = |f: &Found| f.left.map_or(Lifetime::UntilClosed, Lifetime::For);
-        let all: Vec<Element> = keep
-            .iter()
-            .filter_map(|f| element(f, lifetime(f)))
-            .collect();
+        let all: Vec<Element> = keep.iter().filter_map(|f| again(ruleset, f)).collect();
         elements::add_all(batch, &all);
     }
     for old in &survey.renamed {

@@ -82,7 +82,11 @@ impl Socket {
             Err(Errno::EMSGSIZE) => {
                 // Larger than the send buffer: many openings are copied. All of it must go
                 // in one write, or it is not one transaction.
-                setsockopt(&self.fd, sockopt::SndBufForce, &(bytes.len() * 2))?;
+                let room = bytes.len() * 2;
+                // In a container's user namespace there is only what the limit allows.
+                if setsockopt(&self.fd, sockopt::SndBufForce, &room).is_err() {
+                    setsockopt(&self.fd, sockopt::SndBuf, &room)?;
+                }
                 self.send(bytes)?;
             }
             Err(errno) => return Err(errno.into()),

@@ -1,0 +1,10 @@
+//! The table in the real kernel: what it holds, what it lets through, and how it lives.
+#![cfg(feature = "daemon")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod agent;
+mod life;
+mod listing;
+mod traffic;
