@@ -8,14 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::action::command::{self, Client, Report, Request, SendError, Table};
+use crate::action::command::{self, Client, DRAIN_TIME, Full, Report, Request, Table};
 use crate::model::{Config, Phase};
 
 use super::setup::Options;
 use super::{Fault, deeds};
-
-/// How long the helper has to run every pending stop: a little more than it gives itself.
-const DRAIN: Duration = Duration::from_secs(12);
 
 /// The helper, if any door has a command or a stop is still pending.
 #[derive(Debug)]
@@ -54,7 +51,7 @@ impl Commands {
         door: &std::sync::Arc<str>,
         source: IpAddr,
         phase: Phase,
-    ) -> Result<(), SendError> {
+    ) -> Result<(), Full> {
         let door = door.clone();
         self.client.send(&match phase {
             Phase::Start => Request::Start { door, source },
@@ -68,6 +65,13 @@ impl Commands {
         if let Err(error) = self.client.send(&Request::Reload) {
             tracing::error!("{error}: commands stay as they were");
         }
+    }
+
+    /// What to poll for.
+    pub(crate) fn wanted(&self) -> PollFlags {
+        let mut wanted = PollFlags::POLLIN;
+        wanted.set(PollFlags::POLLOUT, self.client.wants_write());
+        wanted
     }
 
     /// Tells what the helper has said; replaces it if it is gone.
@@ -112,14 +116,14 @@ impl Commands {
         if self.client.send(&Request::Drain).is_err() {
             return;
         }
-        let end = Instant::now() + DRAIN;
+        let end = Instant::now() + DRAIN_TIME;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 tracing::warn!("stop commands still run; they are left to themselves");
                 return;
             }
-            let mut fds = [PollFd::new(self.client.as_fd(), PollFlags::POLLIN)];
+            let mut fds = [PollFd::new(self.client.as_fd(), self.wanted())];
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             if poll(&mut fds, timeout).is_err() {
                 continue;

@@ -253,24 +253,25 @@ impl Daemon<'_> {
     /// Sleeps until something is to be done; says what.
     fn wait(&self) -> Result<Ready, Fault> {
         let line = &self.line;
-        // What is polled, and where it is noted that there is something to read.
-        let mut waited: Vec<(Note, BorrowedFd<'_>)> = vec![
-            (|r| &mut r.capture, self.live.as_fd()),
-            (|r| &mut r.links, line.links.as_fd()),
-            (|r| &mut r.signals, self.signals.as_fd()),
+        // What is polled, and where it is noted that there is something to do.
+        let read = PollFlags::POLLIN;
+        let mut waited: Vec<(Note, BorrowedFd<'_>, PollFlags)> = vec![
+            (|r| &mut r.capture, self.live.as_fd(), read),
+            (|r| &mut r.links, line.links.as_fd(), read),
+            (|r| &mut r.signals, self.signals.as_fd(), read),
         ];
         if let Some(fd) = line.table.as_ref().and_then(Table::events) {
-            waited.push((|r| &mut r.table, fd));
+            waited.push((|r| &mut r.table, fd, read));
         }
         if let Some(commands) = &line.commands {
-            waited.push((|r| &mut r.commands, commands.as_fd()));
+            waited.push((|r| &mut r.commands, commands.as_fd(), commands.wanted()));
         }
         for fd in self.control.iter().flat_map(Control::fds) {
-            waited.push((|r| &mut r.control, fd));
+            waited.push((|r| &mut r.control, fd, read));
         }
         let mut fds: Vec<_> = waited
             .iter()
-            .map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN))
+            .map(|(_, fd, wanted)| PollFd::new(*fd, *wanted))
             .collect();
         let mut ready = Ready::default();
         match poll(&mut fds, self.timeout()) {
@@ -278,7 +279,7 @@ impl Daemon<'_> {
             Err(Errno::EINTR) => return Ok(ready),
             Err(errno) => return Err(Fault::System(format!("poll: {errno}"))),
         }
-        for ((note, _), fd) in waited.iter().zip(&fds) {
+        for ((note, ..), fd) in waited.iter().zip(&fds) {
             if fd.any().unwrap_or(true) {
                 *note(&mut ready) = true;
             }

@@ -26,6 +26,10 @@ const LINGERING: usize = 128;
 const GRACE: Duration = Duration::from_secs(10);
 const GRACE_AFTER_TERM: Duration = Duration::from_secs(2);
 
+/// How long a drain is to be waited for: a start that must be ended and its stop that must
+/// be too, and a second to spare. Only with more than 64 stops that hang does it take longer.
+pub const DRAIN_TIME: Duration = Duration::from_secs(2 * (10 + 2) + 1);
+
 #[derive(Debug)]
 struct Child {
     job: Job,
@@ -83,7 +87,7 @@ impl Children {
             }
             Err(e) => Err(Over {
                 job,
-                finish: Finish::Over,
+                finish: Finish::NotStarted,
                 ending: Ending::NotStarted(e.to_string()),
             }),
         }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::waitpid;
@@ -28,16 +28,10 @@ pub struct SpawnError {
     source: io::Error,
 }
 
-/// A request was not sent.
+/// As many requests wait as may; this one is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// As many wait as may: the command is not run.
-    #[error("the command helper does not keep up; the command is not run")]
-    Full,
-    /// The helper is dead; see [`Client::restart`].
-    #[error("the command helper is gone")]
-    Gone,
-}
+#[error("the command helper does not keep up; the command is not run")]
+pub struct Full;
 
 /// The helper is dead: every command that it was running goes on alone, the pending stops
 /// are in its journal. See [`Client::restart`].
@@ -89,38 +83,33 @@ impl Client {
             program: self.program.clone(),
             source,
         })?;
-        // The old socket's end is the old helper's cue, should it be alive after all: it must
-        // go before it is waited for. No child of that number: somebody else has reaped it.
-        drop(std::mem::replace(&mut self.socket, socket));
-        let old = std::mem::replace(&mut self.helper, helper);
-        let _ = nix::sys::signal::kill(old, nix::sys::signal::Signal::SIGKILL);
-        let _ = waitpid(old, None);
-        self.flush().map_err(|_| SpawnError {
-            program: self.program.clone(),
-            source: io::ErrorKind::BrokenPipe.into(),
-        })
+        self.socket = socket;
+        // A helper's socket is closed when it exits and not before, so this does not wait
+        // long. No such child: the daemon collects its children elsewhere.
+        let _ = waitpid(std::mem::replace(&mut self.helper, helper), None);
+        self.flush();
+        Ok(())
     }
 
-    /// Asks for something. It is done when the helper says so.
+    /// Asks for something. It is done when the helper says so; if the helper is [`Gone`], as
+    /// [`read`](Self::read) will tell, the next one is asked.
     ///
     /// # Errors
     ///
-    /// [`SendError`]; then it is not done.
-    pub fn send(&mut self, request: &Request) -> Result<(), SendError> {
-        if self.outbox.len() >= WAITING {
-            // What makes room for itself may have come since.
-            self.flush().map_err(|Gone| SendError::Gone)?;
-            // A stop of the daemon or a reload is never one too many.
-            match request {
-                Request::Start { .. } | Request::Stop { .. } if self.outbox.len() >= WAITING => {
-                    return Err(SendError::Full);
-                }
-                Request::Start { .. } | Request::Stop { .. } | Request::Reload | Request::Drain => {
-                }
-            }
+    /// [`Full`]; then it is not done. A reload or a drain is never one too many.
+    pub fn send(&mut self, request: &Request) -> Result<(), Full> {
+        // Room may have come since.
+        self.flush();
+        let may_be_refused = match request {
+            Request::Start { .. } | Request::Stop { .. } => true,
+            Request::Reload | Request::Drain => false,
+        };
+        if may_be_refused && self.outbox.len() >= WAITING {
+            return Err(Full);
         }
         self.outbox.push(request.encode());
-        self.flush().map_err(|Gone| SendError::Gone)
+        self.flush();
+        Ok(())
     }
 
     /// Whether requests wait for room in the socket: then it is to be polled for writing too.
@@ -146,8 +135,7 @@ impl Client {
                 Received::End => return Ok(reports),
             }
         }
-        // If this fails, the next reading finds the end, behind what is left to read.
-        let _ = self.flush();
+        self.flush();
         Ok(reports)
     }
 
@@ -157,8 +145,9 @@ impl Client {
         self.helper.as_raw().cast_unsigned()
     }
 
-    fn flush(&mut self) -> Result<(), Gone> {
-        self.outbox.flush(self.socket.as_fd()).map_err(|_| Gone)
+    /// If nobody is there to take it, reading finds the end, behind what is left to read.
+    fn flush(&mut self) {
+        let _ = self.outbox.flush(self.socket.as_fd());
     }
 }
 
@@ -169,7 +158,7 @@ impl AsFd for Client {
     }
 }
 
-fn start(program: &std::path::Path, args: &[OsString]) -> io::Result<(OwnedFd, Pid)> {
+fn start(program: &Path, args: &[OsString]) -> io::Result<(OwnedFd, Pid)> {
     let (ours, theirs) = socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,

@@ -35,8 +35,8 @@ pub enum Request {
     Drain,
 }
 
-/// What the helper has to say. Text in it is cut to fit a message; what a command prints
-/// has its control characters escaped.
+/// What the helper has to say. Text in it is cut to fit a message; commands and what they
+/// print have their control characters escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// The configuration was read, at the beginning or after [`Request::Reload`].

@@ -32,14 +32,17 @@ mod output;
 mod serve;
 mod service;
 mod spawn;
+mod system;
 mod table;
 mod wire;
 
 use std::path::Path;
 
-pub use client::{Client, Gone, SendError, SpawnError};
+pub use children::DRAIN_TIME;
+pub use client::{Client, Full, Gone, SpawnError};
 pub use message::{Ending, Refusal, Report, Request};
-pub use serve::{ServeError, inherited_socket, serve};
+pub use serve::serve;
+pub use system::{ServeError, inherited_socket};
 pub use table::Table;
 
 /// Whether a helper is needed: some door has commands, or stops were left to be run in

@@ -38,8 +38,7 @@ impl Output {
             self.kept += 1;
             match byte {
                 b'\n' => {
-                    pieces.push(Piece::Line(printable(&self.line)));
-                    self.line.clear();
+                    self.push_line(pieces);
                 }
                 byte => self.line.push(*byte),
             }
@@ -52,18 +51,22 @@ impl Output {
     /// Nothing more comes, or not for a while: a last line need not have an end.
     pub(super) fn flush(&mut self, pieces: &mut Vec<Piece>) {
         if !self.line.is_empty() {
-            pieces.push(Piece::Line(printable(&self.line)));
-            self.line.clear();
+            self.push_line(pieces);
         }
+    }
+
+    fn push_line(&mut self, pieces: &mut Vec<Piece>) {
+        let text = String::from_utf8_lossy(&self.line);
+        pieces.push(Piece::Line(printable(text.trim_end_matches('\r'))));
+        self.line.clear();
     }
 }
 
-/// A command may print what a stranger sent it: nothing of it may move a terminal's cursor
-/// or look like another line of the log.
-fn printable(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
+/// For a line of the log. A command may print what a stranger sent it: nothing of it may
+/// move a terminal's cursor or look like another line.
+pub(super) fn printable(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
-    for c in text.trim_end_matches('\r').chars() {
+    for c in text.chars() {
         if c == '\t' || !c.is_control() {
             clean.push(c);
         } else {

@@ -1,9 +1,7 @@
 //! The helper: one thread around one poll.
 
 use std::fmt::Display;
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,15 +14,15 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{
     ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags,
 };
-use nix::time::{ClockId, clock_gettime};
 
 use super::children::{Children, Over};
 use super::message::{Report, Request};
 use super::outbox::{Outbox, Received, receive};
+use super::output::printable;
 use super::service::{Action, Job, Limits, Service};
+use super::system::{ServeError, clock, failed, now};
 use super::table::{Table, expand};
-use crate::action::journal::{Clock, Journal, JournalError};
-use crate::model::Timestamp;
+use crate::action::journal::{Journal, JournalError};
 
 /// Above this many bytes of reports that the daemon has not read, output is thrown away and
 /// no request is taken.
@@ -32,46 +30,6 @@ const OUTBOX: usize = 1 << 20;
 
 /// Requests taken before the journal is written: one sync is enough for as many.
 const BATCH: usize = 256;
-
-/// Why the helper cannot work.
-#[derive(Debug, thiserror::Error)]
-#[error("the command helper cannot {what}: {source}")]
-pub struct ServeError {
-    what: &'static str,
-    source: io::Error,
-}
-
-fn failed<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> ServeError {
-    move |e| ServeError {
-        what,
-        source: e.into(),
-    }
-}
-
-/// The socket that [`Client::spawn`](super::Client::spawn) gave this process as its standard
-/// input. To be called before anything else: whatever else was inherited is closed, so that
-/// no command gets it.
-///
-/// # Errors
-///
-/// If standard input is closed or no more files can be opened.
-pub fn inherited_socket() -> Result<OwnedFd, ServeError> {
-    let socket = io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(failed("take its socket"))?;
-    let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")
-        .map_err(failed("list /proc/self/fd"))?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for fd in open {
-        if fd > 2 && fd != socket.as_raw_fd() {
-            // The directory just read is among them, and closed already.
-            let _ = nix::unistd::close(fd);
-        }
-    }
-    Ok(socket)
-}
 
 /// The helper's main: does what comes by `socket` until the other end is closed and every
 /// command that runs is over. `load` reads the commands, now and at each
@@ -113,6 +71,7 @@ pub fn serve<E: Display>(
         service: Service::new(Limits::default()),
         children: Children::default(),
         journal: None,
+        unsaid: None,
         journal_faulty: false,
         outbox: Outbox::default(),
         lost: 0,
@@ -131,6 +90,9 @@ struct Helper<L> {
     service: Service,
     children: Children,
     journal: Option<Journal>,
+    /// Why there is none. Said when there is a stop to be kept: a daemon without any, which
+    /// may not write there, does well without.
+    unsaid: Option<JournalError>,
     /// The last write failed, and that was said.
     journal_faulty: bool,
     outbox: Outbox,
@@ -169,11 +131,7 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
                 overdue = pending.filter(|p| p.due <= now.boot).count();
                 self.service.restore(found.contents.pending);
             }
-            Err(error) if loaded.as_ref().is_some_and(Table::has_stops) => {
-                self.journal_fault(&error);
-            }
-            // Nothing to keep: a daemon that may not write there does well without.
-            Err(_) => {}
+            Err(error) => self.unsaid = Some(error),
         }
         if let Some(table) = loaded {
             self.adopt(table, overdue);
@@ -195,6 +153,11 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
     }
 
     fn adopt(&mut self, table: Table, overdue: usize) {
+        if table.has_stops()
+            && let Some(error) = self.unsaid.take()
+        {
+            self.journal_fault(&error);
+        }
         let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
         self.say(Report::Ready {
             digest: table.digest(),
@@ -357,7 +320,7 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
             door: job.key.door.clone(),
             source: job.key.source,
             phase: job.phase,
-            command: command.clone(),
+            command: printable(&command),
         });
         if let Err(Over {
             job,
@@ -434,20 +397,4 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
             self.end();
         }
     }
-}
-
-fn now() -> Result<Timestamp, ServeError> {
-    read_clock(ClockId::CLOCK_BOOTTIME).map(Timestamp::from_epoch)
-}
-
-fn clock() -> Result<Clock, ServeError> {
-    Ok(Clock {
-        boot: now()?,
-        wall: read_clock(ClockId::CLOCK_REALTIME)?,
-    })
-}
-
-fn read_clock(clock: ClockId) -> Result<Duration, ServeError> {
-    let time = clock_gettime(clock).map_err(failed("read the clock"))?;
-    Ok(Duration::from(time))
 }

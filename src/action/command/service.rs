@@ -13,11 +13,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::message::{Ending, Refusal, Report, Request};
 use super::table::Table;
 use crate::action::journal::{Key, Pending, Record};
 use crate::model::{Phase, Timestamp};
+
+/// When a stop is tried again that could not be started: processes or memory were short.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// How much is done at once.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +75,8 @@ pub(super) enum Finish {
     Over,
     /// We ended it. A stop that did not get to its end stays in the journal.
     Killed,
+    /// It never began. A stop is tried again.
+    NotStarted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,12 +307,19 @@ impl Service {
     }
 
     fn stopped(&mut self, now: Timestamp, key: Key, finish: Finish) {
-        let Some(stop) = self.stops.remove(&key) else {
+        let Some(mut stop) = self.stops.remove(&key) else {
             return;
         };
         match finish {
             Finish::Over => self.record(Record::Done(key.clone())),
-            Finish::Killed => self.given_up.push((key.clone(), stop.pending)),
+            Finish::NotStarted if !self.draining => {
+                stop.state = State::Armed;
+                stop.pending.due = now + RETRY;
+                self.armed.insert((stop.pending.due, key.clone()));
+                self.stops.insert(key, stop);
+                return;
+            }
+            Finish::Killed | Finish::NotStarted => self.given_up.push((key.clone(), stop.pending)),
         }
         if stop.state == (State::Stopping { again: true }) {
             self.start(now, key);

@@ -19,14 +19,13 @@ use nix::unistd::{Pid, pipe2};
 
 /// What service managers tell a service about itself. A command that took it for its own
 /// could report the daemon ready or stopped (sd_notify(3), sd_listen_fds(3)).
-const FOR_THE_SERVICE: [&str; 7] = [
+const FOR_THE_SERVICE: [&str; 6] = [
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
     "LISTEN_PID",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
-    "MAINPID",
 ];
 
 /// Where programs are looked for if the daemon was started without a `PATH`.

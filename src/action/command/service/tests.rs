@@ -226,6 +226,23 @@ fn starts_that_hang_keep_no_stop_from_running() {
 }
 
 #[test]
+fn a_stop_that_cannot_be_started_is_tried_again() {
+    let mut s = service(Limits::default());
+    s.request(at(0), start("stop", 1));
+    s.expire(at(10));
+    let failed = job(&mut s);
+    let ending = || Ending::NotStarted("no more processes".to_owned());
+    s.ended(at(10), failed, Finish::NotStarted, ending());
+    assert_eq!((s.next_deadline(), s.pending_count()), (Some(at(20)), 1));
+    s.expire(at(20));
+    let failed = job(&mut s);
+    s.request(at(20), Request::Drain);
+    s.ended(at(20), failed, Finish::NotStarted, ending());
+    assert!(s.is_drained(), "the daemon may go");
+    assert_eq!(s.pending_count(), 1, "the next one tries");
+}
+
+#[test]
 fn a_stop_can_be_asked_for() {
     let mut s = service(Limits::default());
     s.request(at(0), start("stop", 1));

@@ -1,0 +1,71 @@
+//! What the helper asks of the system before and beside its work.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::action::journal::Clock;
+use crate::model::Timestamp;
+
+/// Why the helper cannot work.
+#[derive(Debug, thiserror::Error)]
+#[error("the command helper cannot {what}: {source}")]
+pub struct ServeError {
+    /// What was tried.
+    what: &'static str,
+    /// Why not.
+    source: io::Error,
+}
+
+pub(super) fn failed<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> ServeError {
+    move |e| ServeError {
+        what,
+        source: e.into(),
+    }
+}
+
+/// The socket that [`Client::spawn`](super::Client::spawn) gave this process as its standard
+/// input. To be called before anything else: whatever else was inherited is closed, so that
+/// no command gets it.
+///
+/// # Errors
+///
+/// If standard input is closed or no more files can be opened.
+pub fn inherited_socket() -> Result<OwnedFd, ServeError> {
+    let socket = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(failed("take its socket"))?;
+    let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")
+        .map_err(failed("list /proc/self/fd"))?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open {
+        if fd > 2 && fd != socket.as_raw_fd() {
+            // The directory just read is among them, and closed already.
+            let _ = nix::unistd::close(fd);
+        }
+    }
+    Ok(socket)
+}
+
+/// The time on the clock of deadlines.
+pub(super) fn now() -> Result<Timestamp, ServeError> {
+    read_clock(ClockId::CLOCK_BOOTTIME).map(Timestamp::from_epoch)
+}
+
+/// The time on both clocks.
+pub(super) fn clock() -> Result<Clock, ServeError> {
+    Ok(Clock {
+        boot: now()?,
+        wall: read_clock(ClockId::CLOCK_REALTIME)?,
+    })
+}
+
+fn read_clock(clock: ClockId) -> Result<Duration, ServeError> {
+    let time = clock_gettime(clock).map_err(failed("read the clock"))?;
+    Ok(Duration::from(time))
+}
