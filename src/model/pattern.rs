@@ -8,13 +8,14 @@ use std::fmt;
 pub struct Pattern(String);
 
 impl Pattern {
-    /// A pattern; every text is one.
+    /// A pattern; every text is one. `any` is every interface, as for tcpdump: knock 0.8
+    /// takes the word too, and then hears nothing.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self(text.to_owned())
+        Self(if text == "any" { "*" } else { text }.to_owned())
     }
 
-    /// As written.
+    /// As written, but for `any`, which is `*`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -60,7 +61,7 @@ mod tests {
         assert!(Pattern::new("ppp*").matches("ppp0") && Pattern::new("ppp*").matches("ppp"));
         assert!(Pattern::new("*.1?").matches("eth0.10"));
         assert!(!Pattern::new("*.1?").matches("eth0.1"));
-        assert!(Pattern::new("*").matches(""));
+        assert!(Pattern::new("*").matches("") && Pattern::new("any").matches("eth0"));
         assert!(Pattern::new("eth0").is_literal() && !Pattern::new("e*").is_literal());
     }
 }

@@ -70,11 +70,7 @@ fn interfaces(field: &Field<List<String>>, faults: &mut Faults) -> Vec<Pattern> 
             let message = format!("an interface's name has at most {IFNAME_MAX} bytes");
             faults.error(&name.span, message);
         }
-        match text {
-            // What tcpdump calls it. 0.8 takes the word too, and never sees a knock.
-            "any" => Pattern::new("*"),
-            _ => Pattern::new(text),
-        }
+        Pattern::new(text)
     };
     list.value.iter().map(pattern).collect()
 }

@@ -5,13 +5,16 @@ use super::super::draft::List;
 use super::super::source::Spanned;
 use crate::model::{MAX_STEPS, Step};
 
-/// What stands in knock's own manual, in Debian's knockd.conf, and in the tutorials that
+/// What stands in the manuals, in Debian's knockd.conf, and in the tutorials that
 /// copy them. Each is tried backwards as well, and whatever the protocols.
-const PUBLISHED: [&[u16]; 24] = [
+const PUBLISHED: [&[u16]; 26] = [
     // knockd(1), knockd.conf
     &[7000, 8000, 9000],
     &[2222, 3333, 4444],
     &[12345, 54321, 24680, 13579],
+    // knockd.toml(5)
+    &[17301, 4022, 39855],
+    &[29001, 8133, 51877],
     // tutorials
     &[1111, 2222, 3333],
     &[1111, 2222, 3333, 4444],
@@ -106,7 +109,7 @@ mod tests {
                 "{weak}"
             );
         }
-        for good in ["7000,9000,8000", "501,502,504", "17301,4022:udp,39855"] {
+        for good in ["7000,9000,8000", "501,502,504", "17302,4022:udp,39855"] {
             assert_eq!(judged(good), None, "{good}");
         }
     }
