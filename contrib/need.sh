@@ -52,6 +52,6 @@ need_rust() {
 need_namespaces() {
     unshare --user --map-root-user --net true && return
     echo "${0##*/}: user namespaces are not allowed here. As root:" \
-        "sysctl kernel.unprivileged_userns_clone=1" >&2
+        "sysctl kernel.unprivileged_userns_clone=1 (a container must be privileged)" >&2
     return 1
 }
