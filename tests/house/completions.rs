@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::{Shell, generate};
 use knockd::cli;
 
@@ -14,7 +14,23 @@ const FILES: [(Shell, &str, &str); 3] = [
     (Shell::Fish, "", ".fish"),
 ];
 
-fn check(program: &str, mut command: clap::Command) {
+/// The command without what it does not show in its help: that is for its own use.
+fn visible(command: &Command) -> Command {
+    let arguments = command.get_arguments().filter(|a| !a.is_hide_set());
+    let subcommands = command.get_subcommands().filter(|c| !c.is_hide_set());
+    // clap takes names that live as long as the program.
+    let name: &'static str = command.get_name().to_owned().leak();
+    Command::new(name)
+        .about(command.get_about().cloned().unwrap_or_default())
+        // Both programs bring a flag of their own, which asks for there to be one.
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_version_flag(true)
+        .args(arguments.cloned())
+        .subcommands(subcommands.map(visible))
+}
+
+fn check(program: &str, command: &Command) {
+    let mut command = visible(command);
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/completions");
     for (shell, before, behind) in FILES {
         let mut made = Vec::new();
@@ -36,5 +52,10 @@ fn check(program: &str, mut command: clap::Command) {
 
 #[test]
 fn of_the_client_are_current() {
-    check("knock", cli::knock::Args::command());
+    check("knock", &cli::knock::Args::command());
+}
+
+#[test]
+fn of_the_daemon_are_current() {
+    check("knockd", &cli::knockd::command());
 }

@@ -1,8 +1,12 @@
 //! The house keeps its own rules: who imports whom, what lies where, and that what is
 //! written for people is what the programs do.
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod completions;
 mod manuals;
+mod readme;
 mod rooms;
 #[cfg(feature = "daemon")]
 mod settings;
