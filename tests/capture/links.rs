@@ -9,7 +9,7 @@ use knockd::model::Pattern;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
-use super::netns::{index, ip, run};
+use super::netns::{index, ip, ip_batch, run};
 
 fn patterns(names: &[&str]) -> Vec<Pattern> {
     names.iter().map(|name| Pattern::new(name)).collect()
@@ -162,29 +162,30 @@ fn a_hundred_interfaces_at_once_overflow_the_socket_and_are_known_all_the_same()
                 .set_recv_buffer_size(1)
                 .expect("small");
             for round in 0..3 {
-                for i in 0..50 {
-                    ip(&format!("link add x{i} type veth peer name y{i}"));
-                    ip(&format!("addr add 192.0.2.{i}/32 dev x{i}"));
-                }
-                for i in 0..50 {
-                    if i % 2 == round % 2 {
-                        ip(&format!("link del x{i}"));
-                    }
-                }
+                let stays = |i: &u8| i % 2 != round % 2;
+                let add = |i| {
+                    format!(
+                        "link add x{i} type veth peer name y{i}\n\
+                         addr add 192.0.2.{i}/32 dev x{i}\n"
+                    )
+                };
+                let del = |i| format!("link del x{i}\n");
+                let all: String = (0..50).map(add).collect();
+                let some: String = (0..50).filter(|i| !stays(i)).map(del).collect();
+                let mut storm = ip_batch(&(all + &some));
+                assert!(storm.wait().expect("ip").success());
                 let changes = until(&mut links, |links, _| {
                     links.listening().len() == 25 && links.without_address().is_empty()
                 });
                 assert!(changes.len() >= 50, "{}", changes.len());
                 for i in 0..50 {
                     let own = IpAddr::from([192, 0, 2, i]);
-                    assert_eq!(links.is_local(own), i % 2 != round % 2, "{own}");
+                    assert_eq!(links.is_local(own), stays(&i), "{own}");
                 }
-                for i in 0..50 {
-                    if i % 2 != round % 2 {
-                        ip(&format!("link del x{i}"));
-                    }
-                }
+                let rest: String = (0..50).filter(stays).map(del).collect();
+                let mut storm = ip_batch(&rest);
                 until(&mut links, |links, _| links.listening().is_empty());
+                assert!(storm.wait().expect("ip").success());
                 assert!(!links.is_local(address("192.0.2.1")));
             }
         },

@@ -39,7 +39,8 @@ fn door(sequence: Vec<Step>, tcp_flags: TcpFlags) -> Door {
     }
 }
 
-fn door_of(ports: &[u16]) -> Door {
+/// A door of these TCP ports.
+pub(crate) fn door_of(ports: &[u16]) -> Door {
     let steps = ports
         .iter()
         .filter_map(|port| Step::new(Protocol::Tcp, *port))

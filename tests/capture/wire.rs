@@ -60,7 +60,16 @@ pub(crate) fn syn(source: std::net::IpAddr, port: u16, sequence: u32) -> Vec<u8>
     match source {
         std::net::IpAddr::V4(source) => {
             let head = [0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0];
-            [&head[..], &source.octets(), &[192, 0, 2, 1], &tcp].concat()
+            let mut head = [&head[..], &source.octets(), &[192, 0, 2, 1]].concat();
+            // Bridges with br_netfilter look at it (RFC 791, section 3.1).
+            let words = head
+                .chunks_exact(2)
+                .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]));
+            let sum: u32 = words.sum();
+            let folded = (sum & 0xffff) + (sum >> 16);
+            let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
+            head[10..12].copy_from_slice(&checksum.to_be_bytes());
+            [head, tcp].concat()
         }
         std::net::IpAddr::V6(source) => {
             let head = [0x60, 0, 0, 0, 0, 20, 6, 64];

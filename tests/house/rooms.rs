@@ -8,8 +8,10 @@ use std::str::FromStr;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Which room alone may name a crate.
-const TENANTS: [(&str, &str); 7] = [
+const TENANTS: [(&str, &str); 9] = [
     ("pcap", "capture"),
+    ("netlink_sys", "capture"),
+    ("netlink_packet_core", "capture"),
     ("etherparse", "decode"),
     ("toml", "config"),
     ("rustables", "firewall"),
