@@ -5,6 +5,8 @@
 mod support;
 
 mod completions;
+#[cfg(feature = "daemon")]
+mod log_lines;
 mod manuals;
 mod readme;
 mod rooms;

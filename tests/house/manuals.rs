@@ -55,14 +55,15 @@ fn listed(page: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The flags that a program knows, those of its subcommands included.
+/// The flags that a program knows, those of its subcommands included. What is hidden is
+/// for the program itself.
 fn known(command: &clap::Command) -> BTreeSet<String> {
     let mut flags = BTreeSet::new();
-    for argument in command.get_arguments() {
+    for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
         flags.extend(argument.get_short().map(|c| format!("-{c}")));
         flags.extend(argument.get_long().map(|word| format!("--{word}")));
     }
-    for subcommand in command.get_subcommands() {
+    for subcommand in command.get_subcommands().filter(|c| !c.is_hide_set()) {
         flags.extend(known(subcommand));
     }
     flags
@@ -99,4 +100,35 @@ fn knock_1_shows_every_flag_in_its_synopsis() {
     shown.sort_unstable();
     known.sort_unstable();
     assert_eq!(shown, known);
+}
+
+#[cfg(feature = "daemon")]
+#[test]
+fn knockd_8_lists_every_flag_and_no_other() {
+    let command = built(cli::knockd::command());
+    assert_eq!(listed(&page("knockd.8")), known(&command));
+}
+
+/// Subcommands stand there as `.It Cm open Ar door address`.
+#[cfg(feature = "daemon")]
+#[test]
+fn knockd_8_lists_every_subcommand_and_no_other() {
+    let page = page("knockd.8");
+    let listed: BTreeSet<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm "))
+        .filter_map(|item| item.split_whitespace().next())
+        .collect();
+    let command = cli::knockd::command();
+    let known: BTreeSet<_> = command
+        .get_subcommands()
+        .filter(|c| !c.is_hide_set())
+        .map(clap::Command::get_name)
+        .collect();
+    assert_eq!(listed, known);
+    for name in known {
+        let synopsis = page.split(".Sh DESCRIPTION").next().unwrap_or_default();
+        let shown = format!(".Cm {name}");
+        assert!(synopsis.lines().any(|line| line == shown), "{name}");
+    }
 }

@@ -38,7 +38,7 @@ fn root() -> &'static Path {
 }
 
 /// Every Rust file below `directory`.
-fn sources(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn sources(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten();
     let mut files = Vec::new();
     for path in entries.map(|entry| entry.expect("a readable tree").path()) {
