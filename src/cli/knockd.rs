@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -222,26 +222,31 @@ fn background(args: &[OsString]) -> ExitCode {
     }
 }
 
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 impl Knockd {
     /// What is meant by what was typed.
     fn options(&self) -> Options {
         let (run, places) = (&self.run, &self.places);
         Options {
             interfaces: run.interfaces.clone(),
-            config: places.config.clone(),
+            // In the background the working directory is another.
+            config: places.config.as_deref().map(absolute),
             only_ip_v4: run.only_ip_v4,
             lookup: run.lookup,
             daemon: run.daemon,
             detached: run.detached,
-            pidfile: run.pidfile.clone(),
+            pidfile: run.pidfile.as_deref().map(absolute),
             log: daemon::log::Options {
                 verbose: run.verbose,
                 debug: run.debug,
-                file: run.logfile.clone(),
+                file: run.logfile.as_deref().map(absolute),
             },
             watch: run.watch,
-            state_dir: places.state_dir.clone(),
-            run_dir: places.run_dir.clone(),
+            state_dir: absolute(&places.state_dir),
+            run_dir: absolute(&places.run_dir),
         }
     }
 }

@@ -77,8 +77,14 @@ struct Client {
 }
 
 impl Control {
-    /// Listens at `path`, which nobody else holds: the caller has the lock beside it.
+    /// Listens at `path`.
+    ///
+    /// # Errors
+    /// Another daemon listens there, or the socket cannot be made.
     pub(crate) fn listen(path: &Path) -> io::Result<Self> {
+        if connect(path)?.is_some() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Err(_) | Ok(()) => {}
@@ -168,24 +174,31 @@ fn may_control(socket: &Socket) -> bool {
     getsockopt(socket, PeerCredentials).is_ok_and(|peer| peer.uid() == 0 || peer.uid() == me)
 }
 
-/// Asks the daemon that listens at `path`; `None` if there is none.
-///
-/// # Errors
-/// The daemon does not answer, or the socket is not for us.
-pub(crate) fn ask(path: &Path, request: &Request) -> io::Result<Option<Reply>> {
-    let mut socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+/// A connection to whoever listens at `path`; `None` if nobody does.
+fn connect(path: &Path) -> io::Result<Option<Socket>> {
+    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
     match socket.connect(&SockAddr::unix(path)?) {
-        Ok(()) => {}
+        Ok(()) => Ok(Some(socket)),
         Err(error)
             if matches!(
                 error.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
             ) =>
         {
-            return Ok(None);
+            Ok(None)
         }
-        Err(error) => return Err(error),
+        Err(error) => Err(error),
     }
+}
+
+/// Asks the daemon that listens at `path`; `None` if there is none.
+///
+/// # Errors
+/// The daemon does not answer, or the socket is not for us.
+pub(crate) fn ask(path: &Path, request: &Request) -> io::Result<Option<Reply>> {
+    let Some(mut socket) = connect(path)? else {
+        return Ok(None);
+    };
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     socket.send(&serde_json::to_vec(request)?)?;
     let mut text = vec![0; 256 * 1024];
@@ -212,7 +225,7 @@ mod tests {
         assert!(poll(&mut fds, PollTimeout::from(5000u16)).unwrap() > 0);
     }
 
-    fn connect(path: &Path) -> Socket {
+    fn client(path: &Path) -> Socket {
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
         socket.connect(&SockAddr::unix(path).unwrap()).unwrap();
         socket
@@ -253,7 +266,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
         let mut control = Control::listen(&path).unwrap();
-        let (mut rude, silent) = (connect(&path), connect(&path));
+        let (mut rude, silent) = (client(&path), client(&path));
         rude.send(&[0xff; 9000]).unwrap();
         control.serve(T0, |_| unreachable!("nothing sensible was asked"));
         control.serve(T0, |_| unreachable!("nothing sensible was asked"));

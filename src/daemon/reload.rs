@@ -80,8 +80,10 @@ impl Daemon<'_> {
             }
             (None, None) => {}
         }
-        if let Some(lock) = lock {
-            self.lock = Some(lock);
+        if let Some(lock) = lock
+            && let Some(old) = self.lock.replace(lock)
+        {
+            old.remove();
         }
         Ok(())
     }

@@ -43,10 +43,8 @@ impl<'a> Daemon<'a> {
         let pidfile = take_pidfile(options, &setup.config)?;
         let state = options.state(&path);
         if let Err(error) = state.prepare() {
-            tracing::warn!(
-                "cannot make {}: {error}: pending stops and the last good configuration will not outlive us",
-                state.dir().display()
-            );
+            // A container without a place to write is usual, and no fault.
+            tracing::debug!("cannot make {}: {error}", state.dir().display());
         }
         let commands = Commands::start(options, &path, &setup.config)?;
         let lock = lock(options, &setup.config, None)?;
@@ -75,7 +73,7 @@ impl<'a> Daemon<'a> {
         if let Err(error) = state.keep_last_good(&bytes) {
             tracing::debug!("the last good configuration is not kept: {error}");
         }
-        let control = lock.is_some().then(|| listen(options)).flatten();
+        let control = listen(options);
         let mut daemon = Self {
             options,
             path,
@@ -167,11 +165,14 @@ pub(super) fn table(options: &Options, config: &Config) -> Result<Option<Table>,
     Ok(Some(table))
 }
 
-/// The control socket is a convenience: the daemon guards without it.
+/// The control socket is a convenience: the daemon guards without it. Of several daemons
+/// with one folder the first has it.
 fn listen(options: &Options) -> Option<Control> {
     let path = options.control_path();
-    Control::listen(&path)
-        .inspect_err(|error| tracing::warn!("no control socket at {}: {error}", path.display()))
+    let made = std::fs::create_dir_all(&options.run_dir);
+    let control = made.and_then(|()| Control::listen(&path));
+    control
+        .inspect_err(|error| tracing::debug!("no control socket at {}: {error}", path.display()))
         .ok()
 }
 
