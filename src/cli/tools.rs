@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::knockd::Command;
-use crate::config;
+use crate::config::{self, Note};
 use crate::daemon::{self, Fault, Options, remote};
 use crate::firewall::{self, Opening, Ruleset};
 use crate::model::{Effect, Ports};
@@ -71,8 +71,19 @@ fn convert(file: &Path, native: bool) -> Result<(), Fault> {
         path: file.to_owned(),
         why: error.to_string(),
     })?;
-    let _ = (text, native);
-    Ok(())
+    let name = file.to_string_lossy();
+    let converted = config::convert(&name, &text, native).map_err(|faults| {
+        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        Fault::Config(lines.join("\n"))
+    })?;
+    for Note { line, message } in converted.notes {
+        if line == 0 {
+            eprintln!("{name}: {message}");
+        } else {
+            eprintln!("{name}:{line}: {message}");
+        }
+    }
+    print(&converted.toml)
 }
 
 fn list(options: &Options, as_json: bool) -> Result<(), Fault> {
