@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use crate::support::*;
 
 const LONG: Duration = Duration::from_secs(3600);
-const SHORT: Duration = Duration::from_millis(400);
+const SHORT: Duration = Duration::from_millis(1500);
 
 fn pid(number: u32) -> Pid {
     Pid::from_raw(number.cast_signed())

@@ -26,7 +26,7 @@ fn a_stop_runs_when_it_is_due() {
 
 #[test]
 fn a_knock_on_an_open_door_puts_the_stop_off_and_starts_nothing() {
-    let timeout = Duration::from_millis(600);
+    let timeout = Duration::from_millis(1500);
     let lab = Lab::new(&[door("d", "echo start", "echo stop", timeout)]);
     let mut daemon = lab.helper();
     daemon.start("d", "192.0.2.7");
