@@ -110,7 +110,7 @@ pub(crate) fn applied(applied: &Applied) -> Vec<Said> {
     } = applied;
     let went = went.iter().map(|it| Said::Info(closed(it)));
     let came = came.iter().map(|it| Said::Info(opened(it)));
-    let failed = notices.iter().map(|it| Said::Error(words(it)));
+    let failed = notices.iter().map(|it| Said::Error(it.to_string()));
     went.chain(came).chain(failed).collect()
 }
 
@@ -138,12 +138,10 @@ pub(crate) fn tell_started(started: &Started) {
 
 /// What the firewall has to say.
 pub(crate) fn tell_notice(notice: &Notice) {
-    tracing::warn!("{}", words(notice));
-}
-
-fn words(notice: &Notice) -> String {
-    match notice {
-        Notice::Differs { what } => format!("the table is not as it should be: {what}"),
+    if notice.is_warning() {
+        tracing::warn!("{notice}");
+    } else {
+        tracing::info!("{notice}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admin::family;
 use super::ruleset::{Family, Ruleset};
 use super::transaction::{Change, Element, ElementKey, Transaction};
 use crate::model::{Effect, Lifetime, PortRange, Ports, SetPath, Step, Timestamp};
@@ -157,11 +158,13 @@ impl Book {
     pub(super) fn plan(
         &self,
         ruleset: &Ruleset,
-        shape: &mut dyn FnMut(&SetPath) -> Shape,
+        shape: &dyn Fn(&SetPath) -> Shape,
         effects: &[Effect],
         now: Timestamp,
     ) -> Plan {
         let mut plan = Plan::default();
+        let mut unfit = None;
+        let mut taken = false;
         for effect in effects {
             match effect {
                 Effect::Open {
@@ -195,8 +198,19 @@ impl Book {
                     ports,
                     lifetime,
                 } => {
-                    for place in places(shape(path), *source, path, ports) {
+                    let shape = shape(path);
+                    if family(shape).is_some_and(|f| f != Family::of(*source)) {
+                        let path = path.clone();
+                        unfit = Some((path, *source));
+                        continue;
+                    }
+                    taken = true;
+                    let sent = plan.transaction.changes.len();
+                    for place in places(shape, *source, path, ports) {
                         self.open(&mut plan, ruleset, (*source, place), door, *lifetime, now);
+                    }
+                    if shape == Shape::Awaited {
+                        plan.transaction.changes.truncate(sent);
                     }
                 }
                 Effect::Remove {
@@ -205,16 +219,35 @@ impl Book {
                     ports,
                     ..
                 } => {
-                    for place in places(shape(path), *source, path, ports) {
+                    let shape = shape(path);
+                    let sent = plan.transaction.changes.len();
+                    for place in places(shape, *source, path, ports) {
                         let source = *source;
-                        self.close(&mut plan, ruleset, Slot { source, place });
+                        self.remove(&mut plan, ruleset, Slot { source, place });
+                    }
+                    if shape == Shape::Awaited {
+                        plan.transaction.changes.truncate(sent);
                     }
                 }
                 // Commands are another room's.
                 Effect::Run { .. } => {}
             }
         }
+        // A door may add to two sets, one for each family; then one of them takes it.
+        if let (Some((path, source)), false) = (unfit, taken) {
+            let notice = super::Notice::OtherFamily { path, source };
+            plan.applied.notices.push(notice);
+        }
         plan
+    }
+
+    /// Like [`Self::close`], but what somebody else has put there goes, too.
+    fn remove(&self, plan: &mut Plan, ruleset: &Ruleset, slot: Slot) {
+        if self.current(plan, &slot).is_some() {
+            return self.close(plan, ruleset, slot);
+        }
+        let element = element(ruleset, &slot, Lifetime::UntilClosed, &"".into());
+        plan.transaction.changes.extend(element.map(Change::Delete));
     }
 
     fn current<'a>(&'a self, plan: &'a Plan, slot: &Slot) -> Option<&'a Entry> {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::ruleset::{Chain, Content, Family, Key, Match, Rule, Ruleset, Set, Verdict};
-use crate::model::{Config, Guard, PortRange, Prefix, Protocol, SetPath, Step};
+use super::ruleset::{Chain, Content, Family, Key, Match, Rule, Ruleset, Set, Verdict, Wish};
+use crate::model::{Config, Door, Guard, PortRange, Prefix, Protocol, SetElement, SetPath, Step};
 
 /// The chain on the hook: it picks out what the other must judge.
 const GUARD: &str = "guard";
@@ -88,14 +88,7 @@ impl Ruleset {
                 .iter()
                 .map(|d| (d.name.clone(), d.open.iter().copied().collect()))
                 .collect(),
-            wishes: config
-                .doors
-                .iter()
-                .map(|d| {
-                    let sets = d.add.iter().map(|e| e.path.clone());
-                    (d.name.clone(), sets.collect())
-                })
-                .collect(),
+            wishes: config.doors.iter().flat_map(wishes).collect(),
             singles: Family::BOTH.map(|f| path(singles_name(f))),
             ranges: ranges
                 .iter()
@@ -182,6 +175,16 @@ fn judge(
         Guard::Off => {}
     }
     rules
+}
+
+fn wishes(door: &Door) -> impl Iterator<Item = Wish> + '_ {
+    let wish = |element: &SetElement, adds| Wish {
+        door: door.name.clone(),
+        element: element.clone(),
+        adds,
+    };
+    let adds = door.add.iter().map(move |e| wish(e, true));
+    adds.chain(door.remove.iter().map(move |e| wish(e, false)))
 }
 
 fn plain(matches: Vec<Match>, verdict: Verdict) -> Rule {

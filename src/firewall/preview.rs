@@ -31,7 +31,7 @@ impl Preview {
         // A set of the administrator's is taken to be keyed as the door says: there is no
         // kernel to ask.
         let source = effects.iter().find_map(address);
-        let mut shape = |path: &_| {
+        let shape = |path: &_| {
             let with_ports = effects.iter().any(|effect| match effect {
                 Effect::Add { path: p, ports, .. } | Effect::Remove { path: p, ports, .. } => {
                     p == path && !ports.is_empty()
@@ -44,7 +44,7 @@ impl Preview {
                 None => Shape::Unfit,
             }
         };
-        let plan = self.book.plan(&self.ruleset, &mut shape, effects, now);
+        let plan = self.book.plan(&self.ruleset, &shape, effects, now);
         let Plan {
             transaction,
             writes,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{PortRange, Prefix, Protocol, SetPath, Step};
+use crate::model::{PortRange, Prefix, Protocol, SetElement, SetPath, Step};
 
 /// How many elements a set of openings holds.
 pub const CAPACITY: u32 = 65_536;
@@ -31,12 +31,21 @@ pub struct Ruleset {
     /// Which ports each door opens: an opening that no door would make any more goes with
     /// the reload.
     pub(super) grants: BTreeMap<Arc<str>, BTreeSet<PortRange>>,
-    /// Which doors put sources into which sets of the administrator's.
-    pub(super) wishes: BTreeMap<Arc<str>, BTreeSet<SetPath>>,
+    /// What doors put into sets of the administrator's, or take out.
+    pub(super) wishes: Vec<Wish>,
     /// Where openings of single ports lie, IPv4 and IPv6.
     pub(super) singles: [Arc<SetPath>; 2],
     /// Where openings of each range lie, IPv4 and IPv6.
     pub(super) ranges: BTreeMap<PortRange, [Arc<SetPath>; 2]>,
+}
+
+/// What a door does with a set of the administrator's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) door: Arc<str>,
+    pub(super) element: SetElement,
+    /// Whether it adds; if not, it removes.
+    pub(super) adds: bool,
 }
 
 /// IPv4 or IPv6.
@@ -202,5 +211,12 @@ impl Ruleset {
     #[must_use]
     pub fn grants(&self, door: &str, ports: &PortRange) -> bool {
         self.grants.get(door).is_some_and(|g| g.contains(ports))
+    }
+
+    /// The door of that name, if it puts sources into that set.
+    pub(super) fn wisher(&self, door: &str, path: &SetPath) -> Option<Arc<str>> {
+        let mut wishes = self.wishes.iter().filter(|w| w.adds);
+        let wish = wishes.find(|w| *w.door == *door && w.element.path == *path)?;
+        Some(wish.door.clone())
     }
 }

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::book::{Applied, Book, Closed, Entry, Place, Plan, Shape, Slot, element};
+use super::admin::AdminSets;
+use super::book::{Applied, Book, Closed, Entry, Place, Plan, Slot, element};
 use super::error::FirewallError;
 use super::netlink::batch::Batch;
 use super::netlink::install::{self, Found, OWNED, Origin};
 use super::netlink::socket::{Refusal, Socket};
 use super::netlink::{elements, inventory};
+use super::notice::{Damage, Notice};
+use super::render;
 use super::ruleset::Ruleset;
 use super::transaction::{Change, Transaction};
 use super::watch::Watch;
-use super::{Notice, render};
-use crate::model::{Effect, Lifetime, OnStop, Timestamp};
+use crate::model::{Effect, Lifetime, OnStop, SetPath, Timestamp};
 
 /// How long after our deadline the set is looked at: the kernel counts in ticks, of 10 ms
 /// at most, from when it took the element.
@@ -63,7 +65,7 @@ pub struct Table {
     pub(super) ruleset: Ruleset,
     pub(super) book: Book,
     pub(super) flags: u32,
-    pub(super) mode: Mode,
+    pub(super) sets: AdminSets,
     pub(super) watch: Option<Watch>,
     batch: Batch,
 }
@@ -103,7 +105,7 @@ impl Table {
             ruleset,
             book: Book::default(),
             flags,
-            mode,
+            sets: AdminSets::default(),
             watch: None,
             batch: Batch::new(),
         };
@@ -136,13 +138,16 @@ impl Table {
     ) -> Result<Started, FirewallError> {
         self.book = Book::default();
         for found in keep {
-            let entry = Entry {
-                deadline: found.left.map(|left| now + left),
-                door: found.door.clone().unwrap_or_else(|| "".into()),
-            };
-            self.book.set(found.slot.clone(), Some(entry));
+            self.book.set(found.slot.clone(), Some(found.entry(now)));
         }
-        let mut notices = Vec::new();
+        self.sets = AdminSets::new(&self.ruleset);
+        // Heard from here on; what was done before is seen by the looks that follow.
+        if self.flags == OWNED && self.sets.is_empty() {
+            self.watch = None;
+        } else if self.watch.is_none() {
+            self.watch = Some(Watch::new(now)?);
+        }
+        let mut notices = self.review_sets(None, now)?;
         if let Some(what) = install::verify(&mut self.socket, &self.ruleset, self.flags)? {
             notices.push(Notice::Differs { what });
         }
@@ -162,45 +167,72 @@ impl Table {
     ///
     /// If the kernel will not have it; nothing of it is done then.
     pub fn apply(&mut self, effects: &[Effect], now: Timestamp) -> Result<Applied, FirewallError> {
-        let mut shape = |_: &_| Shape::Unfit;
-        let plan = self.book.plan(&self.ruleset, &mut shape, effects, now);
+        let shape = |path: &_| self.sets.shape(path);
+        let plan = self.book.plan(&self.ruleset, &shape, effects, now);
         let Plan {
             mut transaction,
-            writes,
-            applied,
+            mut writes,
+            mut applied,
         } = plan;
-        self.send(&mut transaction)?;
+        let refused = self.send(&mut transaction)?;
+        for (path, errno) in refused {
+            let path = (*path).clone();
+            if errno == Errno::ENOENT {
+                // It has gone this moment. What is noted is put in when it is back.
+                self.sets.lose(&path);
+                applied.notices.push(Notice::Awaited { path });
+                continue;
+            }
+            let meant = |place: &Place| matches!(place, Place::Set(p, _) if **p == path);
+            writes.retain(|(slot, _)| !meant(&slot.place));
+            applied.opened.retain(|o| !meant(&o.place));
+            applied.closed.retain(|c| !meant(&c.place));
+            let why = FirewallError::refused(&path.table, render::path(&path), errno).to_string();
+            applied.notices.push(Notice::Unfit { path, why });
+        }
         self.book.note(writes);
         Ok(applied)
     }
 
     /// Sends a transaction. A deletion of what is gone by now (it ran out this moment) is
-    /// left out, and the rest sent again.
-    fn send(&mut self, transaction: &mut Transaction) -> Result<(), FirewallError> {
+    /// left out, and so is whatever a set of the administrator's will not have; the rest is
+    /// sent again. Gives the sets that would not, and why.
+    pub(super) fn send(
+        &mut self,
+        transaction: &mut Transaction,
+    ) -> Result<Vec<(Arc<SetPath>, Errno)>, FirewallError> {
+        let mut refused = Vec::new();
         while !transaction.is_empty() {
             self.batch.clear();
             for change in &transaction.changes {
                 elements::change(&mut self.batch, change);
             }
             let Err(Refusal { index, errno }) = self.socket.commit(&mut self.batch) else {
-                return Ok(());
+                break;
             };
             let failed = index.and_then(|i| transaction.changes.get(i).map(|c| (i, c)));
-            match failed {
+            let set = match failed {
                 Some((i, Change::Delete(_))) if errno == Errno::ENOENT => {
                     transaction.changes.remove(i);
+                    continue;
                 }
-                Some((_, Change::Add(e) | Change::Delete(e))) => {
-                    let what = render::path(&e.set);
-                    return Err(FirewallError::refused(&e.set.table, what, errno));
-                }
+                Some((_, Change::Add(e) | Change::Delete(e))) => e.set.clone(),
                 None => {
                     let what = "the transaction".to_owned();
                     return Err(FirewallError::refused(&self.ruleset.table, what, errno));
                 }
+            };
+            if !self.sets.knows(&set) {
+                let what = render::path(&set);
+                return Err(FirewallError::refused(&set.table, what, errno));
             }
+            transaction.changes.retain(|c| {
+                let (Change::Add(e) | Change::Delete(e)) = c;
+                e.set != set
+            });
+            refused.push((set, errno));
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// What must be polled for reading: there is something when the table is watched.
@@ -212,7 +244,9 @@ impl Table {
     /// When [`Table::expire`] is next to be called.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.book.next_deadline().map(|at| at + GRACE)
+        let own = self.book.next_deadline().map(|at| at + GRACE);
+        let postponed = self.watch.as_ref().and_then(|w| w.postponed);
+        own.into_iter().chain(postponed).min()
     }
 
     /// What has run out by now. The kernel says nothing when an element expires; each one
@@ -223,6 +257,12 @@ impl Table {
     /// If the kernel cannot be asked.
     pub fn expire(&mut self, now: Timestamp) -> Result<Expired, FirewallError> {
         let mut expired = Expired::default();
+        if let Some(watch) = &mut self.watch
+            && watch.postponed.is_some_and(|at| at <= now)
+        {
+            watch.postponed = None;
+            expired.notices.push(self.heal(Damage::Changed, None, now));
+        }
         let before = Timestamp(now.0.saturating_sub(Timestamp::from_epoch(GRACE).0));
         for slot in self.book.due(before) {
             let Some(entry) = self.book.get(&slot).cloned() else {

@@ -1,8 +1,208 @@
-//! Watching the table where the kernel does not keep others from it.
+//! Watching nftables: our table where the kernel does not keep others from it, and the sets
+//! of the administrator's that doors put sources into.
 
+use std::time::{Duration, Instant};
+
+use super::book::{Place, Slot};
+use super::error::FirewallError;
+use super::netlink::events::{self, Commit};
+use super::netlink::install::{self, Found};
+use super::netlink::inventory;
 use super::netlink::socket::Socket;
+use super::notice::{Culprit, Damage, Notice};
+use super::table::Table;
+use crate::model::Timestamp;
+
+/// How many restores may follow each other at once, and how long it takes until one more
+/// may: two tools that put their own back each time must not do so for ever at full speed.
+const BURST: u32 = 10;
+const REFILL: Duration = Duration::from_secs(1);
 
 /// The watch.
 pub(super) struct Watch {
     pub(super) socket: Socket,
+    /// How many restores may still be made, as of `since`.
+    tokens: u32,
+    since: Timestamp,
+    /// When a restore that was put off is due.
+    pub(super) postponed: Option<Timestamp>,
+}
+
+impl Watch {
+    pub(super) fn new(now: Timestamp) -> Result<Self, FirewallError> {
+        let socket = Socket::listening().map_err(FirewallError::reading)?;
+        Ok(Self {
+            socket,
+            tokens: BURST,
+            since: now,
+            postponed: None,
+        })
+    }
+
+    /// Whether the table may be put back now; if not, when.
+    fn allow(&mut self, now: Timestamp) -> Result<(), Timestamp> {
+        while self.tokens < BURST && now >= self.since + REFILL {
+            self.tokens += 1;
+            self.since = self.since + REFILL;
+        }
+        if self.tokens == BURST {
+            self.since = now;
+        }
+        match self.tokens.checked_sub(1) {
+            Some(left) => {
+                self.tokens = left;
+                Ok(())
+            }
+            None => Err(self.since + REFILL),
+        }
+    }
+}
+
+impl Table {
+    /// Reads what others have done to nftables, and puts back what of it is ours. Call it
+    /// when [`Table::events`] is readable.
+    ///
+    /// # Errors
+    ///
+    /// If nftables cannot be read.
+    pub fn on_readable(&mut self, now: Timestamp) -> Result<Vec<Notice>, FirewallError> {
+        let port = self.socket.port();
+        let Some(watch) = &mut self.watch else {
+            return Ok(Vec::new());
+        };
+        let (commits, lost) = events::commits(&mut watch.socket, &self.ruleset.table, port)
+            .map_err(FirewallError::reading)?;
+        let mut notices = Vec::new();
+        let mut damage: Option<(Damage, Option<Culprit>)> = None;
+        for commit in commits {
+            self.take(commit, &mut damage, &mut notices, now)?;
+        }
+        if lost {
+            notices.push(Notice::Missed);
+            if self.is_watched() {
+                if install::verify(&mut self.socket, &self.ruleset, self.flags)?.is_some() {
+                    damage.get_or_insert((Damage::Changed, None));
+                } else if damage.is_none() {
+                    self.reread(now)?;
+                }
+            }
+            notices.extend(self.review_sets(None, now)?);
+        }
+        if let Some((damage, by)) = damage {
+            notices.push(self.heal(damage, by, now));
+        }
+        Ok(notices)
+    }
+
+    fn is_watched(&self) -> bool {
+        self.flags == 0
+    }
+
+    fn take(
+        &mut self,
+        commit: Commit,
+        damage: &mut Option<(Damage, Option<Culprit>)>,
+        notices: &mut Vec<Notice>,
+        now: Timestamp,
+    ) -> Result<(), FirewallError> {
+        let Commit {
+            deleted,
+            changed,
+            added,
+            removed,
+            sets,
+            emptied,
+            by,
+        } = commit;
+        if self.is_watched() {
+            if deleted {
+                *damage = Some((Damage::Deleted, by));
+            } else if changed {
+                damage.get_or_insert((Damage::Changed, by));
+            } else if damage.is_none() {
+                // An administrator who opens or closes by hand is taken at his word.
+                for found in removed {
+                    self.book.set(found.slot, None);
+                }
+                for found in added {
+                    self.book.set(found.slot.clone(), Some(found.entry(now)));
+                }
+            }
+        }
+        for path in sets {
+            if self.sets.knows(&path) {
+                notices.extend(self.review_sets(Some(&path), now)?);
+            }
+        }
+        for (path, key) in emptied {
+            if let Some(slot) = self.sets.slot(&path, &key) {
+                self.book.set(slot, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the table back, or puts that off.
+    pub(super) fn heal(&mut self, damage: Damage, by: Option<Culprit>, now: Timestamp) -> Notice {
+        if let Some(watch) = &mut self.watch
+            && let Err(at) = watch.allow(now)
+        {
+            watch.postponed = Some(at);
+            let wait = at.since(now);
+            return Notice::Postponed { damage, wait, by };
+        }
+        let began = Instant::now();
+        match self.restore(now) {
+            Ok(()) => Notice::Restored {
+                damage,
+                after: began.elapsed(),
+                by,
+            },
+            Err(error) => {
+                if let Some(watch) = &mut self.watch {
+                    watch.postponed = Some(now + REFILL);
+                }
+                Notice::NotRestored { error }
+            }
+        }
+    }
+
+    /// Builds the table anew from our own book.
+    fn restore(&mut self, now: Timestamp) -> Result<(), FirewallError> {
+        let survey = install::survey(&mut self.socket, &self.ruleset, None)?;
+        let keep: Vec<Found> = self
+            .book
+            .iter()
+            .filter(|(slot, _)| matches!(slot.place, Place::Ports(_)))
+            .map(|(slot, entry)| Found {
+                slot: slot.clone(),
+                left: entry.deadline.map(|at| at.since(now)),
+                door: Some(entry.door.clone()),
+            })
+            // Zero would be for ever.
+            .filter(|found| found.left.is_none_or(|left| !left.is_zero()))
+            .collect();
+        install::rebuild(&mut self.socket, &self.ruleset, self.flags, &survey, &keep)
+    }
+
+    /// Takes what is open from the kernel.
+    fn reread(&mut self, now: Timestamp) -> Result<(), FirewallError> {
+        let table = &self.ruleset.table;
+        let read = inventory::content(&mut self.socket, table)
+            .and_then(|content| install::openings(&mut self.socket, table, &content));
+        let found = read.map_err(FirewallError::reading)?;
+        let known: Vec<Slot> = self
+            .book
+            .iter()
+            .filter(|(slot, _)| matches!(slot.place, Place::Ports(_)))
+            .map(|(slot, _)| slot.clone())
+            .collect();
+        for slot in known {
+            self.book.set(slot, None);
+        }
+        for found in found {
+            self.book.set(found.slot.clone(), Some(found.entry(now)));
+        }
+        Ok(())
+    }
 }

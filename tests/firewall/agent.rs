@@ -15,6 +15,8 @@ use knockd::config::{Format, Host, parse};
 use knockd::firewall::{self, Closed, Mode, Place, Ruleset, Started, Table};
 use knockd::model::{Config, Effect, Lifetime, OnStop, PortRange, Ports, SetPath, Timestamp};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use crate::support::Namespace;
 
 /// Set for the agent alone.
@@ -200,6 +202,10 @@ fn obey(table: &mut Option<Table>, words: &[&str]) -> Result<String, firewall::F
             let expired = table.as_mut().expect("a table").expire(now())?;
             Ok(closed(&expired.closed))
         }
+        ["mind", time] => {
+            let time = humantime::parse_duration(time).expect("a time");
+            mind(table.as_mut().expect("a table"), time)
+        }
         ["fill", count, port, time] => fill(table.as_mut().expect("a table"), count, port, time),
         words => {
             let effect = effect(words);
@@ -275,6 +281,32 @@ fn effect(words: &[&str]) -> Effect {
         },
         other => panic!("no such order: {other:?}"),
     }
+}
+
+/// Lives as a daemon does, for a while; ends early with the first thing that is to be said.
+fn mind(table: &mut Table, time: Duration) -> Result<String, firewall::FirewallError> {
+    let end = now() + time;
+    let mut out = String::new();
+    while out.is_empty() && now() < end {
+        let until = table.next_deadline().map_or(end, |at| at.min(end));
+        let wait = until.since(now()).as_millis() + 1;
+        let wait = PollTimeout::try_from(wait).expect("a short time");
+        if let Some(events) = table.events() {
+            let mut fds = [PollFd::new(events, PollFlags::POLLIN)];
+            poll(&mut fds, wait).expect("a poll");
+        } else {
+            poll(&mut [], wait).expect("a poll");
+        }
+        for notice in table.on_readable(now())? {
+            let _ = write!(out, "{notice}; ");
+        }
+        let expired = table.expire(now())?;
+        out += &closed(&expired.closed);
+        for notice in expired.notices {
+            let _ = write!(out, "{notice}; ");
+        }
+    }
+    Ok(out)
 }
 
 /// Opens a port for many sources, one knock each; says the median cost of the first and of

@@ -4,7 +4,7 @@ use crate::agent::Agent;
 use crate::support::{Lab, wait_for};
 
 /// Two doors, a range among what they open.
-const TOML: &str = r#"
+pub(crate) const TOML: &str = r#"
 [firewall]
 
 [door.ssh]
@@ -18,10 +18,10 @@ open     = ["60000-61000/udp", "443/tcp"]
 open_for = "12h"
 "#;
 
-const OPENED: &str = "ssh 192.0.2.77 22/tcp 30; mosh 2001:db8::77 443/tcp 43200; \
+pub(crate) const OPENED: &str = "ssh 192.0.2.77 22/tcp 30; mosh 2001:db8::77 443/tcp 43200; \
                       mosh 2001:db8::77 60000-61000/udp 43200; ";
 
-fn open_some(agent: &mut Agent) {
+pub(crate) fn open_some(agent: &mut Agent) {
     agent.order("open ssh 192.0.2.77 22/tcp 30s");
     agent.order("open mosh 2001:db8::77 60000-61000/udp,443/tcp 12h");
     assert_eq!(agent.order("list knockd"), OPENED);

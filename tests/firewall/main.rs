@@ -4,7 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod agent;
 mod life;
 mod listing;
 mod traffic;
+mod watch;

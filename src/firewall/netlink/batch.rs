@@ -106,12 +106,6 @@ impl Batch {
         }
     }
 
-    /// Adds a request that neither crate can make.
-    pub(super) fn request(&mut self, request: Request) {
-        let bytes = request.finish(0);
-        self.push(&bytes);
-    }
-
     fn push(&mut self, message: &[u8]) {
         self.last = self.bytes.len();
         self.count += 1;

@@ -11,12 +11,12 @@ use super::batch::Batch;
 use super::inventory::{self, Content, Dumped, Layout, TableInfo};
 use super::socket::{Refusal, Socket};
 use super::{elements, rules, structure};
-use crate::firewall::book::{Place, Slot, element};
+use crate::firewall::book::{Entry, Place, Slot, element};
 use crate::firewall::error::FirewallError;
 use crate::firewall::render;
 use crate::firewall::ruleset::{self, Family, Key, Ruleset};
 use crate::firewall::transaction::{Element, ElementKey};
-use crate::model::{Lifetime, PortRange, SetPath};
+use crate::model::{Lifetime, PortRange, SetPath, Timestamp};
 
 /// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: nobody but us changes the table, and it
 /// outlives us. (Debian 12's headers do not have the second; Linux 6.9 does.)
@@ -220,6 +220,31 @@ impl Labels {
     }
 }
 
+impl Found {
+    /// The note of it in a book.
+    pub(in crate::firewall) fn entry(&self, now: Timestamp) -> Entry {
+        Entry {
+            deadline: self.left.map(|left| now + left),
+            door: self.door.clone().unwrap_or_else(|| "".into()),
+        }
+    }
+}
+
+/// Builds the table anew whatever is there.
+pub(in crate::firewall) fn rebuild(
+    socket: &mut Socket,
+    ruleset: &Ruleset,
+    flags: u32,
+    survey: &Survey,
+    keep: &[Found],
+) -> Result<(), FirewallError> {
+    let origin = match &survey.table {
+        Some(_) => Origin::Rebuilt,
+        None => Origin::Created,
+    };
+    put(socket, (ruleset, flags, survey), origin, keep)
+}
+
 /// Makes the table what it should be. `keep` are the openings that live on, all of which
 /// `ruleset` has a place for.
 pub(in crate::firewall) fn install(
@@ -230,7 +255,18 @@ pub(in crate::firewall) fn install(
     keep: &[Found],
 ) -> Result<Origin, FirewallError> {
     let origin = survey.origin(ruleset, flags);
-    match attempt(socket, (ruleset, flags, survey), origin, keep) {
+    put(socket, (ruleset, flags, survey), origin, keep)?;
+    Ok(origin)
+}
+
+fn put(
+    socket: &mut Socket,
+    what: (&Ruleset, u32, &Survey),
+    origin: Origin,
+    keep: &[Found],
+) -> Result<(), FirewallError> {
+    let (ruleset, _, _) = what;
+    match attempt(socket, what, origin, keep) {
         Err(FirewallError::Refused {
             errno: Errno::EMSGSIZE,
             ..
@@ -238,7 +274,7 @@ pub(in crate::firewall) fn install(
             // More openings than the send buffer may hold, which root in a user namespace
             // of its own cannot raise: the others follow at once.
             let (first, others) = keep.split_at(PART);
-            attempt(socket, (ruleset, flags, survey), origin, first)?;
+            attempt(socket, what, origin, first)?;
             for part in others.chunks(PART) {
                 let mut batch = Batch::new();
                 let elements: Vec<Element> =
@@ -252,7 +288,7 @@ pub(in crate::firewall) fn install(
         }
         other => other?,
     }
-    Ok(origin)
+    Ok(())
 }
 
 fn attempt(

@@ -13,7 +13,7 @@ use super::batch::{family, nft};
 use super::elements::{key_of, text_of};
 use super::ffi::SetShape;
 use super::socket::{Refusal, Socket};
-use super::structure::key;
+use super::structure;
 use super::wire::{Attributes, Request};
 use crate::firewall::ruleset::{Family, Key, LAYOUT, SIGNATURE};
 use crate::firewall::transaction::ElementKey;
@@ -330,6 +330,11 @@ pub(super) fn list<'a>(a: Attributes<'a>) -> impl Iterator<Item = Dumped> + 'a {
     })
 }
 
+/// What the key of an element stands for in a set keyed so.
+pub(in crate::firewall) fn key(kind: Key, bytes: &[u8]) -> Option<ElementKey> {
+    key_of(kind, bytes)
+}
+
 impl Dumped {
     /// What it stands for in a set keyed so.
     pub(in crate::firewall) fn key(&self, key: Key) -> Option<ElementKey> {
@@ -343,7 +348,7 @@ impl SetInfo {
         let keys = Family::BOTH.map(|f| [Key::Address(f), Key::AddressPort(f)]);
         keys.into_iter()
             .flatten()
-            .find(|k| key(*k) == (self.shape.key_type, self.shape.key_len))
+            .find(|k| structure::key(*k) == (self.shape.key_type, self.shape.key_len))
     }
 
     /// Whether it takes elements with a timeout.

@@ -5,6 +5,7 @@
 
 pub(super) mod batch;
 pub(super) mod elements;
+pub(super) mod events;
 mod ffi;
 pub(super) mod install;
 pub(super) mod inventory;

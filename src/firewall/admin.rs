@@ -1,0 +1,248 @@
+//! The sets of the administrator's that doors put sources into: in any table, made and
+//! owned by somebody else. They are read before they are written, and never changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::book::{Entry, Place, Shape, Slot, element};
+use super::error::FirewallError;
+use super::netlink::inventory::{self, SetInfo};
+use super::netlink::socket::{Refusal, Socket};
+use super::notice::Notice;
+use super::ruleset::{Family, Key, Ruleset};
+use super::table::Table;
+use super::transaction::{ElementKey, Transaction};
+use crate::model::{Lifetime, SetElement, SetPath, Timestamp};
+
+/// What is known of them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AdminSets {
+    sets: BTreeMap<Arc<SetPath>, State>,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    shape: Shape,
+    /// Why it is unfit: said once, and again when it has changed.
+    why: Option<String>,
+}
+
+impl AdminSets {
+    /// All sets that some door names, none of them looked at.
+    pub(super) fn new(ruleset: &Ruleset) -> Self {
+        let state = State {
+            shape: Shape::Awaited,
+            why: None,
+        };
+        let paths = ruleset
+            .wishes
+            .iter()
+            .map(|w| Arc::new(w.element.path.clone()));
+        Self {
+            sets: paths.map(|path| (path, state.clone())).collect(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sets.is_empty()
+    }
+
+    pub(super) fn knows(&self, path: &SetPath) -> bool {
+        self.sets.contains_key(path)
+    }
+
+    pub(super) fn shape(&self, path: &SetPath) -> Shape {
+        self.sets.get(path).map_or(Shape::Unfit, |s| s.shape)
+    }
+
+    /// It is not there any more.
+    pub(super) fn lose(&mut self, path: &SetPath) {
+        if let Some(state) = self.sets.get_mut(path) {
+            state.shape = Shape::Awaited;
+        }
+    }
+
+    /// The slot that an element of it is.
+    pub(super) fn slot(&self, path: &SetPath, key: &[u8]) -> Option<Slot> {
+        let (path, state) = self.sets.get_key_value(path)?;
+        let kind = match state.shape {
+            Shape::Address(f) => Key::Address(f),
+            Shape::AddressPort(f) => Key::AddressPort(f),
+            Shape::Awaited | Shape::Unfit => return None,
+        };
+        let (source, step) = match inventory::key(kind, key)? {
+            ElementKey::Address(source) => (source, None),
+            ElementKey::AddressPort(source, step) => (source, Some(step)),
+        };
+        let place = Place::Set(path.clone(), step);
+        Some(Slot { source, place })
+    }
+}
+
+/// Whether a set can take what doors would put in; if not, why.
+fn judge(info: &SetInfo, path: &SetPath, wishes: &[&SetElement]) -> Result<Shape, String> {
+    let with_ports = wishes.iter().any(|w| !w.ports.is_empty());
+    let timed = wishes
+        .iter()
+        .any(|w| matches!(w.lifetime, Lifetime::For(_)));
+    let wanted = || {
+        let concatenation = if with_ports {
+            " . inet_proto . inet_service"
+        } else {
+            ""
+        };
+        let flags = if timed { " flags timeout;" } else { "" };
+        let SetPath { family, table, set } = path;
+        format!(
+            "it should be `add set {family} {table} {set} \
+             {{ type ipv4_addr{concatenation};{flags} }}` (or ipv6_addr)"
+        )
+    };
+    if !info.is_plain() {
+        return Err(format!(
+            "it is an interval set, a map or constant; {}",
+            wanted()
+        ));
+    }
+    let shape = match info.key() {
+        Some(Key::Address(f)) if !with_ports => Shape::Address(f),
+        Some(Key::AddressPort(f)) if wishes.iter().all(|w| !w.ports.is_empty()) => {
+            Shape::AddressPort(f)
+        }
+        Some(Key::Address(_) | Key::AddressPort(_) | Key::Port) | None => {
+            return Err(format!("its elements are of another type; {}", wanted()));
+        }
+    };
+    if timed && !info.has_timeouts() {
+        return Err(format!("its elements have no timeout; {}", wanted()));
+    }
+    Ok(shape)
+}
+
+fn inspect(
+    socket: &mut Socket,
+    path: &SetPath,
+    wishes: &[&SetElement],
+) -> Result<Result<Shape, String>, FirewallError> {
+    let info = match inventory::set(socket, path) {
+        Ok(info) => info,
+        Err(Refusal {
+            errno: Errno::ENOENT,
+            ..
+        }) => return Ok(Ok(Shape::Awaited)),
+        Err(Refusal {
+            errno: Errno::EAFNOSUPPORT,
+            ..
+        }) => return Ok(Err("nftables has no such family".to_owned())),
+        Err(refusal) => return Err(FirewallError::reading(refusal)),
+    };
+    let owner = inventory::owner(socket, path).unwrap_or(None);
+    if let Some(port) = owner.filter(|port| *port != socket.port()) {
+        return Ok(Err(format!(
+            "table {} {} is owned by another program (netlink port {port}, mostly its process \
+             id), which lets nobody else change it; a set in a table of your own will do",
+            path.family, path.table
+        )));
+    }
+    Ok(judge(&info, path, wishes))
+}
+
+impl Table {
+    /// Looks at one of these sets, or at all, and puts in what belongs there.
+    pub(super) fn review_sets(
+        &mut self,
+        only: Option<&SetPath>,
+        now: Timestamp,
+    ) -> Result<Vec<Notice>, FirewallError> {
+        let mut notices = Vec::new();
+        let paths: Vec<Arc<SetPath>> = self.sets.sets.keys().cloned().collect();
+        for path in paths {
+            if only.is_none_or(|only| *only == *path) {
+                notices.extend(self.review(&path, now)?);
+            }
+        }
+        Ok(notices)
+    }
+
+    fn review(
+        &mut self,
+        path: &Arc<SetPath>,
+        now: Timestamp,
+    ) -> Result<Option<Notice>, FirewallError> {
+        let wishes = self.ruleset.wishes.iter().map(|w| &w.element);
+        let wishes: Vec<&SetElement> = wishes.filter(|e| e.path == **path).collect();
+        let found = inspect(&mut self.socket, path, &wishes)?;
+        let Some(state) = self.sets.sets.get_mut(path) else {
+            return Ok(None);
+        };
+        let path_of = || (**path).clone();
+        match found {
+            Err(why) => {
+                state.shape = Shape::Unfit;
+                let news = state.why.as_ref() != Some(&why);
+                state.why = Some(why.clone());
+                let path = path_of();
+                Ok(news.then_some(Notice::Unfit { path, why }))
+            }
+            Ok(Shape::Awaited) => {
+                state.shape = Shape::Awaited;
+                Ok(Some(Notice::Awaited { path: path_of() }))
+            }
+            Ok(shape) => {
+                state.shape = shape;
+                state.why = None;
+                let elements = self.fill(path, now)?;
+                let path = path_of();
+                Ok((elements > 0).then_some(Notice::Back { path, elements }))
+            }
+        }
+    }
+
+    /// Takes over what an earlier daemon has put into a set, and puts in what is missing.
+    fn fill(&mut self, path: &Arc<SetPath>, now: Timestamp) -> Result<usize, FirewallError> {
+        let dumped = inventory::elements(&mut self.socket, path).map_err(FirewallError::reading)?;
+        let mut there = std::collections::BTreeSet::new();
+        for d in dumped {
+            let Some(slot) = self.sets.slot(path, &d.key) else {
+                continue;
+            };
+            let door = d
+                .comment
+                .as_deref()
+                .and_then(|c| self.ruleset.wisher(c, path));
+            if let Some(door) = door
+                && self.book.get(&slot).is_none()
+            {
+                let deadline = d.left.map(|left| now + left);
+                self.book.set(slot.clone(), Some(Entry { deadline, door }));
+            }
+            there.insert(slot);
+        }
+        let mut transaction = Transaction::default();
+        for (slot, entry) in self.book.iter() {
+            let meant = matches!(&slot.place, Place::Set(p, _) if p == path);
+            let left = entry.deadline.map(|at| at.since(now));
+            if !meant || there.contains(slot) || left.is_some_and(|l| l.is_zero()) {
+                continue;
+            }
+            let lifetime = left.map_or(Lifetime::UntilClosed, Lifetime::For);
+            let element = element(&self.ruleset, slot, lifetime, &entry.door);
+            transaction
+                .changes
+                .extend(element.map(super::transaction::Change::Add));
+        }
+        let missing = transaction.changes.len();
+        self.send(&mut transaction)?;
+        Ok(missing)
+    }
+}
+
+/// The family a shape is for.
+pub(super) fn family(shape: Shape) -> Option<Family> {
+    match shape {
+        Shape::Address(f) | Shape::AddressPort(f) => Some(f),
+        Shape::Awaited | Shape::Unfit => None,
+    }
+}

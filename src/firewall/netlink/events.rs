@@ -1,0 +1,133 @@
+//! What others do to nftables, transaction by transaction.
+
+use std::collections::BTreeSet;
+
+use nftnl::nftnl_sys::libc;
+use nix::errno::Errno;
+
+use super::batch::nft;
+use super::install::{Found, opening, set_of_openings};
+use super::inventory::{INET, attr, list};
+use super::socket::{Refusal, Socket};
+use super::wire::Message;
+use crate::firewall::notice::Culprit;
+use crate::firewall::ruleset::Key;
+use crate::model::SetPath;
+
+/// Attributes of a generation (linux/netfilter/nf_tables.h).
+const GEN_PID: u16 = 2;
+const GEN_NAME: u16 = 3;
+
+/// One transaction of somebody else's, as far as it concerns us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::firewall) struct Commit {
+    /// Our table was deleted.
+    pub(in crate::firewall) deleted: bool,
+    /// Something in our table other than openings was changed.
+    pub(in crate::firewall) changed: bool,
+    /// Openings that were added to it.
+    pub(in crate::firewall) added: Vec<Found>,
+    /// Openings that were deleted from it.
+    pub(in crate::firewall) removed: Vec<Found>,
+    /// Sets of other tables that came or went.
+    pub(in crate::firewall) sets: BTreeSet<SetPath>,
+    /// Elements that were deleted from sets of other tables.
+    pub(in crate::firewall) emptied: Vec<(SetPath, Vec<u8>)>,
+    /// Who did it.
+    pub(in crate::firewall) by: Option<Culprit>,
+}
+
+/// The transactions since last asked; the flag says that some were lost.
+///
+/// The kernel sends the parts of a transaction one after the other and its number, with the
+/// process that did it, at the end.
+pub(in crate::firewall) fn commits(
+    socket: &mut Socket,
+    table: &str,
+    ours: u32,
+) -> Result<(Vec<Commit>, bool), Refusal> {
+    let mut done = Vec::new();
+    let mut current = Commit::default();
+    let result = socket.drain(|m| {
+        if m.port == ours {
+            return;
+        }
+        if m.kind == nft(libc::NFT_MSG_NEWGEN) {
+            let a = m.attributes();
+            current.by = a.number(GEN_PID).map(|pid| Culprit {
+                pid,
+                name: a.text(GEN_NAME).unwrap_or("?").to_owned(),
+            });
+            done.push(std::mem::take(&mut current));
+        } else {
+            note(&mut current, m, table);
+        }
+    });
+    match result {
+        Ok(()) => Ok((done, false)),
+        Err(Errno::ENOBUFS) => Ok((done, true)),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn note(commit: &mut Commit, m: &Message<'_>, table: &str) {
+    let a = m.attributes();
+    // Table, chain, rule, set, list of elements: all have the table's name first.
+    let Some(name) = a.text(attr::TABLE_NAME) else {
+        return;
+    };
+    let ours = m.family() == Some(INET) && name == table;
+    let is = |message| m.kind == nft(message);
+    let new_element = is(libc::NFT_MSG_NEWSETELEM);
+    if new_element || is(libc::NFT_MSG_DELSETELEM) {
+        let set = a.text(attr::LIST_SET).unwrap_or_default();
+        if !ours {
+            if !new_element && let Some(path) = path(m, name, set) {
+                let keys = list(a).map(|d| (path.clone(), d.key));
+                commit.emptied.extend(keys);
+            }
+        } else if let Some((range, family)) = set_of_openings(set) {
+            let key = match range {
+                Some(_) => Key::Address(family),
+                None => Key::AddressPort(family),
+            };
+            let found = list(a).filter_map(|d| opening(&d, key, range));
+            if new_element {
+                commit.added.extend(found);
+            } else {
+                commit.removed.extend(found);
+            }
+        } else {
+            commit.changed = true;
+        }
+    } else if is(libc::NFT_MSG_NEWSET) || is(libc::NFT_MSG_DELSET) {
+        if ours {
+            commit.changed = true;
+        } else if let Some(path) = path(m, name, a.text(attr::SET_NAME).unwrap_or_default()) {
+            commit.sets.insert(path);
+        }
+    } else if ours && is(libc::NFT_MSG_DELTABLE) {
+        commit.deleted = true;
+    } else if ours {
+        commit.changed = true;
+    }
+}
+
+/// The set of another table, as nft names it.
+fn path(m: &Message<'_>, table: &str, set: &str) -> Option<SetPath> {
+    // NFPROTO_*, linux/netfilter.h.
+    let family = match m.family()? {
+        INET => "inet",
+        2 => "ip",
+        3 => "arp",
+        5 => "netdev",
+        7 => "bridge",
+        10 => "ip6",
+        _ => return None,
+    };
+    Some(SetPath {
+        family: family.to_owned(),
+        table: table.to_owned(),
+        set: set.to_owned(),
+    })
+}

@@ -1,0 +1,162 @@
+//! What the log should say about the table, apart from what was asked of it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{FirewallError, render};
+use crate::model::SetPath;
+
+/// Something the log should say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// After a change the kernel does not have what it was given.
+    Differs {
+        /// The first difference.
+        what: String,
+    },
+    /// Somebody deleted or changed the table, and it is as it should be again.
+    Restored {
+        /// What had happened.
+        damage: Damage,
+        /// The time from hearing of it to the end of the transaction.
+        after: Duration,
+        /// Who.
+        by: Option<Culprit>,
+    },
+    /// Somebody does so again and again: the table is put back later.
+    Postponed {
+        /// What has happened.
+        damage: Damage,
+        /// How much later.
+        wait: Duration,
+        /// Who.
+        by: Option<Culprit>,
+    },
+    /// The table could not be put back. It is tried again.
+    NotRestored {
+        /// Why.
+        error: FirewallError,
+    },
+    /// More was changed in nftables than could be heard of; the table was compared.
+    Missed,
+    /// A set of the administrator's is not there yet. What is to go in is kept for it.
+    Awaited {
+        /// The set.
+        path: SetPath,
+    },
+    /// A set of the administrator's is there (again), and has what belongs in it.
+    Back {
+        /// The set.
+        path: SetPath,
+        /// How many elements were put in.
+        elements: usize,
+    },
+    /// A set of the administrator's cannot take what a door would put in.
+    Unfit {
+        /// The set.
+        path: SetPath,
+        /// Why, and what it should be.
+        why: String,
+    },
+    /// No set that the door adds to holds addresses of the source's family.
+    OtherFamily {
+        /// The set.
+        path: SetPath,
+        /// The source.
+        source: IpAddr,
+    },
+}
+
+/// What became of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// It was deleted, `flush ruleset` included.
+    Deleted,
+    /// Something in it was changed.
+    Changed,
+}
+
+/// A process that changed nftables, as the kernel tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Culprit {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name (`comm`).
+    pub name: String,
+}
+
+impl Notice {
+    /// Whether somebody should look: a warning, not information.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        match self {
+            Self::Back { .. } => false,
+            Self::Differs { .. }
+            | Self::Restored { .. }
+            | Self::Postponed { .. }
+            | Self::NotRestored { .. }
+            | Self::Missed
+            | Self::Awaited { .. }
+            | Self::Unfit { .. }
+            | Self::OtherFamily { .. } => true,
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = |by: &Option<Culprit>| match by {
+            Some(Culprit { pid, name }) => format!("{name} (process {pid})"),
+            None => "somebody".to_owned(),
+        };
+        match self {
+            Self::Differs { what } => {
+                write!(f, "the kernel does not have what it was given: {what}")
+            }
+            Self::Restored { damage, after, by } => {
+                let micros = after.as_micros();
+                write!(
+                    f,
+                    "{} {damage} the table: restored after {micros} µs",
+                    who(by)
+                )
+            }
+            Self::Postponed { damage, wait, by } => write!(
+                f,
+                "{} {damage} the table again: it is put back in {} ms, since this happens \
+                 without end; find out what does it",
+                who(by),
+                wait.as_millis()
+            ),
+            Self::NotRestored { error } => write!(f, "the table could not be put back: {error}"),
+            Self::Missed => f.write_str("nftables changed too fast to follow: table compared"),
+            Self::Awaited { path } => write!(
+                f,
+                "set {} is not there yet: what belongs in it is kept until it is",
+                render::path(path)
+            ),
+            Self::Back { path, elements } => {
+                let path = render::path(path);
+                write!(f, "set {path} is there: {elements} elements put in")
+            }
+            Self::Unfit { path, why } => {
+                write!(f, "set {} cannot be used: {why}", render::path(path))
+            }
+            Self::OtherFamily { path, source } => write!(
+                f,
+                "{source} was not added to set {}: it holds addresses of the other family",
+                render::path(path)
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deleted => "deleted",
+            Self::Changed => "changed",
+        })
+    }
+}

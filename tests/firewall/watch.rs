@@ -1,0 +1,166 @@
+//! What others do to the table, where the kernel lets them and where it does not.
+
+use crate::agent::Agent;
+use crate::life::{OPENED, TOML, open_some};
+use crate::support::Lab;
+
+/// The ruleset, but for what is left of openings.
+fn ruleset(lab: &Lab) -> String {
+    let text = lab.server.run("nft -s list ruleset");
+    let mut words = text.split_whitespace();
+    let mut out = Vec::new();
+    while let Some(word) = words.next() {
+        out.push(word);
+        if word == "timeout" && out.iter().rev().nth(1) != Some(&"flags") {
+            words.next();
+        }
+    }
+    out.join(" ")
+}
+
+#[test]
+fn an_owned_table_is_not_flushed() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::start(&lab.server, &path);
+    open_some(&mut agent);
+    for _ in 0..20 {
+        lab.server.run("nft flush ruleset");
+    }
+    let other = lab.server.try_run("nft delete table inet knockd");
+    assert!(!other.status.success());
+    assert_eq!(agent.order("list knockd"), OPENED);
+    assert_eq!(agent.order("mind 100ms"), "");
+}
+
+#[test]
+fn a_watched_table_is_put_back() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::watch(&lab.server, &path);
+    open_some(&mut agent);
+    let whole = ruleset(&lab);
+    assert_eq!(agent.order("mind 100ms"), "", "our own work is no news");
+
+    lab.server.run("nft flush ruleset");
+    let said = agent.order("mind 5s");
+    println!("{said}");
+    let (who, rest) = said.split_once(" (process ").expect(&said);
+    assert_eq!(who, "nft");
+    assert!(
+        rest.contains(") deleted the table: restored after "),
+        "{said}"
+    );
+    assert_eq!(agent.order("list knockd"), OPENED);
+    assert_eq!(ruleset(&lab), whole);
+
+    // Changed, in every way.
+    for change in [
+        "insert rule inet knockd guard accept",
+        "flush chain inet knockd judge",
+        "add element inet knockd guarded { tcp . 99 }",
+        "add set inet knockd more { type ipv4_addr; }",
+        "add chain inet knockd more",
+    ] {
+        lab.server.nft(change);
+        let said = agent.order("mind 5s");
+        assert!(
+            said.contains("changed the table: restored"),
+            "{change}: {said}"
+        );
+        assert_eq!(ruleset(&lab), whole, "{change}");
+    }
+
+    // Deleted and made again in one transaction, with less in it.
+    lab.server
+        .nft("delete table inet knockd\nadd table inet knockd { comment \"knockd layout 1\"; }");
+    let said = agent.order("mind 5s");
+    assert!(said.contains("restored"), "{said}");
+    assert_eq!(ruleset(&lab), whole);
+
+    // What has nothing to do with us is nobody's business.
+    lab.server.nft(
+        "table inet filter {\n set openings_v4 {\n type ipv4_addr\n }\n }\nflush table inet filter",
+    );
+    assert_eq!(agent.order("mind 100ms"), "");
+}
+
+#[test]
+fn what_is_opened_and_closed_by_hand_is_known() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::watch(&lab.server, &path);
+    open_some(&mut agent);
+    lab.server.nft(
+        "delete element inet knockd openings_v4 { 192.0.2.77 . tcp . 22 }\n\
+         add element inet knockd openings_v4 { 192.0.2.99 . tcp . 443 timeout 1h comment \"mosh\" }",
+    );
+    assert_eq!(agent.order("mind 100ms"), "");
+    // Had it not been heard of, this would close something, and the other nothing.
+    assert_eq!(agent.order("close 192.0.2.77 all"), "");
+    assert_eq!(
+        agent.order("close 192.0.2.99 all"),
+        "closed mosh 192.0.2.99 443/tcp; "
+    );
+}
+
+#[test]
+fn two_tools_do_not_fight_for_ever() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::watch(&lab.server, &path);
+    open_some(&mut agent);
+    let mut said = String::new();
+    let mut restored = 0;
+    for _ in 0..15 {
+        lab.server.run("nft flush ruleset");
+        said = agent.order("mind 5s");
+        if !said.contains("restored after") {
+            break;
+        }
+        restored += 1;
+    }
+    assert!((10..13).contains(&restored), "{restored}");
+    assert!(said.contains("again: it is put back in"), "{said}");
+    let said = agent.order("mind 5s");
+    assert!(said.contains("restored after"), "{said}");
+    assert!(agent.order("list knockd").contains("mosh"));
+}
+
+#[test]
+fn more_news_than_can_be_heard() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::watch(&lab.server, &path);
+    open_some(&mut agent);
+    // Each some hundreds of KiB of notifications; a receive buffer holds less than one.
+    let elements: Vec<String> = (0..3_000_u32)
+        .map(|i| std::net::Ipv4Addr::from(0x0a00_0000 + i).to_string())
+        .collect();
+    let noise = format!(
+        "table ip noise {{\n set s {{\n type ipv4_addr\n elements = {{ {} }}\n }}\n }}",
+        elements.join(", ")
+    );
+    let make_noise = || {
+        for _ in 0..5 {
+            lab.server.nft(&noise);
+            lab.server.nft("delete table ip noise");
+        }
+    };
+    make_noise();
+    lab.server.nft("flush ruleset");
+    let said = agent.order("mind 5s");
+    assert!(said.contains("nftables changed too fast"), "{said}");
+    assert!(said.contains("restored"), "{said}");
+    assert_eq!(agent.order("list knockd"), OPENED);
+
+    // Lost, but nothing of ours was changed except by hand.
+    lab.server
+        .nft("delete element inet knockd openings_v4 { 192.0.2.77 . tcp . 22 }");
+    lab.server.nft(&noise.replace("noise", "more"));
+    lab.server.nft(&noise.replace("noise", "still"));
+    let said = agent.order("mind 5s");
+    assert!(said.contains("nftables changed too fast"), "{said}");
+    assert!(!said.contains("restored"), "{said}");
+    assert_eq!(agent.order("close 192.0.2.77 all"), "");
+}
