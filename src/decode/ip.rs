@@ -1,6 +1,6 @@
 //! IPv4 and IPv6, down to the transport header.
 
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice,
@@ -8,15 +8,14 @@ use etherparse::{
 };
 
 use super::cursor::Cursor;
-use super::link::Network;
 
-/// A whole IP packet without its headers.
+/// A whole IP packet without its headers, between addresses of one family.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Packet<'a> {
+pub(super) struct Packet<'a, A> {
     /// Who sent it; somebody who can be answered.
-    pub(super) source: IpAddr,
+    pub(super) source: A,
     /// To whom.
-    pub(super) destination: IpAddr,
+    pub(super) destination: A,
     /// What it carries.
     pub(super) protocol: IpNumber,
     /// The identification of an IPv4 header, else 0.
@@ -28,21 +27,9 @@ pub(super) struct Packet<'a> {
 /// How many extension headers are passed over. RFC 8200 (section 4.1) foresees seven.
 const MAX_EXTENSIONS: usize = 8;
 
-/// Takes the IP headers off; `None` if they are not whole, are at odds with themselves or
-/// the wire, belong to a fragment, or come from nobody who can be answered.
-pub(super) fn strip(network: Network, rest: Cursor<'_>) -> Option<Packet<'_>> {
-    match network {
-        Network::Ipv4 => ipv4(rest),
-        Network::Ipv6 => ipv6(rest),
-        Network::Either => match rest.data().first()? >> 4 {
-            4 => ipv4(rest),
-            6 => ipv6(rest),
-            _ => None,
-        },
-    }
-}
-
-fn ipv4(rest: Cursor<'_>) -> Option<Packet<'_>> {
+/// Takes an IPv4 header off; `None` if it is not whole, is at odds with itself or the
+/// wire, belongs to a fragment, or comes from nobody who can be answered.
+pub(super) fn ipv4(rest: Cursor<'_>) -> Option<Packet<'_, Ipv4Addr>> {
     let header = Ipv4HeaderSlice::from_slice(rest.data()).ok()?;
     let mut payload = rest.limit(usize::from(header.total_len()))?;
     payload.skip(header.slice().len())?;
@@ -55,15 +42,16 @@ fn ipv4(rest: Cursor<'_>) -> Option<Packet<'_>> {
         return None;
     }
     Some(Packet {
-        source: source.into(),
-        destination: header.destination_addr().into(),
+        source,
+        destination: header.destination_addr(),
         protocol: header.protocol(),
         identification: header.identification(),
         payload,
     })
 }
 
-fn ipv6(mut rest: Cursor<'_>) -> Option<Packet<'_>> {
+/// The same of IPv6 and its extension headers.
+pub(super) fn ipv6(mut rest: Cursor<'_>) -> Option<Packet<'_, Ipv6Addr>> {
     let header = Ipv6HeaderSlice::from_slice(rest.data()).ok()?;
     rest.skip(header.slice().len())?;
     let payload = rest.limit(usize::from(header.payload_length()))?;
@@ -73,8 +61,8 @@ fn ipv6(mut rest: Cursor<'_>) -> Option<Packet<'_>> {
     }
     let (protocol, payload) = extensions(header.next_header(), payload)?;
     Some(Packet {
-        source: source.into(),
-        destination: header.destination_addr().into(),
+        source,
+        destination: header.destination_addr(),
         protocol,
         identification: 0,
         payload,

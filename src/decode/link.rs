@@ -12,8 +12,6 @@ pub(super) enum Network {
     Ipv4,
     /// An IPv6 header.
     Ipv6,
-    /// One of the two; its own first bits say which.
-    Either,
 }
 
 /// A frame without its link layer.
@@ -68,7 +66,11 @@ pub(super) fn strip<'a>(frame: &Frame<'a>) -> Option<Link<'a>> {
             rest.skip(header.slice().len())?;
             ether(header.ether_type(), rest)?
         }
-        LinkType::Raw => (Network::Either, rest),
+        LinkType::Raw => match rest.data().first()? >> 4 {
+            4 => (Network::Ipv4, rest),
+            6 => (Network::Ipv6, rest),
+            _ => return None,
+        },
         LinkType::Ipv4 => (Network::Ipv4, rest),
         LinkType::Ipv6 => (Network::Ipv6, rest),
         LinkType::Null => {
@@ -105,8 +107,19 @@ fn cooked(
     ether(EtherType(u16::from_be_bytes(protocol)), rest)
 }
 
-/// What an EtherType announces, tags taken off.
-fn ether(mut kind: EtherType, mut rest: Cursor<'_>) -> Option<(Network, Cursor<'_>)> {
+/// What an EtherType announces.
+#[inline]
+fn ether(kind: EtherType, rest: Cursor<'_>) -> Option<(Network, Cursor<'_>)> {
+    match kind {
+        ether_type::IPV4 => Some((Network::Ipv4, rest)),
+        ether_type::IPV6 => Some((Network::Ipv6, rest)),
+        _ => tagged(kind, rest),
+    }
+}
+
+/// The same behind tags and PPPoE, of which a live capture has none.
+#[inline(never)]
+fn tagged(mut kind: EtherType, mut rest: Cursor<'_>) -> Option<(Network, Cursor<'_>)> {
     for _ in 0..=MAX_TAGS {
         match kind {
             ether_type::IPV4 => return Some((Network::Ipv4, rest)),

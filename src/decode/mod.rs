@@ -13,21 +13,37 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+
 use crate::model::{Frame, Knock};
+use ip::Packet;
+use link::Network;
 
 /// The knock in a frame, if there is one.
 #[must_use]
 pub fn decode(frame: &Frame<'_>) -> Option<Knock> {
     let link = link::strip(frame)?;
-    let packet = ip::strip(link.network, link.rest)?;
-    let segment = transport::read(&packet)?;
+    match link.network {
+        Network::Ipv4 => knock(frame, link.interface, &ip::ipv4(link.rest)?),
+        Network::Ipv6 => knock(frame, link.interface, &ip::ipv6(link.rest)?),
+    }
+}
+
+/// Made once for each family: an address put together before it has its place costs more
+/// than all the rest.
+fn knock<A: Copy + Into<IpAddr>>(
+    frame: &Frame<'_>,
+    interface: Option<u32>,
+    packet: &Packet<'_, A>,
+) -> Option<Knock> {
+    let segment = transport::read(packet.protocol, packet.identification, packet.payload)?;
     Some(Knock {
         at: frame.at,
-        source: packet.source,
-        destination: packet.destination,
+        source: packet.source.into(),
+        destination: packet.destination.into(),
         step: segment.step,
         source_port: segment.source_port,
         transport: segment.transport,
-        interface: link.interface,
+        interface,
     })
 }

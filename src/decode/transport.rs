@@ -1,8 +1,8 @@
 //! The fixed headers of TCP and UDP.
 
-use etherparse::{UdpHeaderSlice, ip_number};
+use etherparse::{IpNumber, UdpHeaderSlice, ip_number};
 
-use super::ip::Packet;
+use super::cursor::Cursor;
 use crate::model::{Protocol, Step, Transport};
 
 /// What a transport header says.
@@ -22,20 +22,23 @@ const TCP_HEADER: usize = 20;
 /// RFC 768.
 const UDP_HEADER: usize = 8;
 
-/// Reads the transport header; `None` if it is neither TCP nor UDP, was not captured, is
+/// Reads the transport header of a packet with this IPv4 identification; `None` if it is neither TCP nor UDP, was not captured, is
 /// longer than the packet, or is for port 0.
-pub(super) fn read(packet: &Packet<'_>) -> Option<Segment> {
-    match packet.protocol {
-        ip_number::TCP => tcp(packet),
-        ip_number::UDP => udp(packet),
+pub(super) fn read(
+    protocol: IpNumber,
+    identification: u16,
+    payload: Cursor<'_>,
+) -> Option<Segment> {
+    match protocol {
+        ip_number::TCP => tcp(payload),
+        ip_number::UDP => udp(identification, payload),
         _ => None,
     }
 }
 
 /// etherparse wants the options as well, which the capture may have cut off.
-fn tcp(packet: &Packet<'_>) -> Option<Segment> {
-    let whole = packet.payload.wire();
-    let mut rest = packet.payload;
+fn tcp(mut payload: Cursor<'_>) -> Option<Segment> {
+    let whole = payload.wire();
     let [
         s0,
         s1,
@@ -52,7 +55,7 @@ fn tcp(packet: &Packet<'_>) -> Option<Segment> {
         offset,
         flags,
         ..,
-    ] = *rest.take::<TCP_HEADER>()?;
+    ] = *payload.take::<TCP_HEADER>()?;
     let length = usize::from(offset >> 4) * 4;
     if length < TCP_HEADER || length > whole {
         return None;
@@ -67,17 +70,15 @@ fn tcp(packet: &Packet<'_>) -> Option<Segment> {
     })
 }
 
-fn udp(packet: &Packet<'_>) -> Option<Segment> {
-    let header = UdpHeaderSlice::from_slice(packet.payload.data()).ok()?;
+fn udp(identification: u16, payload: Cursor<'_>) -> Option<Segment> {
+    let header = UdpHeaderSlice::from_slice(payload.data()).ok()?;
     let length = usize::from(header.length());
-    if length < UDP_HEADER || length > packet.payload.wire() {
+    if length < UDP_HEADER || length > payload.wire() {
         return None;
     }
     Some(Segment {
         step: Step::new(Protocol::Udp, header.destination_port())?,
         source_port: header.source_port(),
-        transport: Transport::Udp {
-            identification: packet.identification,
-        },
+        transport: Transport::Udp { identification },
     })
 }
