@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod compatibility;
 mod completions;
 #[cfg(feature = "daemon")]
 mod log_lines;
