@@ -194,7 +194,12 @@ impl Daemon<'_> {
         let Some(table) = &mut self.line.table else {
             return;
         };
-        let _ = readable;
+        if readable {
+            match table.on_readable(now) {
+                Ok(notices) => notices.iter().for_each(deeds::tell_notice),
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
         match table.expire(now) {
             Ok(expired) => {
                 for closed in &expired.closed {
