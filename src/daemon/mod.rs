@@ -14,6 +14,7 @@ pub mod log;
 mod lookup;
 mod notify;
 mod orders;
+mod pace;
 mod pidfile;
 mod place;
 mod reload;

@@ -17,6 +17,7 @@ use super::limit::Kind;
 use super::line::Line;
 use super::log::Log;
 use super::notify::Manager;
+use super::pace::Pace;
 use super::pidfile::PidFile;
 use super::setup::Options;
 use super::signals::{Asked, Signals};
@@ -78,6 +79,7 @@ pub(super) struct Daemon<'a> {
     pub(super) dropped: u64,
     /// Packets taken from the ring.
     pub(super) packets: u64,
+    pub(super) pace: Pace,
     pub(super) started: Timestamp,
     pub(super) stopping: bool,
 }
@@ -170,6 +172,9 @@ impl Daemon<'_> {
         }
         if self.line.sequence_used {
             self.next_sequences()?;
+        }
+        if let Some(moment) = self.pace.after(now, taken) {
+            std::thread::sleep(moment);
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use super::line::Line;
 use super::log::Log;
 use super::lookup::Lookup;
 use super::notify::Manager;
+use super::pace::Pace;
 use super::pidfile::PidFile;
 use super::run::{self, Daemon, now};
 use super::setup::{Options, Setup};
@@ -88,6 +89,7 @@ impl<'a> Daemon<'a> {
             lock,
             dropped: 0,
             packets: 0,
+            pace: Pace::default(),
             started: now(),
             stopping: false,
         };
