@@ -77,7 +77,9 @@ pub fn serve<E: Display>(
         lost: 0,
     };
     helper.begin(state_dir)?;
-    while helper.step()? {}
+    while helper.is_needed() {
+        helper.step()?;
+    }
     Ok(())
 }
 
@@ -167,8 +169,13 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
         self.service.set_table(table);
     }
 
-    /// Waits for something and does what is to be done. False when all is over.
-    fn step(&mut self) -> Result<bool, ServeError> {
+    /// Whether somebody may ask for something, or a command runs.
+    fn is_needed(&self) -> bool {
+        self.socket.is_some() || !self.children.is_idle()
+    }
+
+    /// Waits for something and does what is to be done.
+    fn step(&mut self) -> Result<(), ServeError> {
         self.set_timer()?;
         let ready = self.wait()?;
         if ready.socket {
@@ -199,8 +206,7 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
         if self.socket.is_some() {
             self.service.expire(now);
         }
-        self.perform()?;
-        Ok(self.socket.is_some() || !self.children.is_idle())
+        self.perform()
     }
 
     fn set_timer(&self) -> Result<(), ServeError> {
