@@ -3,6 +3,8 @@
 //!
 //! [`Live`] is one handle on every interface, with a [`Program`] of ours as socket filter;
 //! [`Links`] says which interfaces and addresses count just now; [`Replay`] reads a file.
+//! Whoever has both [`Links`] and [`Live`] takes in the news of the one before each batch
+//! of frames of the other: an interface is announced before its first packet comes.
 
 mod error;
 mod file;
