@@ -4,6 +4,7 @@
 //! There is one capture on all interfaces and nothing to reopen. Which frames count is
 //! judged here, by interface index; whom they are for, by address.
 
+mod news;
 mod route;
 mod table;
 

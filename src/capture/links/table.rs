@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::Change;
-use super::route::{Link, News};
+use super::news::{Link, News};
 use crate::model::Pattern;
 
 /// How deep ports lie within ports: a port of a bond that is a port of a bridge is two.

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use super::Change;
-use super::route::{Link, News};
+use super::news::{Link, News};
 use super::table::Table;
 use crate::model::Pattern;
 
