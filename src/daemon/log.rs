@@ -1,5 +1,5 @@
-//! Where the log goes: a file in knock 0.8's line format, syslog, stdout (`-v`, `-D`), and
-//! stderr, which under systemd is the journal.
+//! Where the log goes: a file in knock 0.8's line format, syslog, stdout (what happens, with
+//! `-v` or `-D`), and stderr (what is wrong), which under systemd is the journal.
 //!
 //! Everything is said through `tracing`; this is its subscriber. A line is one write, so
 //! that lines of two writers do not mix.
@@ -160,12 +160,12 @@ impl Clock {
 
 impl Sinks {
     fn write(&mut self, level: Level, text: &str) {
-        for line in text.lines() {
-            self.write_line(level, line);
+        for (i, line) in text.lines().enumerate() {
+            self.write_line(level, line, i == 0);
         }
     }
 
-    fn write_line(&mut self, level: Level, text: &str) {
+    fn write_line(&mut self, level: Level, text: &str, first: bool) {
         if let Some(file) = &mut self.file {
             let line = format!("{}{text}\n", self.clock.now());
             // Nobody is left to tell: a full disk must not stop the daemon.
@@ -185,10 +185,13 @@ impl Sinks {
                 _ => 7,
             };
             let _ = io::stderr().write_all(format!("<{priority}>{text}\n").as_bytes());
+        } else if level <= Level::WARN {
+            // Whoever pipes the output of -v away must still see why nothing works. What
+            // follows a first line (a line of the file, a caret) stands below it as it is.
+            let name = if first { "knockd: " } else { "" };
+            let _ = io::stderr().write_all(format!("{name}{text}\n").as_bytes());
         } else if told {
             let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
-        } else if level <= Level::WARN {
-            let _ = io::stderr().write_all(format!("knockd: {text}\n").as_bytes());
         }
     }
 }
