@@ -129,6 +129,14 @@ impl Namespace {
             let options = options.get(i).unwrap_or(&"");
             host.ip(&format!("link set {name} {options} up"));
         }
+        for (host, name) in [(self, interface), (other, remote)] {
+            // Up is not enough: until the kernel has taken note of the carrier the interface
+            // throws away without a word what is sent there (net/core/link_watch.c).
+            super::wait_until("the carrier", || {
+                let link = host.run(&format!("ip -o link show dev {name}"));
+                link.contains(" state UP ")
+            });
+        }
     }
 
     /// Adds an address, on a /24 or a /64, usable at once.
