@@ -99,23 +99,6 @@ fn when_the_daemon_is_gone_what_runs_may_end() {
 }
 
 #[test]
-fn a_helper_whose_daemon_is_gone_before_it_begins_ends_too() {
-    let lab = Lab::new(&[]);
-    // What it reads keeps it until this end has been closed.
-    let stuck = lab.file("doors/stuck");
-    fs::create_dir(&stuck).expect("made");
-    let timeout = stuck.join("timeout");
-    nix::unistd::mkfifo(&timeout, nix::sys::stat::Mode::S_IRWXU).expect("made");
-    let daemon = lab.unready_helper();
-    let helper = daemon.client.helper();
-    // Opened for writing when it has been opened for reading, and not before.
-    let gate = fs::OpenOptions::new().write(true).open(&timeout);
-    drop(daemon);
-    drop(gate);
-    eventually("the helper's end", || !lives(helper));
-}
-
-#[test]
 fn a_helper_that_is_killed_is_replaced_and_nothing_pending_is_lost() {
     let lab = Lab::new(&[door("d", "true", "echo stop", LONG)]);
     let mut daemon = lab.helper();

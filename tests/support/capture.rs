@@ -43,6 +43,11 @@ impl Capture {
         })
     }
 
+    /// All packets there are by now.
+    pub(crate) fn so_far(&self) -> Vec<Vec<u8>> {
+        read(&self.file)
+    }
+
     /// Ends tcpdump; the file stays as long as the laboratory.
     pub(crate) fn stop(mut self) -> PathBuf {
         self.process.signal(Signal::SIGINT);

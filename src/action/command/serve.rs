@@ -77,9 +77,7 @@ pub fn serve<E: Display>(
         lost: 0,
     };
     helper.begin(state_dir)?;
-    while helper.is_needed() {
-        helper.step()?;
-    }
+    while helper.step()? {}
     Ok(())
 }
 
@@ -169,13 +167,8 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
         self.service.set_table(table);
     }
 
-    /// Whether somebody may ask for something, or a command runs.
-    fn is_needed(&self) -> bool {
-        self.socket.is_some() || !self.children.is_idle()
-    }
-
-    /// Waits for something and does what is to be done.
-    fn step(&mut self) -> Result<(), ServeError> {
+    /// Waits for something and does what is to be done. False when all is over.
+    fn step(&mut self) -> Result<bool, ServeError> {
         self.set_timer()?;
         let ready = self.wait()?;
         if ready.socket {
@@ -206,7 +199,8 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
         if self.socket.is_some() {
             self.service.expire(now);
         }
-        self.perform()
+        self.perform()?;
+        Ok(self.socket.is_some() || !self.children.is_idle())
     }
 
     fn set_timer(&self) -> Result<(), ServeError> {

@@ -1,0 +1,172 @@
+//! The main job: closed, knocked at, open for who knocked, closed again.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::site::{KNOCK, OPEN_SSH, SHUT_SSH, SSH, Site, knock};
+use crate::support::net::is_alive;
+use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ancestor, ip, wait_until};
+
+/// A door that is open for so long that a busy machine can connect, and no longer.
+const SHORT: &str = r#"
+[door.ssh]
+sequence = ["7001/tcp", "8102/udp", "9203/tcp"]
+open     = ["22/tcp"]
+open_for = "4s"
+"#;
+
+fn opens_and_closes(client: PathBuf) {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SHORT);
+    let mut daemon = site.start("");
+    let hosts = || CLIENT.into_iter().zip(OTHER).zip(SERVER);
+    for ((own, _), server) in hosts() {
+        let reach = lab.client.connect(ip(own), (ip(server), 22), SILENCE);
+        reach.expect_silence();
+    }
+    let streams: Vec<_> = hosts()
+        .map(|((own, other), server)| {
+            let mut command = lab.client.command(&client);
+            command.arg(server).args(OPEN_SSH.split(' '));
+            let output = command.output().expect("the client");
+            assert!(output.status.success(), "{output:?}");
+            daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp for 4s"));
+            let to = (ip(server), 22);
+            let stream = lab.client.connect(ip(own), to, SOON).expect_connected();
+            lab.client.connect(ip(other), to, SILENCE).expect_silence();
+            stream
+        })
+        .collect();
+    for ((own, _), server) in hosts() {
+        daemon.wait_for_line(&format!("{own}: ssh: closed 22/tcp"));
+        let reach = lab.client.connect(ip(own), (ip(server), 22), SILENCE);
+        reach.expect_silence();
+    }
+    assert!(streams.iter().all(is_alive));
+    let lines = daemon.lines();
+    let about = |line: &&String| line.starts_with(CLIENT[0]);
+    let told: Vec<_> = lines.iter().filter(about).map(String::as_str).collect();
+    assert_eq!(
+        told,
+        [
+            "192.0.2.77: ssh: Stage 1",
+            "192.0.2.77: ssh: Stage 2",
+            "192.0.2.77: ssh: Stage 3",
+            "192.0.2.77: ssh: OPEN SESAME",
+            "192.0.2.77: ssh: opened 22/tcp for 4s",
+            "192.0.2.77: ssh: closed 22/tcp",
+        ]
+    );
+}
+
+#[test]
+fn our_client_opens_a_port_for_a_while() {
+    opens_and_closes(KNOCK.into());
+}
+
+#[test]
+fn the_client_of_knock_0_8_opens_a_port_for_a_while() {
+    opens_and_closes(ancestor::knock());
+}
+
+#[test]
+fn a_second_knock_extends_an_opening() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    // When the opening ends, at the earliest and at the latest.
+    let end = || {
+        let asked = Instant::now();
+        let openings = site.openings();
+        let left = openings.first().and_then(|o| o["left_ms"].as_u64());
+        let left = Duration::from_millis(left.expect("an opening with an end"));
+        (asked + left, Instant::now() + left)
+    };
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 22/tcp for 1h");
+    let (_, first) = end();
+    let before = Instant::now();
+    wait_until("time to pass", || before.elapsed() > Duration::from_secs(1));
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("192.0.2.77: ssh: extended 22/tcp for 1h");
+    let (second, _) = end();
+    assert!(second > first, "{:?} short", first - second);
+    assert_eq!(site.openings().len(), 1);
+}
+
+#[test]
+fn a_knock_closes_what_is_open() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    for (own, server) in CLIENT.into_iter().zip(SERVER) {
+        let to = (ip(server), 22);
+        knock(&lab, server, OPEN_SSH);
+        daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
+        let stream = lab.client.connect(ip(own), to, SOON).expect_connected();
+        knock(&lab, server, SHUT_SSH);
+        daemon.wait_for_line(&format!("{own}: ssh: closed 22/tcp"));
+        lab.client.connect(ip(own), to, SILENCE).expect_silence();
+        assert!(is_alive(&stream));
+    }
+    assert!(site.openings().is_empty());
+}
+
+#[test]
+fn rejected_is_told_at_once() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, &format!("firewall.guard = \"reject\"\n{SSH}"));
+    let mut daemon = site.start("");
+    let to = (ip(SERVER[0]), 22);
+    let connect = |patience| lab.client.connect(ip(CLIENT[0]), to, patience);
+    connect(SOON).expect_refused();
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 22/tcp");
+    assert!(is_alive(&connect(SOON).expect_connected()));
+}
+
+#[test]
+fn the_trusted_need_not_knock() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let trusted = "firewall.trusted = [\"192.0.2.78\", \"2001:db8::78\"]";
+    let site = Site::new(&lab, &format!("{trusted}\n{SSH}"));
+    let _daemon = site.start("");
+    for ((own, other), server) in CLIENT.into_iter().zip(OTHER).zip(SERVER) {
+        let to = (ip(server), 22);
+        let stream = lab.client.connect(ip(other), to, SOON).expect_connected();
+        assert!(is_alive(&stream));
+        lab.client.connect(ip(own), to, SILENCE).expect_silence();
+    }
+}
+
+#[test]
+fn a_range_of_udp_ports_opens() {
+    let lab = Lab::new();
+    let site = Site::new(
+        &lab,
+        r#"
+        [door.mosh]
+        sequence = ["7001/tcp", "8102/udp", "9203/tcp"]
+        open     = ["60000-61000/udp"]
+        open_for = "1h"
+        "#,
+    );
+    let mut daemon = site.start("");
+    let server = lab.server.udp(ip(SERVER[0]), 60001);
+    let client = lab.client.udp(ip(CLIENT[0]), 0);
+    let to = (SERVER[0], 60001);
+    client.send_to(b"before", to).expect("a way there");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("192.0.2.77: mosh: opened 60000-61000/udp for 1h");
+    client.send_to(b"after", to).expect("a way there");
+    let mut buffer = [0; 16];
+    let (length, from) = server.recv_from(&mut buffer).expect("a datagram");
+    assert_eq!(&buffer[..length], b"after");
+    // The answer needs no opening.
+    server.send_to(b"answer", from).expect("a way back");
+    assert_eq!(client.recv(&mut buffer).expect("the answer"), 6);
+}

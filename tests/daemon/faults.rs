@@ -1,0 +1,133 @@
+//! What keeps a daemon from starting is told by its exit code (sysexits(3)) and in words.
+
+use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
+use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip};
+
+/// Faults on three lines.
+const FAULTY: &str = r#"
+[firewall]
+gaurd = "drop"
+
+[door.ssh]
+sequence = ["7001/tcp", "0/udp", "9203/tcp"]
+open     = ["22/tcp"]
+open_for = "0s"
+"#;
+
+#[test]
+fn a_faulty_file_is_told_whole_with_carets() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, FAULTY);
+    let (code, said) = failure(&site.try_run("-v"));
+    assert_eq!(code, 78, "{said}");
+    let name = site.config().display().to_string();
+    for place in ["3:1", "6:25", "8:12"] {
+        assert!(
+            said.contains(&format!("{name}:{place}: ")),
+            "{place}: {said}"
+        );
+    }
+    assert!(said.matches('^').count() >= 3, "{said}");
+    assert!(said.contains("did you mean `guard`"), "{said}");
+    assert_eq!(lab.server.run("nft list ruleset"), "");
+}
+
+#[test]
+fn a_faulty_file_neither_opens_the_host_nor_locks_out_its_owner() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SSH);
+    let (status, _) = site.start("").terminate();
+    assert!(status.success());
+    lab.server.run("nft flush ruleset");
+    site.configure(FAULTY);
+    let mut daemon = site.start("");
+    let lines = daemon.lines();
+    for words in [
+        "3:1: unknown key",
+        "^",
+        "CANNOT BE USED: running with the last configuration",
+    ] {
+        assert!(
+            lines.iter().any(|line| line.contains(words)),
+            "{words}: {lines:?}"
+        );
+    }
+    let to = (ip(SERVER[0]), 22);
+    lab.client
+        .connect(ip(OTHER[0]), to, SILENCE)
+        .expect_silence();
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    let _stream = lab
+        .client
+        .connect(ip(CLIENT[0]), to, SOON)
+        .expect_connected();
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    std::fs::remove_file(site.config()).expect("a file of ours");
+    let (code, said) = failure(&site.try_run("-v"));
+    assert_eq!(code, 78, "{said}");
+    assert!(
+        said.contains(&site.config().display().to_string()),
+        "{said}"
+    );
+    assert!(said.contains("No such file"), "{said}");
+}
+
+#[test]
+fn a_second_daemon_says_who_runs() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let daemon = site.start("");
+    let before = lab.server.run("nft -j list ruleset");
+    let (code, said) = failure(&site.try_run("-v"));
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains(&format!("process {}", daemon.id())), "{said}");
+    assert_eq!(lab.server.run("nft -j list ruleset"), before);
+    // The first is not harmed.
+    site.run("status");
+}
+
+#[test]
+fn a_missing_capability_is_named() {
+    let lab = Lab::new();
+    for (lacking, named) in [("net_raw", "CAP_NET_RAW"), ("net_admin", "CAP_NET_ADMIN")] {
+        let site = Site::new(&lab, SSH);
+        let starter = format!("setpriv --bounding-set=-{lacking} --inh-caps=-{lacking}");
+        let output = site.command_by(&starter, "-v").output();
+        let (code, said) = failure(&output.expect("setpriv"));
+        assert_eq!(code, 77, "{said}");
+        assert!(said.contains(named), "{said}");
+    }
+}
+
+/// Whoever does not touch the firewall needs no right to.
+#[test]
+fn without_a_table_cap_net_raw_is_enough() {
+    let lab = Lab::new();
+    let text = "[door.d]\nsequence = [\"7001/tcp\", \"8102/udp\", \"9203/tcp\"]\n\
+                start_command = \"echo it ran for %IP%\"\n";
+    let site = Site::new(&lab, text);
+    let starter = "setpriv --bounding-set=-all,+net_raw --inh-caps=-all";
+    let mut daemon = Process::start(&mut site.command_by(starter, "-v"));
+    daemon.wait_for_line("starting up");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("it ran for 192.0.2.77");
+}
+
+#[test]
+fn what_is_not_understood_on_the_command_line_is_usage() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    for words in ["--no-such-flag", "open ssh", "close", "--read x.pcap"] {
+        let (code, said) = failure(&site.try_run(words));
+        assert_eq!(code, 64, "{words}: {said}");
+    }
+    assert!(site.run("-V").starts_with("knockd 0."));
+    assert!(site.run("-h").contains("--dry-run"));
+}

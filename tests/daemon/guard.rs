@@ -1,0 +1,189 @@
+//! The guard: it stands whatever happens to the daemon, and against whatever comes.
+
+use std::net::Ipv4Addr;
+
+use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
+use crate::support::net::is_alive;
+use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip, wait_until};
+
+#[test]
+fn after_kill_9_the_guard_stands_and_openings_run_out() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, &SSH.replace("1h", "5s"));
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 22/tcp for 5s");
+    daemon.kill();
+    let to = (ip(SERVER[0]), 22);
+    let stream = lab
+        .client
+        .connect(ip(CLIENT[0]), to, SOON)
+        .expect_connected();
+    lab.client
+        .connect(ip(OTHER[0]), to, SILENCE)
+        .expect_silence();
+    // Nobody is there but the kernel; this asks it.
+    wait_until("the end of the opening", || site.openings().is_empty());
+    lab.client
+        .connect(ip(CLIENT[0]), to, SILENCE)
+        .expect_silence();
+    assert!(is_alive(&stream));
+    // What is left is taken over.
+    let daemon = site.start("");
+    let lines = daemon.lines();
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("the table is taken over and owned")),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn nobody_else_flushes_the_table() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 22/tcp");
+    lab.server.run("nft flush ruleset");
+    let to = (ip(SERVER[0]), 22);
+    lab.client
+        .connect(ip(OTHER[0]), to, SILENCE)
+        .expect_silence();
+    let stream = lab
+        .client
+        .connect(ip(CLIENT[0]), to, SOON)
+        .expect_connected();
+    assert!(is_alive(&stream));
+    assert!(
+        !lab.server
+            .try_run("nft delete table inet knockd")
+            .status
+            .success()
+    );
+}
+
+#[test]
+fn a_session_older_than_the_table_lives_on() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let to = |server| (ip(server), 22);
+    let connect = |own, server, patience| lab.client.connect(ip(own), to(server), patience);
+    let streams: Vec<_> = CLIENT
+        .into_iter()
+        .zip(SERVER)
+        .map(|(own, server)| connect(own, server, SOON).expect_connected())
+        .collect();
+    let site = Site::new(&lab, SSH);
+    let _daemon = site.start("");
+    for (own, server) in CLIENT.into_iter().zip(SERVER) {
+        connect(own, server, SILENCE).expect_silence();
+    }
+    assert!(streams.iter().all(is_alive));
+}
+
+/// The server as a router before a third host, 198.51.100.7.
+fn router(lab: &Lab) -> crate::support::Namespace {
+    let inner = lab.host("inner");
+    lab.server.join("eth1", &inner, "eth0", &[]);
+    lab.server.add_address("eth1", "198.51.100.1");
+    inner.add_address("eth0", "198.51.100.7");
+    inner.ip("route add default via 198.51.100.1");
+    lab.client.ip("route add 198.51.100.0/24 via 192.0.2.1");
+    lab.server.run("sysctl -q -w net.ipv4.ip_forward=1");
+    inner
+}
+
+#[test]
+fn a_published_port_is_guarded() {
+    let lab = Lab::new();
+    let inner = router(&lab);
+    let _echo = inner.echo(80);
+    // As Docker does it.
+    lab.server.nft(
+        "table ip nat { chain pre { type nat hook prerouting priority dstnat; \
+         fib daddr type local tcp dport 8080 dnat to 198.51.100.7:80; }; }",
+    );
+    let to = (ip(SERVER[0]), 8080);
+    let connect = |own, patience| lab.client.connect(ip(own), to, patience);
+    assert!(is_alive(&connect(CLIENT[0], SOON).expect_connected()));
+    let site = Site::new(&lab, &SSH.replace("22/tcp", "8080/tcp"));
+    let mut daemon = site.start("");
+    connect(CLIENT[0], SILENCE).expect_silence();
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 8080/tcp");
+    assert!(is_alive(&connect(CLIENT[0], SOON).expect_connected()));
+    connect(OTHER[0], SILENCE).expect_silence();
+}
+
+#[test]
+fn forwarded_traffic_passes() {
+    let lab = Lab::new();
+    let inner = router(&lab);
+    let _echo = inner.echo(22);
+    let site = Site::new(&lab, SSH);
+    let _daemon = site.start("");
+    let connect = |to, patience| lab.client.connect(ip(CLIENT[0]), (ip(to), 22), patience);
+    connect(SERVER[0], SILENCE).expect_silence();
+    assert!(is_alive(&connect("198.51.100.7", SOON).expect_connected()));
+}
+
+#[test]
+fn datagrams_for_many_are_guarded_as_well() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, &SSH.replace("22/tcp", "5353/udp"));
+    let server = lab.server.udp(ip("0.0.0.0"), 5353);
+    let group = Ipv4Addr::new(224, 0, 0, 251);
+    let own = |host: &str| host.parse().expect("an address");
+    server
+        .join_multicast_v4(&group, &own(SERVER[0]))
+        .expect("an interface");
+    let client = lab.client.udp(ip(CLIENT[0]), 0);
+    client.set_broadcast(true).expect("a socket");
+    socket2::SockRef::from(&client)
+        .set_multicast_if_v4(&own(CLIENT[0]))
+        .expect("an interface");
+    let hello = || {
+        for to in ["192.0.2.255", "224.0.0.251"] {
+            let sent = client.send_to(to.as_bytes(), (to, 5353));
+            sent.expect("a way there");
+        }
+    };
+    let receive = || {
+        let mut buffer = [0; 64];
+        let length = server.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    let mut daemon = site.start("");
+    hello();
+    server.set_read_timeout(Some(SILENCE)).expect("a socket");
+    assert_eq!(receive(), None);
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 5353/udp");
+    hello();
+    server.set_read_timeout(Some(SOON)).expect("a socket");
+    assert_eq!(receive().as_deref(), Some("192.0.2.255"));
+    assert_eq!(receive().as_deref(), Some("224.0.0.251"));
+}
+
+/// A flood of first steps neither stops a knock nor lets one in.
+#[test]
+fn a_knock_gets_through_a_flood() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    let flood = "hping3 -q --flood --rand-source -S -p 7001 192.0.2.1";
+    let mut command = lab.client.command("hping3");
+    let mut flood = crate::support::Process::start(command.args(flood.split(' ').skip(1)));
+    daemon.wait_for_line("stages not written");
+    lab.client
+        .run(&format!("{KNOCK} -d 500 {} {OPEN_SSH}", SERVER[0]));
+    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    flood.signal(nix::sys::signal::Signal::SIGINT);
+    flood.wait();
+    assert_eq!(site.openings().len(), 1);
+}

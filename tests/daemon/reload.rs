@@ -1,0 +1,137 @@
+//! SIGHUP and SIGTERM.
+
+use nix::sys::signal::Signal;
+
+use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
+use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
+
+/// A door more.
+const MORE: &str = r#"
+[door.web]
+sequence = ["7004/tcp", "8105/udp", "9206/tcp"]
+open     = ["80/tcp"]
+"#;
+
+#[test]
+fn a_faulty_file_changes_nothing() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    let ruleset = || lab.server.run("nft list ruleset");
+    let before = ruleset();
+    site.configure(&format!("{SSH}{MORE}open_fro = \"1h\"\n"));
+    let said = site.reload(&mut daemon).join("\n");
+    for words in ["`open_fro`", "^~~~", "the running configuration stays"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(ruleset(), before);
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    assert!(!daemon.lines().iter().any(|line| line.contains("web")));
+}
+
+#[test]
+fn a_good_file_is_taken_and_openings_of_its_doors_live_on() {
+    let lab = Lab::new();
+    let _services = [22, 80].map(|port| lab.server.echo(port));
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    let connect = |own, port, patience| {
+        let to = (ip(SERVER[0]), port);
+        lab.client.connect(ip(own), to, patience)
+    };
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 22/tcp");
+    let _open = connect(OTHER[0], 80, SOON).expect_connected();
+    site.configure(&format!("{SSH}{MORE}"));
+    site.reload(&mut daemon);
+    connect(OTHER[0], 80, SILENCE).expect_silence();
+    connect(CLIENT[0], 80, SILENCE).expect_silence();
+    let _open = connect(CLIENT[0], 22, SOON).expect_connected();
+    knock(&lab, SERVER[0], "7004 8105:udp 9206");
+    daemon.wait_for_line("192.0.2.77: web: opened 80/tcp for");
+    let _open = connect(CLIENT[0], 80, SOON).expect_connected();
+    // The door of the first opening goes, and its guard and what it opened with it.
+    site.configure(MORE);
+    let said = site.reload(&mut daemon).join("\n");
+    assert!(said.contains("192.0.2.77: ssh: closed 22/tcp"), "{said}");
+    let _open = connect(OTHER[0], 22, SOON).expect_connected();
+    let doors: Vec<_> = site.openings().iter().map(|o| o["door"].clone()).collect();
+    assert_eq!(doors, ["web"]);
+}
+
+#[test]
+fn an_attempt_at_a_door_that_stays_goes_on() {
+    let lab = Lab::new();
+    let site = Site::new(
+        &lab,
+        &SSH.replace("open_for", "seq_timeout = \"1m\"\nopen_for"),
+    );
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], "7001 8102:udp");
+    daemon.wait_for_line("192.0.2.77: ssh: Stage 2");
+    let text = std::fs::read_to_string(site.config()).expect("a file of ours");
+    // Another door before it: the place of a door in the file says nothing.
+    site.configure(&format!("{MORE}{text}"));
+    site.reload(&mut daemon);
+    lab.client.run(&format!("{KNOCK} {} 9203", SERVER[0]));
+    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp for 1h");
+}
+
+#[test]
+fn an_attempt_at_a_door_that_changed_is_over() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("-D");
+    knock(&lab, SERVER[0], "7001 8102:udp");
+    daemon.wait_for_line("192.0.2.77: ssh: Stage 2");
+    site.configure(&SSH.replace("9203/tcp\"]\nopen", "9203/tcp\", \"9300/tcp\"]\nopen"));
+    site.reload(&mut daemon);
+    daemon.wait_for_line("192.0.2.77: ssh: sequence reset (stage 2): the door was changed");
+}
+
+#[test]
+fn the_table_may_change_its_name() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 22/tcp");
+    site.configure(&format!("firewall.table = \"gate\"\n{SSH}"));
+    site.reload(&mut daemon);
+    assert_eq!(lab.server.run("nft list tables"), "table inet gate\n");
+    assert_eq!(site.openings().len(), 1);
+    let (status, _) = daemon.terminate();
+    assert!(status.success());
+}
+
+#[test]
+fn a_clean_stop_leaves_the_guard_or_takes_it_away_as_configured() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SSH);
+    let to = (ip(SERVER[0]), 22);
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut daemon = site.start("");
+        daemon.signal(signal);
+        let (status, lines) = daemon.wait();
+        assert_eq!(status.code(), Some(0));
+        assert_eq!(lines.last().map(String::as_str), Some("shutting down"));
+        lab.client
+            .connect(ip(CLIENT[0]), to, SILENCE)
+            .expect_silence();
+        // A plain table: who saves the ruleset now can load it again.
+        let listed = lab.server.run("nft list ruleset");
+        assert!(!listed.contains("flags owner"), "{listed}");
+        lab.server.nft(&format!("flush ruleset\n{listed}"));
+    }
+    site.configure(&format!("firewall.on_stop = \"remove\"\n{SSH}"));
+    let (status, _) = site.start("").terminate();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(lab.server.run("nft list ruleset"), "");
+    let _open = lab
+        .client
+        .connect(ip(CLIENT[0]), to, SOON)
+        .expect_connected();
+}
