@@ -97,7 +97,7 @@ pub struct Run {
 /// Where files lie.
 #[derive(Debug, Clone, Args)]
 pub struct Places {
-    /// The configuration: TOML if its name ends in `.toml` or it has a [firewall] or [door.…]
+    /// The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]`
     /// header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf].
     #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
