@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::action::command::{self, Client, DRAIN_TIME, Full, Report, Request, Table};
-use crate::model::{Config, Phase};
+use crate::model::{Config, Phase, Timestamp};
 
+use super::run::now;
 use super::setup::Options;
 use super::{Fault, deeds};
 
@@ -20,9 +21,14 @@ pub(crate) struct Commands {
     client: Client,
     /// Of the commands in the configuration that runs.
     digest: u64,
-    /// When the helper was last replaced: one that dies at once is not started for ever.
-    restarted: Option<Instant>,
+    /// When the helper was last started: one that dies at once is not started for ever.
+    started: Timestamp,
+    /// The helper is dead; another is started then.
+    dead_until: Option<Timestamp>,
 }
+
+/// How long a helper must have lived to be replaced at once.
+const REST: Duration = Duration::from_secs(1);
 
 impl Commands {
     /// Starts the helper where it is needed.
@@ -41,7 +47,8 @@ impl Commands {
         Ok(Some(Self {
             client,
             digest: table.digest(),
-            restarted: None,
+            started: now(),
+            dead_until: None,
         }))
     }
 
@@ -67,15 +74,26 @@ impl Commands {
         }
     }
 
-    /// What to poll for.
-    pub(crate) fn wanted(&self) -> PollFlags {
+    /// What to poll, and for what; nothing while the helper is dead.
+    pub(crate) fn polled(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        self.dead_until
+            .is_none()
+            .then(|| (self.client.as_fd(), self.wanted()))
+    }
+
+    fn wanted(&self) -> PollFlags {
         let mut wanted = PollFlags::POLLIN;
         wanted.set(PollFlags::POLLOUT, self.client.wants_write());
         wanted
     }
 
-    /// Tells what the helper has said; replaces it if it is gone.
-    pub(crate) fn hear(&mut self) {
+    /// When a dead helper is to be replaced.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        self.dead_until
+    }
+
+    /// Tells what the helper has said; notes if it is gone.
+    pub(crate) fn hear(&mut self, now: Timestamp) {
         match self.client.read() {
             Ok(reports) => {
                 for report in &reports {
@@ -85,16 +103,22 @@ impl Commands {
             }
             Err(gone) => {
                 tracing::error!("{gone}: starting another");
-                let soon = |at: Instant| at.elapsed() < Duration::from_secs(1);
-                if self.restarted.is_some_and(soon) {
-                    // It dies as soon as it lives; this bounds what that costs.
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                self.restarted = Some(Instant::now());
-                if let Err(error) = self.client.restart() {
-                    tracing::error!("{error}: no command will run");
-                }
+                self.dead_until = Some(now.max(self.started + REST));
             }
+        }
+    }
+
+    /// Replaces a dead helper once it is time.
+    pub(crate) fn revive(&mut self, now: Timestamp) {
+        if self.dead_until.is_some_and(|at| at <= now) {
+            self.started = now;
+            self.dead_until = match self.client.restart() {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::error!("{error}: no command will run");
+                    Some(now + REST)
+                }
+            };
         }
     }
 
@@ -136,12 +160,6 @@ impl Commands {
                 return;
             }
         }
-    }
-}
-
-impl AsFd for Commands {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.client.as_fd()
     }
 }
 

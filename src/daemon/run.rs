@@ -12,6 +12,7 @@ use crate::capture::{Fit, Live};
 use crate::firewall::Table;
 use crate::model::{Timestamp, TripwireKey};
 
+use super::commands::Commands;
 use super::control::Control;
 use super::limit::Kind;
 use super::line::Line;
@@ -145,9 +146,7 @@ impl Daemon<'_> {
             }
             self.line.expire(now);
             self.tend_table(now, ready.table);
-            if ready.commands {
-                self.hear_commands();
-            }
+            self.tend_commands(now, ready.commands);
             if ready.control {
                 self.serve_control(now);
             }
@@ -216,9 +215,12 @@ impl Daemon<'_> {
         }
     }
 
-    fn hear_commands(&mut self) {
+    fn tend_commands(&mut self, now: Timestamp, readable: bool) {
         if let Some(commands) = &mut self.line.commands {
-            commands.hear();
+            if readable {
+                commands.hear(now);
+            }
+            commands.revive(now);
         }
     }
 
@@ -273,8 +275,8 @@ impl Daemon<'_> {
         if let Some(fd) = line.table.as_ref().and_then(Table::events) {
             waited.push((|r| &mut r.table, fd, read));
         }
-        if let Some(commands) = &line.commands {
-            waited.push((|r| &mut r.commands, commands.as_fd(), commands.wanted()));
+        if let Some((fd, wanted)) = line.commands.as_ref().and_then(Commands::polled) {
+            waited.push((|r| &mut r.commands, fd, wanted));
         }
         for fd in self.control.iter().flat_map(Control::fds) {
             waited.push((|r| &mut r.control, fd, read));
@@ -305,6 +307,10 @@ impl Daemon<'_> {
             self.line.table.as_ref().and_then(Table::next_deadline),
             self.control.as_ref().and_then(Control::next_deadline),
             self.manager.next_deadline(),
+            self.line
+                .commands
+                .as_ref()
+                .and_then(Commands::next_deadline),
         ];
         let Some(earliest) = deadlines.into_iter().flatten().min() else {
             return PollTimeout::NONE;
