@@ -359,7 +359,7 @@ fn no_packet_sees_a_gap() {
                 }
                 sent += 1;
                 // As many as are read at once, so that none is lost on the way.
-                if sent % 50 == 0 {
+                if sent.is_multiple_of(50) {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }

@@ -1,0 +1,332 @@
+//! A SYN in pieces, or behind extension headers, is a SYN: none gets past the guard.
+//!
+//! A guard for TCP alone sees fragments as they come; one for a UDP port switches conntrack
+//! on, which puts them together first. Both are tried.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::agent::Agent;
+use crate::support::{CLIENT, CLIENT_MAC, Lab, SERVER, SERVER_MAC, SILENCE, SOON, ip};
+
+/// The guarded port and one that is not.
+const GUARDED: u16 = 22;
+const FREE: u16 = 80;
+
+/// IPv6 next headers.
+const HOP_BY_HOP: u8 = 0;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+const TCP: u8 = 6;
+
+/// A way to send a SYN.
+struct Case {
+    name: &'static str,
+    /// Whether Linux takes it: where not, the guard has nothing to do.
+    arrives: bool,
+    /// The packets, given the source port.
+    packets: fn(u16) -> Vec<Vec<u8>>,
+}
+
+/// What runs here: `flags` of a TCP segment from the client to `port`.
+fn segment(family: usize, from: u16, port: u16, flags: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.extend(from.to_be_bytes());
+    out.extend(port.to_be_bytes());
+    out.extend(7_u32.to_be_bytes());
+    out.extend(0_u32.to_be_bytes());
+    out.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    let mut sum = u32::from(TCP) + 20;
+    let mut add = |bytes: &[u8]| {
+        for pair in bytes.chunks_exact(2) {
+            sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+        }
+    };
+    add(&octets(ip(CLIENT[family])));
+    add(&octets(ip(SERVER[family])));
+    add(&out);
+    out[16..18].copy_from_slice(&fold(sum));
+    out
+}
+
+fn fold(mut sum: u32) -> [u8; 2] {
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!u16::try_from(sum).expect("folded")).to_be_bytes()
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+
+/// An IPv4 packet, or a fragment of one: offset in bytes, and whether more follow.
+fn four(id: u16, offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + payload.len()).expect("short");
+    let place = (offset / 8) | if more { 0x2000 } else { 0 };
+    let mut out = vec![0x45, 0];
+    out.extend(length.to_be_bytes());
+    out.extend(id.to_be_bytes());
+    out.extend(place.to_be_bytes());
+    out.extend([64, TCP, 0, 0]);
+    out.extend(octets(ip(CLIENT[0])));
+    out.extend(octets(ip(SERVER[0])));
+    let sum = out
+        .chunks_exact(2)
+        .map(|p| u32::from(u16::from_be_bytes([p[0], p[1]])))
+        .sum();
+    out[10..12].copy_from_slice(&fold(sum));
+    out.extend(payload);
+    out
+}
+
+/// An IPv6 packet whose first header is of this kind.
+fn six(next: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).expect("short");
+    let mut out = vec![0x60, 0, 0, 0];
+    out.extend(length.to_be_bytes());
+    out.extend([next, 64]);
+    out.extend(octets(ip(CLIENT[1])));
+    out.extend(octets(ip(SERVER[1])));
+    out.extend(payload);
+    out
+}
+
+/// A fragment header and what it carries.
+fn piece(id: u16, next: u8, offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![next, 0];
+    out.extend((offset | u16::from(more)).to_be_bytes());
+    out.extend(u32::from(id).to_be_bytes());
+    out.extend(payload);
+    out
+}
+
+/// A header of `8 * (1 + more)` bytes with one option, of a type that nobody knows and that
+/// is to be skipped (RFC 8200, 4.2; of padding Linux takes no more than 7 bytes).
+fn options(next: u8, more: u8) -> Vec<u8> {
+    let mut out = vec![next, more, 0x1e, 4 + 8 * more];
+    out.resize(8 * (1 + usize::from(more)), 0);
+    out
+}
+
+const FOUR: &[Case] = &[
+    Case {
+        name: "whole",
+        arrives: true,
+        packets: |p| vec![four(p, 0, false, &segment(0, p, GUARDED, SYN))],
+    },
+    Case {
+        name: "cut behind the ports",
+        arrives: true,
+        packets: |p| {
+            let s = segment(0, p, GUARDED, SYN);
+            vec![four(p, 0, true, &s[..8]), four(p, 8, false, &s[8..])]
+        },
+    },
+    Case {
+        name: "cut behind the flags",
+        arrives: true,
+        packets: |p| {
+            let s = segment(0, p, GUARDED, SYN);
+            vec![four(p, 0, true, &s[..16]), four(p, 16, false, &s[16..])]
+        },
+    },
+    Case {
+        name: "the last piece first",
+        arrives: true,
+        packets: |p| {
+            let s = segment(0, p, GUARDED, SYN);
+            vec![four(p, 8, false, &s[8..]), four(p, 0, true, &s[..8])]
+        },
+    },
+    Case {
+        name: "a first piece for a free port, overlapped by one for the guarded",
+        arrives: false,
+        packets: |p| {
+            let (free, s) = (segment(0, p, FREE, SYN), segment(0, p, GUARDED, SYN));
+            vec![
+                four(p, 0, true, &free[..8]),
+                four(p, 0, true, &s[..8]),
+                four(p, 8, false, &s[8..]),
+            ]
+        },
+    },
+    Case {
+        name: "flags that are overlapped by others",
+        arrives: false,
+        packets: |p| {
+            let (ack, s) = (segment(0, p, GUARDED, ACK), segment(0, p, GUARDED, SYN));
+            vec![four(p, 0, true, &ack[..16]), four(p, 8, false, &s[8..])]
+        },
+    },
+];
+
+const SIX: &[Case] = &[
+    Case {
+        name: "whole",
+        arrives: true,
+        packets: |p| vec![six(TCP, &segment(1, p, GUARDED, SYN))],
+    },
+    Case {
+        name: "hop-by-hop options",
+        arrives: true,
+        packets: |p| {
+            let s = segment(1, p, GUARDED, SYN);
+            vec![six(HOP_BY_HOP, &[options(TCP, 0), s].concat())]
+        },
+    },
+    Case {
+        name: "long destination options, twice",
+        arrives: true,
+        packets: |p| {
+            let s = segment(1, p, GUARDED, SYN);
+            let headers = [options(DESTINATION, 7), options(TCP, 7)].concat();
+            vec![six(DESTINATION, &[headers, s].concat())]
+        },
+    },
+    Case {
+        name: "a fragment that is the whole",
+        arrives: true,
+        packets: |p| {
+            let s = segment(1, p, GUARDED, SYN);
+            vec![six(FRAGMENT, &piece(p, TCP, 0, false, &s))]
+        },
+    },
+    Case {
+        // RFC 8200, 4.5: the first piece must hold all headers. Linux sees to it since 5.11.
+        name: "cut behind the ports",
+        arrives: false,
+        packets: |p| {
+            let s = segment(1, p, GUARDED, SYN);
+            vec![
+                six(FRAGMENT, &piece(p, TCP, 0, true, &s[..8])),
+                six(FRAGMENT, &piece(p, TCP, 8, false, &s[8..])),
+            ]
+        },
+    },
+    Case {
+        name: "cut in the options before it",
+        arrives: false,
+        packets: |p| {
+            let all = [options(TCP, 3), segment(1, p, GUARDED, SYN)].concat();
+            vec![
+                six(FRAGMENT, &piece(p, DESTINATION, 0, true, &all[..16])),
+                six(FRAGMENT, &piece(p, DESTINATION, 16, false, &all[16..])),
+            ]
+        },
+    },
+    Case {
+        name: "cut behind the options before it",
+        arrives: false,
+        packets: |p| {
+            let all = [options(TCP, 1), segment(1, p, GUARDED, SYN)].concat();
+            vec![
+                six(FRAGMENT, &piece(p, DESTINATION, 0, true, &all[..16])),
+                six(FRAGMENT, &piece(p, DESTINATION, 16, false, &all[16..])),
+            ]
+        },
+    },
+    Case {
+        name: "a first piece for a free port, overlapped by one for the guarded",
+        arrives: false,
+        packets: |p| {
+            let (free, s) = (segment(1, p, FREE, SYN), segment(1, p, GUARDED, SYN));
+            vec![
+                six(FRAGMENT, &piece(p, TCP, 0, true, &free[..16])),
+                six(FRAGMENT, &piece(p, TCP, 0, true, &s[..16])),
+                six(FRAGMENT, &piece(p, TCP, 16, false, &s[16..])),
+            ]
+        },
+    },
+];
+
+fn mac(text: &str) -> Vec<u8> {
+    let bytes = text.split(':').map(|b| u8::from_str_radix(b, 16));
+    bytes.map(|b| b.expect("a byte")).collect()
+}
+
+/// Sends what a case says, and tells whether the server answers as to a SYN.
+fn answered(wire: &Socket, ears: &Socket, family: usize, case: &Case, from: u16) -> bool {
+    let ether: u16 = [0x0800, 0x86dd][family];
+    for packet in (case.packets)(from) {
+        let mut frame = [mac(SERVER_MAC), mac(CLIENT_MAC)].concat();
+        frame.extend(ether.to_be_bytes());
+        frame.extend(packet);
+        wire.send(&frame).expect("a wire");
+    }
+    let deadline = Instant::now() + if case.arrives { SILENCE } else { SILENCE / 2 };
+    let mut buffer = [0; 2048];
+    while Instant::now() < deadline {
+        let mut ears = ears;
+        let Ok(n) = std::io::Read::read(&mut ears, &mut buffer) else {
+            continue;
+        };
+        // A raw IPv4 socket gives the IP header too, a raw IPv6 socket does not.
+        let tcp = &buffer[if family == 0 { 20 } else { 0 }..n];
+        let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
+        if port(2) == from && port(0) == GUARDED && tcp[13] & (SYN | ACK) == SYN | ACK {
+            return true;
+        }
+    }
+    false
+}
+
+fn no_syn_gets_past(open: &str, ports: &str) {
+    let lab = Lab::new();
+    let path = lab.write(
+        "knockd.toml",
+        &format!(
+            "[firewall]\n[door.ssh]\nsequence = [\"17301/tcp\", \"4022/udp\", \"39855/tcp\"]\nopen = {open}\n"
+        ),
+    );
+    let _echo = [lab.server.echo(GUARDED), lab.server.echo(FREE)];
+    let mut agent = Agent::start(&lab.server, &path);
+    let wire = lab.client.frames("eth0");
+    let mut from = 40_000;
+    for (family, domain, cases) in [(0, Domain::IPV4, FOUR), (1, Domain::IPV6, SIX)] {
+        // Both ends know each other's hardware addresses before anything is sent.
+        let _ = lab
+            .client
+            .connect(ip(CLIENT[family]), (ip(SERVER[family]), FREE), SOON);
+        let ears = lab.client.socket(domain, Type::RAW, i32::from(TCP));
+        ears.set_read_timeout(Some(SILENCE / 10)).expect("a socket");
+        for opened in [false, true] {
+            if opened {
+                agent.order(&format!("open ssh {} {ports} 1h", CLIENT[family]));
+            }
+            for case in cases {
+                from += 1;
+                assert_eq!(
+                    answered(&wire, &ears, family, case, from),
+                    opened && case.arrives,
+                    "{} (family {family}, open {open}, opened: {opened})",
+                    case.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn of_a_guard_for_tcp_alone() {
+    no_syn_gets_past("[\"22/tcp\"]", "22/tcp");
+}
+
+#[test]
+fn of_a_guard_that_uses_conntrack() {
+    no_syn_gets_past("[\"22/tcp\", \"53/udp\"]", "22/tcp");
+}
+
+/// A range is guarded by a rule of its own.
+#[test]
+fn of_a_guarded_range() {
+    no_syn_gets_past("[\"20-30/tcp\"]", "20-30/tcp");
+}
