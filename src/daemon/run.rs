@@ -10,7 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::capture::{Fit, Live};
 use crate::firewall::Table;
-use crate::model::{Timestamp, TripwireKey};
+use crate::model::{OnStop, Timestamp, TripwireKey};
 
 use super::commands::Commands;
 use super::control::Control;
@@ -59,7 +59,7 @@ pub fn run(options: &Options) -> Result<(), Fault> {
     let log = Log::start(options.log.clone());
     let mut daemon = Daemon::start(options, log, signals)?;
     let ended = daemon.serve();
-    daemon.stop();
+    daemon.stop(ended.is_ok());
     ended
 }
 
@@ -241,13 +241,15 @@ impl Daemon<'_> {
     }
 
     /// The end: what commands opened is closed, the table stays or goes as configured.
-    fn stop(&mut self) {
+    /// After a fault it stays in any case: nobody asked for the guard to go.
+    fn stop(&mut self, asked: bool) {
         tracing::info!("shutting down");
         self.manager.stopping();
         if let Some(commands) = self.line.commands.take() {
             commands.drain();
         }
-        let on_stop = self.line.config.firewall.as_ref().map(|f| f.on_stop);
+        let configured = self.line.config.firewall.as_ref().map(|f| f.on_stop);
+        let on_stop = configured.map(|on_stop| if asked { on_stop } else { OnStop::Keep });
         if let (Some(table), Some(on_stop)) = (self.line.table.take(), on_stop)
             && let Err(error) = table.stop(on_stop)
         {
