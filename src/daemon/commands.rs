@@ -166,11 +166,13 @@ impl Commands {
 impl Options {
     /// The command line of the helper that reads the same configuration as this daemon.
     fn helper_args(&self, path: &Path) -> Vec<OsString> {
-        let mut args: Vec<OsString> = vec!["helper".into(), "--config".into(), path.into()];
-        args.extend(["--state-dir".into(), self.state_dir.clone().into()]);
+        let mut args = Vec::<OsString>::new();
+        // A flag of the daemon's: it must stand before the subcommand.
         for interface in &self.interfaces {
             args.extend(["--interface".into(), interface.into()]);
         }
+        args.extend(["helper".into(), "--config".into(), path.into()]);
+        args.extend(["--state-dir".into(), self.state_dir.clone().into()]);
         args
     }
 }
