@@ -50,10 +50,9 @@ pub fn plan(door: DoorId, config: &Config, source: IpAddr) -> Vec<Effect> {
         ports: element.ports.clone(),
         lifetime: element.lifetime,
     }));
-    // A stop without a start is run all the same, `timeout` after the knock: hence Start is
-    // sent for either of them.
+    // What was not started is not stopped, as in knock 0.8.
     if let Some(commands) = &configured.commands
-        && (commands.start_for(source).is_some() || commands.stop_for(source).is_some())
+        && commands.start_for(source).is_some()
     {
         effects.push(Effect::Run {
             door,
@@ -119,12 +118,12 @@ mod tests {
         }
     }
 
-    fn commands(stop_6: Option<&str>) -> Commands {
+    fn commands(start_6: Option<&str>) -> Commands {
         Commands {
-            start: None,
+            start: Some("start %IP%".into()),
             stop: Some("stop %IP%".into()),
-            start_6: None,
-            stop_6: stop_6.map(str::to_owned),
+            start_6: start_6.map(str::to_owned),
+            stop_6: None,
             timeout: Duration::from_secs(10),
         }
     }

@@ -320,6 +320,14 @@ fn commands(draft: &DraftDoor, faults: &mut Faults) -> Option<Commands> {
     // on: elsewhere it is the same as none.
     let some = |text: Option<String>| text.filter(|t| !t.is_empty());
     let (start, stop) = (some(start), some(stop));
+    if let (None, Some(_), Some(given)) = (&start, &stop, draft.stop.given()) {
+        faults
+            .warn(
+                &given.span,
+                "this is never run: there is no `start_command`",
+            )
+            .help("what was not started is not stopped; `true` is a start");
+    }
     let six = |six: Option<String>, four: &Option<String>| match four {
         Some(_) => six,
         None => some(six),
