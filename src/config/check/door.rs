@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::super::diagnostic::Faults;
 use super::super::draft::{Defaults, DraftClose, DraftDoor, DraftElement, Field, List};
 use super::super::source::Spanned;
-use super::{names, path, sequence, time};
+use super::sequence::{self, Wires};
+use super::{names, path, time};
 use crate::model::{
     Close, Commands, Door, Lifetime, MAX_STRAYS, OneTime, PortRange, Prefix, Protocol, SetElement,
-    Step, TcpFlags,
+    Step, TcpFlags, TripwireMode,
 };
 
 /// How long an opening lives if nobody says.
@@ -20,9 +21,15 @@ const CMD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many strays are forgiven if nobody says.
 const STRAYS: u8 = 2;
 
-pub(super) fn door(draft: &DraftDoor, defaults: &Defaults, faults: &mut Faults) -> Door {
+pub(super) fn door(
+    draft: &DraftDoor,
+    defaults: &Defaults,
+    mode: TripwireMode,
+    faults: &mut Faults,
+) -> Door {
     does_something(draft, faults);
-    let steps = steps(draft, faults);
+    let strays = strays(&draft.strays, faults);
+    let steps = steps(draft, Wires { mode, strays }, faults);
     let tcp_flags = tcp_flags(draft, &steps, defaults, faults);
     if let Some(timeout) = draft.seq_timeout.given() {
         time(&timeout.span, timeout.value, "seq_timeout", faults);
@@ -38,7 +45,7 @@ pub(super) fn door(draft: &DraftDoor, defaults: &Defaults, faults: &mut Faults) 
         tcp_flags,
         from: values(&draft.from),
         target: draft.target.given().map(|t| t.value),
-        strays: strays(&draft.strays, faults),
+        strays,
         open,
         open_for: open_for(draft, faults),
         close,
@@ -84,7 +91,7 @@ fn does_something(draft: &DraftDoor, faults: &mut Faults) {
     }
 }
 
-fn steps(draft: &DraftDoor, faults: &mut Faults) -> Vec<Step> {
+fn steps(draft: &DraftDoor, wires: Wires, faults: &mut Faults) -> Vec<Step> {
     match (&draft.sequence, &draft.one_time) {
         (Field::Absent, Field::Absent) => {
             let name = draft.name.value.escape_debug();
@@ -104,7 +111,7 @@ fn steps(draft: &DraftDoor, faults: &mut Faults) -> Vec<Step> {
         | (Field::Given(_) | Field::Faulty, Field::Absent | Field::Faulty) => {}
     }
     let steps = draft.sequence.given();
-    steps.map_or(Vec::new(), |steps| sequence::sequence(steps, faults))
+    steps.map_or(Vec::new(), |steps| sequence::sequence(steps, wires, faults))
 }
 
 fn tcp_flags(

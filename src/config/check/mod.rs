@@ -30,16 +30,17 @@ pub(super) fn check(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<C
         );
         return None;
     }
+    let tripwires = draft.tripwires.or_default();
     let config = Config {
         interfaces: interfaces(&draft.interfaces, faults),
-        tripwires: draft.tripwires.or_default(),
+        tripwires,
         log: log(&draft.log, faults),
         pid_file: path(&draft.pid_file, faults),
         firewall: firewall::firewall(draft, host, faults),
         doors: draft
             .doors
             .iter()
-            .map(|door| door::door(door, &draft.defaults, faults))
+            .map(|door| door::door(door, &draft.defaults, tripwires, faults))
             .collect(),
     };
     together::together(&draft.doors, faults);

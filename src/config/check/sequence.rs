@@ -3,7 +3,7 @@
 use super::super::diagnostic::Faults;
 use super::super::draft::List;
 use super::super::source::Spanned;
-use crate::model::{MAX_STEPS, Step};
+use crate::model::{MAX_STEPS, NEAR, Step, TripwireMode};
 
 /// What stands in the manuals, in Debian's knockd.conf, and in the tutorials that
 /// copy them. Each is tried backwards as well, and whatever the protocols.
@@ -39,15 +39,27 @@ const PUBLISHED: [&[u16]; 26] = [
     &[100, 200, 300],
 ];
 
+/// What keeps a port scan from opening the door: the tripwires there are, and how many hits
+/// on them are forgiven.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wires {
+    pub(super) mode: TripwireMode,
+    pub(super) strays: u8,
+}
+
 /// The steps, judged one by one and as a whole.
-pub(super) fn sequence(steps: &Spanned<List<Step>>, faults: &mut Faults) -> Vec<Step> {
+pub(super) fn sequence(
+    steps: &Spanned<List<Step>>,
+    wires: Wires,
+    faults: &mut Faults,
+) -> Vec<Step> {
     let all: Vec<Step> = steps.value.iter().map(|s| s.value).collect();
     if all.is_empty() {
         faults.error(&steps.span, "a sequence has at least one step");
     } else if all.len() > MAX_STEPS {
         let message = format!("{} steps: a sequence has at most {MAX_STEPS}", all.len());
         faults.error(&steps.span, message);
-    } else if let Some(why) = weakness(&all) {
+    } else if let Some(why) = weakness(&all, wires) {
         faults
             .warn(&steps.span, why)
             .help("choose three steps or more at random, from 1024 up");
@@ -55,7 +67,7 @@ pub(super) fn sequence(steps: &Spanned<List<Step>>, faults: &mut Faults) -> Vec<
     all
 }
 
-fn weakness(steps: &[Step]) -> Option<String> {
+fn weakness(steps: &[Step], wires: Wires) -> Option<String> {
     let ports: Vec<u16> = steps.iter().map(|s| s.port.get()).collect();
     let is = |known: &&[u16]| *known == ports || known.iter().rev().eq(ports.iter());
     let all = |holds: fn(u16, u16) -> bool| {
@@ -74,8 +86,34 @@ fn weakness(steps: &[Step]) -> Option<String> {
         match ports.len() {
             1 => Some("a sequence of one step: any port scan opens the door".to_owned()),
             2 => Some("a sequence of two steps is weak".to_owned()),
+            _ if wires.let_pass(steps) => Some(
+                "a port scan in rising or falling order opens this door: too few tripwires \
+                 lie between the steps"
+                    .to_owned(),
+            ),
             _ => None,
         }
+    }
+}
+
+impl Wires {
+    /// Whether a scan of the ports in order makes every step before it has hit too many
+    /// tripwires. Of those drawn by lot none is counted: they may lie elsewhere.
+    fn let_pass(self, steps: &[Step]) -> bool {
+        let pairs = || steps.iter().zip(steps.iter().skip(1));
+        let one_protocol = pairs().all(|(a, b)| a.protocol == b.protocol);
+        let rising = pairs().all(|(a, b)| a.port < b.port);
+        let falling = pairs().all(|(a, b)| a.port > b.port);
+        let between = |(a, b): (&Step, &Step)| {
+            let ports = u32::from(a.port.get().abs_diff(b.port.get())).saturating_sub(1);
+            match self.mode {
+                TripwireMode::Sampled => ports.min(2 * u32::from(NEAR)),
+                TripwireMode::All => ports,
+                TripwireMode::Off => 0,
+            }
+        };
+        let hit: u32 = pairs().map(between).sum();
+        one_protocol && (rising || falling) && hit <= u32::from(self.strays)
     }
 }
 
@@ -83,9 +121,44 @@ fn weakness(steps: &[Step]) -> Option<String> {
 mod tests {
     use super::*;
 
+    const DEFAULT: Wires = Wires {
+        mode: TripwireMode::Sampled,
+        strays: 2,
+    };
+
     fn judged(text: &str) -> Option<String> {
+        judged_by(text, DEFAULT)
+    }
+
+    fn judged_by(text: &str, wires: Wires) -> Option<String> {
         let steps = crate::model::parse_legacy_sequence(text).expect("a sequence");
-        weakness(&steps)
+        weakness(&steps, wires)
+    }
+
+    #[test]
+    fn a_scan_in_order_is_stopped_by_the_tripwires_between() {
+        for close in ["501,502,504", "100,102,104", "104,102,101"] {
+            assert!(judged(close).is_some_and(|w| w.contains("scan")), "{close}");
+        }
+        // Three tripwires lie between; or the order is another; or one scan is not enough.
+        for safe in [
+            "100,102,105",
+            "102,100,104",
+            "100,102:udp,104",
+            "7001,8101,9202",
+        ] {
+            assert_eq!(judged(safe), None, "{safe}");
+        }
+        let far = "7001,8101,9202";
+        for (mode, strays, opens) in [
+            (TripwireMode::Sampled, 7, false),
+            (TripwireMode::Sampled, 8, true),
+            (TripwireMode::All, 16, false),
+            (TripwireMode::Off, 0, true),
+        ] {
+            let found = judged_by(far, Wires { mode, strays });
+            assert_eq!(found.is_some(), opens, "{mode:?} {strays}");
+        }
     }
 
     #[test]
@@ -109,7 +182,7 @@ mod tests {
                 "{weak}"
             );
         }
-        for good in ["7000,9000,8000", "501,502,504", "17302,4022:udp,39855"] {
+        for good in ["7000,9000,8000", "17302,4022:udp,39855"] {
             assert_eq!(judged(good), None, "{good}");
         }
     }
