@@ -3,12 +3,13 @@
 
 use std::net::IpAddr;
 
-use crate::action::{self, one_time};
+use crate::action;
+use crate::action::one_time::{self, OneTimeError};
 use crate::capture::Links;
 use crate::decode::decode;
 use crate::firewall::Table;
 use crate::matcher::Matcher;
-use crate::model::{Config, DoorId, Effect, Event, Frame, Outcome, Timestamp, Tripwires};
+use crate::model::{Config, DoorId, Effect, Event, Frame, OneTime, Outcome, Timestamp, Tripwires};
 
 use super::commands::Commands;
 use super::deeds::{self, Said};
@@ -104,11 +105,17 @@ impl Line {
         let mut events = std::mem::take(&mut self.events);
         for event in &events {
             match event.outcome {
-                Outcome::Open => {
-                    let said = self.open(event.door, event.source, event.at);
-                    self.tell(event);
-                    said.iter().for_each(Said::tell);
-                }
+                Outcome::Open => match self.open(event.door, event.source, event.at) {
+                    Ok(said) => {
+                        self.tell(event);
+                        said.iter().for_each(Said::tell);
+                    }
+                    Err(why) => {
+                        let door = self.config.doors.get(event.door.index());
+                        let name = door.map_or("", |door| &door.name);
+                        tracing::error!("{name}: not opened: {why}");
+                    }
+                },
                 Outcome::Stage(_) | Outcome::Timeout { .. } | Outcome::Reset { .. } => {
                     self.tell(event);
                 }
@@ -162,28 +169,27 @@ impl Line {
         }
     }
 
-    /// Runs the door's actions for `source`, whether it knocked or root asked.
-    fn open(&mut self, door: DoorId, source: IpAddr, at: Timestamp) -> Vec<Said> {
+    /// Runs the door's actions for `source`; or says why it stays shut.
+    fn open(
+        &mut self,
+        door: DoorId,
+        source: IpAddr,
+        at: Timestamp,
+    ) -> Result<Vec<Said>, OneTimeError> {
         let Some(configured) = self.config.doors.get(door.index()) else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
-        if let Some(source_file) = &configured.one_time {
+        if let Some(OneTime { file }) = &configured.one_time {
             // Marked and synced before the door acts: no crash lets it be used twice.
-            // None: it completed twice before the matcher had the next one.
-            let used = self.one_time.remove(&door);
             self.sequence_used = true;
-            let marked = match &used {
-                Some(used) => one_time::mark_used(&source_file.file, used),
-                None => return Vec::new(),
-            };
-            if let Err(error) = marked {
-                let text = format!("{}: not opened: {error}", configured.name);
-                return vec![Said::Error(text)];
-            }
+            let used = self.one_time.remove(&door);
+            // None: it was completed twice before the matcher had the next one.
+            let used = used.ok_or_else(|| OneTimeError::Changed(file.clone()))?;
+            one_time::mark_used(file, &used)?;
         }
         self.opened += 1;
         let effects = action::plan(door, &self.config, source);
-        self.perform(&effects, at)
+        Ok(self.perform(&effects, at))
     }
 
     /// Does what is planned: what is for the kernel in one transaction, then commands.
