@@ -66,10 +66,15 @@ impl From<Fault> for ExitCode {
 
 impl From<FirewallError> for Fault {
     fn from(error: FirewallError) -> Self {
-        if error.is_permission() {
-            Self::Permission(error.to_string())
-        } else {
-            Self::System(error.to_string())
+        let text = error.to_string();
+        match error {
+            FirewallError::Permission => Self::Permission(text),
+            FirewallError::Owned { .. } | FirewallError::Foreign { .. } => Self::Unavailable(text),
+            FirewallError::Full { .. }
+            | FirewallError::Unsupported { .. }
+            | FirewallError::Refused { .. }
+            | FirewallError::Reading { .. }
+            | FirewallError::None => Self::System(text),
         }
     }
 }

@@ -67,20 +67,6 @@ pub enum FirewallError {
 }
 
 impl FirewallError {
-    /// Whether a capability or somebody else's ownership is in the way: exit 77.
-    #[must_use]
-    pub fn is_permission(&self) -> bool {
-        match self {
-            Self::Permission | Self::Owned { .. } => true,
-            Self::Foreign { .. }
-            | Self::Full { .. }
-            | Self::Unsupported { .. }
-            | Self::Refused { .. }
-            | Self::Reading { .. }
-            | Self::None => false,
-        }
-    }
-
     pub(super) fn reading(Refusal { errno, .. }: Refusal) -> Self {
         if errno == Errno::EPERM {
             Self::Permission
