@@ -87,10 +87,18 @@ fn convert(file: &Path, native: bool) -> Result<(), Fault> {
 }
 
 fn list(options: &Options, as_json: bool) -> Result<(), Fault> {
-    let openings = firewall::list(&table_name(options)?)?;
+    let table = table_name(options)?;
+    let found = firewall::list(&table)?;
+    let is_there = found.is_some();
+    let openings = found.unwrap_or_default();
     if as_json {
         let all: Vec<_> = openings.iter().map(opening_json).collect();
         return print(&format!("{:#}\n", json!(all)));
+    }
+    if !is_there {
+        return print(&format!(
+            "there is no table inet {table}: nothing is guarded\n"
+        ));
     }
     if openings.is_empty() {
         return print("nothing is open\n");

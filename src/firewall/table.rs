@@ -347,26 +347,32 @@ pub struct Opening {
     pub left: Option<Duration>,
 }
 
-/// What is open in the table of that name, from the kernel; works without a daemon.
+/// What is open in the table of that name, from the kernel; works without a daemon. `None`:
+/// there is no such table.
 ///
 /// # Errors
 ///
 /// If the kernel cannot be asked.
-pub fn list(table: &str) -> Result<Vec<Opening>, FirewallError> {
+pub fn list(table: &str) -> Result<Option<Vec<Opening>>, FirewallError> {
     let mut socket = Socket::open().map_err(FirewallError::reading)?;
-    let content = inventory::content(&mut socket, table).map_err(FirewallError::reading)?;
+    let content = match inventory::content(&mut socket, table) {
+        Ok(content) => content,
+        Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(None),
+        Err(refusal) => return Err(FirewallError::reading(refusal)),
+    };
     let mut found =
         install::openings(&mut socket, table, &content).map_err(FirewallError::reading)?;
     found.sort_by(|a, b| a.slot.cmp(&b.slot));
-    Ok(found
-        .into_iter()
-        .map(|Found { slot, left, door }| Opening {
+    let openings = found.into_iter().map(|found| {
+        let Found { slot, left, door } = found;
+        Opening {
             door,
             source: slot.source,
             place: slot.place,
             left,
-        })
-        .collect())
+        }
+    });
+    Ok(Some(openings.collect()))
 }
 
 /// Puts the guard alone in place, for boot; a daemon takes it over. Openings that are there

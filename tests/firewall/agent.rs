@@ -190,6 +190,7 @@ fn obey(table: &mut Option<Table>, words: &[&str]) -> Result<String, firewall::F
         ["guard", path] => firewall::guard(&ruleset(path)).map(|()| String::new()),
         ["clear", name] => firewall::clear(name).map(|was| was.to_string()),
         ["list", name] => firewall::list(name).map(|all| {
+            let all = all.unwrap_or_default();
             let mut out = String::new();
             for o in all {
                 let door = o.door.as_deref().unwrap_or("-");
