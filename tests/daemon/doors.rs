@@ -115,35 +115,6 @@ fn a_knock_closes_what_is_open() {
 }
 
 #[test]
-fn rejected_is_told_at_once() {
-    let lab = Lab::new();
-    let _echo = lab.server.echo(22);
-    let site = Site::new(&lab, &format!("firewall.guard = \"reject\"\n{SSH}"));
-    let mut daemon = site.start("");
-    let to = (ip(SERVER[0]), 22);
-    let connect = |patience| lab.client.connect(ip(CLIENT[0]), to, patience);
-    connect(SOON).expect_refused();
-    knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp");
-    assert!(is_alive(&connect(SOON).expect_connected()));
-}
-
-#[test]
-fn the_trusted_need_not_knock() {
-    let lab = Lab::new();
-    let _echo = lab.server.echo(22);
-    let trusted = "firewall.trusted = [\"192.0.2.78\", \"2001:db8::78\"]";
-    let site = Site::new(&lab, &format!("{trusted}\n{SSH}"));
-    let _daemon = site.start("");
-    for ((own, other), server) in CLIENT.into_iter().zip(OTHER).zip(SERVER) {
-        let to = (ip(server), 22);
-        let stream = lab.client.connect(ip(other), to, SOON).expect_connected();
-        assert!(is_alive(&stream));
-        lab.client.connect(ip(own), to, SILENCE).expect_silence();
-    }
-}
-
-#[test]
 fn a_range_of_udp_ports_opens() {
     let lab = Lab::new();
     let site = Site::new(

@@ -169,6 +169,24 @@ fn datagrams_for_many_are_guarded_as_well() {
     assert_eq!(receive().as_deref(), Some("224.0.0.251"));
 }
 
+/// Fragments after the first bear no port, and pass.
+#[test]
+fn long_datagrams_to_other_ports_arrive() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, &SSH.replace("22/tcp", "5353/udp"));
+    let _daemon = site.start("");
+    for (own, server) in CLIENT.into_iter().zip(SERVER) {
+        let receiver = lab.server.udp(ip(server), 5000);
+        let sender = lab.client.udp(ip(own), 0);
+        let long = vec![7; 20_000];
+        let sent = sender.send_to(&long, (ip(server), 5000));
+        assert_eq!(sent.expect("a way there"), long.len());
+        let mut buffer = vec![0; 65_536];
+        let length = receiver.recv(&mut buffer).expect("the datagram");
+        assert_eq!(&buffer[..length], long);
+    }
+}
+
 /// A flood of first steps neither stops a knock nor lets one in.
 #[test]
 fn a_knock_gets_through_a_flood() {

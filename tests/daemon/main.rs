@@ -3,13 +3,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod background;
 mod cases;
+mod control;
 mod corpus;
 mod doors;
 mod dry_run;
 mod faults;
 mod guard;
+mod listen;
+mod log;
 mod reload;
-mod shapes;
 mod site;
 mod wire;

@@ -1,0 +1,95 @@
+//! `-d`: the daemon in the background, and its pid file.
+
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::site::{OPEN_SSH, SSH, Site, knock};
+use crate::support::{CLIENT, Lab, Process, SERVER, SILENCE, ip, wait_until};
+
+/// The daemon that a pid file names; it does not outlive the test.
+struct Background(Pid);
+
+#[track_caller]
+fn read(pidfile: &Path) -> Pid {
+    let text = std::fs::read_to_string(pidfile).expect("the pid file");
+    let number = text.strip_suffix('\n').expect("a line");
+    Pid::from_raw(number.parse().expect("a number"))
+}
+
+impl Background {
+    fn runs(&self) -> bool {
+        // What has ended but was not waited for yet (Z in proc_pid_stat(5)) does not run.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGKILL);
+    }
+}
+
+#[test]
+fn the_foreground_ends_well_when_the_guard_stands() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SSH);
+    let (pidfile, log) = (site.path("knockd.pid"), site.path("knockd.log"));
+    let words = format!("-d -p {} -g {}", pidfile.display(), log.display());
+    // Its ending closes the pipes, too: nothing in the background holds the terminal.
+    let (status, lines) = Process::start(&mut site.command(&words)).wait();
+    assert_eq!(status.code(), Some(0), "{lines:?}");
+    assert!(lines.is_empty(), "{lines:?}");
+    let daemon = Background(read(&pidfile));
+    let to = (ip(SERVER[0]), 22);
+    lab.client
+        .connect(ip(CLIENT[0]), to, SILENCE)
+        .expect_silence();
+    // It listens, too.
+    knock(&lab, SERVER[0], OPEN_SSH);
+    wait_until("the opening", || site.openings().len() == 1);
+
+    let (status, lines) = Process::start(&mut site.command(&words)).wait();
+    assert_eq!(status.code(), Some(69), "{lines:?}");
+    let named = format!("process {} ", daemon.0);
+    assert!(lines.iter().any(|line| line.contains(&named)), "{lines:?}");
+    assert_eq!(read(&pidfile), daemon.0);
+
+    kill(daemon.0, Signal::SIGTERM).expect("it runs");
+    wait_until("its end", || !daemon.runs());
+    assert!(!pidfile.exists());
+    let log = std::fs::read_to_string(&log).expect("the log");
+    assert!(log.ends_with("] shutting down\n"), "{log}");
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_told_in_the_foreground() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, "[firewall]\ngaurd = \"drop\"\n");
+    let pidfile = site.path("knockd.pid");
+    let words = format!("-d -p {}", pidfile.display());
+    let (status, lines) = Process::start(&mut site.command(&words)).wait();
+    assert_eq!(status.code(), Some(78), "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("unknown key `gaurd`")),
+        "{lines:?}"
+    );
+    assert!(!pidfile.exists());
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_is_told() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let mut command = site.command("-d -p /nowhere/knockd.pid");
+    let (status, lines) = Process::start(&mut command).wait();
+    assert_eq!(status.code(), Some(73), "{lines:?}");
+    let told = |line: &String| line.contains("cannot write /nowhere/knockd.pid");
+    assert!(lines.iter().any(told), "{lines:?}");
+    assert_eq!(lab.server.run("nft list ruleset"), "");
+}

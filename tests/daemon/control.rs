@@ -1,0 +1,279 @@
+//! `list`, `status`, `open`, `close`, `clear`: with a daemon, and without.
+
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::json;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
+use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
+
+/// A door whose opening has no end, and with a range.
+const MOSH: &str = r#"
+[door.mosh]
+sequence = ["7304/tcp", "8405/udp", "9506/tcp"]
+open     = ["22/tcp", "50000-50100/udp"]
+open_for = "until closed"
+"#;
+
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
+}
+
+#[test]
+fn what_is_open_is_listed() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, &format!("{SSH}{MOSH}"));
+    let mut daemon = site.start("");
+    assert_eq!(site.run("list"), "nothing is open\n");
+    assert_eq!(site.run("list --json"), "[]\n");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    knock(&lab, SERVER[1], "7304 8405:udp 9506");
+    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp for 1h");
+    daemon.wait_for_line("2001:db8::77: mosh: opened 50000-50100/udp until closed");
+    let mut listed = site.openings();
+    for opening in &mut listed {
+        let left = opening["left_ms"].take();
+        match opening["door"].as_str() {
+            Some("ssh") => assert!(
+                left.as_u64()
+                    .is_some_and(|ms| (3_500_000..=3_600_000).contains(&ms))
+            ),
+            _ => assert!(left.is_null()),
+        }
+    }
+    listed.sort_by_key(|opening| opening["source"].to_string() + &opening["opens"].to_string());
+    let one = |source, door, opens| json!({ "source": source, "door": door, "opens": opens, "left_ms": null });
+    assert_eq!(
+        listed,
+        [
+            one("192.0.2.77", "ssh", "22/tcp"),
+            one("2001:db8::77", "mosh", "22/tcp"),
+            one("2001:db8::77", "mosh", "50000-50100/udp"),
+        ]
+    );
+    let text = site.run("list");
+    let has = |start: &str, end: &str| {
+        text.lines()
+            .any(|l| l.starts_with(start) && l.ends_with(end))
+    };
+    assert!(has("192.0.2.77\t22/tcp\tssh\t59m ", "s left"), "{text}");
+    assert!(
+        has("2001:db8::77\t50000-50100/udp\tmosh\t", "until closed"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_status_tells_what_is_heard_and_done() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 22/tcp");
+    let status: serde_json::Value = serde_json::from_str(&site.run("status --json")).expect("JSON");
+    assert_eq!(status["pid"], daemon.id());
+    assert_eq!(status["configuration"], site.config().display().to_string());
+    assert_eq!(status["listening"], json!(["eth0"]));
+    assert_eq!(status["opened"], 1);
+    assert_eq!(
+        status["table"],
+        json!({ "name": "knockd", "owned": true, "openings": 1 })
+    );
+    let doors =
+        json!([{ "name": "ssh", "disabled": false }, { "name": "shut", "disabled": false }]);
+    assert_eq!(status["doors"], doors);
+    assert!(status["packets"]["read"].as_u64() >= Some(3), "{status}");
+    let text = site.run("status");
+    assert!(text.contains(&format!("pid: {}\n", daemon.id())), "{text}");
+}
+
+#[test]
+fn doors_are_opened_and_closed_by_hand() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, &format!("{SSH}{MOSH}"));
+    let daemon = site.start("");
+    let [four, six] = CLIENT;
+    let to = |server| (ip(server), 22);
+    let said = site.run(&format!("open ssh {four}"));
+    assert_eq!(said, format!("{four}: ssh: opened 22/tcp for 1h\n"));
+    let _open = lab
+        .client
+        .connect(ip(four), to(SERVER[0]), SOON)
+        .expect_connected();
+    let said = site.run(&format!("open ssh {four} --for 2h"));
+    assert_eq!(said, format!("{four}: ssh: extended 22/tcp for 2h\n"));
+    let said = site.run(&format!("open mosh {six} --for 90s"));
+    let told = [("22/tcp", "1m 30s"), ("50000-50100/udp", "1m 30s")];
+    let told = told.map(|(port, time)| format!("{six}: mosh: opened {port} for {time}"));
+    assert_eq!(lines(&said), told);
+    let lines_of = |words: &str| daemon.lines().iter().filter(|l| l.contains(words)).count();
+    assert_eq!(lines_of(&format!("{six}: mosh: opened by hand")), 1);
+
+    let said = site.run(&format!("close {four}"));
+    assert_eq!(said, format!("{four}: ssh: closed 22/tcp\n"));
+    lab.client
+        .connect(ip(four), to(SERVER[0]), SILENCE)
+        .expect_silence();
+    let said = site.run("close --all");
+    let told = ["22/tcp", "50000-50100/udp"].map(|p| format!("{six}: mosh: closed {p}"));
+    assert_eq!(lines(&said), told);
+    assert_eq!(site.run("list"), "nothing is open\n");
+    // Nothing to close is no fault.
+    site.run("close --all");
+    site.run(&format!("close {}", OTHER[0]));
+
+    let (code, said) = failure(&site.try_run(&format!("open shh {four}")));
+    assert_eq!(code, 69, "{said}");
+    assert!(
+        said.contains("no door `shh`; there are: ssh, shut, mosh"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_cleared_table_stays_away_until_the_reload() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    let connect = |patience| {
+        lab.client
+            .connect(ip(CLIENT[0]), (ip(SERVER[0]), 22), patience)
+    };
+    connect(SILENCE).expect_silence();
+    let said = site.run("clear");
+    assert!(said.contains("NOTHING IS GUARDED"), "{said}");
+    assert_eq!(lab.server.run("nft list ruleset"), "");
+    let _open = connect(SOON).expect_connected();
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("the table was cleared by hand");
+    site.reload(&mut daemon);
+    connect(SILENCE).expect_silence();
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+}
+
+#[test]
+fn without_a_daemon_its_table_is_listed_closed_and_cleared() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, &format!("{SSH}{MOSH}"));
+    for words in ["status", "open ssh 192.0.2.77"] {
+        let (code, said) = failure(&site.try_run(words));
+        assert_eq!(code, 69, "{said}");
+        assert!(said.contains("no daemon listens at"), "{said}");
+    }
+    assert_eq!(
+        site.run("list"),
+        "there is no table inet knockd: nothing is guarded\n"
+    );
+    assert_eq!(site.run("list --json"), "[]\n");
+    assert_eq!(site.run("clear"), "there is no table inet knockd\n");
+
+    // Killed or stopped: its table is an orphan, or a plain one.
+    for kill in [true, false] {
+        let daemon = site.start("");
+        for own in CLIENT {
+            site.run(&format!("open ssh {own}"));
+        }
+        match kill {
+            true => daemon.kill(),
+            false => drop(daemon.terminate()),
+        }
+        assert_eq!(site.openings().len(), 2);
+        let said = site.run(&format!("close {}", CLIENT[0]));
+        assert!(said.contains("192.0.2.77: closed 22/tcp"), "{said}");
+        assert_eq!(site.openings().len(), 1);
+        let to = (ip(SERVER[0]), 22);
+        lab.client
+            .connect(ip(CLIENT[0]), to, SILENCE)
+            .expect_silence();
+        site.run("close --all");
+        assert_eq!(site.run("list"), "nothing is open\n");
+        assert_eq!(site.run("clear"), "the table inet knockd is removed\n");
+        assert_eq!(lab.server.run("nft list ruleset"), "");
+        let _open = lab
+            .client
+            .connect(ip(CLIENT[0]), to, SOON)
+            .expect_connected();
+    }
+}
+
+#[test]
+fn the_guard_alone_is_put_in_place_and_taken_over() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SSH);
+    assert_eq!(site.run("guard"), "");
+    let to = (ip(SERVER[0]), 22);
+    lab.client
+        .connect(ip(CLIENT[0]), to, SILENCE)
+        .expect_silence();
+    let mut daemon = site.start("");
+    // Beside a daemon it is not needed, and changes nothing.
+    let (code, said) = failure(&site.try_run("guard"));
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains("is another knockd running?"), "{said}");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    let _open = lab
+        .client
+        .connect(ip(CLIENT[0]), to, SOON)
+        .expect_connected();
+}
+
+#[test]
+fn bad_clients_are_refused_and_wait_for_nobody() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    let path = site.path("run").join("knockd.sock");
+    let mode = std::fs::metadata(&path)
+        .expect("the socket")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let client = || {
+        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).expect("a socket");
+        let address = SockAddr::unix(&path).expect("a short path");
+        socket.connect(&address).expect("the daemon listens");
+        socket.set_read_timeout(Some(SOON)).expect("a socket");
+        socket
+    };
+    let ask = |request: &[u8]| {
+        let mut socket = client();
+        socket.send(request).expect("the daemon listens");
+        let mut answer = vec![0; 4096];
+        let length = socket.read(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    };
+    let long = vec![b'['; 100_000];
+    for rubbish in [
+        &b"rubbish"[..],
+        b"\0",
+        b"{}",
+        b"\"status\" \"status\"",
+        b"{\"open\":{\"door\":\"ssh\",\"address\":\"192.0.2.77\",\"for_ms\":null,\"by\":1}}",
+        b"{\"open\":{\"door\":\"ssh\",\"address\":\"everybody\",\"for_ms\":null}}",
+        b"{\"open\":{\"door\":\"ssh\",\"address\":\"192.0.2.77\",\"for_ms\":0}}",
+        &long,
+    ] {
+        let answer = ask(rubbish);
+        assert!(answer.starts_with("{\"refused\":"), "{answer}");
+    }
+    // Many that say nothing, and some that ask and do not stay for the answer.
+    let _silent: Vec<_> = (0..20).map(|_| client()).collect();
+    for _ in 0..20 {
+        client().send(b"\"status\"").expect("the daemon listens");
+    }
+    assert!(site.run("status").contains("pid"));
+    assert!(site.openings().is_empty());
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    let (status, _) = daemon.terminate();
+    assert!(status.success());
+    assert!(!path.exists());
+}

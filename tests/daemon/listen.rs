@@ -1,0 +1,99 @@
+//! What the daemon listens to.
+
+use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
+use crate::support::{CLIENT, Lab, SERVER};
+
+/// A door for the knock after which everything before it was seen.
+const LAST: &str = r#"
+[door.last]
+sequence = ["7304/tcp", "8405/udp", "9506/tcp"]
+open     = ["80/tcp"]
+"#;
+
+/// Who was heard at the door `ssh` when the server was knocked at by these addresses.
+fn heard(lab: &Lab, site: &Site<'_>, words: &str, servers: &[&str], last: &str) -> Vec<String> {
+    let mut daemon = site.start(words);
+    for server in servers {
+        knock(lab, server, OPEN_SSH);
+    }
+    match last {
+        "127.0.0.1" => drop(
+            lab.server
+                .run(&format!("{KNOCK} {last} 7304 8405:udp 9506")),
+        ),
+        _ => knock(lab, last, "7304 8405:udp 9506"),
+    }
+    daemon.wait_for_line("last: OPEN SESAME");
+    let (_, lines) = daemon.terminate();
+    let sources = lines
+        .iter()
+        .filter_map(|line| line.strip_suffix(": ssh: OPEN SESAME"));
+    sources.map(str::to_owned).collect()
+}
+
+#[test]
+fn with_4_nobody_is_heard_by_ipv6() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, &format!("{SSH}{LAST}"));
+    let servers = [SERVER[1], SERVER[0]];
+    assert_eq!(
+        heard(&lab, &site, "", &servers, SERVER[0]),
+        [CLIENT[1], CLIENT[0]]
+    );
+    assert_eq!(heard(&lab, &site, "-4", &servers, SERVER[0]), [CLIENT[0]]);
+}
+
+#[test]
+fn i_beats_the_interfaces_of_the_configuration() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, &format!("interfaces = [\"eth0\"]\n{SSH}{LAST}"));
+    let servers = [SERVER[0]];
+    assert_eq!(heard(&lab, &site, "", &servers, SERVER[0]), [CLIENT[0]]);
+    assert_eq!(heard(&lab, &site, "-i lo", &servers, "127.0.0.1"), [""; 0]);
+    assert_eq!(
+        heard(&lab, &site, "-i lo -i 'e*'", &servers, "127.0.0.1"),
+        [""; 0]
+    );
+    assert_eq!(
+        heard(&lab, &site, "-i lo -i e*", &servers, "127.0.0.1"),
+        [CLIENT[0]]
+    );
+    assert_eq!(
+        heard(&lab, &site, "-i any", &servers, SERVER[0]),
+        [CLIENT[0]]
+    );
+}
+
+#[test]
+fn several_interfaces_are_heard_and_others_are_not() {
+    let lab = Lab::new();
+    for (interface, net) in [("eth1", 1), ("wan0", 2)] {
+        lab.server.join(interface, &lab.client, interface, &[]);
+        lab.server
+            .add_address(interface, &format!("198.51.10{net}.1"));
+        lab.client
+            .add_address(interface, &format!("198.51.10{net}.77"));
+    }
+    let site = Site::new(
+        &lab,
+        &format!("interfaces = [\"eth0\", \"w*\"]\n{SSH}{LAST}"),
+    );
+    let servers = ["198.51.101.1", "198.51.102.1", SERVER[0]];
+    let sources = heard(&lab, &site, "", &servers, SERVER[0]);
+    assert_eq!(sources, ["198.51.102.77", CLIENT[0]]);
+}
+
+/// An interface that is not there is waited for, and heard when it comes.
+#[test]
+fn an_interface_may_come_later() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, &format!("interfaces = [\"eth1\"]\n{SSH}"));
+    let mut daemon = site.start("");
+    daemon.wait_for_line("waiting for interface eth1");
+    lab.server.join("eth1", &lab.client, "eth1", &[]);
+    lab.server.add_address("eth1", "198.51.100.1");
+    lab.client.add_address("eth1", "198.51.100.77");
+    daemon.wait_for_line("interface eth1 has the address 198.51.100.1");
+    knock(&lab, "198.51.100.1", OPEN_SSH);
+    daemon.wait_for_line("198.51.100.77: ssh: opened 22/tcp");
+}
