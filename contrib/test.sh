@@ -40,4 +40,4 @@ step cargo clippy --locked --all-targets -- -D warnings
 step cargo clippy --locked --no-default-features --bin knock -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps
 step cargo test --locked --doc
-step cargo test --locked --lib --bins --tests --examples
+step cargo test --locked --no-fail-fast --lib --bins --tests --examples
