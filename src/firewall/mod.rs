@@ -16,7 +16,7 @@ mod watch;
 
 pub use book::{Applied, Closed, Entry, Opened, Place, Slot};
 pub use error::FirewallError;
-pub use netlink::install::Origin;
+pub use netlink::survey::Origin;
 pub use notice::{Culprit, Damage, Notice};
 pub use preview::Preview;
 pub use ruleset::Ruleset;

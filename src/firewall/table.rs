@@ -11,8 +11,9 @@ use super::admin::AdminSets;
 use super::book::{Applied, Book, Closed, Entry, Place, Plan, Slot, element};
 use super::error::FirewallError;
 use super::netlink::batch::Batch;
-use super::netlink::install::{self, Found, OWNED, Origin};
+use super::netlink::install;
 use super::netlink::socket::{Refusal, Socket};
+use super::netlink::survey::{self, Found, OWNED, Origin};
 use super::netlink::{elements, inventory};
 use super::notice::{Damage, Notice};
 use super::render;
@@ -88,7 +89,7 @@ impl Table {
             Mode::Auto => OWNED,
             Mode::Watch => 0,
         };
-        let survey = install::survey(&mut socket, &ruleset, None)?;
+        let survey = survey::survey(&mut socket, &ruleset, None)?;
         let (keep, removed) = sift(&ruleset, survey.openings.clone());
         let mut flags = wanted;
         let origin = match install::install(&mut socket, &ruleset, flags, &survey, &keep) {
@@ -121,7 +122,7 @@ impl Table {
     /// As for [`Table::start`].
     pub fn reload(&mut self, ruleset: Ruleset, now: Timestamp) -> Result<Started, FirewallError> {
         let old = self.ruleset.table.clone();
-        let survey = install::survey(&mut self.socket, &ruleset, Some(&old))?;
+        let survey = survey::survey(&mut self.socket, &ruleset, Some(&old))?;
         let (keep, removed) = sift(&ruleset, survey.openings.clone());
         let origin = install::install(&mut self.socket, &ruleset, self.flags, &survey, &keep)?;
         self.ruleset = ruleset;
@@ -361,7 +362,7 @@ pub fn list(table: &str) -> Result<Option<Vec<Opening>>, FirewallError> {
         Err(refusal) => return Err(FirewallError::reading(refusal)),
     };
     let mut found =
-        install::openings(&mut socket, table, &content).map_err(FirewallError::reading)?;
+        survey::openings(&mut socket, table, &content).map_err(FirewallError::reading)?;
     found.sort_by(|a, b| a.slot.cmp(&b.slot));
     let openings = found.into_iter().map(|found| {
         let Found { slot, left, door } = found;
@@ -398,7 +399,7 @@ pub fn clear(table: &str) -> Result<bool, FirewallError> {
 
 /// The table without an owner, openings and all.
 fn plain(socket: &mut Socket, ruleset: &Ruleset) -> Result<(), FirewallError> {
-    let survey = install::survey(socket, ruleset, None)?;
+    let survey = survey::survey(socket, ruleset, None)?;
     let (keep, _) = sift(ruleset, survey.openings.clone());
     install::install(socket, ruleset, 0, &survey, &keep).map(|_| ())
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use super::book::{Place, Slot};
 use super::error::FirewallError;
 use super::netlink::events::{self, Commit};
-use super::netlink::install::{self, Found};
+use super::netlink::install;
 use super::netlink::inventory;
 use super::netlink::socket::Socket;
+use super::netlink::survey::{self, Found};
 use super::notice::{Culprit, Damage, Notice};
 use super::table::Table;
 use crate::model::Timestamp;
@@ -169,7 +170,7 @@ impl Table {
 
     /// Builds the table anew from our own book.
     fn restore(&mut self, now: Timestamp) -> Result<(), FirewallError> {
-        let survey = install::survey(&mut self.socket, &self.ruleset, None)?;
+        let survey = survey::survey(&mut self.socket, &self.ruleset, None)?;
         let keep: Vec<Found> = self
             .book
             .iter()
@@ -189,7 +190,7 @@ impl Table {
     fn reread(&mut self, now: Timestamp) -> Result<(), FirewallError> {
         let table = &self.ruleset.table;
         let read = inventory::content(&mut self.socket, table)
-            .and_then(|content| install::openings(&mut self.socket, table, &content));
+            .and_then(|content| survey::openings(&mut self.socket, table, &content));
         let found = read.map_err(FirewallError::reading)?;
         let known: Vec<Slot> = self
             .book

@@ -6,9 +6,9 @@ use nftnl::nftnl_sys::libc;
 use nix::errno::Errno;
 
 use super::batch::nft;
-use super::install::{Found, opening, set_of_openings};
 use super::inventory::{INET, attr, list};
 use super::socket::{Refusal, Socket};
+use super::survey::{Found, opening, set_of_openings};
 use super::wire::Message;
 use crate::firewall::notice::Culprit;
 use crate::firewall::ruleset::Key;

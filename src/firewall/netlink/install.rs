@@ -2,208 +2,23 @@
 //! with the openings that live. One transaction; no packet sees anything between.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
 
 use nix::errno::Errno;
 
 use super::batch::Batch;
-use super::inventory::{self, Content, Dumped, Layout, TableInfo};
+use super::inventory::{self, Content, Layout};
 use super::socket::{Refusal, Socket};
+use super::survey::{Found, OWNER, Origin, Survey};
 use super::{elements, rules, structure};
-use crate::firewall::book::{Entry, Place, Slot, element};
+use crate::firewall::book::{Slot, element};
 use crate::firewall::error::FirewallError;
 use crate::firewall::render;
-use crate::firewall::ruleset::{self, Family, Key, Ruleset};
-use crate::firewall::transaction::{Element, ElementKey};
-use crate::model::{Lifetime, PortRange, SetPath, Timestamp};
-
-/// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: nobody but us changes the table, and it
-/// outlives us. (Debian 12's headers do not have the second; Linux 6.9 does.)
-pub(in crate::firewall) const OWNED: u32 = 0x2 | 0x4;
-/// `NFT_TABLE_F_PERSIST` alone: what is left of an owned table when its owner has died.
-const ORPHAN: u32 = 0x4;
-/// `NFT_TABLE_F_OWNER`.
-const OWNER: u32 = 0x2;
+use crate::firewall::ruleset::{self, Ruleset};
+use crate::firewall::transaction::Element;
+use crate::model::{Lifetime, SetPath};
 
 /// How many openings fit a send buffer as the kernel comes (212,992 bytes, at some 60 each).
 const PART: usize = 2000;
-
-/// An opening found in a table of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::firewall) struct Found {
-    pub(in crate::firewall) slot: Slot,
-    /// `None`: until it is closed.
-    pub(in crate::firewall) left: Option<Duration>,
-    /// The door that made it; `None`: somebody else's work.
-    pub(in crate::firewall) door: Option<Arc<str>>,
-}
-
-/// What there is before anything is changed.
-#[derive(Debug, Clone)]
-pub(in crate::firewall) struct Survey {
-    /// The table of the configured name.
-    table: Option<(TableInfo, Content)>,
-    /// Tables of ours that go by another name: the configuration has renamed it.
-    renamed: Vec<TableInfo>,
-    /// What is open in any of them.
-    pub(in crate::firewall) openings: Vec<Found>,
-}
-
-/// How the table came to be what it is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// There was none.
-    Created,
-    /// It was there and was taken over.
-    Adopted,
-    /// It was there but had to be built anew (another layout or mode, or a stranger's work
-    /// in it), in one transaction and with its openings.
-    Rebuilt,
-}
-
-/// Looks at what is there.
-pub(in crate::firewall) fn survey(
-    socket: &mut Socket,
-    ruleset: &Ruleset,
-    ours: Option<&str>,
-) -> Result<Survey, FirewallError> {
-    let tables = inventory::tables(socket).map_err(FirewallError::reading)?;
-    let port = socket.port();
-    let taken = |t: &TableInfo| t.flags & OWNER != 0 && t.owner != Some(port);
-    let mut survey = Survey {
-        table: None,
-        renamed: Vec::new(),
-        openings: Vec::new(),
-    };
-    for info in tables {
-        let this = *info.name == *ruleset.table;
-        if this && taken(&info) {
-            return Err(FirewallError::Owned {
-                table: info.name,
-                port: info.owner,
-            });
-        }
-        if this && info.layout == Layout::Foreign {
-            return Err(FirewallError::Foreign { table: info.name });
-        }
-        // Of other names only what bears our signature and has no living owner, or is this
-        // very process's own.
-        let known = ours == Some(info.name.as_str());
-        if !this && !known && (info.layout == Layout::Foreign || taken(&info)) {
-            continue;
-        }
-        let content = inventory::content(socket, &info.name).map_err(FirewallError::reading)?;
-        let openings = openings(socket, &info.name, &content).map_err(FirewallError::reading)?;
-        survey.openings.extend(openings);
-        if this {
-            survey.table = Some((info, content));
-        } else {
-            survey.renamed.push(info);
-        }
-    }
-    Ok(survey)
-}
-
-/// Everything that is open in a table of ours, of whichever layout.
-pub(in crate::firewall) fn openings(
-    socket: &mut Socket,
-    table: &str,
-    content: &Content,
-) -> Result<Vec<Found>, Refusal> {
-    let mut found = Vec::new();
-    for (name, shape) in &content.sets {
-        let Some((range, family)) = set_of_openings(name) else {
-            continue;
-        };
-        let key = match range {
-            Some(_) => Key::Address(family),
-            None => Key::AddressPort(family),
-        };
-        if (shape.key_type, shape.key_len) != structure::key(key) {
-            continue;
-        }
-        let path = SetPath {
-            family: "inet".to_owned(),
-            table: table.to_owned(),
-            set: name.clone(),
-        };
-        let dumped = inventory::elements(socket, &path)?;
-        found.extend(dumped.iter().filter_map(|d| opening(d, key, range)));
-    }
-    Ok(found)
-}
-
-/// What an element of a set of openings stands for.
-pub(super) fn opening(dumped: &Dumped, key: Key, range: Option<PortRange>) -> Option<Found> {
-    let (source, ports) = match (dumped.key(key)?, range) {
-        (ElementKey::Address(source), Some(range)) => (source, range),
-        (ElementKey::AddressPort(source, step), None) => (
-            source,
-            PortRange {
-                protocol: step.protocol,
-                first: step.port,
-                last: step.port,
-            },
-        ),
-        (ElementKey::Address(_), None) | (ElementKey::AddressPort(..), Some(_)) => return None,
-    };
-    Some(Found {
-        slot: Slot {
-            source,
-            place: Place::Ports(ports),
-        },
-        left: dumped.left,
-        door: dumped.comment.as_deref().map(Arc::from),
-    })
-}
-
-/// Which openings a set of that name holds: of single ports, or of which range.
-pub(super) fn set_of_openings(name: &str) -> Option<(Option<PortRange>, Family)> {
-    let (stem, suffix) = name.rsplit_once('_')?;
-    let family = Family::BOTH.into_iter().find(|f| f.suffix() == suffix)?;
-    if stem == "openings" {
-        return Some((None, family));
-    }
-    let (protocol, ports) = stem.split_once('_')?;
-    let range = format!("{}/{protocol}", ports.replace('_', "-"));
-    Some((Some(range.parse().ok()?), family))
-}
-
-impl Survey {
-    /// Whether what is there can be kept, and only its rules and configured elements be
-    /// replaced.
-    fn origin(&self, ruleset: &Ruleset, flags: u32) -> Origin {
-        let Some((info, content)) = &self.table else {
-            return Origin::Created;
-        };
-        // The kernel takes a table from orphan to owned, and from nothing to nothing else.
-        let flags_fit = info.flags == flags || (info.flags == ORPHAN && flags == OWNED);
-        let chains_fit = content.chains.iter().all(|c| {
-            ruleset.chains.iter().any(|wanted| {
-                let base = wanted.base.then(|| {
-                    let accept = 1;
-                    (0, structure::MANGLE, accept, "filter".to_owned())
-                });
-                c.name == wanted.name && c.base == base
-            })
-        });
-        let sets_fit = ruleset.sets.iter().all(|wanted| {
-            let there = content.sets.get(&wanted.name);
-            there.is_none_or(|shape| *shape == structure::shape(wanted))
-        });
-        if info.layout == Layout::Current
-            && flags_fit
-            && chains_fit
-            && sets_fit
-            && content.objects == 0
-        {
-            Origin::Adopted
-        } else {
-            Origin::Rebuilt
-        }
-    }
-}
 
 /// What each message of a batch is about, for the error that names one.
 #[derive(Default)]
@@ -217,16 +32,6 @@ impl Labels {
     fn of(&self, index: Option<usize>) -> String {
         let found = index.and_then(|i| self.0.iter().rfind(|(first, _)| *first <= i));
         found.map_or_else(|| "the transaction".to_owned(), |(_, text)| text.clone())
-    }
-}
-
-impl Found {
-    /// The note of it in a book.
-    pub(in crate::firewall) fn entry(&self, now: Timestamp) -> Entry {
-        Entry {
-            deadline: self.left.map(|left| now + left),
-            door: self.door.clone().unwrap_or_else(|| "".into()),
-        }
     }
 }
 

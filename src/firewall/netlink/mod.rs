@@ -12,4 +12,5 @@ pub(super) mod inventory;
 mod rules;
 pub(super) mod socket;
 mod structure;
+pub(super) mod survey;
 mod wire;
