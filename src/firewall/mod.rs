@@ -3,6 +3,7 @@
 
 mod admin;
 mod book;
+pub mod check;
 mod error;
 mod netlink;
 mod notice;

@@ -164,6 +164,19 @@ pub(super) fn family(name: &str) -> Option<ProtoFamily> {
     })
 }
 
+/// nft's name of a family by its number (`NFPROTO_*`, linux/netfilter.h).
+pub(super) fn family_name(number: u8) -> Option<&'static str> {
+    Some(match number {
+        1 => "inet",
+        2 => "ip",
+        3 => "arp",
+        5 => "netdev",
+        7 => "bridge",
+        10 => "ip6",
+        _ => return None,
+    })
+}
+
 /// A message type of nftables, subsystem and all.
 pub(super) const fn nft(message: libc::c_int) -> u16 {
     #[allow(

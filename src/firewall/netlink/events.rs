@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use nftnl::nftnl_sys::libc;
 use nix::errno::Errno;
 
-use super::batch::nft;
+use super::batch::{family_name, nft};
 use super::inventory::{INET, attr, list};
 use super::socket::{Refusal, Socket};
 use super::survey::{Found, opening, set_of_openings};
@@ -115,16 +115,7 @@ fn note(commit: &mut Commit, m: &Message<'_>, table: &str) {
 
 /// The set of another table, as nft names it.
 fn path(m: &Message<'_>, table: &str, set: &str) -> Option<SetPath> {
-    // NFPROTO_*, linux/netfilter.h.
-    let family = match m.family()? {
-        INET => "inet",
-        2 => "ip",
-        3 => "arp",
-        5 => "netdev",
-        7 => "bridge",
-        10 => "ip6",
-        _ => return None,
-    };
+    let family = family_name(m.family()?)?;
     Some(SetPath {
         family: family.to_owned(),
         table: table.to_owned(),
