@@ -63,7 +63,15 @@ fn check(options: &Options, file: Option<&Path>, file_only: bool) -> Result<(), 
     if file_only {
         return Ok(());
     }
-    daemon::check_live(&config)
+    let (text, good) = daemon::check_live(&config)?;
+    print(&text)?;
+    if good {
+        Ok(())
+    } else {
+        Err(Fault::Unavailable(
+            "not everything works: see above".to_owned(),
+        ))
+    }
 }
 
 fn convert(file: &Path, native: bool) -> Result<(), Fault> {

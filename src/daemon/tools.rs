@@ -1,8 +1,9 @@
 //! What subcommands share with the daemon.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
-use crate::firewall::{self, Ruleset};
+use crate::firewall::{self, FirewallError, Ruleset};
 use crate::model::Config;
 
 use super::Fault;
@@ -22,12 +23,23 @@ pub fn guard(options: &Options) -> Result<(), Fault> {
     }
 }
 
-/// `knockd check`: whether the doors work on this machine.
+/// `knockd check` on the live system: what there is to say, and whether all is well. Who
+/// may not look at it gets told so, and has the file checked all the same.
 ///
 /// # Errors
-/// Some door does not.
-pub fn check_live(_config: &Config) -> Result<(), Fault> {
-    Ok(())
+/// The kernel cannot be asked.
+pub fn check_live(config: &Config) -> Result<(String, bool), Fault> {
+    if config.firewall.is_none() {
+        return Ok((String::new(), true));
+    }
+    match firewall::check::live(config, Path::new("/etc/nftables.conf")) {
+        Ok(report) => Ok((report.to_string(), report.is_good())),
+        Err(error @ FirewallError::Permission) => Ok((
+            format!("the live system was not looked at: {error}\n"),
+            true,
+        )),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The status for people.

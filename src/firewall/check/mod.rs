@@ -116,9 +116,7 @@ impl Report {
 pub fn live(config: &Config, saved: &Path) -> Result<Report, FirewallError> {
     let ruleset = Ruleset::new(config).ok_or(FirewallError::None)?;
     // Read something by ourselves first: of nft we would learn only that it failed.
-    if let Err(error) = super::list(&ruleset.table)
-        && error.is_permission()
-    {
+    if let Err(error @ FirewallError::Permission) = super::list(&ruleset.table) {
         return Err(error);
     }
     let mut notes = Vec::new();
