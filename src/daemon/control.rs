@@ -23,6 +23,9 @@ use crate::model::Timestamp;
 const LONGEST_REQUEST: usize = 4096;
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The most lines of an answer: what does not fit the send buffer (212,992 bytes as the
+/// kernel comes) would not be sent at all. A line has at most some 350.
+const LONGEST_REPLY: usize = 500;
 /// Clients at a time; one more and the oldest goes.
 const CLIENTS: usize = 8;
 
@@ -60,6 +63,21 @@ pub(crate) enum Reply {
     Refused(String),
     /// The status, as it is printed with `--json`.
     Status(serde_json::Value),
+}
+
+impl Reply {
+    /// As much of it as can be sent.
+    fn cut(self) -> Self {
+        match self {
+            Self::Done(mut lines) if lines.len() > LONGEST_REPLY => {
+                let more = lines.len() - LONGEST_REPLY;
+                lines.truncate(LONGEST_REPLY);
+                lines.push(format!("and {more} more, all of them in the log"));
+                Self::Done(lines)
+            }
+            Self::Done(_) | Self::Refused(_) | Self::Status(_) => self,
+        }
+    }
 }
 
 /// The socket, listening.
@@ -121,7 +139,7 @@ impl Control {
                 Ok(0) => false,
                 Ok(length) => {
                     let reply = match serde_json::from_slice(text.get(..length).unwrap_or(&[])) {
-                        Ok(request) => answer(request),
+                        Ok(request) => answer(request).cut(),
                         Err(error) => Reply::Refused(format!("not understood: {error}")),
                     };
                     send(&client.socket, &reply);

@@ -92,7 +92,7 @@ pub struct Closed {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plan {
     pub(super) transaction: Transaction,
-    pub(super) writes: Vec<(Slot, Option<Entry>)>,
+    pub(super) writes: BTreeMap<Slot, Option<Entry>>,
     pub(super) applied: Applied,
 }
 
@@ -139,7 +139,7 @@ impl Book {
             .collect()
     }
 
-    pub(super) fn note(&mut self, writes: Vec<(Slot, Option<Entry>)>) {
+    pub(super) fn note(&mut self, writes: BTreeMap<Slot, Option<Entry>>) {
         for (slot, entry) in writes {
             self.set(slot, entry);
         }
@@ -251,8 +251,8 @@ impl Book {
     }
 
     fn current<'a>(&'a self, plan: &'a Plan, slot: &Slot) -> Option<&'a Entry> {
-        match plan.writes.iter().rev().find(|(s, _)| s == slot) {
-            Some((_, entry)) => entry.as_ref(),
+        match plan.writes.get(slot) {
+            Some(entry) => entry.as_ref(),
             None => self.get(slot),
         }
     }
@@ -299,7 +299,7 @@ impl Book {
             deadline: wanted,
             door: door.clone(),
         };
-        plan.writes.push((slot, Some(entry)));
+        plan.writes.insert(slot, Some(entry));
     }
 
     fn close(&self, plan: &mut Plan, ruleset: &Ruleset, slot: Slot) {
@@ -315,7 +315,7 @@ impl Book {
             source: slot.source,
             place: slot.place.clone(),
         });
-        plan.writes.push((slot, None));
+        plan.writes.insert(slot, None);
     }
 }
 

@@ -185,7 +185,7 @@ impl Table {
                 continue;
             }
             let meant = |place: &Place| matches!(place, Place::Set(p, _) if **p == path);
-            writes.retain(|(slot, _)| !meant(&slot.place));
+            writes.retain(|slot, _| !meant(&slot.place));
             applied.opened.retain(|o| !meant(&o.place));
             applied.closed.retain(|c| !meant(&c.place));
             let why = FirewallError::refused(&path.table, render::path(&path), errno).to_string();
