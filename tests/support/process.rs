@@ -38,6 +38,12 @@ impl Process {
         self.lines.lock().expect("a reader never panics").clone()
     }
 
+    /// How many of the lines so far hold `text`.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        let lines = self.lines.lock().expect("a reader never panics");
+        lines.iter().filter(|line| line.contains(text)).count()
+    }
+
     /// Waits until a line holds `text`, and gives the first that does.
     #[track_caller]
     pub(crate) fn wait_for_line(&mut self, text: &str) -> String {

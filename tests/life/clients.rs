@@ -1,0 +1,164 @@
+//! Clients that connect without pause, to see what the guard does at every moment.
+
+use std::collections::VecDeque;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::support::{CLIENT, Lab, OTHER, Reach, SERVER, SOON, ip, wait_until};
+
+/// How long an attempt from a closed source may still be let in. Under a second, after
+/// which the kernel sends its SYN again.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// What became of all attempts to reach port 22.
+#[derive(Debug, Default)]
+struct Tally {
+    /// From the opened sources.
+    connected: AtomicUsize,
+    failed: AtomicUsize,
+    /// From the closed ones.
+    tried: AtomicUsize,
+    let_in: AtomicUsize,
+    over: AtomicBool,
+}
+
+/// Has opened sources ([`CLIENT`]) and closed ones ([`OTHER`]) connect to port 22 without
+/// pause while `meanwhile` runs; none of the former may be refused or lose a packet, none of
+/// the latter be let in.
+#[track_caller]
+pub(crate) fn connect_throughout<T>(lab: &Lab, meanwhile: impl FnOnce() -> T) -> T {
+    let tally = Tally::default();
+    let lost = retransmitted(lab);
+    let service = service(lab);
+    let result = thread::scope(|scope| {
+        let _end = Over(|| {
+            // shutdown(2) wakes an accept(2), though no manual promises it.
+            let _ = service.shutdown(Shutdown::Both);
+        });
+        scope.spawn(|| while service.accept().is_ok() {});
+        with_clients(lab, &tally, meanwhile)
+    });
+    println!("{tally:?}");
+    assert_eq!(tally.failed.into_inner(), 0, "refused though open");
+    assert_eq!(tally.let_in.into_inner(), 0, "let in though closed");
+    // A lost SYN is sent again after a second and then gets through: none may be lost.
+    assert_eq!(retransmitted(lab), lost, "packets of an opened source lost");
+    result
+}
+
+/// Runs `meanwhile` while the clients do; both have got through before and after.
+#[track_caller]
+fn with_clients<T>(lab: &Lab, tally: &Tally, meanwhile: impl FnOnce() -> T) -> T {
+    let [connected, tried] = [&tally.connected, &tally.tried];
+    let more = |more: usize| {
+        let wanted = [connected, tried].map(|count| count.load(Ordering::Relaxed) + more);
+        wait_until("the clients", || {
+            let now = [connected, tried].map(|count| count.load(Ordering::Relaxed));
+            now.iter().zip(&wanted).all(|(now, wanted)| now >= wanted)
+        });
+    };
+    thread::scope(|scope| {
+        let _end = Over(|| tally.over.store(true, Ordering::Relaxed));
+        scope.spawn(|| opened(lab, tally));
+        scope.spawn(|| closed(lab, tally));
+        more(10);
+        let result = meanwhile();
+        more(10);
+        result
+    })
+}
+
+/// Does this at the end, also when the test panics: threads would go on for ever.
+struct Over<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Over<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// A service on all addresses of the server. Its backlog holds all that may come while it
+/// is not given the processor: an overflow would look like a packet lost.
+fn service(lab: &Lab) -> Socket {
+    lab.server.run("sysctl -q -w net.core.somaxconn=65535");
+    let socket = lab.server.socket(Domain::IPV6, Type::STREAM, 0);
+    socket.set_only_v6(false).expect("a socket");
+    socket.set_reuse_address(true).expect("a socket");
+    let all = SocketAddr::from(([0u16; 8], 22));
+    socket.bind(&all.into()).expect("a free port");
+    socket.listen(65535).expect("a bound socket");
+    socket
+}
+
+fn opened(lab: &Lab, tally: &Tally) {
+    let mut turns = CLIENT.into_iter().zip(SERVER).cycle();
+    while !tally.over.load(Ordering::Relaxed)
+        && let Some((own, server)) = turns.next()
+    {
+        let reach = lab.client.connect(ip(own), (ip(server), 22), SOON);
+        let count = match reach {
+            Reach::Connected(stream) => {
+                // Ended by a reset: thousands in TIME-WAIT would use up the ports.
+                let end = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                end.expect("a socket");
+                &tally.connected
+            }
+            Reach::Refused | Reach::TimedOut => &tally.failed,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn closed(lab: &Lab, tally: &Tally) {
+    let mut turns = OTHER.into_iter().zip(SERVER).cycle();
+    let mut begun: VecDeque<(Instant, Socket)> = VecDeque::new();
+    let judge = |socket: Socket| {
+        tally.tried.fetch_add(1, Ordering::Relaxed);
+        if socket.peer_addr().is_ok() {
+            tally.let_in.fetch_add(1, Ordering::Relaxed);
+        }
+        drop(OwnedFd::from(socket));
+    };
+    while !tally.over.load(Ordering::Relaxed)
+        && let Some((own, server)) = turns.next()
+    {
+        begun.push_back((Instant::now(), begin(lab, own, server)));
+        while begun.front().is_some_and(|(at, _)| at.elapsed() > PATIENCE)
+            && let Some((_, socket)) = begun.pop_front()
+        {
+            judge(socket);
+        }
+        // Some hundreds a second are enough, and leave the machine to the others.
+        thread::sleep(Duration::from_millis(1));
+    }
+    begun.into_iter().for_each(|(_, socket)| judge(socket));
+}
+
+/// An attempt to connect, under way.
+fn begin(lab: &Lab, own: &str, server: &str) -> Socket {
+    let to = SocketAddr::from((ip(server), 22));
+    let socket = lab.client.socket(Domain::for_address(to), Type::STREAM, 0);
+    let from = SocketAddr::from((ip(own), 0));
+    socket.bind(&from.into()).expect("an address of the client");
+    socket.set_nonblocking(true).expect("a socket");
+    // In progress, or refused at once: which, is asked later.
+    let _ = socket.connect(&to.into());
+    socket
+}
+
+/// How many SYNs the client's kernel has sent again (`TCPSynRetrans`, RFC 6298).
+fn retransmitted(lab: &Lab) -> u64 {
+    let text = lab.client.run("cat /proc/net/netstat");
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next(), lines.next());
+    let names = names.into_iter().flat_map(str::split_whitespace);
+    let values = values.into_iter().flat_map(str::split_whitespace);
+    let found = names.zip(values).find(|(name, _)| *name == "TCPSynRetrans");
+    let (_, value) = found.expect("a kernel that counts");
+    value.parse().expect("a number")
+}

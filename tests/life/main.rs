@@ -1,0 +1,28 @@
+//! The daemon's life when things go wrong around it: restarts, upgrades, deaths, other
+//! tools' hands in the ruleset, thousands of openings. The real program, as in
+//! tests/daemon.
+//!
+//! How often things go wrong is scaled by `KNOCKD_ROUNDS`, in percent of the usual; what is
+//! random begins with `KNOCKD_SEED`, which a failed test has printed.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+// Each test binary uses some part of it.
+#[allow(dead_code)]
+#[path = "../daemon/site.rs"]
+mod site;
+
+mod clients;
+mod crash;
+mod crowd;
+mod forge;
+mod restarts;
+
+/// How many rounds to make where `usual` are made usually.
+fn rounds(usual: usize) -> usize {
+    let percent = std::env::var("KNOCKD_ROUNDS").map_or(100, |text| {
+        text.parse().expect("KNOCKD_ROUNDS is a number, in percent")
+    });
+    (usual * percent / 100).max(1)
+}

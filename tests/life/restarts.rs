@@ -1,0 +1,133 @@
+//! Restarts, reloads and upgrades under connections without pause: no packet sees a gap.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::clients::connect_throughout;
+use crate::rounds;
+use crate::site::{OPEN_SSH, SSH, Site, knock};
+use crate::support::{CLIENT, Lab, Process, SERVER};
+
+/// A door more, with a range: other sets, and a rule for connections that are tracked.
+const MOSH: &str = r#"
+[door.mosh]
+sequence = ["7004/tcp", "8105/udp", "9206/tcp"]
+open     = ["60000-60010/udp", "443/tcp"]
+open_for = "12h"
+"#;
+
+/// Configurations that all have the door of [`SSH`].
+fn variants() -> [String; 6] {
+    [
+        SSH.to_owned(),
+        format!("{SSH}{MOSH}"),
+        format!("firewall.table = \"gate\"\n{SSH}"),
+        format!("firewall.table = \"gate\"\nfirewall.guard = \"reject\"\n{SSH}{MOSH}"),
+        format!("firewall.trusted = [\"198.51.100.0/24\"]\nfirewall.mark = 0x6b6e\n{SSH}"),
+        format!("{MOSH}{SSH}"),
+    ]
+}
+
+fn open_both(lab: &Lab, daemon: &mut Process) {
+    for (own, server) in CLIENT.into_iter().zip(SERVER) {
+        knock(lab, server, OPEN_SSH);
+        daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
+    }
+}
+
+/// What both modes have in common.
+fn reloads_and_restarts(words: &str) {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start(words);
+    open_both(&lab, &mut daemon);
+    connect_throughout(&lab, move || {
+        let variants = variants();
+        for text in variants.iter().skip(1).cycle().take(rounds(200)) {
+            site.configure(text);
+            let said = site.reload(&mut daemon).join("\n");
+            assert!(said.contains("2 openings live on"), "{said}");
+        }
+        for (i, text) in variants.iter().cycle().take(rounds(20)).enumerate() {
+            let signal = [Signal::SIGTERM, Signal::SIGKILL][i % 2];
+            daemon.signal(signal);
+            daemon.wait();
+            // The configuration may have changed while nobody looked.
+            site.configure(text);
+            daemon = site.start(words);
+            let said = daemon.lines().join("\n");
+            assert!(said.contains("2 openings live on"), "{said}");
+        }
+        let (status, _) = daemon.terminate();
+        assert!(status.success(), "{status}");
+    });
+}
+
+#[test]
+fn no_packet_sees_a_reload_or_a_restart() {
+    reloads_and_restarts("");
+}
+
+#[test]
+fn no_packet_sees_a_reload_or_a_restart_of_the_watch() {
+    reloads_and_restarts("--watch");
+}
+
+/// As a layout before the first might have been: one chain on another hook, sets without a
+/// size.
+fn older(left: &str) -> String {
+    let rule = |ip: &str, set: &str| {
+        format!("tcp dport 22 {ip} saddr . meta l4proto . th dport @{set} accept")
+    };
+    let [four, six] = CLIENT;
+    format!(
+        "table inet knockd {{
+            comment \"knockd layout 0\"
+            set openings_v4 {{
+                type ipv4_addr . inet_proto . inet_service
+                flags timeout
+                elements = {{ {four} . tcp . 22 timeout 1h expires {left} comment \"ssh\" }}
+            }}
+            set openings_v6 {{
+                type ipv6_addr . inet_proto . inet_service
+                flags timeout
+                elements = {{ {six} . tcp . 22 timeout 1h expires {left} comment \"ssh\" }}
+            }}
+            chain input {{
+                type filter hook input priority 0; policy accept;
+                {}
+                {}
+                tcp dport 22 tcp flags & (fin | syn | rst | ack) == syn drop
+            }}
+        }}",
+        rule("ip", "openings_v4"),
+        rule("ip6", "openings_v6"),
+    )
+}
+
+#[test]
+fn no_packet_sees_an_upgrade() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    for words in ["", "--watch"] {
+        lab.server.nft(&older("20m"));
+        connect_throughout(&lab, || {
+            let daemon = site.start(words);
+            let said = daemon.lines().join("\n");
+            assert!(said.contains("the table is built anew"), "{said}");
+            assert!(said.contains("2 openings live on"), "{said}");
+            let all = lab.server.run("nft list ruleset");
+            assert!(!all.contains("layout 0"), "{all}");
+            assert!(!all.contains("chain input"), "{all}");
+            for opening in site.openings() {
+                let left = opening["left_ms"].as_u64().map(Duration::from_millis);
+                let left = left.expect("an end").as_secs();
+                // What was left, not the door's own hour.
+                assert!((1000..=1200).contains(&left), "{opening}");
+            }
+            daemon.terminate();
+        });
+        site.run("clear");
+    }
+}
