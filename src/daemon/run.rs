@@ -81,6 +81,8 @@ pub(super) struct Daemon<'a> {
     /// Packets taken from the ring.
     pub(super) packets: u64,
     pub(super) pace: Pace,
+    /// How long the next packets are let gather; `None`: they are read at once.
+    pub(super) gather: Option<Duration>,
     pub(super) started: Timestamp,
     pub(super) stopping: bool,
 }
@@ -172,9 +174,9 @@ impl Daemon<'_> {
         if self.line.sequence_used {
             self.next_sequences()?;
         }
-        if let Some(moment) = self.pace.after(now, taken) {
-            std::thread::sleep(moment);
-        }
+        let moment = self.pace.after(now, taken);
+        // A full batch has left more behind.
+        self.gather = moment.filter(|_| taken < BATCH);
         Ok(())
     }
 
@@ -269,11 +271,12 @@ impl Daemon<'_> {
         let line = &self.line;
         // What is polled, and where it is noted that there is something to do.
         let read = PollFlags::POLLIN;
-        let mut waited: Vec<(Note, BorrowedFd<'_>, PollFlags)> = vec![
-            (|r| &mut r.capture, self.live.as_fd(), read),
-            (|r| &mut r.links, line.links.as_fd(), read),
-            (|r| &mut r.signals, self.signals.as_fd(), read),
-        ];
+        let mut waited: Vec<(Note, BorrowedFd<'_>, PollFlags)> = Vec::with_capacity(8);
+        waited.push((|r| &mut r.links, line.links.as_fd(), read));
+        waited.push((|r| &mut r.signals, self.signals.as_fd(), read));
+        if self.gather.is_none() {
+            waited.push((|r| &mut r.capture, self.live.as_fd(), read));
+        }
         if let Some(fd) = line.table.as_ref().and_then(Table::events) {
             waited.push((|r| &mut r.table, fd, read));
         }
@@ -287,8 +290,17 @@ impl Daemon<'_> {
             .iter()
             .map(|(_, fd, wanted)| PollFd::new(*fd, *wanted))
             .collect();
-        let mut ready = Ready::default();
-        match poll(&mut fds, self.timeout()) {
+        // Packets that gather are looked at when their moment is over, be there any or not,
+        // and so is everything that has a deadline.
+        let mut ready = Ready {
+            capture: self.gather.is_some(),
+            ..Ready::default()
+        };
+        let timeout = match self.gather {
+            Some(moment) => PollTimeout::try_from(moment).unwrap_or(PollTimeout::MAX),
+            None => self.timeout(),
+        };
+        match poll(&mut fds, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(ready),
             Err(errno) => return Err(Fault::System(format!("poll: {errno}"))),

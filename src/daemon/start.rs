@@ -90,6 +90,7 @@ impl<'a> Daemon<'a> {
             dropped: 0,
             packets: 0,
             pace: Pace::default(),
+            gather: None,
             started: now(),
             stopping: false,
         };
