@@ -23,7 +23,6 @@ impl Ruleset {
             config.doors.iter().flat_map(|d| &d.open).copied().collect();
         let ranges: Vec<PortRange> = opened.iter().filter(|r| !r.is_single()).copied().collect();
         let ports = opened.iter().filter(|r| r.is_single()).map(first).collect();
-        let trusted = Family::BOTH.map(|f| networks(&firewall.trusted, f));
         let path = |set: String| {
             Arc::new(SetPath {
                 family: "inet".to_owned(),
@@ -52,15 +51,6 @@ impl Ruleset {
                 content: Content::Openings,
             });
         }
-        for (family, networks) in Family::BOTH.into_iter().zip(trusted.clone()) {
-            if !networks.is_empty() {
-                sets.push(Set {
-                    name: trusted_name(family),
-                    key: Key::Address(family),
-                    content: Content::Networks(networks),
-                });
-            }
-        }
 
         let guard = Chain {
             name: GUARD,
@@ -75,7 +65,7 @@ impl Ruleset {
                 firewall.mark,
                 &opened,
                 &ranges,
-                trusted.each_ref().map(|t| !t.is_empty()),
+                &networks(&firewall.trusted),
             ),
         };
 
@@ -119,13 +109,14 @@ fn pick_out(ranges: &[PortRange]) -> Vec<Rule> {
     rules
 }
 
-/// The rules for a packet to a guarded port. Their number depends on ranges, not on doors.
+/// The rules for a packet to a guarded port. Their number depends on ranges and trusted
+/// networks, not on doors.
 fn judge(
     guard: Guard,
     mark: Option<u32>,
     opened: &BTreeSet<PortRange>,
     ranges: &[PortRange],
-    trusted: [bool; 2],
+    trusted: &BTreeSet<Prefix>,
 ) -> Vec<Rule> {
     let admit = |matches| Rule {
         matches,
@@ -148,10 +139,8 @@ fn judge(
             Verdict::Accept,
         ));
     }
-    for (family, there) in Family::BOTH.into_iter().zip(trusted) {
-        if there {
-            rules.push(admit(vec![Match::SourceIn(family, trusted_name(family))]));
-        }
+    for network in trusted {
+        rules.push(admit(vec![Match::SourceWithin(*network)]));
     }
     for family in Family::BOTH {
         rules.push(admit(vec![Match::SourcePortIn(
@@ -211,10 +200,6 @@ fn singles_name(family: Family) -> String {
     format!("openings_{}", family.suffix())
 }
 
-fn trusted_name(family: Family) -> String {
-    format!("trusted_{}", family.suffix())
-}
-
 fn range_name(range: &PortRange, family: Family) -> String {
     let PortRange {
         protocol,
@@ -224,13 +209,11 @@ fn range_name(range: &PortRange, family: Family) -> String {
     format!("{protocol}_{first}_{last}_{}", family.suffix())
 }
 
-/// The networks of one family, without those that lie in another: an interval set refuses
-/// what overlaps.
-fn networks(all: &[Prefix], family: Family) -> BTreeSet<Prefix> {
+/// The networks, without those that lie in another.
+fn networks(all: &[Prefix]) -> BTreeSet<Prefix> {
     let inside =
         |p: &Prefix, q: &Prefix| p != q && q.length() <= p.length() && q.contains(p.address());
     all.iter()
-        .filter(|p| Family::of(p.address()) == family)
         .filter(|p| !all.iter().any(|q| inside(p, q)))
         .copied()
         .collect()

@@ -141,10 +141,6 @@ fn render_set(out: &mut String, set: &Set) {
             out,
             ports.iter().map(|p| format!("{} . {}", p.protocol, p.port)),
         ),
-        Content::Networks(networks) => {
-            line(out, 2, "flags interval");
-            elements(out, networks.iter().map(ToString::to_string));
-        }
     }
     line(out, 1, "}");
 }
@@ -213,6 +209,12 @@ fn render_match(m: &Match) -> String {
         Match::PortRange(r) => format!("{} dport {}", r.protocol, span(r)),
         Match::ForOthers => "fib daddr type unicast".to_owned(),
         Match::Established => "ct state established".to_owned(),
+        // Every address of a family: nft would write it so itself.
+        Match::SourceWithin(p) if p.length() == 0 => match p.address() {
+            IpAddr::V4(_) => "meta nfproto ipv4".to_owned(),
+            IpAddr::V6(_) => "meta nfproto ipv6".to_owned(),
+        },
+        Match::SourceWithin(p) => format!("{} saddr {p}", header(Family::of(p.address()))),
         Match::SourceIn(f, set) => format!("{} saddr @{set}", header(*f)),
         Match::SourcePortIn(f, set) => {
             format!("{} saddr . meta l4proto . th dport @{set}", header(*f))

@@ -119,10 +119,8 @@ pub enum Content {
     /// too: the kernel puts new elements of such a set in place at the very end of a
     /// transaction, after it has taken a deleted chain off its hook, and a rebuild leaves
     /// the host open for as long as that takes (measured: 16 packets a rebuild at full
-    /// flood with 3,000 openings; with a hash set, none).
+    /// flood with 3,000 openings; with a hash set, none). Sets of networks have the same gap.
     Ports(BTreeSet<Step>),
-    /// Networks, as configured, none within another: an interval set.
-    Networks(BTreeSet<Prefix>),
 }
 
 /// A chain.
@@ -169,6 +167,9 @@ pub enum Match {
     ForOthers,
     /// Conntrack has seen an answer to this flow.
     Established,
+    /// The source lies in this network. One rule each, no interval set: see
+    /// [`Content::Ports`].
+    SourceWithin(Prefix),
     /// The source is in this set ([`Key::Address`]).
     SourceIn(Family, String),
     /// Source, protocol and destination port are in this set ([`Key::AddressPort`]).

@@ -92,6 +92,11 @@ impl Agent {
         }
     }
 
+    /// Gives an order and does not wait for the answer.
+    pub(crate) fn blurt(&mut self, order: &str) {
+        writeln!(self.orders, "{order}").expect("the agent reads");
+    }
+
     /// Its process number.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()

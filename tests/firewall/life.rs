@@ -351,3 +351,56 @@ fn a_full_set_is_said_in_words() {
     let said = Agent::new(&lab.server).order(&format!("start {}", path.display()));
     assert_eq!(said, "Rebuilt owned=true kept=65536 removed=0 []");
 }
+
+/// Killed at any point of a stream of knocks, a hundred times: what was acknowledged is
+/// there, and nothing that was not asked for.
+#[test]
+fn what_was_acknowledged_outlives_a_kill() {
+    use std::collections::BTreeSet;
+    for mode in ["start", "watch"] {
+        let lab = Lab::new();
+        let path = lab.write("knockd.toml", TOML);
+        let mut acknowledged = BTreeSet::new();
+        let mut asked = BTreeSet::new();
+        let mut number = 0_u32;
+        for round in 0..50_u64 {
+            let mut agent = Agent::new(&lab.server);
+            agent.order(&format!("{mode} {}", path.display()));
+            let listed = agent.order("list knockd");
+            let listed: BTreeSet<String> = listed
+                .split_terminator("; ")
+                .filter_map(|o| o.split(' ').nth(1).map(str::to_owned))
+                .collect();
+            assert!(
+                listed.is_superset(&acknowledged),
+                "round {round}: something is lost"
+            );
+            assert!(
+                listed.is_subset(&asked),
+                "round {round}: something nobody asked for"
+            );
+            // One that was under way has come through, then.
+            acknowledged = listed;
+            for last in 0..=round % 7 {
+                number += 1;
+                let source = std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string();
+                let order = format!("open ssh {source} 22/tcp 1h");
+                asked.insert(source.clone());
+                if last == round % 7 {
+                    agent.blurt(&order);
+                    // Anywhere from before it is read to after it is answered.
+                    std::thread::sleep(std::time::Duration::from_micros(round * 37 % 400));
+                } else {
+                    agent.order(&order);
+                    acknowledged.insert(source);
+                }
+            }
+            agent.kill();
+        }
+        println!(
+            "{mode}: {} of {} asked for",
+            acknowledged.len(),
+            asked.len()
+        );
+    }
+}

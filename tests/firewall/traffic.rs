@@ -324,21 +324,20 @@ fn without_a_guard_nothing_is_refused() {
 /// table is reloaded, stopped and started: not one refused, not one let in.
 #[test]
 fn no_packet_sees_a_gap() {
-    let (lab, mut agent) = guarded(TOML);
+    // One source is trusted throughout: its set is of another kind.
+    let toml = TOML.replace("[firewall]", "[firewall]\ntrusted = [\"192.0.2.79\"]");
+    let (lab, mut agent) = guarded(&toml);
+    lab.client.add_address("eth0", "192.0.2.79");
     let path = lab.directory().join("knockd.toml");
-    let other = lab.write(
-        "other.toml",
-        &TOML
-            .replace(
-                "[firewall]",
-                "[firewall]\nguard = \"reject\"\ntrusted = [\"10.0.0.0/8\"]",
-            )
-            .replace("8000-8100", "8000-8200"),
-    );
-    let renamed = lab.write(
-        "renamed.toml",
-        &TOML.replace("[firewall]", "[firewall]\ntable = \"doors\""),
-    );
+    let other = toml
+        .replace(
+            "trusted = [",
+            "guard = \"reject\"\ntrusted = [\"10.0.0.0/8\", ",
+        )
+        .replace("8000-8100", "8000-8200");
+    let other = lab.write("other.toml", &other);
+    let renamed = toml.replace("[firewall]", "[firewall]\ntable = \"doors\"");
+    let renamed = lab.write("renamed.toml", &renamed);
     for i in 0..1000 {
         let source = std::net::Ipv4Addr::from(0x0a01_0000 + i);
         agent.order(&format!("open ssh {source} 22/tcp 1h"));
@@ -349,15 +348,15 @@ fn no_packet_sees_a_gap() {
     let done = std::sync::atomic::AtomicBool::new(false);
     let running = || !done.load(std::sync::atomic::Ordering::Relaxed);
     // A fresh source port each, so that none of them is in conntrack as established.
-    let senders = [CLIENT[0], OTHER[0]].map(|from| lab.client.udp(ip(from), 0));
+    let senders = [CLIENT[0], "192.0.2.79", OTHER[0]].map(|from| lab.client.udp(ip(from), 0));
     let sent = std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let mut sent = 0_u32;
             while running() {
-                for (socket, text) in senders.iter().zip([b"y", b"n"]) {
+                for (socket, text) in senders.iter().zip([b"y", b"y", b"n"]) {
                     let _ = socket.send_to(text, at);
                 }
-                sent += 1;
+                sent += 2;
                 // As many as are read at once, so that none is lost on the way.
                 if sent.is_multiple_of(50) {
                     std::thread::sleep(Duration::from_millis(1));

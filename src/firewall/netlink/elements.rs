@@ -9,7 +9,7 @@ use super::batch::{Batch, c_name, family};
 use super::ffi::RawElement;
 use crate::firewall::ruleset::{Content, Family, Key, Set};
 use crate::firewall::transaction::{Change, Element, ElementKey};
-use crate::model::{Prefix, Protocol, Step};
+use crate::model::{Protocol, Step};
 
 /// nft keeps at most this much of a comment.
 const COMMENT: usize = 128;
@@ -101,10 +101,9 @@ pub(super) fn step_of(bytes: &[u8]) -> Option<Step> {
     Step::new(protocol, u16::from_be_bytes([*high, *low]))
 }
 
-fn plain(key: Vec<u8>, end: bool) -> RawElement {
+fn plain(key: Vec<u8>) -> RawElement {
     RawElement {
         key,
-        end,
         timeout: None,
         userdata: Vec::new(),
     }
@@ -113,19 +112,7 @@ fn plain(key: Vec<u8>, end: bool) -> RawElement {
 fn port(step: Step) -> RawElement {
     let mut key = Vec::with_capacity(8);
     push_step(&mut key, step);
-    plain(key, false)
-}
-
-/// A network as an interval set has it: its first address, and the one after its last,
-/// where there is one, as the end.
-fn network(prefix: &Prefix) -> impl Iterator<Item = RawElement> {
-    let first = key_bytes(ElementKey::Address(prefix.address()));
-    let after = match prefix.last() {
-        IpAddr::V4(a) => a.to_bits().checked_add(1).map(|b| Ipv4Addr::from(b).into()),
-        IpAddr::V6(a) => a.to_bits().checked_add(1).map(|b| Ipv6Addr::from(b).into()),
-    };
-    let after = after.map(|a| plain(key_bytes(ElementKey::Address(a)), true));
-    std::iter::once(plain(first, false)).chain(after)
+    plain(key)
 }
 
 /// The elements a set has by configuration.
@@ -133,29 +120,18 @@ pub(super) fn configured(set: &Set) -> Vec<RawElement> {
     match &set.content {
         Content::Openings => Vec::new(),
         Content::Ports(ports) => ports.iter().copied().map(port).collect(),
-        Content::Networks(networks) => networks.iter().flat_map(network).collect(),
     }
 }
 
-/// Makes a configured set what it should be, given what is in it (each key, and whether it
-/// is an interval's end), by the difference alone: what stays is not touched.
-pub(super) fn difference(
-    batch: &mut Batch,
-    table: &str,
-    set: &Set,
-    present: &BTreeSet<(Vec<u8>, bool)>,
-) {
+/// Makes a configured set what it should be, given the keys that are in it, by the
+/// difference alone: what stays is not touched.
+pub(super) fn difference(batch: &mut Batch, table: &str, set: &Set, present: &BTreeSet<Vec<u8>>) {
     let wanted = configured(set);
-    let keys: BTreeSet<(Vec<u8>, bool)> = wanted.iter().map(|e| (e.key.clone(), e.end)).collect();
-    let gone: Vec<RawElement> = present
-        .difference(&keys)
-        // nft begins an interval set with an end at zero, which bounds nothing.
-        .filter(|(key, end)| !(*end && key.iter().all(|b| *b == 0)))
-        .map(|(key, end)| plain(key.clone(), *end))
-        .collect();
+    let keys: BTreeSet<Vec<u8>> = wanted.iter().map(|e| e.key.clone()).collect();
+    let gone: Vec<RawElement> = present.difference(&keys).cloned().map(plain).collect();
     let new: Vec<RawElement> = wanted
         .into_iter()
-        .filter(|e| !present.contains(&(e.key.clone(), e.end)))
+        .filter(|e| !present.contains(&e.key))
         .collect();
     let (table, name) = (c_name(table), c_name(&set.name));
     let place = (nftnl::ProtoFamily::Inet, table.as_c_str(), name.as_c_str());
@@ -194,7 +170,7 @@ fn add_or_delete(batch: &mut Batch, elements: &[Element], kind: MsgType) {
     let raw: Vec<RawElement> = elements
         .iter()
         .map(|e| {
-            let mut raw = plain(key_bytes(e.key), false);
+            let mut raw = plain(key_bytes(e.key));
             match kind {
                 MsgType::Add => {
                     raw.timeout = e.timeout_ms();

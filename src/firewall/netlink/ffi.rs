@@ -147,8 +147,6 @@ pub(super) fn sized_set<'a>(
 pub(super) struct RawElement {
     /// The key, each part padded to 4 bytes.
     pub(super) key: Vec<u8>,
-    /// Whether it is the open end of an interval.
-    pub(super) end: bool,
     /// Milliseconds; `None`: it stays.
     pub(super) timeout: Option<u64>,
     /// Userdata: see [`comment`].
@@ -166,7 +164,6 @@ pub(super) fn filled_set<'a>(
     for element in elements {
         let RawElement {
             key,
-            end,
             timeout,
             userdata,
         } = element;
@@ -187,10 +184,6 @@ pub(super) fn filled_set<'a>(
             bytes(sys::NFTNL_SET_ELEM_KEY, key);
             if !userdata.is_empty() {
                 bytes(sys::NFTNL_SET_ELEM_USERDATA, userdata);
-            }
-            if *end {
-                let flag = 1; // NFT_SET_ELEM_INTERVAL_END
-                sys::nftnl_set_elem_set_u32(raw, sys::NFTNL_SET_ELEM_FLAGS as u16, flag);
             }
             if let Some(ms) = timeout {
                 sys::nftnl_set_elem_set_u64(raw, sys::NFTNL_SET_ELEM_TIMEOUT as u16, *ms);

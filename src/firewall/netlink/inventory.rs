@@ -51,7 +51,6 @@ pub(super) mod attr {
     pub(in super::super) const LIST_ELEMENTS: u16 = 3;
     pub(in super::super) const LIST_ELEM: u16 = 1;
     pub(in super::super) const ELEM_KEY: u16 = 1;
-    pub(in super::super) const ELEM_FLAGS: u16 = 3;
     pub(in super::super) const ELEM_TIMEOUT: u16 = 4;
     pub(in super::super) const ELEM_EXPIRATION: u16 = 5;
     pub(in super::super) const ELEM_USERDATA: u16 = 6;
@@ -118,7 +117,6 @@ pub(in crate::firewall) struct Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::firewall) struct Dumped {
     pub(in crate::firewall) key: Vec<u8>,
-    pub(in crate::firewall) end: bool,
     /// What is left of its time; `None`: it stays.
     pub(in crate::firewall) left: Option<Duration>,
     pub(in crate::firewall) comment: Option<String>,
@@ -320,7 +318,6 @@ pub(super) fn list<'a>(a: Attributes<'a>) -> impl Iterator<Item = Dumped> + 'a {
         let timed = a.get(attr::ELEM_TIMEOUT).is_some();
         Some(Dumped {
             key: a.nested(attr::ELEM_KEY)?.get(attr::DATA_VALUE)?.to_vec(),
-            end: a.number(attr::ELEM_FLAGS).unwrap_or(0) & 1 != 0,
             left: timed.then(|| Duration::from_millis(a.long(attr::ELEM_EXPIRATION).unwrap_or(0))),
             comment: a
                 .get(attr::ELEM_USERDATA)
@@ -364,6 +361,6 @@ impl SetInfo {
 }
 
 /// The keys in a set that the configuration fills.
-pub(super) fn keys(dumped: &[Dumped]) -> BTreeSet<(Vec<u8>, bool)> {
-    dumped.iter().map(|d| (d.key.clone(), d.end)).collect()
+pub(super) fn keys(dumped: &[Dumped]) -> BTreeSet<Vec<u8>> {
+    dumped.iter().map(|d| d.key.clone()).collect()
 }

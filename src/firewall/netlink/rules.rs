@@ -1,6 +1,8 @@
 //! Rules and chains as the kernel wants them. Each rule becomes the very expressions that
 //! nft 1.0.6 makes of its text, so that both are listed alike.
 
+use std::net::IpAddr;
+
 use nftnl::expr::{Bitwise, Cmp, CmpOp, Conntrack, Counter, Expression, Meta, Verdict as Nftnl};
 use nftnl::nftnl_sys as sys;
 use nftnl::{Chain, MsgType, ProtoFamily, Rule, Table};
@@ -8,7 +10,7 @@ use nftnl::{Chain, MsgType, ProtoFamily, Rule, Table};
 use super::batch::{Batch, c_name};
 use super::ffi::{Raw, Value};
 use crate::firewall::ruleset::{self, Family, Match, Verdict};
-use crate::model::{PortRange, Protocol};
+use crate::model::{PortRange, Prefix, Protocol};
 
 /// The first register, 16 bytes wide, and the 32-bit registers that lie behind the first
 /// 4, 8 and 16 bytes of it (`NFT_REG32_00` is 8; linux/netfilter/nf_tables.h).
@@ -103,6 +105,7 @@ fn add_match(rule: &mut Rule<'_>, m: &Match) {
             rule.add_expr(&Bitwise::new(2_u32, 0_u32));
             rule.add_expr(&Cmp::new(CmpOp::Neq, 0_u32));
         }
+        Match::SourceWithin(prefix) => add_prefix(rule, prefix),
         Match::SourceIn(family, set) => {
             add_source(rule, *family);
             rule.add_expr(&lookup(set));
@@ -138,6 +141,42 @@ fn add_source(rule: &mut Rule<'_>, family: Family) {
     rule.add_expr(&Meta::NfProto);
     rule.add_expr(&Cmp::new(CmpOp::Eq, nfproto));
     rule.add_expr(&payload(NETWORK, offset, length, REG_1));
+}
+
+/// The source's leading bits: whole bytes are compared as such, as nft does it.
+fn add_prefix(rule: &mut Rule<'_>, prefix: &Prefix) {
+    let (nfproto, offset, octets) = match prefix.address() {
+        IpAddr::V4(a) => (2_u8, 12, a.octets().to_vec()),
+        IpAddr::V6(a) => (10, 8, a.octets().to_vec()),
+    };
+    rule.add_expr(&Meta::NfProto);
+    rule.add_expr(&Cmp::new(CmpOp::Eq, nfproto));
+    let length = u32::from(prefix.length());
+    let bytes = octets.get(..prefix.length().div_ceil(8).into());
+    let bytes = bytes.unwrap_or(octets.as_slice());
+    if length == 0 {
+        return;
+    }
+    if length % 8 == 0 {
+        rule.add_expr(&payload(NETWORK, offset, length / 8, REG_1));
+        rule.add_expr(&Cmp::new(CmpOp::Eq, bytes));
+        return;
+    }
+    let whole = u32::try_from(octets.len()).unwrap_or(16);
+    rule.add_expr(&payload(NETWORK, offset, whole, REG_1));
+    let mask = mask(octets.len(), prefix.length());
+    let zero = vec![0_u8; octets.len()];
+    rule.add_expr(&Bitwise::new(mask.as_slice(), zero.as_slice()));
+    rule.add_expr(&Cmp::new(CmpOp::Eq, octets.as_slice()));
+}
+
+/// So many bytes, of which the leading bits are set.
+fn mask(bytes: usize, length: u8) -> Vec<u8> {
+    let ones = |byte: usize| {
+        let left = usize::from(length).saturating_sub(byte * 8).min(8);
+        !(0xff_u16 >> left).to_be_bytes()[1]
+    };
+    (0..bytes).map(ones).collect()
 }
 
 fn add_verdict(rule: &mut Rule<'_>, verdict: Verdict) {

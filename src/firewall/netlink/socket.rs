@@ -101,7 +101,7 @@ impl Socket {
         }
         let mut acknowledged = false;
         let mut refused: Option<(u32, Errno)> = None;
-        self.drain(|m| {
+        let drained = self.drain(|m| {
             if m.kind == ERROR {
                 match m.errno() {
                     Some(0) => acknowledged = true,
@@ -113,15 +113,18 @@ impl Socket {
                     }
                 }
             }
-        })?;
-        match refused {
-            Some((seq, errno)) => Err(Refusal {
+        });
+        // Where one message fails all that build on it do, and there may be more answers
+        // than there is room for: the first is the one that counts.
+        match (refused, drained) {
+            (Some((seq, errno)), _) => Err(Refusal {
                 index: batch.index(seq),
                 errno,
             }),
-            None if acknowledged => Ok(()),
+            (None, Err(errno)) => Err(errno.into()),
+            (None, Ok(())) if acknowledged => Ok(()),
             // The kernel always answers; if not, nothing is known.
-            None => Err(Errno::EPROTO.into()),
+            (None, Ok(())) => Err(Errno::EPROTO.into()),
         }
     }
 

@@ -20,8 +20,7 @@ const IPV6_ADDR: u32 = 8;
 const INET_PROTO: u32 = 12;
 const INET_SERVICE: u32 = 13;
 
-/// Set flags (linux/netfilter/nf_tables.h).
-const INTERVAL: u32 = 0x4;
+/// The set flag for elements with timeouts (linux/netfilter/nf_tables.h).
 const TIMEOUT: u32 = 0x10;
 
 /// How the kernel keeps a set of ours.
@@ -29,7 +28,6 @@ pub(super) fn shape(set: &ruleset::Set) -> SetShape {
     let (flags, size) = match set.content {
         Content::Openings => (TIMEOUT, CAPACITY),
         Content::Ports(_) => (0, 0),
-        Content::Networks(_) => (INTERVAL, 0),
     };
     let (key_type, key_len) = key(set.key);
     SetShape {
