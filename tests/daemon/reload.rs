@@ -107,6 +107,38 @@ fn the_table_may_change_its_name() {
 }
 
 #[test]
+fn the_table_may_come_and_go() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let without = SSH
+        .replace(
+            "open     = [\"22/tcp\"]\nopen_for = \"1h\"",
+            "start_command = \"true\"",
+        )
+        .replace("close    = [\"22/tcp\"]", "start_command = \"true\"");
+    let site = Site::new(&lab, &without);
+    let mut daemon = site.start("");
+    let connect = |patience| {
+        let to = (ip(SERVER[0]), 22);
+        lab.client.connect(ip(CLIENT[0]), to, patience)
+    };
+    assert_eq!(lab.server.run("nft list ruleset"), "");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("ssh: running command: true");
+    site.configure(SSH);
+    site.reload(&mut daemon);
+    connect(SILENCE).expect_silence();
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp for 1h");
+    let _open = connect(SOON).expect_connected();
+    site.configure(&without);
+    site.reload(&mut daemon);
+    assert_eq!(lab.server.run("nft list ruleset"), "");
+    let (status, lines) = daemon.terminate();
+    assert!(status.success(), "{lines:?}");
+}
+
+#[test]
 fn a_clean_stop_leaves_the_guard_or_takes_it_away_as_configured() {
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
