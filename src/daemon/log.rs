@@ -8,7 +8,6 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,10 +15,8 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
+use super::syslog::Syslog;
 use crate::model;
-
-/// facility user, priority notice (RFC 5424, 6.2.1): what knock 0.8 sends all its lines as.
-const SYSLOG_NOTICE: u8 = 8 + 5;
 
 /// What the command line says of the log.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +37,7 @@ struct Sinks {
     level: Level,
     path: Option<PathBuf>,
     file: Option<File>,
-    syslog: Option<UnixDatagram>,
+    syslog: Option<Syslog>,
     clock: Clock,
 }
 
@@ -92,7 +89,7 @@ impl Log {
         } else {
             level
         };
-        sinks.syslog = if log.syslog { connect_syslog() } else { None };
+        sinks.syslog = log.syslog.then(|| Syslog::new("/dev/log"));
         let path = sinks.options.file.clone().or_else(|| log.file.clone());
         let Some(path) = path else {
             (sinks.path, sinks.file) = (None, None);
@@ -118,13 +115,6 @@ fn open_log(path: &Path) -> io::Result<File> {
         .create(true)
         .mode(0o640)
         .open(path)
-}
-
-fn connect_syslog() -> Option<UnixDatagram> {
-    let socket = UnixDatagram::unbound().ok()?;
-    socket.connect("/dev/log").ok()?;
-    socket.set_nonblocking(true).ok()?;
-    Some(socket)
 }
 
 /// sd-daemon(3): `JOURNAL_STREAM` names device and inode of the journal's stream.
@@ -171,10 +161,8 @@ impl Sinks {
             // Nobody is left to tell: a full disk must not stop the daemon.
             let _ = file.write_all(line.as_bytes());
         }
-        if let Some(socket) = &self.syslog {
-            let pid = std::process::id();
-            let line = format!("<{SYSLOG_NOTICE}>knockd[{pid}]: {text}");
-            let _ = socket.send(line.as_bytes());
+        if let Some(syslog) = &mut self.syslog {
+            syslog.send(text);
         }
         let told = (level <= Level::INFO && self.options.verbose) || self.options.debug;
         if self.journal {

@@ -24,6 +24,7 @@ mod run;
 mod setup;
 mod signals;
 mod start;
+mod syslog;
 mod tools;
 mod words;
 
