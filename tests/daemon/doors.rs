@@ -96,6 +96,20 @@ fn a_second_knock_extends_an_opening() {
 }
 
 #[test]
+fn an_attempt_runs_out() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, &SHORT.replace("open ", "seq_timeout = \"1s\"\nopen "));
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], "7001 8102:udp");
+    daemon.wait_for_line("192.0.2.77: ssh: sequence timeout (stage 2)");
+    knock(&lab, SERVER[0], "9203");
+    // Nothing of it is left, and a new one is not hindered.
+    assert!(site.openings().is_empty());
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+}
+
+#[test]
 fn a_knock_closes_what_is_open() {
     let lab = Lab::new();
     let _echo = lab.server.echo(22);

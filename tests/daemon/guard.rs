@@ -29,15 +29,20 @@ fn after_kill_9_the_guard_stands_and_openings_run_out() {
         .connect(ip(CLIENT[0]), to, SILENCE)
         .expect_silence();
     assert!(is_alive(&stream));
-    // What is left is taken over.
-    let daemon = site.start("");
-    let lines = daemon.lines();
-    assert!(
-        lines
-            .iter()
-            .any(|line| line.contains("the table is taken over and owned")),
-        "{lines:?}"
-    );
+}
+
+#[test]
+fn a_restart_after_kill_9_keeps_openings_and_their_times() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, &SSH.replace("1h", "5s"));
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 22/tcp for 5s");
+    daemon.kill();
+    let mut daemon = site.start("");
+    daemon.wait_for_line("the table is taken over and owned; 1 openings live on");
+    daemon.wait_for_line("192.0.2.77: ssh: closed 22/tcp");
+    assert!(site.openings().is_empty());
 }
 
 #[test]
