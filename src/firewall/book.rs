@@ -384,3 +384,6 @@ fn places(shape: Shape, source: IpAddr, path: &SetPath, ports: &[PortRange]) -> 
         .map(|step| Place::Set(path.clone(), step))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

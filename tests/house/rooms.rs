@@ -8,7 +8,7 @@ use std::str::FromStr;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Which room alone may name a crate.
-const TENANTS: [(&str, &str); 9] = [
+const TENANTS: [(&str, &str); 8] = [
     ("pcap", "capture"),
     ("netlink_sys", "capture"),
     ("netlink_packet_core", "capture"),
@@ -17,7 +17,6 @@ const TENANTS: [(&str, &str); 9] = [
     ("rustables", "firewall"),
     ("nftnl", "firewall"),
     ("nftnl_sys", "firewall"),
-    ("mnl", "firewall"),
 ];
 
 /// What may lie at the top, besides files whose name begins with a dot.

@@ -42,6 +42,8 @@ pub struct Report {
 pub enum TableState {
     /// There is none: no daemon runs, and nothing is guarded.
     Absent,
+    /// It could not be looked at.
+    Unknown,
     /// It is what the configuration says.
     AsConfigured,
     /// It is not; the difference in nft's words, a line each, `-` configured, `+` found.
@@ -101,7 +103,7 @@ impl Report {
         };
         let table = match &self.table {
             TableState::AsConfigured => true,
-            TableState::Absent | TableState::Drift(_) => false,
+            TableState::Absent | TableState::Unknown | TableState::Drift(_) => false,
         };
         table && self.ports.iter().all(works)
     }
@@ -205,7 +207,7 @@ fn unknown(config: &Config, notes: Vec<String>, why: &str) -> Report {
         })
         .collect();
     Report {
-        table: TableState::Absent,
+        table: TableState::Unknown,
         ports,
         notes,
     }
@@ -220,6 +222,7 @@ impl fmt::Display for Report {
                     "table: there is none: nothing is guarded (is knockd running?)"
                 )?;
             }
+            TableState::Unknown => writeln!(f, "table: cannot tell")?,
             TableState::AsConfigured => writeln!(f, "table: as configured")?,
             TableState::Drift(text) => {
                 writeln!(

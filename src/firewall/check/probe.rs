@@ -48,8 +48,10 @@ impl<'a> Laboratory<'a> {
         copy.apply_settings();
         run("ip", &["link", "set", "lo", "up"])?;
         let mut lines = String::new();
-        for (name, addresses) in &copy.others {
-            lines += &format!("link add {name} type dummy\nlink set {name} up\n");
+        for (i, (name, addresses)) in copy.others.iter().enumerate() {
+            // Wires to nowhere: what a probe needs anyway, where `dummy` may be missing.
+            lines += &format!("link add {name} type veth peer name knockd{}\n", i + 1);
+            lines += &format!("link set knockd{} up\nlink set {name} up\n", i + 1);
             lines += &on(name, addresses);
         }
         // Some names belong to modules (`sit0`), some interfaces exist already: the copy
