@@ -5,17 +5,21 @@
 //! So whoever runs `knockd -d` learns by the exit code whether it works.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 /// The hidden flag by which the new process knows that it is the one in the background.
 /// Its stdin is the pipe to answer on.
-const FLAG: &str = "--detached";
+pub(super) const FLAG: &str = "--detached";
 
 /// Begins the life of the process in the background: a session of its own, no folder kept
 /// busy. It keeps stdout and stderr until [`ready`], to say why it cannot start.
 pub(crate) fn detach() {
+    // For pgrep(1) and killall(1): it was started as /proc/self/exe.
+    let _ = nix::sys::prctl::set_name(c"knockd");
     // Fails only for a process that leads a group already, which a fresh child does not.
     let _ = nix::unistd::setsid();
     let _ = std::env::set_current_dir("/");
@@ -28,16 +32,27 @@ pub(crate) fn detach() {
 /// /dev/null cannot be opened.
 pub(crate) fn ready() -> io::Result<()> {
     use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
-    let mut pipe = std::fs::File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut pipe = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     pipe.write_all(b"r")?;
-    let null = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
+    let null = null()?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
     Ok(())
+}
+
+/// Lets the command helper of a process in the background go of the terminal: whoever waits
+/// for the end of `knockd -d`'s output waits for it too.
+///
+/// # Errors
+/// /dev/null cannot be opened.
+pub(crate) fn let_go() -> io::Result<()> {
+    nix::unistd::dup2_stderr(null()?)?;
+    Ok(())
+}
+
+fn null() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/null")
 }
 
 /// Starts the same command line in the background and waits until it is ready; the exit
@@ -48,6 +63,7 @@ pub(crate) fn ready() -> io::Result<()> {
 pub fn start(args: &[OsString]) -> io::Result<u8> {
     let (mut ours, theirs) = io::pipe()?;
     let mut child = Command::new("/proc/self/exe")
+        .arg0("knockd")
         .args(args)
         .arg(FLAG)
         .stdin(Stdio::from(OwnedFd::from(theirs)))

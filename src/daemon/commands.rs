@@ -13,7 +13,7 @@ use crate::model::{Config, Phase, Timestamp};
 
 use super::run::now;
 use super::setup::Options;
-use super::{Fault, deeds};
+use super::{Fault, background, deeds};
 
 /// The helper, if any door has a command or a stop is still pending.
 #[derive(Debug)]
@@ -167,9 +167,12 @@ impl Options {
     /// The command line of the helper that reads the same configuration as this daemon.
     fn helper_args(&self, path: &Path) -> Vec<OsString> {
         let mut args = Vec::<OsString>::new();
-        // A flag of the daemon's: it must stand before the subcommand.
+        // Flags of the daemon's: they must stand before the subcommand.
         for interface in &self.interfaces {
             args.extend(["--interface".into(), interface.into()]);
+        }
+        if self.detached {
+            args.push(background::FLAG.into());
         }
         args.extend(["helper".into(), "--config".into(), path.into()]);
         args.extend(["--state-dir".into(), self.state_dir.clone().into()]);
@@ -183,6 +186,9 @@ impl Options {
 /// It was started by somebody else, or the kernel refuses what it needs.
 pub fn helper(options: &Options) -> Result<(), Fault> {
     let failed = |error: command::ServeError| Fault::System(error.to_string());
+    if options.detached {
+        background::let_go().map_err(|error| Fault::System(format!("/dev/null: {error}")))?;
+    }
     let socket = command::inherited_socket().map_err(failed)?;
     let (path, _) = options.config_path();
     let load = || -> Result<Table, String> {

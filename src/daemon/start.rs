@@ -14,7 +14,7 @@ use super::log::Log;
 use super::lookup::Lookup;
 use super::notify::Manager;
 use super::pace::Pace;
-use super::pidfile::PidFile;
+use super::pidfile::{PidFile, PidFileError};
 use super::run::{self, Daemon, now};
 use super::setup::{Options, Setup};
 use super::signals::Signals;
@@ -129,7 +129,15 @@ fn take_pidfile(options: &Options, config: &Config) -> Result<Option<PidFile>, F
     }
     let configured = options.pidfile.as_deref().or(config.pid_file.as_deref());
     let path = configured.unwrap_or(Path::new(PIDFILE));
-    PidFile::take(path).map(Some).map_err(Fault::from)
+    match PidFile::take(path) {
+        Ok(taken) => Ok(Some(taken)),
+        Err(error @ PidFileError::Held { .. }) => Err(error.into()),
+        // As with 0.8: containers have nowhere to write it, and nobody who reads it.
+        Err(error @ PidFileError::Write { .. }) => {
+            tracing::warn!("{error}: running without a pid file");
+            Ok(None)
+        }
+    }
 }
 
 /// One daemon a table. `None` if the configuration has no table, or `held` is its lock.
