@@ -8,6 +8,7 @@ mod support;
 
 mod commands;
 mod daemon;
+mod debian;
 mod differential;
 mod one_time;
 mod packets;

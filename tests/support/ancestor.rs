@@ -13,6 +13,11 @@ pub(crate) fn knock() -> PathBuf {
     unpacked().join("usr/bin/knock")
 }
 
+/// The configuration that Debian installs.
+pub(crate) fn configuration() -> PathBuf {
+    unpacked().join("etc/knockd.conf")
+}
+
 /// The package's files: in `$KNOCK_0_8` if that is set (contrib/test.sh sets it), else
 /// fetched once and kept in the target directory.
 fn unpacked() -> PathBuf {
