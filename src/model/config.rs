@@ -15,8 +15,8 @@ pub struct Config {
     pub log: Log,
     /// Where the number of a daemon in the background is written (knockd.conf `PidFile`).
     pub pid_file: Option<PathBuf>,
-    /// The table that guards; `None`: nftables is not touched by openings (a knockd.conf,
-    /// or TOML with neither `[firewall]` nor an `open` or `close`).
+    /// The table that guards; `None`: nftables is not touched (a knockd.conf, or TOML with
+    /// neither `[firewall]` nor a door that opens, closes, adds or removes).
     pub firewall: Option<Firewall>,
     /// The doors, in the order of the file; at most 65,535.
     pub doors: Vec<Door>,

@@ -155,3 +155,22 @@ fn a_range_of_udp_ports_opens() {
     server.send_to(b"answer", from).expect("a way back");
     assert_eq!(client.recv(&mut buffer).expect("the answer"), 6);
 }
+
+/// A configuration that only fills a set of the administrator's: the one of examples/.
+#[test]
+fn a_door_puts_sources_into_a_set_of_the_administrators() {
+    let lab = Lab::new();
+    lab.server.run("nft add table inet filter");
+    lab.server
+        .run("nft add set inet filter knocked { type ipv4_addr; flags timeout; }");
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/admin-set.toml");
+    let site = Site::new(&lab, &std::fs::read_to_string(example).expect("an example"));
+    let mut daemon = site.start("");
+    let listed = || lab.server.run("nft list set inet filter knocked");
+    knock(&lab, SERVER[0], "35218 12907 46550:udp");
+    daemon.wait_for_line("192.0.2.77: ssh: opened inet filter knocked for 1h");
+    assert!(listed().contains("192.0.2.77"), "{}", listed());
+    knock(&lab, SERVER[0], "8164:udp 29473 18035");
+    daemon.wait_for_line("192.0.2.77: ssh: closed inet filter knocked");
+    assert!(!listed().contains("192.0.2.77"), "{}", listed());
+}

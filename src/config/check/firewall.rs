@@ -9,9 +9,20 @@ use crate::model::{Firewall, Guard, OnStop, PortRange, Prefix};
 
 const TABLE: &str = "knockd";
 
-/// The table the draft asks for: by `[firewall]`, or by a door that opens or closes.
+/// The table the draft asks for: by `[firewall]`, or by a door with a typed action. (One that
+/// only adds to sets of the administrator's opens nothing in the table and guards nothing,
+/// but it is the table's netlink socket that such a set is filled and watched by.)
 pub(super) fn firewall(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<Firewall> {
-    let wanted = |door: &DraftDoor| !door.open.is_absent() || !door.close.is_absent();
+    let wanted = |door: &DraftDoor| {
+        let DraftDoor {
+            open,
+            close,
+            add,
+            remove,
+            ..
+        } = door;
+        !(open.is_absent() && close.is_absent() && add.is_absent() && remove.is_absent())
+    };
     if draft.firewall.is_none() && !draft.doors.iter().any(wanted) {
         return None;
     }
