@@ -28,6 +28,8 @@ pub(crate) struct Line {
     pub(crate) lookup: Option<Lookup>,
     pub(crate) limiter: Limiter,
     pub(crate) only_ip_v4: bool,
+    /// Whether the log may name a port that is somebody's step (`-D`).
+    pub(crate) names_steps: bool,
     /// The sequences that doors of one-time sequences wait for.
     pub(crate) one_time: setup::Live,
     /// Doors opened since the start.
@@ -54,6 +56,7 @@ impl Line {
             lookup: None,
             limiter: Limiter::default(),
             only_ip_v4: false,
+            names_steps: false,
             one_time: setup::Live::new(),
             opened: 0,
             sequence_used: false,
@@ -159,7 +162,7 @@ impl Line {
             return;
         }
         if debug {
-            let line = words::event(event, event.source.into(), &door.name, true);
+            let line = words::event(event, event.source.into(), &door.name, self.names_steps);
             tracing::debug!("{line}");
         } else if let Some(lookup) = &self.lookup {
             lookup.write(*event, &door.name);

@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -34,8 +34,8 @@ struct Sinks {
     options: Options,
     /// stderr is the journal: it wants priorities and no time.
     journal: bool,
-    level: Level,
-    path: Option<PathBuf>,
+    /// The least that is kept, in the file and by syslog, as configured.
+    kept: Level,
     file: Option<File>,
     syslog: Option<Syslog>,
     clock: Clock,
@@ -49,16 +49,10 @@ impl Log {
     /// Begins logging; to stdout and stderr alone, until `configure`.
     #[must_use]
     pub fn start(options: Options) -> Self {
-        let level = if options.debug {
-            Level::DEBUG
-        } else {
-            Level::INFO
-        };
         let sinks = Sinks {
             journal: is_journal(),
             options,
-            level,
-            path: None,
+            kept: Level::INFO,
             file: None,
             syslog: None,
             clock: Clock::default(),
@@ -76,32 +70,15 @@ impl Log {
     /// # Errors
     /// The file that could not be opened, and why.
     pub fn configure(&self, log: &model::Log) -> Result<(), (PathBuf, io::Error)> {
-        let mut sinks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let level = match log.level {
-            model::Level::Error => Level::ERROR,
-            model::Level::Warn => Level::WARN,
-            model::Level::Info => Level::INFO,
-            model::Level::Debug => Level::DEBUG,
-            model::Level::Trace => Level::TRACE,
-        };
-        sinks.level = if sinks.options.debug {
-            level.max(Level::DEBUG)
-        } else {
-            level
-        };
-        sinks.syslog = log.syslog.then(|| Syslog::new("/dev/log"));
-        let path = sinks.options.file.clone().or_else(|| log.file.clone());
-        let Some(path) = path else {
-            (sinks.path, sinks.file) = (None, None);
-            return Ok(());
-        };
-        match open_log(&path) {
-            Ok(file) => {
-                (sinks.path, sinks.file) = (Some(path), Some(file));
-                Ok(())
-            }
-            Err(error) => Err((path, error)),
-        }
+        let configured = self.sinks().configure(log);
+        // tracing asks once for each place in the program whether its lines are wanted, and
+        // remembers. (Not under the lock, which the answer takes.)
+        tracing::callsite::rebuild_interest_cache();
+        configured
+    }
+
+    fn sinks(&self) -> MutexGuard<'_, Sinks> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,6 +126,42 @@ impl Clock {
 }
 
 impl Sinks {
+    fn configure(&mut self, log: &model::Log) -> Result<(), (PathBuf, io::Error)> {
+        self.kept = match log.level {
+            model::Level::Error => Level::ERROR,
+            model::Level::Warn => Level::WARN,
+            model::Level::Info => Level::INFO,
+            model::Level::Debug => Level::DEBUG,
+            model::Level::Trace => Level::TRACE,
+        };
+        self.syslog = log.syslog.then(|| Syslog::new("/dev/log"));
+        let path = self.options.file.as_ref().or(log.file.as_ref());
+        match path.map(|path| (path, open_log(path))) {
+            None => self.file = None,
+            Some((_, Ok(file))) => self.file = Some(file),
+            Some((path, Err(error))) => return Err((path.clone(), error)),
+        }
+        Ok(())
+    }
+
+    /// The least that stdout shows: `-v` and `-D` are heard there whatever is kept.
+    fn shown(&self) -> Option<Level> {
+        let Options {
+            verbose,
+            debug,
+            file: _,
+        } = self.options;
+        match (debug, verbose) {
+            (true, _) => Some(Level::DEBUG),
+            (false, true) => Some(Level::INFO),
+            (false, false) => None,
+        }
+    }
+
+    fn wants(&self, level: Level) -> bool {
+        level <= self.kept || self.shown().is_some_and(|shown| level <= shown)
+    }
+
     fn write(&mut self, level: Level, text: &str) {
         for (i, line) in text.lines().enumerate() {
             self.write_line(level, line, i == 0);
@@ -156,15 +169,15 @@ impl Sinks {
     }
 
     fn write_line(&mut self, level: Level, text: &str, first: bool) {
-        if let Some(file) = &mut self.file {
+        let is_kept = level <= self.kept;
+        if let Some(file) = self.file.as_mut().filter(|_| is_kept) {
             let line = format!("{}{text}\n", self.clock.now());
             // Nobody is left to tell: a full disk must not stop the daemon.
             let _ = file.write_all(line.as_bytes());
         }
-        if let Some(syslog) = &mut self.syslog {
+        if let Some(syslog) = self.syslog.as_mut().filter(|_| is_kept) {
             syslog.send(text);
         }
-        let told = (level <= Level::INFO && self.options.verbose) || self.options.debug;
         if self.journal {
             let priority = match level {
                 Level::ERROR => 3,
@@ -178,7 +191,7 @@ impl Sinks {
             // follows a first line (a line of the file, a caret) stands below it as it is.
             let name = if first { "knockd: " } else { "" };
             let _ = io::stderr().write_all(format!("{name}{text}\n").as_bytes());
-        } else if told {
+        } else if self.shown().is_some_and(|shown| level <= shown) {
             let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
         }
     }
@@ -188,15 +201,13 @@ struct Lines(Log);
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
-        let sinks = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *metadata.level() <= sinks.level && metadata.target().starts_with("knockd")
+        metadata.target().starts_with("knockd") && self.0.sinks().wants(*metadata.level())
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = Line::default();
         event.record(&mut line);
-        let mut sinks = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sinks.write(*event.metadata().level(), &line.0);
+        self.0.sinks().write(*event.metadata().level(), &line.0);
     }
 }
 

@@ -68,6 +68,7 @@ impl<'a> Daemon<'a> {
         let mut line = Line::new(config, matcher, links, table, commands);
         line.one_time = one_time;
         line.only_ip_v4 = options.only_ip_v4;
+        line.names_steps = options.log.debug;
         if options.lookup {
             line.lookup = Lookup::start().ok();
         }

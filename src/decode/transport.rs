@@ -22,8 +22,8 @@ const TCP_HEADER: usize = 20;
 /// RFC 768.
 const UDP_HEADER: usize = 8;
 
-/// Reads the transport header of a packet with this IPv4 identification; `None` if it is neither TCP nor UDP, was not captured, is
-/// longer than the packet, or is for port 0.
+/// Reads the transport header of a packet with this IPv4 identification; `None` if it is
+/// neither TCP nor UDP, was not captured, is longer than the packet, or is for port 0.
 pub(super) fn read(
     protocol: IpNumber,
     identification: u16,

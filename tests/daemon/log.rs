@@ -204,3 +204,33 @@ fn syn(source: u16, port: u16) -> Vec<u8> {
     syn.write(&mut packet, &[]).expect("a short packet");
     frame(IPV4, &packet)
 }
+
+/// The level is the configuration's, and a reload's as well; `-v` and `-D` speak on stdout
+/// whatever it is, and put nothing more into the file.
+#[test]
+fn the_level_is_that_of_the_configuration_that_runs() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let file = site.path("knockd.log");
+    let at = |level: &str| format!("log = {{ level = \"{level}\", file = {file:?} }}\n{SSH}");
+    site.configure(&at("warn"));
+    let mut daemon = site.start("-D");
+    let kept = |words: &str| read(&file).iter().filter(|l| l.ends_with(words)).count();
+    let mut knock_wrong = |times: usize, kept_resets: usize, kept_stages: usize| {
+        knock(&lab, SERVER[0], "7001 9203");
+        let reset = "ssh: sequence reset (stage 1): wrong step 9203/tcp";
+        wait_until("the line", || {
+            let lines = daemon.lines();
+            lines.iter().filter(|l| l.ends_with(reset)).count() == times
+        });
+        assert_eq!(kept(reset), kept_resets, "{:?}", read(&file));
+        assert_eq!(kept("ssh: Stage 1"), kept_stages, "{:?}", read(&file));
+        site.configure(&at(["debug", "error"][times - 1]));
+        site.reload(&mut daemon);
+    };
+    knock_wrong(1, 0, 0);
+    knock_wrong(2, 1, 1);
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("192.0.2.77: ssh: OPEN SESAME");
+    assert_eq!(kept("OPEN SESAME"), 0, "{:?}", read(&file));
+}
