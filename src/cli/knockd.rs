@@ -1,7 +1,7 @@
 //! The command line of the daemon, `knockd`: every flag of knock 0.8, and what is new.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{AddrParseError, IpAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -154,6 +154,7 @@ pub enum Command {
         /// The door.
         door: String,
         /// For whom.
+        #[arg(value_parser = address)]
         address: IpAddr,
         /// For how long, in place of the door's own time.
         #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -163,6 +164,7 @@ pub enum Command {
     #[command(group(clap::ArgGroup::new("whose").required(true).args(["address", "all"])))]
     Close {
         /// Whose openings.
+        #[arg(value_parser = address)]
         address: Option<IpAddr>,
         /// Everybody's.
         #[arg(long)]
@@ -173,6 +175,12 @@ pub enum Command {
     /// The process that runs commands; started by the daemon.
     #[command(hide = true)]
     Helper,
+}
+
+/// An address as packets bear it: logs of other programs have `::ffff:192.0.2.7` for one
+/// that comes by IPv4 (RFC 4291, 2.5.5.2).
+fn address(text: &str) -> Result<IpAddr, AddrParseError> {
+    text.parse::<IpAddr>().map(|address| address.to_canonical())
 }
 
 /// The clap command, for man pages and completions.

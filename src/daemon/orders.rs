@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::action;
-use crate::model::{DoorId, Effect, Lifetime, OnStop, Ports, Timestamp};
+use crate::model::{DoorId, Effect, Lifetime, MAX_TIME, OnStop, Ports, Timestamp};
 
 use super::control::{Reply, Request};
 use super::deeds::{self, Said};
@@ -43,13 +43,19 @@ impl Daemon<'_> {
             let names: Vec<_> = doors.iter().map(|door| &*door.name).collect();
             return Reply::Refused(format!("no door `{name}`; there are: {}", names.join(", ")));
         };
-        if for_ms == Some(0) {
-            return Reply::Refused("a time of 0 opens nothing".to_owned());
+        let wanted = for_ms.map(Duration::from_millis);
+        match wanted {
+            Some(Duration::ZERO) => {
+                return Reply::Refused("a time of 0 opens nothing".to_owned());
+            }
+            Some(time) if time > MAX_TIME => {
+                return Reply::Refused("ten years are the longest time".to_owned());
+            }
+            Some(_) | None => {}
         }
         let id = DoorId(u16::try_from(index).unwrap_or(u16::MAX));
         let mut effects = action::plan(id, &self.line.config, address);
-        if let Some(ms) = for_ms {
-            let wanted = Lifetime::For(Duration::from_millis(ms));
+        if let Some(wanted) = wanted.map(Lifetime::For) {
             for effect in &mut effects {
                 match effect {
                     Effect::Open { lifetime, .. } | Effect::Add { lifetime, .. } => {
@@ -59,8 +65,10 @@ impl Daemon<'_> {
                 }
             }
         }
-        tracing::info!("{address}: {name}: opened by hand");
         let said = self.line.perform(&effects, now);
+        if !said.iter().any(|said| matches!(said, Said::Error(_))) {
+            tracing::info!("{address}: {name}: opened by hand");
+        }
         said.iter().for_each(Said::tell);
         deeds::reply(said)
     }

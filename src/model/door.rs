@@ -13,6 +13,10 @@ pub const MAX_STEPS: usize = 32;
 /// How many strays a door may forgive; each attempt has room to remember so many ports.
 pub const MAX_STRAYS: u8 = 16;
 
+/// Longer than this is no length of time but a slip; there is `until closed`. The kernel
+/// counts up to 584 years.
+pub const MAX_TIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
 /// Which door of the running configuration: its place in [`super::Config::doors`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DoorId(pub u16);

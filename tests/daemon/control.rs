@@ -112,7 +112,8 @@ fn doors_are_opened_and_closed_by_hand() {
     let lines_of = |words: &str| daemon.lines().iter().filter(|l| l.contains(words)).count();
     assert_eq!(lines_of(&format!("{six}: mosh: opened by hand")), 1);
 
-    let said = site.run(&format!("close {four}"));
+    // As others write it.
+    let said = site.run(&format!("close ::ffff:{four}"));
     assert_eq!(said, format!("{four}: ssh: closed 22/tcp\n"));
     lab.client
         .connect(ip(four), to(SERVER[0]), SILENCE)
@@ -125,12 +126,16 @@ fn doors_are_opened_and_closed_by_hand() {
     site.run("close --all");
     site.run(&format!("close {}", OTHER[0]));
 
-    let (code, said) = failure(&site.try_run(&format!("open shh {four}")));
-    assert_eq!(code, 69, "{said}");
-    assert!(
-        said.contains("no door `shh`; there are: ssh, shut, mosh"),
-        "{said}"
-    );
+    let refused = |words: &str, why: &str| {
+        let (code, said) = failure(&site.try_run(words));
+        assert_eq!(code, 69, "{said}");
+        assert!(said.contains(why), "{said}");
+    };
+    let why = "no door `shh`; there are: ssh, shut, mosh";
+    refused(&format!("open shh {four}"), why);
+    refused(&format!("open ssh {four} --for 11years"), "ten years");
+    refused(&format!("open ssh {four} --for 0s"), "a time of 0");
+    assert!(site.openings().is_empty());
 }
 
 #[test]

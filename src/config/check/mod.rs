@@ -13,7 +13,7 @@ use super::Host;
 use super::diagnostic::Faults;
 use super::draft::{Draft, DraftLog, Field, List};
 use super::source::Span;
-use crate::model::{Config, Log, Pattern, SetPath};
+use crate::model::{Config, Log, MAX_TIME, Pattern, SetPath};
 
 /// More doors than this cannot be told apart by [`crate::model::DoorId`].
 const DOORS_MAX: usize = u16::MAX as usize;
@@ -103,9 +103,6 @@ fn path(field: &Field<PathBuf>, faults: &mut Faults) -> Option<PathBuf> {
     Some(path.value.clone())
 }
 
-/// Longer than this is no length of time but a slip; there is `until closed`.
-const TIME_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
-
 /// Reports a time of nothing or of ages. The kernel counts in milliseconds: less than
 /// one would be none.
 fn time(span: &Span, time: Duration, key: &str, faults: &mut Faults) {
@@ -114,7 +111,7 @@ fn time(span: &Span, time: Duration, key: &str, faults: &mut Faults) {
             span,
             format!("`{key}` must not be 0 (a millisecond is the least)"),
         );
-    } else if time > TIME_MAX {
+    } else if time > MAX_TIME {
         faults.error(span, format!("`{key}` must not be more than ten years"));
     }
 }
