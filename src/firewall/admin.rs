@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::book::{Entry, Place, Shape, Slot, element};
+use super::book::{Closed, Entry, Place, Shape, Slot, element};
 use super::error::FirewallError;
 use super::netlink::inventory::{self, SetInfo};
 use super::netlink::socket::{Refusal, Socket};
 use super::notice::Notice;
 use super::ruleset::{Family, Key, Ruleset};
 use super::table::Table;
-use super::transaction::{ElementKey, Transaction};
+use super::transaction::{Change, ElementKey, Transaction};
 use crate::model::{Lifetime, SetElement, SetPath, Timestamp};
 
 /// What is known of them.
@@ -150,6 +150,33 @@ fn inspect(
 }
 
 impl Table {
+    /// Takes out of these sets what no door of another ruleset would put in. One that will
+    /// not have it keeps it until it runs out.
+    pub(super) fn leave_sets(&mut self, next: &Ruleset) -> Vec<Closed> {
+        let mut transaction = Transaction::default();
+        let mut gone = Vec::new();
+        for (slot, entry) in self.book.iter() {
+            if let Place::Set(path, _) = &slot.place
+                && next.wisher(&entry.door, path).is_none()
+            {
+                let lifetime = Lifetime::UntilClosed;
+                let element = element(&self.ruleset, slot, lifetime, &entry.door);
+                transaction.changes.extend(element.map(Change::Delete));
+                gone.push((slot.clone(), entry.door.clone()));
+            }
+        }
+        let _ = self.send(&mut transaction);
+        let closed = |(slot, door): (Slot, Arc<str>)| {
+            self.book.set(slot.clone(), None);
+            Closed {
+                door,
+                source: slot.source,
+                place: slot.place,
+            }
+        };
+        gone.into_iter().map(closed).collect()
+    }
+
     /// Looks at one of these sets, or at all, and puts in what belongs there.
     pub(super) fn review_sets(
         &mut self,
@@ -229,14 +256,29 @@ impl Table {
             }
             let lifetime = left.map_or(Lifetime::UntilClosed, Lifetime::For);
             let element = element(&self.ruleset, slot, lifetime, &entry.door);
-            transaction
-                .changes
-                .extend(element.map(super::transaction::Change::Add));
+            transaction.changes.extend(element.map(Change::Add));
         }
         let missing = transaction.changes.len();
         self.send(&mut transaction)?;
         Ok(missing)
     }
+}
+
+/// What is to be said of the sets that doors of this ruleset name, as they are now.
+pub(super) fn survey(socket: &mut Socket, ruleset: &Ruleset) -> Result<Vec<Notice>, FirewallError> {
+    let mut notices = Vec::new();
+    for path in AdminSets::new(ruleset).sets.into_keys() {
+        let wishes = ruleset.wishes.iter().map(|w| &w.element);
+        let wishes: Vec<&SetElement> = wishes.filter(|e| e.path == *path).collect();
+        let found = inspect(socket, &path, &wishes)?;
+        let path = (*path).clone();
+        match found {
+            Ok(Shape::Address(_) | Shape::AddressPort(_)) => {}
+            Ok(Shape::Awaited | Shape::Unfit) => notices.push(Notice::Awaited { path }),
+            Err(why) => notices.push(Notice::Unfit { path, why }),
+        }
+    }
+    Ok(notices)
 }
 
 /// The family a shape is for.

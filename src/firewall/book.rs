@@ -118,6 +118,13 @@ impl Book {
         }
     }
 
+    /// Forgets openings, and keeps what is in sets of the administrator's.
+    pub(super) fn keep_sets_only(&mut self) {
+        let ours = |slot: &Slot| matches!(slot.place, Place::Ports(_));
+        self.entries.retain(|slot, _| !ours(slot));
+        self.deadlines.retain(|(_, slot)| !ours(slot));
+    }
+
     pub(super) fn get(&self, slot: &Slot) -> Option<&Entry> {
         self.entries.get(slot)
     }

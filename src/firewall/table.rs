@@ -123,8 +123,9 @@ impl Table {
     pub fn reload(&mut self, ruleset: Ruleset, now: Timestamp) -> Result<Started, FirewallError> {
         let old = self.ruleset.table.clone();
         let survey = survey::survey(&mut self.socket, &ruleset, Some(&old))?;
-        let (keep, removed) = sift(&ruleset, survey.openings.clone());
+        let (keep, mut removed) = sift(&ruleset, survey.openings.clone());
         let origin = install::install(&mut self.socket, &ruleset, self.flags, &survey, &keep)?;
+        removed.extend(self.leave_sets(&ruleset));
         self.ruleset = ruleset;
         self.begin(origin, &keep, removed, now)
     }
@@ -137,7 +138,7 @@ impl Table {
         removed: Vec<Closed>,
         now: Timestamp,
     ) -> Result<Started, FirewallError> {
-        self.book = Book::default();
+        self.book.keep_sets_only();
         for found in keep {
             self.book.set(found.slot.clone(), Some(found.entry(now)));
         }
@@ -151,6 +152,12 @@ impl Table {
         let mut notices = self.review_sets(None, now)?;
         if let Some(what) = install::verify(&mut self.socket, &self.ruleset, self.flags)? {
             notices.push(Notice::Differs { what });
+            // Somebody was at it before we listened: it is put back with the next deadline.
+            if let Some(watch) = &mut self.watch
+                && self.flags == 0
+            {
+                watch.postponed = Some(now);
+            }
         }
         Ok(Started {
             origin,

@@ -73,6 +73,31 @@ fn elements_come_go_and_come_back() {
 }
 
 #[test]
+fn a_reload_takes_out_what_a_door_that_is_gone_put_in() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    lab.server.nft(SET);
+    let mut agent = Agent::start(&lab.server, &path);
+    agent.order("add web 192.0.2.77 inet/filter/knocked  1h");
+    // Another door, and the set is gone for a while: what waits for it is not forgotten.
+    lab.server.nft("delete table inet filter");
+    agent.order("mind 5s");
+    agent.order("add web 192.0.2.78 inet/filter/knocked  1h");
+    let more = TOML.replace("[\"22/tcp\"]", "[\"22/tcp\", \"80/tcp\"]");
+    let more = lab.write("more.toml", &more);
+    agent.order(&format!("reload {}", more.display()));
+    lab.server.nft(SET);
+    let said = agent.order("mind 5s");
+    assert!(said.contains("2 elements put in"), "{said}");
+
+    let gone = TOML.replace("[door.web]", "[door.other]");
+    let gone = lab.write("gone.toml", &gone);
+    let said = agent.order(&format!("reload {}", gone.display()));
+    assert!(said.contains("removed=2"), "{said}");
+    assert!(!set(&lab).contains("192.0.2."));
+}
+
+#[test]
 fn a_set_by_port() {
     let lab = Lab::new();
     let toml = TOML.replace(

@@ -119,6 +119,8 @@ fn two_tools_do_not_fight_for_ever() {
             break;
         }
         restored += 1;
+        let (_, micros) = said.rsplit_once("restored after ").expect("a time");
+        println!("flushed, and back after {micros}");
     }
     assert!((10..13).contains(&restored), "{restored}");
     assert!(said.contains("again: it is put back in"), "{said}");

@@ -15,7 +15,9 @@ mod probe;
 use std::fmt;
 use std::path::Path;
 
+use super::admin;
 use super::error::FirewallError;
+use super::netlink::socket::Socket;
 use super::render;
 use super::ruleset::{Family, Ruleset};
 use crate::model::{Config, PortRange};
@@ -105,7 +107,7 @@ impl Report {
             TableState::AsConfigured => true,
             TableState::Absent | TableState::Unknown | TableState::Drift(_) => false,
         };
-        table && self.ports.iter().all(works)
+        table && self.ports.iter().all(works) && self.notes.is_empty()
     }
 }
 
@@ -121,7 +123,9 @@ pub fn live(config: &Config, saved: &Path) -> Result<Report, FirewallError> {
     if let Err(error @ FirewallError::Permission) = super::list(&ruleset.table) {
         return Err(error);
     }
-    let mut notes = Vec::new();
+    let mut socket = Socket::open().map_err(FirewallError::reading)?;
+    let sets = admin::survey(&mut socket, &ruleset)?;
+    let mut notes: Vec<String> = sets.iter().map(ToString::to_string).collect();
     if let Ok(text) = std::fs::read_to_string(saved)
         && text.contains(&format!("table inet {} ", ruleset.table))
     {
