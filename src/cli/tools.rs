@@ -144,9 +144,9 @@ fn opening_json(opening: &Opening) -> serde_json::Value {
 fn status(options: &Options, as_json: bool) -> Result<(), Fault> {
     let status = remote::status(options)?;
     if as_json {
-        return print(&format!("{status:#}\n"));
+        return print(&format!("{:#}\n", json!(status)));
     }
-    print(&daemon::status_text(&status))
+    print(&status.to_string())
 }
 
 fn close(options: &Options, address: Option<std::net::IpAddr>) -> Result<(), Fault> {

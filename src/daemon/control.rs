@@ -17,6 +17,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::status::Status;
 use crate::model::Timestamp;
 
 /// The longest request; a longer one is cut, and so is no JSON.
@@ -61,8 +62,8 @@ pub(crate) enum Reply {
     Done(Vec<String>),
     /// Not done, and why.
     Refused(String),
-    /// The status, as it is printed with `--json`.
-    Status(serde_json::Value),
+    /// What the daemon hears and has done.
+    Status(Box<Status>),
 }
 
 impl Reply {

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::action;
+use crate::matcher::Occupancy;
 use crate::model::{DoorId, Effect, Lifetime, MAX_TIME, OnStop, Ports, Timestamp};
 
 use super::control::{Reply, Request};
 use super::deeds::{self, Said};
 use super::run::Daemon;
+use super::status::{self, Status};
 
 impl Daemon<'_> {
     /// Answers who asks.
@@ -25,7 +25,7 @@ impl Daemon<'_> {
 
     fn obey(&mut self, request: Request, now: Timestamp) -> Reply {
         match request {
-            Request::Status => Reply::Status(self.status(now)),
+            Request::Status => Reply::Status(Box::new(self.status(now))),
             Request::Open {
                 door,
                 address,
@@ -110,39 +110,46 @@ impl Daemon<'_> {
         }
     }
 
-    fn status(&mut self, now: Timestamp) -> serde_json::Value {
-        let attempts = self.line.matcher.occupancy();
-        let lost = self.live.dropped().ok();
+    fn status(&mut self, now: Timestamp) -> Status {
+        let Occupancy {
+            live,
+            capacity,
+            evicted,
+        } = self.line.matcher.occupancy();
         let links = &self.line.links;
-        let doors: Vec<_> = self
-            .line
-            .config
-            .doors
-            .iter()
-            .map(|door| json!({ "name": &*door.name, "disabled": door.sequence.is_empty() }))
-            .collect();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            "uptime_s": now.since(self.started).as_secs(),
-            "configuration": self.path.display().to_string(),
-            "interfaces": self.hears(),
-            "listening": links.listening(),
-            "waiting_for": links.missing(),
-            "without_address": links.without_address(),
-            "doors": doors,
-            "opened": self.line.opened,
-            "attempts": {
-                "live": attempts.live,
-                "capacity": attempts.capacity,
-                "evicted": attempts.evicted,
+        let doors = self.line.config.doors.iter().map(|door| status::Door {
+            name: door.name.to_string(),
+            disabled: door.sequence.is_empty(),
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: now.since(self.started).as_secs(),
+            configuration: self.path.display().to_string(),
+            interfaces: self.hears(),
+            listening: strings(links.listening()),
+            waiting_for: strings(links.missing()),
+            without_address: strings(links.without_address()),
+            doors: doors.collect(),
+            opened: self.line.opened,
+            attempts: status::Attempts {
+                live,
+                capacity,
+                evicted,
             },
-            "packets": { "read": self.packets, "lost": lost },
-            "table": self.line.table.as_ref().map(|table| json!({
-                "name": &*table.ruleset().table,
-                "owned": table.is_owned(),
-                "openings": table.openings(now).len(),
-            })),
-        })
+            packets: status::Packets {
+                read: self.packets,
+                lost: self.live.dropped().ok(),
+            },
+            table: self.line.table.as_ref().map(|table| status::Table {
+                name: table.ruleset().table.to_string(),
+                owned: table.is_owned(),
+                openings: table.openings(now).len(),
+            }),
+        }
     }
+}
+
+fn strings(names: Vec<impl ToString>) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
 }

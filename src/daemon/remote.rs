@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Fault;
 use super::control::{self, Reply, Request};
 use super::setup::Options;
+use super::status::Status;
 
 impl Options {
     /// Where the daemon of this configuration listens for orders.
@@ -20,9 +21,9 @@ impl Options {
 ///
 /// # Errors
 /// No daemon runs, or it does not answer.
-pub fn status(options: &Options) -> Result<serde_json::Value, Fault> {
+pub fn status(options: &Options) -> Result<Status, Fault> {
     match ask(&options.control_path(), &Request::Status)? {
-        Some(Reply::Status(status)) => Ok(status),
+        Some(Reply::Status(status)) => Ok(*status),
         Some(Reply::Refused(why)) => Err(Fault::Unavailable(why)),
         Some(Reply::Done(_)) => Err(Fault::Unavailable(
             "the daemon is of another version".to_owned(),

@@ -1,6 +1,5 @@
 //! What subcommands share with the daemon.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::firewall::{self, FirewallError, Ruleset};
@@ -40,17 +39,4 @@ pub fn check_live(config: &Config) -> Result<(String, bool), Fault> {
         )),
         Err(error) => Err(error.into()),
     }
-}
-
-/// The status for people.
-#[must_use]
-pub fn status_text(status: &serde_json::Value) -> String {
-    let mut text = String::new();
-    if let Some(fields) = status.as_object() {
-        for (name, value) in fields {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{}: {value}", name.replace('_', " "));
-        }
-    }
-    text
 }

@@ -86,7 +86,10 @@ fn the_status_tells_what_is_heard_and_done() {
     assert_eq!(status["doors"], doors);
     assert!(status["packets"]["read"].as_u64() >= Some(3), "{status}");
     let text = site.run("status");
-    assert!(text.contains(&format!("pid: {}\n", daemon.id())), "{text}");
+    assert!(
+        text.contains(&format!(", process {}, up ", daemon.id())),
+        "{text}"
+    );
 }
 
 #[test]
@@ -274,7 +277,7 @@ fn bad_clients_are_refused_and_wait_for_nobody() {
     for _ in 0..20 {
         client().send(b"\"status\"").expect("the daemon listens");
     }
-    assert!(site.run("status").contains("pid"));
+    assert!(site.run("status").contains("process"));
     assert!(site.openings().is_empty());
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");

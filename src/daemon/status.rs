@@ -1,0 +1,223 @@
+//! What `knockd status` tells: for a machine as JSON, for people line by line.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::setup::duration;
+
+/// What the daemon hears and has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the daemon, which may not be that of who asks.
+    pub version: String,
+    /// Its process number.
+    pub pid: u32,
+    /// Since when it runs.
+    pub uptime_s: u64,
+    /// The file it runs with.
+    pub configuration: String,
+    /// The interfaces it was told to listen to, in words.
+    pub interfaces: String,
+    /// Those of them that are there.
+    pub listening: Vec<String>,
+    /// Names that no interface has.
+    pub waiting_for: Vec<String>,
+    /// Interfaces at which nobody can knock for want of an address.
+    pub without_address: Vec<String>,
+    /// In the order of the file.
+    pub doors: Vec<Door>,
+    /// How many times a door was opened by a knock.
+    pub opened: u64,
+    /// Half-made knocks.
+    pub attempts: Attempts,
+    /// What came through the filter.
+    pub packets: Packets,
+    /// Absent: the configuration has none, or it was cleared.
+    pub table: Option<Table>,
+}
+
+/// One door.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// Its name.
+    pub name: String,
+    /// Its one-time sequences are used up.
+    pub disabled: bool,
+}
+
+/// The table of attempts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempts {
+    /// How many there are.
+    pub live: usize,
+    /// How many there is room for.
+    pub capacity: usize,
+    /// How many had to go for want of room.
+    pub evicted: u64,
+}
+
+/// Packets since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packets {
+    /// Read.
+    pub read: u64,
+    /// Dropped by the kernel before they were read, if it says.
+    pub lost: Option<u64>,
+}
+
+/// The table in nftables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// The kernel keeps others from it; if not, it is watched.
+    pub owned: bool,
+    /// How many openings it holds.
+    pub openings: usize,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            version,
+            pid,
+            uptime_s,
+            configuration,
+            interfaces,
+            listening,
+            waiting_for,
+            without_address,
+            doors,
+            opened,
+            attempts,
+            packets,
+            table,
+        } = self;
+        let up = duration(Duration::from_secs(*uptime_s));
+        writeln!(f, "knockd {version}, process {pid}, up {up}")?;
+        writeln!(f, "configuration: {configuration}")?;
+        writeln!(f, "listening on: {} ({interfaces})", names(listening))?;
+        for (what, list) in [
+            ("waiting for", waiting_for),
+            ("no address on", without_address),
+        ] {
+            if !list.is_empty() {
+                writeln!(f, "{what}: {}", names(list))?;
+            }
+        }
+        let doors: Vec<_> = doors.iter().map(ToString::to_string).collect();
+        writeln!(f, "doors: {}", names(&doors))?;
+        match table {
+            Some(table) => writeln!(f, "table: {table}")?,
+            None => writeln!(f, "table: none, nothing is guarded")?,
+        }
+        writeln!(f, "knocks: {opened} opened a door")?;
+        writeln!(f, "attempts: {attempts}")?;
+        writeln!(f, "packets: {packets}")
+    }
+}
+
+fn names(list: &[String]) -> String {
+    match list {
+        [] => "none".to_owned(),
+        _ => list.join(", "),
+    }
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, disabled } = self;
+        f.write_str(name)?;
+        match disabled {
+            true => f.write_str(" (disabled: no more one-time sequences)"),
+            false => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            owned,
+            openings,
+        } = self;
+        let how = if *owned { "owned" } else { "watched" };
+        write!(f, "inet {name}, {how}, {openings} openings")
+    }
+}
+
+impl fmt::Display for Attempts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            live,
+            capacity,
+            evicted,
+        } = self;
+        write!(f, "{live} live, room for {capacity}, {evicted} evicted")
+    }
+}
+
+impl fmt::Display for Packets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { read, lost } = self;
+        write!(f, "{read} read")?;
+        match lost {
+            Some(lost) => write!(f, ", {lost} lost"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn for_people() {
+        let door = |name: &str, disabled| Door {
+            name: name.to_owned(),
+            disabled,
+        };
+        let status = Status {
+            version: "0.9.0".to_owned(),
+            pid: 4515,
+            uptime_s: 182,
+            configuration: "/etc/knockd.toml".to_owned(),
+            interfaces: "eth0, ppp*".to_owned(),
+            listening: vec!["eth0".to_owned()],
+            waiting_for: vec!["ppp*".to_owned()],
+            without_address: Vec::new(),
+            doors: vec![door("ssh", false), door("once", true)],
+            opened: 3,
+            attempts: Attempts {
+                live: 1,
+                capacity: 262_144,
+                evicted: 0,
+            },
+            packets: Packets {
+                read: 12,
+                lost: Some(0),
+            },
+            table: Some(Table {
+                name: "knockd".to_owned(),
+                owned: true,
+                openings: 1,
+            }),
+        };
+        assert_eq!(
+            status.to_string(),
+            "knockd 0.9.0, process 4515, up 3m 2s\n\
+             configuration: /etc/knockd.toml\n\
+             listening on: eth0 (eth0, ppp*)\n\
+             waiting for: ppp*\n\
+             doors: ssh, once (disabled: no more one-time sequences)\n\
+             table: inet knockd, owned, 1 openings\n\
+             knocks: 3 opened a door\n\
+             attempts: 1 live, room for 262144, 0 evicted\n\
+             packets: 12 read, 0 lost\n"
+        );
+    }
+}
