@@ -9,6 +9,7 @@ mod netlink;
 mod notice;
 mod policy;
 mod preview;
+pub mod probe;
 pub mod render;
 pub mod ruleset;
 mod table;

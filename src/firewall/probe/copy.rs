@@ -1,0 +1,210 @@
+//! A throw-away copy of this host: its interfaces and addresses, its ruleset, and on the
+//! other end of each wire somebody who knocks.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::error::ProbeError;
+use super::links::Link;
+use super::live::{Chain, Live, Source, Table as Theirs};
+use super::netns::Netns;
+use super::tool;
+use crate::firewall::notice::Notice;
+use crate::firewall::ruleset::Ruleset;
+use crate::firewall::table::{Mode, Table};
+use crate::model::{Effect, OnStop, Timestamp};
+
+/// The copy, and the namespace of those outside.
+#[derive(Debug)]
+pub(super) struct Copy<'a> {
+    pub(super) server: Netns,
+    pub(super) client: Netns,
+    links: &'a [Link],
+}
+
+/// What is to stand in the copy, beside the tables of others.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State<'a> {
+    /// Chains that let everything pass.
+    pub(super) silent: Vec<&'a Chain>,
+    /// Chains whose policy is *accept*, whatever it is in truth.
+    pub(super) lenient: Vec<&'a Chain>,
+    /// Command lines of nft or iptables, run last.
+    pub(super) lines: Vec<String>,
+    /// Our own table.
+    pub(super) ruleset: Option<&'a Ruleset>,
+    /// What has been knocked for.
+    pub(super) effects: Vec<Effect>,
+}
+
+impl<'a> Copy<'a> {
+    /// A copy without any rules yet.
+    pub(super) fn new(links: &'a [Link]) -> Result<Self, ProbeError> {
+        let copy = Self {
+            server: Netns::new()?,
+            client: Netns::new()?,
+            links,
+        };
+        let there = copy.client.path();
+        let (mut near, mut far) = (String::new(), String::new());
+        // Writing to a String cannot fail.
+        for (i, link) in links.iter().enumerate() {
+            let name = &link.name;
+            if !link.loopback {
+                let (ours, theirs) = (mac(0, i), mac(1, i));
+                let _ = writeln!(
+                    near,
+                    "link add {name} address {ours} type veth \
+                     peer name p{i} address {theirs} netns {there}"
+                );
+                let _ = writeln!(far, "link set p{i} up");
+            }
+            let _ = writeln!(near, "link set {name} up");
+            for (address, length) in &link.addresses {
+                let _ = writeln!(
+                    near,
+                    "address add {address}/{length} dev {name}{}",
+                    nodad(address)
+                );
+            }
+        }
+        // One that cannot be made (the kernel puts some into every namespace by itself) is no
+        // loss, unless a rule names it: then loading the rule fails.
+        let batch = |text: &str| match tool::run("ip", &["-force", "-batch", "-"], text) {
+            Ok(_) | Err(ProbeError::Tool { .. }) => Ok(()),
+            Err(other) => Err(other),
+        };
+        copy.server.within(|| batch(&near))?;
+        copy.client.within(|| batch(&far))?;
+        Ok(copy)
+    }
+
+    /// Leaves out of `live` what the copy cannot have.
+    pub(super) fn sift(&self, live: &mut Live) -> Result<(), ProbeError> {
+        let tables = std::mem::take(&mut live.tables);
+        for table in tables {
+            match self.server.within(|| load(&table)) {
+                Ok(()) => live.tables.push(table),
+                Err(ProbeError::Tool { why, .. }) => {
+                    live.chains.retain(|chain| chain.table != table.name);
+                    let name = &table.name;
+                    live.unseen
+                        .push(format!("table {name} cannot be copied: {why}"));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the rules in place; gives what our own table has to say of them.
+    pub(super) fn arrange(
+        &self,
+        live: &Live,
+        state: &State<'_>,
+    ) -> Result<Vec<Notice>, ProbeError> {
+        self.server.within(|| {
+            // Those of nft in one go, the others one by one: their programs flush what is there.
+            let mut text = "flush ruleset\n".to_owned();
+            for table in &live.tables {
+                if let Source::Nft(rules) = &table.source {
+                    text.push_str(rules);
+                }
+            }
+            nft(&text)?;
+            for table in &live.tables {
+                if let Source::Iptables(_) = table.source {
+                    load(table)?;
+                }
+            }
+            let mut text = String::new();
+            for chain in &state.silent {
+                let _ = writeln!(text, "flush chain {} {}", chain.table, chain.name);
+            }
+            for chain in state.silent.iter().chain(&state.lenient) {
+                let Chain { table, name, .. } = chain;
+                let _ = writeln!(text, "add chain {table} {name} {{ policy accept; }}");
+            }
+            nft(&text)?;
+            for line in &state.lines {
+                let words: Vec<_> = line.split_whitespace().collect();
+                if let [program, args @ ..] = words.as_slice() {
+                    tool::run(program, args, "")?;
+                }
+            }
+            let Some(ruleset) = state.ruleset else {
+                return Ok(Vec::new());
+            };
+            let now = Timestamp(0);
+            let (mut table, started) = Table::start(ruleset.clone(), Mode::Watch, now)?;
+            let applied = table.apply(&state.effects, now)?;
+            table.stop(OnStop::Keep)?;
+            let mut notices = started.notices;
+            notices.extend(applied.notices);
+            Ok(notices)
+        })
+    }
+
+    /// Puts the sources behind the interface, and makes both sides know each other: nobody
+    /// has to ask by ARP or neighbour discovery, which a ruleset may drop.
+    pub(super) fn attach(
+        &self,
+        interface: &Link,
+        sources: &BTreeSet<IpAddr>,
+    ) -> Result<(), ProbeError> {
+        let Some(i) = self.links.iter().position(|l| l.name == interface.name) else {
+            return Ok(());
+        };
+        let name = &interface.name;
+        let (ours, theirs) = (mac(0, i), mac(1, i));
+        let (mut near, mut far) = (String::new(), String::new());
+        for other in (0..self.links.len()).filter(|n| !self.links[*n].loopback) {
+            let _ = writeln!(far, "address flush dev p{other}");
+        }
+        for s in sources {
+            let _ = writeln!(near, "route replace {s} dev {name}");
+            let _ = writeln!(near, "neighbour replace {s} lladdr {theirs} dev {name}");
+            let _ = writeln!(far, "address add {s} dev p{i}{}", nodad(s));
+        }
+        for (a, _) in &interface.addresses {
+            let _ = writeln!(far, "route replace {a} dev p{i}");
+            let _ = writeln!(far, "neighbour replace {a} lladdr {ours} dev p{i}");
+        }
+        self.server
+            .within(|| tool::run("ip", &["-batch", "-"], &near))?;
+        self.client
+            .within(|| tool::run("ip", &["-batch", "-"], &far))?;
+        Ok(())
+    }
+}
+
+fn nft(text: &str) -> Result<(), ProbeError> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    tool::run("nft", &["-f", "-"], text).map(|_| ())
+}
+
+fn load(table: &Theirs) -> Result<(), ProbeError> {
+    match (&table.source, table.name.iptables()) {
+        (Source::Iptables(rules), Some(program)) => {
+            tool::run(&format!("{program}-restore"), &[], rules).map(|_| ())
+        }
+        (Source::Nft(rules) | Source::Iptables(rules), _) => nft(rules),
+    }
+}
+
+/// Addresses that nobody else has, since nobody else is there (locally administered).
+fn mac(side: u8, i: usize) -> String {
+    let [.., high, low] = i.to_be_bytes();
+    format!("02:6b:6e:{side:02x}:{high:02x}:{low:02x}")
+}
+
+/// Duplicate address detection would keep an address from being used for a second.
+fn nodad(address: &IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "",
+        IpAddr::V6(_) => " nodad",
+    }
+}

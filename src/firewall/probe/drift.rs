@@ -1,0 +1,157 @@
+//! How the table in the kernel differs from the one that is configured, in nft's text:
+//! both are listed by the same program, so that only what differs in truth does so there.
+
+use std::fmt::Write as _;
+
+use super::copy::{Copy, State};
+use super::error::ProbeError;
+use super::live::Live;
+use super::tool;
+use crate::firewall::ruleset::{Content, Ruleset};
+
+/// Lines of agreement around a difference.
+const CONTEXT: usize = 2;
+
+/// A diff from the configured table to the one there is; `None` if they agree. Leaves the
+/// table alone in the copy.
+pub(super) fn drift(copy: &Copy<'_>, ruleset: &Ruleset) -> Result<Option<String>, ProbeError> {
+    let list = || tool::run("nft", &["-s", "list", "table", "inet", &ruleset.table], "");
+    let state = State {
+        ruleset: Some(ruleset),
+        ..State::default()
+    };
+    copy.arrange(&Live::default(), &state)?;
+    let configured = normal(&copy.server.within(list)?, ruleset);
+    let there = normal(&list()?, ruleset);
+    Ok(diff(&configured, &there))
+}
+
+/// The lines without what may differ: the flags that keep others away, openings, and the
+/// order of elements.
+fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut elements: Option<String> = None;
+    let mut openings = false;
+    for line in listing.lines() {
+        if let Some(text) = &mut elements {
+            // A long list goes on further to the right.
+            if line.starts_with("\t\t\t") {
+                text.push_str(line.trim());
+                continue;
+            }
+            lines.extend(sorted(text));
+            elements = None;
+        }
+        if let Some(name) = line.strip_prefix("\tset ") {
+            let name = name.trim_end_matches(" {");
+            let set = ruleset.sets.iter().find(|s| s.name == name);
+            openings = set.is_some_and(|s| s.content == Content::Openings);
+        }
+        if let Some(text) = line.strip_prefix("\t\telements = ") {
+            elements = Some(if openings {
+                String::new()
+            } else {
+                text.to_owned()
+            });
+        } else if let Some(rest) = line.strip_prefix("table ") {
+            // Behind the brace stands who owns it.
+            let head = rest.split(" {").next().unwrap_or(rest);
+            lines.push(format!("table {head} {{"));
+        } else if !line.starts_with("\tflags ") {
+            lines.push(line.to_owned());
+        }
+    }
+    lines
+}
+
+fn sorted(elements: &str) -> Vec<String> {
+    let inner = elements.trim_matches(|c| "{} ".contains(c));
+    let mut all: Vec<_> = inner
+        .split(',')
+        .map(|e| format!("\t\t{}", e.trim()))
+        .collect();
+    all.retain(|e| e != "\t\t");
+    all.sort();
+    all
+}
+
+/// A unified diff without line numbers, by the longest common subsequence; a table has
+/// some fifty lines.
+fn diff(old: &[String], new: &[String]) -> Option<String> {
+    if old == new {
+        return None;
+    }
+    let edits = edits(old, new);
+    let mut out = "--- configured\n+++ in the kernel\n".to_owned();
+    let mut skipped = false;
+    for (i, (sign, line)) in edits.iter().enumerate() {
+        let from = i.saturating_sub(CONTEXT);
+        let near = edits.iter().skip(from).take(i - from + CONTEXT + 1);
+        if near.into_iter().all(|(sign, _)| *sign == ' ') {
+            skipped = true;
+            continue;
+        }
+        if std::mem::take(&mut skipped) {
+            out.push_str("@@\n");
+        }
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{sign}{line}");
+    }
+    Some(out)
+}
+
+fn edits<'a>(old: &'a [String], new: &'a [String]) -> Vec<(char, &'a str)> {
+    // common[i][j]: how long the longest common subsequence of old[i..] and new[j..] is.
+    let mut common = vec![vec![0_usize; new.len() + 1]; old.len() + 1];
+    for i in (0..old.len()).rev() {
+        for j in (0..new.len()).rev() {
+            common[i][j] = if old[i] == new[j] {
+                common[i + 1][j + 1] + 1
+            } else {
+                common[i + 1][j].max(common[i][j + 1])
+            };
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    let mut edits = Vec::new();
+    while i < old.len() || j < new.len() {
+        if i < old.len() && j < new.len() && old[i] == new[j] {
+            edits.push((' ', old[i].as_str()));
+            (i, j) = (i + 1, j + 1);
+        } else if j >= new.len() || i < old.len() && common[i + 1][j] >= common[i][j + 1] {
+            edits.push(('-', old[i].as_str()));
+            i += 1;
+        } else {
+            edits.push(('+', new[j].as_str()));
+            j += 1;
+        }
+    }
+    edits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_differs_is_shown_with_what_is_around() {
+        assert_eq!(diff(&lines("a b c"), &lines("a b c")), None);
+        assert_eq!(
+            diff(&lines("a b c d e f"), &lines("a b c d x f y")).as_deref(),
+            Some("--- configured\n+++ in the kernel\n@@\n c\n d\n-e\n+x\n f\n+y\n")
+        );
+    }
+
+    #[test]
+    fn elements_are_compared_one_by_one() {
+        assert_eq!(
+            sorted("{ tcp . 443, udp . 53,tcp . 22 }"),
+            ["\t\ttcp . 22", "\t\ttcp . 443", "\t\tudp . 53"]
+        );
+        assert!(sorted("").is_empty());
+    }
+}

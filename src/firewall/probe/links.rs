@@ -1,0 +1,72 @@
+//! The interfaces of this host, as a copy of it must have them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::SockaddrStorage;
+
+use crate::firewall::ruleset::Family;
+use crate::model::Pattern;
+
+/// An interface.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) name: String,
+    pub(super) up: bool,
+    pub(super) loopback: bool,
+    /// With the length of the network's prefix. Link-local ones make themselves.
+    pub(super) addresses: Vec<(IpAddr, u32)>,
+}
+
+impl Link {
+    /// Where somebody from outside would connect to.
+    pub(super) fn address(&self, family: Family) -> Option<IpAddr> {
+        let mut addresses = self.addresses.iter().map(|(address, _)| *address);
+        addresses.find(|a| Family::of(*a) == family)
+    }
+
+    /// Whether knocks come in here.
+    pub(super) fn counts(&self, interfaces: &[Pattern]) -> bool {
+        let meant = interfaces.is_empty() || interfaces.iter().any(|p| p.matches(&self.name));
+        meant && self.up && !self.loopback && !self.addresses.is_empty()
+    }
+}
+
+/// Those of the namespace of the calling thread.
+pub(super) fn all() -> io::Result<Vec<Link>> {
+    let mut links: BTreeMap<String, Link> = BTreeMap::new();
+    for entry in getifaddrs().map_err(io::Error::from)? {
+        let name = entry.interface_name;
+        let link = links.entry(name.clone()).or_default();
+        link.name = name;
+        link.up = entry.flags.contains(InterfaceFlags::IFF_UP);
+        link.loopback = entry.flags.contains(InterfaceFlags::IFF_LOOPBACK);
+        let address = entry.address.as_ref().and_then(ip);
+        let Some(address) = address.filter(|a| !is_own_making(*a)) else {
+            continue;
+        };
+        let length = match entry.netmask.as_ref().and_then(ip) {
+            Some(IpAddr::V4(mask)) => mask.to_bits().leading_ones(),
+            Some(IpAddr::V6(mask)) => mask.to_bits().leading_ones(),
+            None if address.is_ipv4() => 32,
+            None => 128,
+        };
+        link.addresses.push((address, length));
+    }
+    Ok(links.into_values().collect())
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let four = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+    four.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+}
+
+fn is_own_making(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => a.is_loopback(),
+        IpAddr::V6(a) => a.is_loopback() || a.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,238 @@
+//! The live ruleset, taken apart: what can be copied, what cannot, and which chains may
+//! stand in the way.
+
+use serde::Deserialize;
+
+use super::error::ProbeError;
+use super::tool;
+
+/// What others have in nftables.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    pub(super) tables: Vec<Table>,
+    /// Base chains that a connection to this host, or the answer to it, may pass.
+    pub(super) chains: Vec<Chain>,
+    /// What a copy does not have; each names it.
+    pub(super) unseen: Vec<String>,
+}
+
+/// A table as it can be read back.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: TableName,
+    pub(super) source: Source,
+}
+
+/// Family and name: `inet filter`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TableName {
+    pub(super) family: String,
+    pub(super) name: String,
+}
+
+/// Who can read a table back.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// nft.
+    Nft(String),
+    /// `iptables-nft-restore` or `ip6tables-nft-restore`: nft prints no more than hints of
+    /// the extensions of iptables.
+    Iptables(String),
+}
+
+/// A base chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chain {
+    pub(super) table: TableName,
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) hook: String,
+    pub(super) drops: bool,
+    /// Whether iptables made it, by its shape.
+    pub(super) iptables: bool,
+}
+
+impl TableName {
+    /// iptables' program for the table, if it may be one of its.
+    pub(super) fn iptables(&self) -> Option<&'static str> {
+        let known = ["filter", "nat", "mangle", "raw", "security"];
+        match self.family.as_str() {
+            "ip" if known.contains(&&*self.name) => Some("iptables-nft"),
+            "ip6" if known.contains(&&*self.name) => Some("ip6tables-nft"),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for TableName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.family, self.name)
+    }
+}
+
+impl Live {
+    /// Reads all but the table of that name, which is ours.
+    pub(super) fn read(own: &str) -> Result<Self, ProbeError> {
+        let text = tool::run("nft", &["-s", "list", "ruleset"], "")?;
+        let own = TableName {
+            family: "inet".to_owned(),
+            name: own.to_owned(),
+        };
+        let mut live = Self::default();
+        for (name, text) in split(&text) {
+            if name == own {
+                continue;
+            }
+            if name.family == "bridge" {
+                let unseen = "what a bridge filters (a copy has no bridge)";
+                live.unseen.push(format!("table {name}: {unseen}"));
+                continue;
+            }
+            let source = match name.iptables().and_then(|program| saved(program, &name)) {
+                Some(rules) => Source::Iptables(rules),
+                None => Source::Nft(text),
+            };
+            live.tables.push(Table { name, source });
+        }
+        let chains = chains(&tool::run("nft", &["-j", "list", "chains"], "")?)?;
+        let there = |chain: &Chain| live.tables.iter().any(|t| t.name == chain.table);
+        live.chains = chains.into_iter().filter(there).collect();
+        live.unseen.extend(legacy());
+        Ok(live)
+    }
+}
+
+/// A table as iptables writes it; `None` if it is not there, or the table is not its own.
+fn saved(program: &str, table: &TableName) -> Option<String> {
+    let text = tool::run(&format!("{program}-save"), &["-t", &table.name], "").ok()?;
+    let marker = format!("*{}", table.name);
+    text.lines().any(|line| line == marker).then_some(text)
+}
+
+/// Tables of the older iptables, of which nftables knows nothing.
+fn legacy() -> Option<String> {
+    let names = ["ip_tables_names", "ip6_tables_names"].map(|file| {
+        let path = format!("/proc/thread-self/net/{file}");
+        std::fs::read_to_string(path).unwrap_or_default()
+    });
+    let any = names.iter().any(|n| !n.trim().is_empty());
+    any.then(|| "the rules of iptables-legacy, which nft does not see".to_owned())
+}
+
+/// The tables of a listing, each with its text.
+fn split(listing: &str) -> Vec<(TableName, String)> {
+    let mut tables: Vec<(TableName, String)> = Vec::new();
+    for line in listing.lines() {
+        if let Some(rest) = line.strip_prefix("table ") {
+            let mut words = rest.split_whitespace();
+            let mut word = || words.next().unwrap_or_default().to_owned();
+            let (family, name) = (word(), word());
+            // Who owns it stands behind as a comment.
+            let head = format!("table {family} {name} {{\n");
+            tables.push((TableName { family, name }, head));
+        } else if let Some((_, text)) = tables.last_mut() {
+            let line = match line.strip_prefix("\tflags ") {
+                // Read back, `owner` would take the table away with the nft that reads it;
+                // and nft 1.0.6 prints flags that it does not know as nothing.
+                Some(flags) if flags.contains("dormant") => "\tflags dormant;",
+                Some(_) => continue,
+                None => line,
+            };
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    tables
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    nftables: Vec<Object>,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    chain: Option<ListedChain>,
+}
+
+#[derive(Deserialize)]
+struct ListedChain {
+    family: String,
+    table: String,
+    name: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    hook: Option<String>,
+    policy: Option<String>,
+}
+
+fn chains(json: &str) -> Result<Vec<Chain>, ProbeError> {
+    let listing: Listing = serde_json::from_str(json)?;
+    let listed = listing.nftables.into_iter().filter_map(|o| o.chain);
+    let base = listed.filter_map(|chain| {
+        let ListedChain {
+            family,
+            table,
+            name,
+            kind,
+            hook,
+            policy,
+        } = chain;
+        let hook = hook.filter(|hook| hook != "forward")?;
+        let table = TableName {
+            family,
+            name: table,
+        };
+        let shouts = name.chars().all(|c| c.is_ascii_uppercase());
+        Some(Chain {
+            iptables: table.iptables().is_some() && shouts,
+            table,
+            name,
+            kind: kind?,
+            hook,
+            drops: policy.as_deref() == Some("drop"),
+        })
+    });
+    Ok(base.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_is_taken_apart() {
+        let listing = "table inet own { # progname firewalld\n\tflags owner\n\tchain a {\n\t}\n}\n\
+                       table ip filter {\n\tflags dormant\n}\n";
+        let tables = split(listing);
+        let said: Vec<_> = tables
+            .iter()
+            .map(|(name, text)| (name.to_string(), text.as_str()))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                (
+                    "inet own".to_owned(),
+                    "table inet own {\n\tchain a {\n\t}\n}\n"
+                ),
+                (
+                    "ip filter".to_owned(),
+                    "table ip filter {\n\tflags dormant;\n}\n"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn base_chains_are_found() {
+        let json = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
+            {"chain": {"family": "inet", "table": "f", "name": "in", "handle": 1,
+             "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}},
+            {"chain": {"family": "inet", "table": "f", "name": "more", "handle": 2}}]}"#;
+        let found = chains(json).expect("nft's own JSON");
+        assert_eq!(found.len(), 1);
+        assert!(found.iter().all(|c| c.drops && c.hook == "input"));
+        assert!(chains("{}").is_err());
+    }
+}

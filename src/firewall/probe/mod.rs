@@ -1,0 +1,170 @@
+//! `knockd check`: do the doors work on this machine, beside what else is in nftables?
+//!
+//! Rules are not read, they are tried. The live ruleset is copied into a network namespace
+//! of its own that has this host's interfaces and addresses, our table is put beside it, and
+//! somebody on the other end of a wire connects: before he has knocked, and after. What is
+//! stopped is tried again with the chains of others taken away and put back, and so is the
+//! line that mends it before it is printed. The live system is looked at, never changed.
+
+mod copy;
+mod drift;
+mod error;
+mod links;
+mod live;
+mod mend;
+mod netns;
+mod report;
+mod saved;
+mod search;
+mod source;
+mod tool;
+mod trial;
+
+use std::collections::BTreeSet;
+
+pub use report::{Blocker, DoorReport, Finding, Mend, Report, TableState, Verdict, Way};
+pub use saved::names_table;
+
+use copy::Copy;
+use error::ProbeError;
+use links::Link;
+use live::Live;
+use search::Search;
+use trial::Trial;
+
+use super::FirewallError;
+use super::netlink::inventory;
+use super::netlink::socket::Socket;
+use super::ruleset::{Family, Ruleset};
+use crate::model::{Config, Firewall};
+
+/// Looks at the live system and tries every door in a copy of it.
+///
+/// # Errors
+///
+/// If nftables cannot be read, for want of privilege mostly; or the configuration has no
+/// table. Whatever else is in the way stands in the report.
+pub fn probe(config: &Config) -> Result<Report, FirewallError> {
+    let (Some(ruleset), Some(firewall)) = (Ruleset::new(config), &config.firewall) else {
+        return Err(FirewallError::None);
+    };
+    let mut socket = Socket::open().map_err(FirewallError::reading)?;
+    let tables = inventory::tables(&mut socket).map_err(FirewallError::reading)?;
+    let there = tables.iter().any(|table| *table.name == *ruleset.table);
+    Ok(
+        look(config, firewall, &ruleset, there).unwrap_or_else(|error| {
+            let why = error.to_string();
+            Report {
+                table: match there {
+                    true => TableState::Unknown(why.clone()),
+                    false => TableState::Absent,
+                },
+                doors: doors(config, &[], &why),
+                remarks: Vec::new(),
+            }
+        }),
+    )
+}
+
+fn look(
+    config: &Config,
+    firewall: &Firewall,
+    ruleset: &Ruleset,
+    there: bool,
+) -> Result<Report, ProbeError> {
+    let links = links::all()?;
+    let mut live = Live::read(&ruleset.table)?;
+    let copy = Copy::new(&links)?;
+    let table = match there {
+        false => TableState::Absent,
+        true => match drift::drift(&copy, ruleset)? {
+            None => TableState::AsConfigured,
+            Some(diff) => TableState::Drifted(diff),
+        },
+    };
+    copy.sift(&mut live)?;
+    let search = Search {
+        copy: &copy,
+        live: &live,
+        config,
+        ruleset,
+        guard: firewall.guard,
+    };
+    let mut found = Vec::new();
+    let mut remarks = BTreeSet::new();
+    for link in links.iter().filter(|l| l.counts(&config.interfaces)) {
+        let trials = trials(config, firewall, &links, link);
+        if trials.is_empty() {
+            continue;
+        }
+        let (verdicts, notices) = search.judge(link, &trials)?;
+        remarks.extend(notices.iter().map(ToString::to_string));
+        for (trial, verdict) in trials.into_iter().zip(verdicts) {
+            let way = Way {
+                interface: link.name.clone(),
+                family: Family::of(trial.to),
+                ports: trial.ports,
+            };
+            found.push((trial.door, way, verdict));
+        }
+    }
+    let why = "no interface that counts has an address that somebody who may knock could reach";
+    Ok(Report {
+        table,
+        doors: doors(config, &found, why),
+        remarks: remarks.into_iter().collect(),
+    })
+}
+
+/// What is to be tried on one interface.
+fn trials(config: &Config, firewall: &Firewall, links: &[Link], link: &Link) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (i, door) in config.doors.iter().enumerate() {
+        for family in Family::BOTH {
+            let own = |address| {
+                let mut all = links.iter().flat_map(|l| &l.addresses);
+                all.any(|(a, _)| *a == address)
+            };
+            let source = source::of(door, family, &firewall.trusted, own);
+            let (Some(source), Some(to)) = (source, link.address(family)) else {
+                continue;
+            };
+            trials.extend(door.open.iter().map(|ports| Trial {
+                door: i,
+                ports: *ports,
+                source,
+                to,
+            }));
+        }
+    }
+    trials
+}
+
+/// The findings by door; `why` is said of those for which there is none.
+fn doors(config: &Config, found: &[(usize, Way, Verdict)], why: &str) -> Vec<DoorReport> {
+    let each = config.doors.iter().enumerate().map(|(i, door)| {
+        let mut findings: Vec<Finding> = Vec::new();
+        for (_, way, verdict) in found.iter().filter(|(n, ..)| *n == i) {
+            match findings.iter_mut().find(|f| f.verdict == *verdict) {
+                Some(finding) => finding.ways.push(way.clone()),
+                None => findings.push(Finding {
+                    verdict: verdict.clone(),
+                    ways: vec![way.clone()],
+                }),
+            }
+        }
+        if findings.is_empty() {
+            let verdict = match door.open.is_empty() {
+                true => Verdict::NothingToTry,
+                false => Verdict::CannotTell(why.to_owned()),
+            };
+            let ways = Vec::new();
+            findings.push(Finding { verdict, ways });
+        }
+        DoorReport {
+            door: door.name.clone(),
+            findings,
+        }
+    });
+    each.collect()
+}

@@ -1,0 +1,212 @@
+//! What was found, for whoever asked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::firewall::ruleset::Family;
+use crate::model::PortRange;
+
+/// The live system, as far as it concerns the doors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Our own table.
+    pub table: TableState,
+    /// Each door, in the order of the configuration.
+    pub doors: Vec<DoorReport>,
+    /// What else should be known, each a sentence.
+    pub remarks: Vec<String>,
+}
+
+/// Whether our table is as the configuration says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableState {
+    /// It is.
+    AsConfigured,
+    /// There is none: nothing is guarded.
+    Absent,
+    /// It is otherwise: a diff of nft's text, from what is configured to what is there.
+    Drifted(String),
+    /// It could not be compared; why.
+    Unknown(String),
+}
+
+/// What was found of one door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoorReport {
+    /// Its name.
+    pub door: Arc<str>,
+    /// What was found; each concerns other ways in.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing found, and the ways in for which it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What.
+    pub verdict: Verdict,
+    /// Where; empty if no packet was sent.
+    pub ways: Vec<Way>,
+}
+
+/// A way in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// The interface.
+    pub interface: String,
+    /// The address family.
+    pub family: Family,
+    /// What the door opens.
+    pub ports: PortRange,
+}
+
+/// What becomes of somebody who has knocked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// He gets in, and who has not knocked does not.
+    Works,
+    /// He gets in; so does everybody else.
+    Unguarded,
+    /// Other tables stop him.
+    Blocked {
+        /// The chains that do, each by itself.
+        by: Vec<Blocker>,
+        /// What mends it; tried, and found to.
+        mend: Option<Mend>,
+    },
+    /// That cannot be found out; why.
+    CannotTell(String),
+    /// The door opens no port.
+    NothingToTry,
+}
+
+/// A chain that stops who has knocked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Blocker {
+    /// Family, table and chain, in nft's words.
+    pub chain: String,
+    /// Whether its policy does it; if not, a rule in it or in a chain it calls.
+    pub policy: bool,
+}
+
+/// What mends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mend {
+    /// What `[firewall] mark` must be set to first, where it is not.
+    pub mark: Option<u32>,
+    /// Command lines, to be run by root.
+    pub lines: Vec<String>,
+    /// How to keep that over a reboot.
+    pub keep: Vec<String>,
+}
+
+impl Report {
+    /// Whether all is well, as far as can be told.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        let table = match self.table {
+            TableState::AsConfigured | TableState::Unknown(_) => true,
+            TableState::Absent | TableState::Drifted(_) => false,
+        };
+        let mut findings = self.doors.iter().flat_map(|d| &d.findings);
+        table && findings.all(|finding| finding.verdict.is_well())
+    }
+}
+
+impl Verdict {
+    fn is_well(&self) -> bool {
+        match self {
+            Self::Works | Self::CannotTell(_) | Self::NothingToTry => true,
+            Self::Unguarded | Self::Blocked { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for DoorReport {
+    /// A line for each finding, and under it what to do.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Ports are named where not all of them fare alike.
+        let ports = self.findings.len() > 1;
+        for Finding { verdict, ways } in &self.findings {
+            let door = &self.door;
+            let ways = words(ways, ports);
+            match verdict {
+                Verdict::Works => writeln!(f, "{door}: works ({ways})")?,
+                Verdict::Unguarded => writeln!(
+                    f,
+                    "{door}: NOT GUARDED: who has not knocked gets in as well ({ways})"
+                )?,
+                Verdict::Blocked { by, mend } => {
+                    writeln!(f, "{door}: BLOCKED by {}: {ways}", list(by))?;
+                    match mend {
+                        Some(mend) => write!(f, "{mend}")?,
+                        None => writeln!(f, "  no line that knockd knows mends it")?,
+                    }
+                }
+                Verdict::CannotTell(why) if ways.is_empty() => {
+                    writeln!(f, "{door}: cannot tell: {why}")?;
+                }
+                Verdict::CannotTell(why) => writeln!(f, "{door}: cannot tell: {why} ({ways})")?,
+                Verdict::NothingToTry => {
+                    writeln!(f, "{door}: opens no port: there is nothing to try")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Mend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mark, lines, keep } = self;
+        if let Some(mark) = mark {
+            writeln!(
+                f,
+                "  mend: set `mark = {mark:#x}` in [firewall] and reload knockd, then"
+            )?;
+        }
+        for line in lines {
+            writeln!(f, "  mend: {line}")?;
+        }
+        for word in keep {
+            writeln!(f, "  {word}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.policy { "policy drop" } else { "a rule" };
+        write!(f, "chain {} ({how})", self.chain)
+    }
+}
+
+fn list(all: &[Blocker]) -> String {
+    let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+    all.join(" and ")
+}
+
+/// `eth0, IPv4 and IPv6`; with ports, `22/tcp by eth0, IPv4`.
+fn words(ways: &[Way], with_ports: bool) -> String {
+    let mut by_interface: BTreeMap<(Option<PortRange>, &str), Vec<&str>> = BTreeMap::new();
+    for way in ways {
+        let ports = with_ports.then_some(way.ports);
+        let family = match way.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        let families = by_interface.entry((ports, &way.interface)).or_default();
+        if !families.contains(&family) {
+            families.push(family);
+        }
+    }
+    let all: Vec<_> = by_interface
+        .into_iter()
+        .map(|((ports, interface), families)| {
+            let ports = ports.map_or_else(String::new, |p| format!("{p} by "));
+            format!("{ports}{interface}, {}", families.join(" and "))
+        })
+        .collect();
+    all.join("; ")
+}

@@ -1,0 +1,310 @@
+//! Who stops a connection: found by taking chains away, not by reading their rules.
+
+use std::collections::BTreeSet;
+
+use super::copy::{Copy, State};
+use super::error::ProbeError;
+use super::links::Link;
+use super::live::{Chain, Live};
+use super::mend::Remedy;
+use super::report::{Blocker, Mend, Verdict};
+use super::trial::{Services, Trial};
+use crate::firewall::notice::Notice;
+use crate::firewall::ruleset::Ruleset;
+use crate::model::{Config, Door, Effect, Guard, Lifetime, SetElement};
+
+/// How long openings of a copy last: longer than it is looked at.
+const LONG: Lifetime = Lifetime::For(std::time::Duration::from_secs(3600));
+
+/// What is looked at: one host.
+#[derive(Debug)]
+pub(super) struct Search<'a> {
+    pub(super) copy: &'a Copy<'a>,
+    pub(super) live: &'a Live,
+    pub(super) config: &'a Config,
+    pub(super) ruleset: &'a Ruleset,
+    pub(super) guard: Guard,
+}
+
+/// What stands for one way in.
+struct Stopped<'a> {
+    trial: usize,
+    by: Vec<&'a Chain>,
+    policy: BTreeSet<usize>,
+}
+
+impl<'a> Search<'a> {
+    /// By place in `trials`, what becomes of each on this interface; and what our table has
+    /// to say of the sets that doors name.
+    pub(super) fn judge(
+        &self,
+        link: &Link,
+        trials: &[Trial],
+    ) -> Result<(Vec<Verdict>, Vec<Notice>), ProbeError> {
+        let sources = trials.iter().map(|t| t.source).collect();
+        self.copy.attach(link, &sources)?;
+        let round = Round {
+            search: self,
+            services: Services::new(self.copy, trials)?,
+            trials,
+        };
+        let unknown = || Verdict::CannotTell("it was not tried".to_owned());
+        let mut verdicts = vec![unknown(); trials.len()];
+        let mut notices = Vec::new();
+        let mut rest: Vec<usize> = (0..trials.len()).collect();
+
+        if self.guard != Guard::Off {
+            let (passed, failed, _) = round.run(self.state(Vec::new()), &rest)?;
+            for i in passed {
+                verdicts[i] = Verdict::Unguarded;
+            }
+            rest = failed;
+        }
+        // Doors that put sources into the same sets can be tried together.
+        let adds: Vec<_> = self.config.doors.iter().map(|d| &d.add).collect();
+        while let Some(first) = rest.first() {
+            let add_of = |i: &usize| adds.get(trials[*i].door).copied();
+            let add = add_of(first);
+            let (group, others) = rest.iter().partition(|i| add_of(i) == add);
+            rest = others;
+            let group: Vec<usize> = group;
+            let effects = self.effects(group.iter().map(|i| &trials[*i]));
+            let (passed, failed, said) = round.run(self.state(effects.clone()), &group)?;
+            notices.extend(said);
+            for i in passed {
+                verdicts[i] = self.works();
+            }
+            for (i, verdict) in round.explain(&effects, failed)? {
+                verdicts[i] = verdict;
+            }
+        }
+        Ok((verdicts, notices))
+    }
+
+    fn state(&self, effects: Vec<Effect>) -> State<'a> {
+        State {
+            ruleset: Some(self.ruleset),
+            effects,
+            ..State::default()
+        }
+    }
+
+    /// What is not in the copy may still stop it.
+    fn works(&self) -> Verdict {
+        match self.live.unseen.as_slice() {
+            [] => Verdict::Works,
+            unseen => Verdict::CannotTell(format!(
+                "it passes all that was tried, but not tried was {}",
+                unseen.join("; ")
+            )),
+        }
+    }
+
+    /// What the knocks do.
+    fn effects<'t>(&self, trials: impl Iterator<Item = &'t Trial>) -> Vec<Effect> {
+        let mut effects: Vec<Effect> = Vec::new();
+        for trial in trials {
+            let Some(door) = self.config.doors.get(trial.door) else {
+                continue;
+            };
+            for effect in knock(door, trial.source) {
+                if !effects.contains(&effect) {
+                    effects.push(effect);
+                }
+            }
+        }
+        effects
+    }
+}
+
+fn knock(door: &Door, source: std::net::IpAddr) -> impl Iterator<Item = Effect> + '_ {
+    let open = Effect::Open {
+        door: door.name.clone(),
+        source,
+        ports: door.open.clone(),
+        lifetime: LONG,
+    };
+    let adds = door.add.iter().map(move |element| {
+        let SetElement {
+            path,
+            ports,
+            lifetime: _,
+        } = element.clone();
+        Effect::Add {
+            door: door.name.clone(),
+            source,
+            path,
+            ports,
+            lifetime: element.lifetime,
+        }
+    });
+    std::iter::once(open).chain(adds)
+}
+
+/// The trials of one interface, to be run under one ruleset after another.
+struct Round<'a, 't> {
+    search: &'t Search<'a>,
+    services: Services,
+    trials: &'t [Trial],
+}
+
+impl<'a> Round<'a, '_> {
+    /// Those that come through, those that do not, and what our table says.
+    #[allow(clippy::type_complexity)] // Three lists, taken apart at once.
+    fn run(
+        &self,
+        state: State<'_>,
+        which: &[usize],
+    ) -> Result<(Vec<usize>, Vec<usize>, Vec<Notice>), ProbeError> {
+        let search = self.search;
+        let notices = search.copy.arrange(search.live, &state)?;
+        let trials: Vec<_> = which.iter().map(|i| &self.trials[*i]).collect();
+        let passed = self.services.pass(search.copy, &trials)?;
+        let mut passed = passed.into_iter();
+        let (through, stopped) = which.iter().partition(|_| passed.next().unwrap_or(false));
+        Ok((through, stopped, notices))
+    }
+
+    /// Why each of these is stopped.
+    fn explain(
+        &self,
+        effects: &[Effect],
+        stopped: Vec<usize>,
+    ) -> Result<Vec<(usize, Verdict)>, ProbeError> {
+        let mut verdicts = Vec::new();
+        if stopped.is_empty() {
+            return Ok(verdicts);
+        }
+        let state = || self.search.state(effects.to_vec());
+        let chains = &self.search.live.chains;
+        let silent = State {
+            silent: chains.iter().collect(),
+            ..state()
+        };
+        let (stopped, lost, _) = self.run(silent, &stopped)?;
+        let why = "it does not even pass without the other tables";
+        verdicts.extend(
+            lost.into_iter()
+                .map(|i| (i, Verdict::CannotTell(why.to_owned()))),
+        );
+        if stopped.is_empty() {
+            return Ok(verdicts);
+        }
+
+        // Each chain by itself, beside ours.
+        let mut found: Vec<Stopped<'a>> = stopped
+            .iter()
+            .map(|trial| Stopped {
+                trial: *trial,
+                by: Vec::new(),
+                policy: BTreeSet::new(),
+            })
+            .collect();
+        for chain in chains {
+            let alone = State {
+                silent: chains.iter().filter(|c| *c != chain).collect(),
+                ..state()
+            };
+            let (_, held, _) = self.run(alone.clone(), &stopped)?;
+            let lenient = State {
+                lenient: vec![chain],
+                ..alone
+            };
+            let by_policy = match chain.drops && !held.is_empty() {
+                true => self.run(lenient, &held)?.0,
+                false => Vec::new(),
+            };
+            for one in found.iter_mut().filter(|s| held.contains(&s.trial)) {
+                if by_policy.contains(&one.trial) {
+                    one.policy.insert(one.by.len());
+                }
+                one.by.push(chain);
+            }
+        }
+        let (blocked, odd): (Vec<_>, Vec<_>) = found.into_iter().partition(is_blocked);
+        verdicts.extend(odd.into_iter().map(|s| (s.trial, cannot_tell(&s))));
+        verdicts.extend(self.mend(effects, blocked)?);
+        Ok(verdicts)
+    }
+
+    /// The first remedy that is found to help each.
+    fn mend(
+        &self,
+        effects: &[Effect],
+        blocked: Vec<Stopped<'a>>,
+    ) -> Result<Vec<(usize, Verdict)>, ProbeError> {
+        let mut verdicts = Vec::new();
+        let mut rest = blocked;
+        for remedy in Remedy::all(self.search.config) {
+            let lines_for = |s: &Stopped<'_>| -> Vec<String> {
+                let ports = &self.trials[s.trial].ports;
+                s.by.iter().map(|c| remedy.line(c, ports)).collect()
+            };
+            let mut lines: Vec<String> = rest.iter().flat_map(lines_for).collect();
+            lines.sort();
+            lines.dedup();
+            let ruleset = remedy.ruleset(self.search.config);
+            let state = State {
+                lines,
+                ruleset: ruleset.as_ref(),
+                effects: effects.to_vec(),
+                ..State::default()
+            };
+            let which: Vec<_> = rest.iter().map(|s| s.trial).collect();
+            if which.is_empty() {
+                break;
+            }
+            let helped = match self.run(state, &which) {
+                Ok((helped, _, _)) => helped,
+                // A line that is refused is no remedy.
+                Err(ProbeError::Tool { .. }) => continue,
+                Err(other) => return Err(other),
+            };
+            let (mended, still): (Vec<_>, Vec<_>) =
+                rest.into_iter().partition(|s| helped.contains(&s.trial));
+            rest = still;
+            for s in mended {
+                let ports = &self.trials[s.trial].ports;
+                let mut keep: Vec<String> =
+                    s.by.iter()
+                        .map(|chain| remedy.keep(chain, ports, self.search.live))
+                        .collect();
+                keep.dedup();
+                let mend = Mend {
+                    mark: remedy.needs_mark(self.search.config),
+                    lines: lines_for(&s),
+                    keep,
+                };
+                verdicts.push((s.trial, blocked_by(&s, Some(mend))));
+            }
+        }
+        verdicts.extend(rest.iter().map(|s| (s.trial, blocked_by(s, None))));
+        Ok(verdicts)
+    }
+}
+
+fn is_blocked(stopped: &Stopped<'_>) -> bool {
+    !stopped.by.is_empty() && stopped.by.iter().all(|c| c.kind != "nat")
+}
+
+fn cannot_tell(stopped: &Stopped<'_>) -> Verdict {
+    let nat = stopped.by.iter().find(|c| c.kind == "nat");
+    Verdict::CannotTell(match nat {
+        Some(chain) => format!(
+            "chain {} {} sends it elsewhere (to a container?), where a copy cannot follow",
+            chain.table, chain.name
+        ),
+        None => "several chains stop it together, none by itself".to_owned(),
+    })
+}
+
+fn blocked_by(stopped: &Stopped<'_>, mend: Option<Mend>) -> Verdict {
+    let by = stopped.by.iter().enumerate().map(|(i, chain)| Blocker {
+        chain: format!("{} {}", chain.table, chain.name),
+        policy: stopped.policy.contains(&i),
+    });
+    Verdict::Blocked {
+        by: by.collect(),
+        mend,
+    }
+}

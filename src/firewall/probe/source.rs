@@ -1,0 +1,108 @@
+//! From where the trial connections come.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::firewall::ruleset::Family;
+use crate::model::{Door, Prefix};
+
+/// How many addresses of each network are thought of.
+const TRIED: u32 = 64;
+
+/// An address that may knock at the door, is none of our own, and has to knock; `None` if
+/// there is none of that family. With nothing configured, one for documentation (RFC 5737,
+/// RFC 3849), which nobody bears.
+pub(super) fn of(
+    door: &Door,
+    family: Family,
+    trusted: &[Prefix],
+    own: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    let anywhere = [
+        Prefix::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 0)), 24),
+        Prefix::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 0)), 24),
+        Prefix::new(
+            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x6b6e, 0, 0, 0, 0, 0)),
+            64,
+        ),
+    ];
+    let networks: Vec<Prefix> = match door.from.is_empty() {
+        true => anywhere.into_iter().flatten().collect(),
+        false => door.from.clone(),
+    };
+    networks
+        .iter()
+        .filter(|network| Family::of(network.address()) == family)
+        .flat_map(hosts)
+        .find(|a| !own(*a) && !trusted.iter().any(|t| t.contains(*a)))
+}
+
+/// The first addresses of a network, the one that names it apart.
+fn hosts(network: &Prefix) -> impl Iterator<Item = IpAddr> {
+    let (first, network) = (network.address(), *network);
+    let start = u32::from(network.last() != first);
+    (start..TRIED)
+        .filter_map(move |n| match first {
+            IpAddr::V4(a) => a.to_bits().checked_add(n).map(|b| Ipv4Addr::from(b).into()),
+            IpAddr::V6(a) => (a.to_bits().checked_add(n.into())).map(|b| Ipv6Addr::from(b).into()),
+        })
+        .take_while(move |a| network.contains(*a))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Close, Lifetime, TcpFlags};
+    use std::time::Duration;
+
+    fn door(from: &[&str]) -> Door {
+        Door {
+            name: "ssh".into(),
+            sequence: Vec::new(),
+            one_time: None,
+            seq_timeout: Duration::from_secs(15),
+            tcp_flags: TcpFlags::default(),
+            from: from.iter().map(|p| p.parse().expect("a prefix")).collect(),
+            target: None,
+            strays: 2,
+            open: Vec::new(),
+            open_for: Lifetime::UntilClosed,
+            close: Close::Nothing,
+            add: Vec::new(),
+            remove: Vec::new(),
+            commands: None,
+        }
+    }
+
+    fn chosen(from: &[&str], family: Family, trusted: &[&str]) -> Option<String> {
+        let trusted: Vec<Prefix> = trusted
+            .iter()
+            .map(|p| p.parse().expect("a prefix"))
+            .collect();
+        let own = |a: IpAddr| a.to_string() == "192.0.2.1";
+        of(&door(from), family, &trusted, own).map(|a| a.to_string())
+    }
+
+    #[test]
+    fn one_who_may_knock_and_must() {
+        let four = Family::V4;
+        assert_eq!(chosen(&[], four, &[]).as_deref(), Some("198.51.100.1"));
+        assert_eq!(
+            chosen(&[], four, &["198.51.100.0/24"]).as_deref(),
+            Some("203.0.113.1")
+        );
+        assert_eq!(
+            chosen(&["192.0.2.0/24"], four, &["192.0.2.2"]).as_deref(),
+            Some("192.0.2.3")
+        );
+        assert_eq!(
+            chosen(&["192.0.2.9"], four, &[]).as_deref(),
+            Some("192.0.2.9")
+        );
+        assert_eq!(chosen(&["192.0.2.1"], four, &[]), None);
+        assert_eq!(chosen(&["192.0.2.0/24"], Family::V6, &[]), None);
+        assert_eq!(
+            chosen(&["255.255.255.254/31"], four, &["255.255.255.254/31"]),
+            None
+        );
+    }
+}

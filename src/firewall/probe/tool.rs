@@ -1,0 +1,63 @@
+//! The programs that do what only they can: nft(8), which alone can write any ruleset as
+//! text and read it back, ip(8), and iptables(8) for tables that are its own.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::{Command, Stdio};
+
+use super::error::ProbeError;
+
+/// Runs a program to its end with this on its standard input; gives what it prints.
+pub(super) fn run(program: &str, args: &[&str], input: &str) -> Result<String, ProbeError> {
+    let missing = |error: io::Error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            return ProbeError::Missing {
+                program: program.to_owned(),
+                package: package(program),
+            };
+        }
+        failed(program, args, error.to_string())
+    };
+    let mut child = Command::new(program)
+        .args(args)
+        .env("PATH", path())
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(missing)?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A program that fails early reads no further; its status tells.
+        let _ = pipe.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        // nft says where, and shows the place: the rest is for eyes, not for one line.
+        let mut lines = said.lines().filter(|line| !line.starts_with('#'));
+        let why = lines.next().unwrap_or("it does not say why");
+        return Err(failed(program, args, why.to_owned()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn failed(program: &str, args: &[&str], why: String) -> ProbeError {
+    let line = format!("{program} {}", args.join(" "));
+    ProbeError::Tool { line, why }
+}
+
+/// After `su` without `-`, Debian's root lacks the directories that these lie in.
+fn path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin:/usr/bin:/bin");
+    path
+}
+
+fn package(program: &str) -> &'static str {
+    match program {
+        "nft" => "package nftables",
+        "ip" => "package iproute2",
+        _ => "package iptables",
+    }
+}
