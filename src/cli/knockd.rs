@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use super::check::Check;
 use super::tools;
 use crate::daemon::{self, Options};
 
@@ -120,13 +121,7 @@ pub struct Places {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Check the configuration; as root also whether the doors work on this machine.
-    Check {
-        /// The file [default: as the daemon would take].
-        file: Option<PathBuf>,
-        /// Look at the file alone, not at the running system.
-        #[arg(long)]
-        file_only: bool,
-    },
+    Check(Check),
     /// Print a knockd.conf as TOML that makes the same decisions.
     Convert {
         /// The knockd.conf.

@@ -1,5 +1,7 @@
 //! Command lines of both programs: the only room besides `daemon` that sees the others.
 
+#[cfg(feature = "daemon")]
+pub mod check;
 pub mod knock;
 #[cfg(feature = "daemon")]
 pub mod knockd;

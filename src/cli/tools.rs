@@ -15,7 +15,7 @@ use crate::model::{Effect, Ports};
 /// Does what the subcommand says.
 pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
     match command {
-        Command::Check { file, file_only } => check(options, file.as_deref(), *file_only),
+        Command::Check(check) => super::check::run(check, options),
         Command::Convert { file, native } => convert(file, *native),
         Command::Guard => daemon::guard(options),
         Command::List { json } => list(options, *json),
@@ -31,7 +31,7 @@ pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
     }
 }
 
-fn print(text: &str) -> Result<(), Fault> {
+pub(super) fn print(text: &str) -> Result<(), Fault> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Fault::System(format!("cannot write: {error}")))
@@ -44,34 +44,6 @@ fn print_all(lines: &[String]) -> Result<(), Fault> {
     lines
         .iter()
         .try_for_each(|line| print(&format!("{line}\n")))
-}
-
-fn check(options: &Options, file: Option<&Path>, file_only: bool) -> Result<(), Fault> {
-    let path = match file {
-        Some(path) => path.to_owned(),
-        None => options.config_path().0,
-    };
-    let loaded = config::load(&path).map_err(Fault::from)?;
-    for diagnostic in &loaded.report.diagnostics {
-        print(&format!("{diagnostic}\n"))?;
-    }
-    let Some(config) = loaded.report.config else {
-        return Err(Fault::Config(format!("{} cannot be used", path.display())));
-    };
-    let doors = config.doors.len();
-    print(&format!("{}: {doors} doors, no errors\n", path.display()))?;
-    if file_only {
-        return Ok(());
-    }
-    let (text, good) = daemon::check_live(&config)?;
-    print(&text)?;
-    if good {
-        Ok(())
-    } else {
-        Err(Fault::Unavailable(
-            "not everything works: see above".to_owned(),
-        ))
-    }
 }
 
 fn convert(file: &Path, native: bool) -> Result<(), Fault> {

@@ -37,4 +37,4 @@ pub use replay::dry_run;
 pub use run::{now, run};
 pub use setup::{Options, configuration, duration};
 pub use status::Status;
-pub use tools::{check_live, guard};
+pub use tools::guard;

@@ -3,7 +3,6 @@
 
 mod admin;
 mod book;
-pub mod check;
 mod error;
 mod netlink;
 mod notice;

@@ -5,6 +5,7 @@ mod support;
 
 mod background;
 mod cases;
+mod check;
 mod control;
 mod corpus;
 mod doors;

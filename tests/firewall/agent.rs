@@ -208,11 +208,6 @@ fn obey(table: &mut Option<Table>, words: &[&str]) -> Result<String, firewall::F
             let expired = table.as_mut().expect("a table").expire(now())?;
             Ok(closed(&expired.closed))
         }
-        ["check", path, saved] => {
-            let report = firewall::check::live(&config(Path::new(path)), Path::new(saved))?;
-            let good = report.is_good();
-            Ok(format!("good={good}|{report}").replace('\n', "|"))
-        }
         ["mind", time] => {
             let time = humantime::parse_duration(time).expect("a time");
             mind(table.as_mut().expect("a table"), time)

@@ -6,7 +6,6 @@ mod support;
 
 mod admin;
 mod agent;
-mod check;
 mod fragments;
 mod life;
 mod listing;

@@ -48,10 +48,12 @@ complete -c knockd -n "__fish_knockd_needs_command" -f -a "open" -d 'Open a door
 complete -c knockd -n "__fish_knockd_needs_command" -f -a "close" -d 'Close what is open'
 complete -c knockd -n "__fish_knockd_needs_command" -f -a "clear" -d 'Remove the table, and with it the guard: the ports are open to all'
 complete -c knockd -n "__fish_knockd_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c knockd -n "__fish_knockd_using_subcommand check" -l saved-ruleset -d 'Where the ruleset that is loaded at boot is kept' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand check" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand check" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand check" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand check" -l file-only -d 'Look at the file alone, not at the running system'
+complete -c knockd -n "__fish_knockd_using_subcommand check" -l json -d 'As JSON'
 complete -c knockd -n "__fish_knockd_using_subcommand check" -s h -l help -d 'Print help'
 complete -c knockd -n "__fish_knockd_using_subcommand convert" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand convert" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F

@@ -13,5 +13,4 @@ mod rules;
 pub(super) mod socket;
 mod structure;
 pub(super) mod survey;
-pub(super) mod trace;
 mod wire;

@@ -18,9 +18,6 @@ const BUFFER: usize = 128 * 1024;
 /// The netlink group of nftables' notifications, `NFNLGRP_NFTABLES` (7).
 const NFTABLES_GROUP: u32 = 1 << 6;
 
-/// The group of traces, `NFNLGRP_NFTRACE` (9).
-const TRACE_GROUP: u32 = 1 << 8;
-
 /// Why the kernel would not have a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::firewall) struct Refusal {
@@ -55,11 +52,6 @@ impl Socket {
     /// A socket that hears of every change to nftables.
     pub(in crate::firewall) fn listening() -> Result<Self, Refusal> {
         Self::bound(NFTABLES_GROUP)
-    }
-
-    /// A socket that hears the trace of packets.
-    pub(super) fn tracing() -> Result<Self, Refusal> {
-        Self::bound(TRACE_GROUP)
     }
 
     fn bound(groups: u32) -> Result<Self, Refusal> {

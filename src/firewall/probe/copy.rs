@@ -10,7 +10,6 @@ use super::links::Link;
 use super::live::{Chain, Live, Source, Table as Theirs};
 use super::netns::Netns;
 use super::tool;
-use crate::firewall::notice::Notice;
 use crate::firewall::ruleset::Ruleset;
 use crate::firewall::table::{Mode, Table};
 use crate::model::{Effect, OnStop, Timestamp};
@@ -98,12 +97,8 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    /// Puts the rules in place; gives what our own table has to say of them.
-    pub(super) fn arrange(
-        &self,
-        live: &Live,
-        state: &State<'_>,
-    ) -> Result<Vec<Notice>, ProbeError> {
+    /// Puts the rules in place.
+    pub(super) fn arrange(&self, live: &Live, state: &State<'_>) -> Result<(), ProbeError> {
         self.server.within(|| {
             // Those of nft in one go, the others one by one: their programs flush what is there.
             let mut text = "flush ruleset\n".to_owned();
@@ -134,15 +129,13 @@ impl<'a> Copy<'a> {
                 }
             }
             let Some(ruleset) = state.ruleset else {
-                return Ok(Vec::new());
+                return Ok(());
             };
             let now = Timestamp(0);
-            let (mut table, started) = Table::start(ruleset.clone(), Mode::Watch, now)?;
-            let applied = table.apply(&state.effects, now)?;
+            let (mut table, _) = Table::start(ruleset.clone(), Mode::Watch, now)?;
+            table.apply(&state.effects, now)?;
             table.stop(OnStop::Keep)?;
-            let mut notices = started.notices;
-            notices.extend(applied.notices);
-            Ok(notices)
+            Ok(())
         })
     }
 

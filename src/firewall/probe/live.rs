@@ -78,6 +78,7 @@ impl Live {
             family: "inet".to_owned(),
             name: own.to_owned(),
         };
+        let base = chains(&tool::run("nft", &["-j", "list", "chains"], "")?)?;
         let mut live = Self::default();
         for (name, text) in split(&text) {
             if name == own {
@@ -88,15 +89,18 @@ impl Live {
                 live.unseen.push(format!("table {name}: {unseen}"));
                 continue;
             }
-            let source = match name.iptables().and_then(|program| saved(program, &name)) {
-                Some(rules) => Source::Iptables(rules),
-                None => Source::Nft(text),
+            // iptables-save says nothing of what is not its own, so that is asked of the chains.
+            let mut own = base.iter().filter(|c| c.table == name);
+            let rules = match name.iptables() {
+                Some(program) if own.all(|c| c.iptables) => saved(program, &name),
+                Some(_) | None => None,
             };
+            let source = rules.map_or(Source::Nft(text), Source::Iptables);
             live.tables.push(Table { name, source });
         }
-        let chains = chains(&tool::run("nft", &["-j", "list", "chains"], "")?)?;
         let there = |chain: &Chain| live.tables.iter().any(|t| t.name == chain.table);
-        live.chains = chains.into_iter().filter(there).collect();
+        live.chains = base.into_iter().filter(there).collect();
+        live.chains.retain(|chain| chain.hook != "forward");
         live.unseen.extend(legacy());
         Ok(live)
     }
@@ -178,7 +182,6 @@ fn chains(json: &str) -> Result<Vec<Chain>, ProbeError> {
             hook,
             policy,
         } = chain;
-        let hook = hook.filter(|hook| hook != "forward")?;
         let table = TableName {
             family,
             name: table,
@@ -189,7 +192,7 @@ fn chains(json: &str) -> Result<Vec<Chain>, ProbeError> {
             table,
             name,
             kind: kind?,
-            hook,
+            hook: hook?,
             drops: policy.as_deref() == Some("drop"),
         })
     });

@@ -20,8 +20,6 @@ mod source;
 mod tool;
 mod trial;
 
-use std::collections::BTreeSet;
-
 pub use report::{Blocker, DoorReport, Finding, Mend, Report, TableState, Verdict, Way};
 pub use saved::names_table;
 
@@ -33,6 +31,7 @@ use search::Search;
 use trial::Trial;
 
 use super::FirewallError;
+use super::admin;
 use super::netlink::inventory;
 use super::netlink::socket::Socket;
 use super::ruleset::{Family, Ruleset};
@@ -50,28 +49,32 @@ pub fn probe(config: &Config) -> Result<Report, FirewallError> {
     };
     let mut socket = Socket::open().map_err(FirewallError::reading)?;
     let tables = inventory::tables(&mut socket).map_err(FirewallError::reading)?;
+    let sets = admin::survey(&mut socket, &ruleset)?;
+    let remarks: Vec<String> = sets.iter().map(ToString::to_string).collect();
     let there = tables.iter().any(|table| *table.name == *ruleset.table);
-    Ok(
-        look(config, firewall, &ruleset, there).unwrap_or_else(|error| {
-            let why = error.to_string();
-            Report {
-                table: match there {
-                    true => TableState::Unknown(why.clone()),
-                    false => TableState::Absent,
-                },
-                doors: doors(config, &[], &why),
-                remarks: Vec::new(),
-            }
-        }),
-    )
+    let unknown = |error: ProbeError| {
+        let why = error.to_string();
+        let table = match there {
+            true => TableState::Unknown(why.clone()),
+            false => TableState::Absent,
+        };
+        (table, doors(config, &[], &why))
+    };
+    let (table, doors) = look(config, firewall, &ruleset, there).unwrap_or_else(unknown);
+    Ok(Report {
+        table,
+        doors,
+        remarks,
+    })
 }
 
+/// Our table and the doors.
 fn look(
     config: &Config,
     firewall: &Firewall,
     ruleset: &Ruleset,
     there: bool,
-) -> Result<Report, ProbeError> {
+) -> Result<(TableState, Vec<DoorReport>), ProbeError> {
     let links = links::all()?;
     let mut live = Live::read(&ruleset.table)?;
     let copy = Copy::new(&links)?;
@@ -91,14 +94,12 @@ fn look(
         guard: firewall.guard,
     };
     let mut found = Vec::new();
-    let mut remarks = BTreeSet::new();
     for link in links.iter().filter(|l| l.counts(&config.interfaces)) {
         let trials = trials(config, firewall, &links, link);
         if trials.is_empty() {
             continue;
         }
-        let (verdicts, notices) = search.judge(link, &trials)?;
-        remarks.extend(notices.iter().map(ToString::to_string));
+        let verdicts = search.judge(link, &trials)?;
         for (trial, verdict) in trials.into_iter().zip(verdicts) {
             let way = Way {
                 interface: link.name.clone(),
@@ -109,11 +110,7 @@ fn look(
         }
     }
     let why = "no interface that counts has an address that somebody who may knock could reach";
-    Ok(Report {
-        table,
-        doors: doors(config, &found, why),
-        remarks: remarks.into_iter().collect(),
-    })
+    Ok((table, doors(config, &found, why)))
 }
 
 /// What is to be tried on one interface.

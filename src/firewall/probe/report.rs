@@ -14,7 +14,7 @@ pub struct Report {
     pub table: TableState,
     /// Each door, in the order of the configuration.
     pub doors: Vec<DoorReport>,
-    /// What else should be known, each a sentence.
+    /// What is wrong with the sets of the administrator's that doors fill, each a sentence.
     pub remarks: Vec<String>,
 }
 
@@ -109,7 +109,8 @@ impl Report {
             TableState::Absent | TableState::Drifted(_) => false,
         };
         let mut findings = self.doors.iter().flat_map(|d| &d.findings);
-        table && findings.all(|finding| finding.verdict.is_well())
+        let doors = findings.all(|finding| finding.verdict.is_well());
+        table && doors && self.remarks.is_empty()
     }
 }
 

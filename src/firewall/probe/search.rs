@@ -9,7 +9,6 @@ use super::live::{Chain, Live};
 use super::mend::Remedy;
 use super::report::{Blocker, Mend, Verdict};
 use super::trial::{Services, Trial};
-use crate::firewall::notice::Notice;
 use crate::firewall::ruleset::Ruleset;
 use crate::model::{Config, Door, Effect, Guard, Lifetime, SetElement};
 
@@ -34,13 +33,8 @@ struct Stopped<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// By place in `trials`, what becomes of each on this interface; and what our table has
-    /// to say of the sets that doors name.
-    pub(super) fn judge(
-        &self,
-        link: &Link,
-        trials: &[Trial],
-    ) -> Result<(Vec<Verdict>, Vec<Notice>), ProbeError> {
+    /// By place in `trials`, what becomes of each on this interface.
+    pub(super) fn judge(&self, link: &Link, trials: &[Trial]) -> Result<Vec<Verdict>, ProbeError> {
         let sources = trials.iter().map(|t| t.source).collect();
         self.copy.attach(link, &sources)?;
         let round = Round {
@@ -50,11 +44,10 @@ impl<'a> Search<'a> {
         };
         let unknown = || Verdict::CannotTell("it was not tried".to_owned());
         let mut verdicts = vec![unknown(); trials.len()];
-        let mut notices = Vec::new();
         let mut rest: Vec<usize> = (0..trials.len()).collect();
 
         if self.guard != Guard::Off {
-            let (passed, failed, _) = round.run(self.state(Vec::new()), &rest)?;
+            let (passed, failed) = round.run(self.state(Vec::new()), &rest)?;
             for i in passed {
                 verdicts[i] = Verdict::Unguarded;
             }
@@ -69,8 +62,7 @@ impl<'a> Search<'a> {
             rest = others;
             let group: Vec<usize> = group;
             let effects = self.effects(group.iter().map(|i| &trials[*i]));
-            let (passed, failed, said) = round.run(self.state(effects.clone()), &group)?;
-            notices.extend(said);
+            let (passed, failed) = round.run(self.state(effects.clone()), &group)?;
             for i in passed {
                 verdicts[i] = self.works();
             }
@@ -78,7 +70,7 @@ impl<'a> Search<'a> {
                 verdicts[i] = verdict;
             }
         }
-        Ok((verdicts, notices))
+        Ok(verdicts)
     }
 
     fn state(&self, effects: Vec<Effect>) -> State<'a> {
@@ -149,20 +141,18 @@ struct Round<'a, 't> {
 }
 
 impl<'a> Round<'a, '_> {
-    /// Those that come through, those that do not, and what our table says.
-    #[allow(clippy::type_complexity)] // Three lists, taken apart at once.
+    /// Those that come through, and those that do not.
     fn run(
         &self,
         state: State<'_>,
         which: &[usize],
-    ) -> Result<(Vec<usize>, Vec<usize>, Vec<Notice>), ProbeError> {
+    ) -> Result<(Vec<usize>, Vec<usize>), ProbeError> {
         let search = self.search;
-        let notices = search.copy.arrange(search.live, &state)?;
+        search.copy.arrange(search.live, &state)?;
         let trials: Vec<_> = which.iter().map(|i| &self.trials[*i]).collect();
         let passed = self.services.pass(search.copy, &trials)?;
         let mut passed = passed.into_iter();
-        let (through, stopped) = which.iter().partition(|_| passed.next().unwrap_or(false));
-        Ok((through, stopped, notices))
+        Ok(which.iter().partition(|_| passed.next().unwrap_or(false)))
     }
 
     /// Why each of these is stopped.
@@ -181,7 +171,7 @@ impl<'a> Round<'a, '_> {
             silent: chains.iter().collect(),
             ..state()
         };
-        let (stopped, lost, _) = self.run(silent, &stopped)?;
+        let (stopped, lost) = self.run(silent, &stopped)?;
         let why = "it does not even pass without the other tables";
         verdicts.extend(
             lost.into_iter()
@@ -205,7 +195,7 @@ impl<'a> Round<'a, '_> {
                 silent: chains.iter().filter(|c| *c != chain).collect(),
                 ..state()
             };
-            let (_, held, _) = self.run(alone.clone(), &stopped)?;
+            let (_, held) = self.run(alone.clone(), &stopped)?;
             let lenient = State {
                 lenient: vec![chain],
                 ..alone
@@ -255,7 +245,7 @@ impl<'a> Round<'a, '_> {
                 break;
             }
             let helped = match self.run(state, &which) {
-                Ok((helped, _, _)) => helped,
+                Ok((helped, _)) => helped,
                 // A line that is refused is no remedy.
                 Err(ProbeError::Tool { .. }) => continue,
                 Err(other) => return Err(other),

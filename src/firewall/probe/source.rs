@@ -60,7 +60,7 @@ mod tests {
             sequence: Vec::new(),
             one_time: None,
             seq_timeout: Duration::from_secs(15),
-            tcp_flags: TcpFlags::default(),
+            tcp_flags: TcpFlags::SYN,
             from: from.iter().map(|p| p.parse().expect("a prefix")).collect(),
             target: None,
             strays: 2,

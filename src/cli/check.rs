@@ -1,0 +1,207 @@
+//! `knockd check`: what is wrong with the file, and whether its doors work here.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::tools::print;
+use crate::config;
+use crate::daemon::{Fault, Options};
+use crate::firewall::probe::{self, Blocker, Finding, Mend, Report, TableState, Verdict, Way};
+use crate::firewall::{FirewallError, ruleset::Family};
+use crate::model::Config;
+
+/// What is checked, and how it is said.
+#[derive(Debug, Clone, Args)]
+pub struct Check {
+    /// The file [default: as the daemon would take].
+    file: Option<PathBuf>,
+    /// Look at the file alone, not at the running system.
+    #[arg(long)]
+    file_only: bool,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+    /// Where the ruleset that is loaded at boot is kept.
+    #[arg(long, value_name = "FILE", default_value = "/etc/nftables.conf")]
+    saved_ruleset: PathBuf,
+}
+
+/// What became of looking at the running system.
+enum Live {
+    /// It was not asked for, or there is nothing to look for.
+    Unasked,
+    /// Only root may.
+    NotAllowed,
+    /// It was looked at.
+    Seen(Report),
+}
+
+pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
+    let path = match &check.file {
+        Some(path) => path.clone(),
+        None => options.config_path().0,
+    };
+    let loaded = config::load(&path).map_err(Fault::from)?;
+    let mut said: Vec<String> = loaded
+        .report
+        .diagnostics
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let Some(mut config) = loaded.report.config else {
+        let fault = Fault::Config(format!("{} cannot be used", path.display()));
+        match check.json {
+            true => print(&file_json(&path, None, &said, &Live::Unasked))?,
+            false => said.iter().try_for_each(|s| print(&format!("{s}\n")))?,
+        }
+        return Err(fault);
+    };
+    if !options.interfaces.is_empty() {
+        let meant = options.interfaces.iter();
+        config.interfaces = meant.map(|i| crate::model::Pattern::new(i)).collect();
+    }
+    said.extend(saved_ruleset(&check.saved_ruleset, &config));
+    let live = match check.file_only {
+        true => Live::Unasked,
+        false => look(&config)?,
+    };
+    if check.json {
+        print(&file_json(&path, Some(&config), &said, &live))?;
+    } else {
+        print(&text(&path, &config, &said, &live))?;
+    }
+    match live {
+        Live::Seen(report) if !report.is_well() => Err(Fault::Unavailable(
+            "not all is as it should be: see above".to_owned(),
+        )),
+        Live::Seen(_) | Live::Unasked | Live::NotAllowed => Ok(()),
+    }
+}
+
+fn look(config: &Config) -> Result<Live, Fault> {
+    match probe::probe(config) {
+        Ok(report) => Ok(Live::Seen(report)),
+        Err(FirewallError::None) => Ok(Live::Unasked),
+        Err(FirewallError::Permission) => Ok(Live::NotAllowed),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// A warning, if the ruleset that is loaded at boot has our table in it. That it is not
+/// there, or not ours to read, is no fault.
+fn saved_ruleset(file: &Path, config: &Config) -> Option<String> {
+    let table = &config.firewall.as_ref()?.table;
+    let text = std::fs::read_to_string(file).ok()?;
+    let file = file.display();
+    probe::names_table(&text, table).then(|| {
+        format!(
+            "{file}: warning: table inet {table} is in it: at boot an old copy would be put into \
+             the kernel; take it out, knockd makes it by itself"
+        )
+    })
+}
+
+fn text(path: &Path, config: &Config, said: &[String], live: &Live) -> String {
+    let mut text: String = said.iter().map(|s| format!("{s}\n")).collect();
+    let doors = config.doors.len();
+    text += &format!("{}: {doors} doors, no errors\n", path.display());
+    let report = match live {
+        Live::Unasked => return text,
+        Live::NotAllowed => {
+            return text + "the running system was not looked at: that needs root\n";
+        }
+        Live::Seen(report) => report,
+    };
+    let table = config.firewall.as_ref().map_or("", |f| &f.table);
+    text += &match &report.table {
+        TableState::AsConfigured => format!("table inet {table}: as configured\n"),
+        TableState::Absent => format!(
+            "table inet {table}: ABSENT: nothing is guarded; start knockd (the doors were tried \
+             as if it ran)\n"
+        ),
+        TableState::Drifted(diff) => format!(
+            "table inet {table}: NOT AS CONFIGURED: start or reload knockd (the doors were tried \
+             as if it were)\n{diff}"
+        ),
+        TableState::Unknown(why) => format!("table inet {table}: cannot tell: {why}\n"),
+    };
+    for remark in &report.remarks {
+        text += &format!("warning: {remark}\n");
+    }
+    for door in &report.doors {
+        text += &door.to_string();
+    }
+    text
+}
+
+fn file_json(path: &Path, config: Option<&Config>, said: &[String], live: &Live) -> String {
+    let live = match live {
+        Live::Unasked | Live::NotAllowed => Value::Null,
+        Live::Seen(report) => report_json(report),
+    };
+    let value = json!({
+        "file": path.to_string_lossy(),
+        "usable": config.is_some(),
+        "said": said,
+        "live": live,
+    });
+    format!("{value:#}\n")
+}
+
+fn report_json(report: &Report) -> Value {
+    let Report {
+        table,
+        doors,
+        remarks,
+    } = report;
+    let table = match table {
+        TableState::AsConfigured => json!({ "state": "as configured" }),
+        TableState::Absent => json!({ "state": "absent" }),
+        TableState::Drifted(diff) => json!({ "state": "not as configured", "diff": diff }),
+        TableState::Unknown(why) => json!({ "state": "cannot tell", "why": why }),
+    };
+    let doors = doors.iter().map(|door| {
+        let findings: Vec<_> = door.findings.iter().map(finding_json).collect();
+        json!({ "door": &*door.door, "findings": findings })
+    });
+    let doors: Vec<_> = doors.collect();
+    json!({ "table": table, "doors": doors, "remarks": remarks })
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    let Finding { verdict, ways } = finding;
+    let ways: Vec<_> = ways.iter().map(way_json).collect();
+    match verdict {
+        Verdict::Works => json!({ "verdict": "works", "ways": ways }),
+        Verdict::Unguarded => json!({ "verdict": "not guarded", "ways": ways }),
+        Verdict::Blocked { by, mend } => {
+            let by = by
+                .iter()
+                .map(|Blocker { chain, policy }| json!({ "chain": chain, "policy": policy }));
+            let mend = mend.as_ref().map(
+                |Mend { mark, lines, keep }| json!({ "mark": mark, "lines": lines, "keep": keep }),
+            );
+            let by: Vec<_> = by.collect();
+            json!({ "verdict": "blocked", "ways": ways, "by": by, "mend": mend })
+        }
+        Verdict::CannotTell(why) => {
+            json!({ "verdict": "cannot tell", "ways": ways, "why": why })
+        }
+        Verdict::NothingToTry => json!({ "verdict": "nothing to try", "ways": ways }),
+    }
+}
+
+fn way_json(way: &Way) -> Value {
+    let Way {
+        interface,
+        family,
+        ports,
+    } = way;
+    let family = match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    json!({ "interface": interface, "family": family, "ports": ports.to_string() })
+}

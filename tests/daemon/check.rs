@@ -1,0 +1,404 @@
+//! What `knockd check` says of the running system, and that it is true.
+
+use std::collections::BTreeSet;
+
+use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
+use crate::support::net::{Reach, is_alive};
+use crate::support::{CLIENT, Lab, SERVER, SILENCE, ip};
+
+/// A door with a range of UDP ports beside one for SSH.
+const MOSH: &str = r#"
+[door.mosh]
+sequence = ["29011/tcp", "8134/tcp", "51878/tcp"]
+from     = ["192.0.2.0/24"]
+open     = ["60000-61000/udp"]
+"#;
+
+/// In the shape of ufw's: a dropping policy, and chains of its own below.
+const UFW: &str = "
+table inet filter {
+    chain input {
+        type filter hook input priority filter; policy drop;
+        jump ufw-before-input
+        jump ufw-after-input
+    }
+    chain ufw-before-input {
+        iif lo accept
+        ct state related,established accept
+        ct state invalid drop
+        meta l4proto { icmp, ipv6-icmp } accept
+        jump ufw-user-input
+    }
+    chain ufw-user-input {
+        tcp dport 80 accept
+    }
+    chain ufw-after-input {
+        udp dport 137 return
+    }
+}
+";
+
+/// What ufw gives to `iptables-restore`, with extensions that nft cannot read back.
+const UFW_IPTABLES: &str = "*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:ufw-before-input - [0:0]
+:ufw-user-input - [0:0]
+-A INPUT -j ufw-before-input
+-A ufw-before-input -i lo -j ACCEPT
+-A ufw-before-input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-before-input -p PROTOCOL -j ACCEPT
+-A ufw-before-input -m addrtype --dst-type LOCAL -j ufw-user-input
+-A ufw-user-input -p tcp --dport 80 -m hashlimit --hashlimit-upto 5/sec --hashlimit-name web -j ACCEPT
+COMMIT
+";
+
+/// In the shape of firewalld's: zones by interface, and a reject at the end.
+const FIREWALLD: &str = "
+table inet firewalld {
+    chain filter_PREROUTING {
+        type filter hook prerouting priority filter + 10; policy accept;
+        icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept
+        meta nfproto ipv6 fib saddr . mark . iif oif missing drop
+    }
+    chain filter_INPUT {
+        type filter hook input priority filter + 10; policy accept;
+        ct state { established, related } accept
+        ct status dnat accept
+        iifname lo accept
+        ct state invalid drop
+        jump filter_INPUT_ZONES
+        reject with icmpx admin-prohibited
+    }
+    chain filter_INPUT_ZONES {
+        iifname eth0 goto filter_IN_public
+        goto filter_IN_public
+    }
+    chain filter_IN_public {
+        jump filter_IN_public_allow
+        meta l4proto { icmp, ipv6-icmp } accept
+    }
+    chain filter_IN_public_allow {
+        tcp dport 80 ct state new,untracked accept
+    }
+}
+";
+
+impl Site<'_> {
+    /// What check says of the running system, line by line, and its exit code.
+    #[track_caller]
+    fn check(&self) -> (i32, Vec<String>) {
+        let output = self.try_run("check --saved-ruleset /nonexistent");
+        let (code, _) = failure(&output);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines = said.lines().skip_while(|l| !l.contains("no errors"));
+        (code, lines.skip(1).map(str::to_owned).collect())
+    }
+}
+
+fn connect(lab: &Lab, family: usize) -> Reach {
+    let (from, to) = (ip(CLIENT[family]), ip(SERVER[family]));
+    lab.client.connect(from, (to, 22), SILENCE)
+}
+
+#[test]
+fn a_door_alone_works() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, &format!("{SSH}{MOSH}"));
+    let (code, said) = site.check();
+    let doors = [
+        "ssh: works (eth0, IPv4 and IPv6)",
+        "shut: opens no port: there is nothing to try",
+        "mosh: works (eth0, IPv4)",
+    ];
+    assert_eq!(code, 69);
+    assert!(said[0].starts_with("table inet knockd: ABSENT"), "{said:?}");
+    assert_eq!(said[1..], doors);
+
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 22/tcp");
+    lab.server.nft("table inet filter { chain input { type filter hook input priority 0; iif eth0 accept; }; }");
+    let before = lab.server.run("nft -s list ruleset");
+    let (code, said) = site.check();
+    assert_eq!(said[0], "table inet knockd: as configured");
+    assert_eq!(said[1..], doors);
+    assert_eq!(code, 0);
+    let after = lab.server.run("nft -s list ruleset");
+    assert_eq!(before, after, "looked at, never changed");
+}
+
+/// Beside such a firewall both doors are blocked, and by the lines that are printed they
+/// are mended, for real connections.
+#[track_caller]
+fn mended(lab: &Lab, by: &[&str], lines: &[&str]) {
+    let doors = format!("{SSH}{MOSH}");
+    let site = Site::new(lab, &doors);
+    let _echo = lab.server.echo(22);
+    let mut daemon = site.start("");
+    for (family, server) in SERVER.into_iter().enumerate() {
+        knock(lab, server, OPEN_SSH);
+        daemon.wait_for_line(&format!("{}: ssh: opened 22/tcp", CLIENT[family]));
+        let reach = connect(lab, family);
+        assert!(!matches!(reach, Reach::Connected(_)), "{reach:?}");
+    }
+
+    let (code, said) = site.check();
+    assert_eq!(code, 69, "{said:#?}");
+    for by in by {
+        for door in ["ssh", "mosh"] {
+            let blocked = format!("{door}: BLOCKED by chain {by}");
+            let told = said.iter().any(|l| l.starts_with(&blocked));
+            assert!(told || door == "mosh" && by.contains("ip6"), "{said:#?}");
+        }
+    }
+    let first = "  mend: set `mark = 0x6b6e` in [firewall] and reload knockd, then";
+    assert!(said.iter().any(|l| l == first), "{said:#?}");
+    let found: BTreeSet<&str> = said
+        .iter()
+        .filter(|line| *line != first)
+        .filter_map(|line| line.strip_prefix("  mend: "))
+        .collect();
+    assert_eq!(found, lines.iter().copied().collect(), "{said:#?}");
+
+    site.configure(&format!("[firewall]\nmark = 0x6b6e\n{doors}"));
+    site.reload(&mut daemon);
+    for line in found {
+        lab.server.run(line);
+    }
+    for family in [0, 1] {
+        assert!(is_alive(&connect(lab, family).expect_connected()));
+    }
+    let (code, said) = site.check();
+    assert_eq!(code, 0, "{said:#?}");
+    assert_eq!(said[1], "ssh: works (eth0, IPv4 and IPv6)");
+}
+
+#[test]
+fn beside_ufw() {
+    let lab = Lab::new();
+    lab.server.nft(UFW);
+    mended(
+        &lab,
+        &["inet filter input (policy drop): eth0, IPv4"],
+        &["nft insert rule inet filter input meta mark 0x6b6e accept"],
+    );
+}
+
+#[test]
+fn beside_ufw_by_way_of_iptables() {
+    let lab = Lab::new();
+    for program in ["iptables-nft-restore", "ip6tables-nft-restore"] {
+        let rules = match program.starts_with("ip6") {
+            true => UFW_IPTABLES
+                .replace("ufw-", "ufw6-")
+                .replace("PROTOCOL", "ipv6-icmp"),
+            false => UFW_IPTABLES.replace("PROTOCOL", "icmp"),
+        };
+        let file = lab.write("rules", &rules);
+        lab.server.run(&format!("{program} {}", file.display()));
+    }
+    mended(
+        &lab,
+        &[
+            "ip filter INPUT (policy drop): ",
+            "ip6 filter INPUT (policy drop): ",
+        ],
+        &[
+            "iptables-nft -I INPUT -m mark --mark 0x6b6e -j ACCEPT",
+            "ip6tables-nft -I INPUT -m mark --mark 0x6b6e -j ACCEPT",
+        ],
+    );
+}
+
+#[test]
+fn beside_firewalld() {
+    let lab = Lab::new();
+    lab.server.nft(FIREWALLD);
+    mended(
+        &lab,
+        &["inet firewalld filter_INPUT (a rule): eth0, IPv4"],
+        &["nft insert rule inet firewalld filter_INPUT meta mark 0x6b6e accept"],
+    );
+}
+
+#[test]
+fn one_family_or_port_alone_may_be_blocked() {
+    let lab = Lab::new();
+    lab.server.nft(
+        "table ip6 filter { chain input { type filter hook input priority 0; policy drop; }; }
+         table ip raw { chain pre { type filter hook prerouting priority raw;
+             udp dport 60000 drop; }; }",
+    );
+    let site = Site::new(&lab, &format!("[firewall]\nmark = 7\n{SSH}{MOSH}"));
+    let _daemon = site.start("");
+    let (code, said) = site.check();
+    assert_eq!(code, 69);
+    assert_eq!(
+        said[1..],
+        [
+            "ssh: works (22/tcp by eth0, IPv4)",
+            "ssh: BLOCKED by chain ip6 filter input (policy drop): 22/tcp by eth0, IPv6",
+            "  mend: nft insert rule ip6 filter input meta mark 0x7 accept",
+            "  to keep it, begin chain input of the saved ruleset with: meta mark 0x7 accept",
+            "shut: opens no port: there is nothing to try",
+            // So early no packet is marked yet.
+            "mosh: BLOCKED by chain ip raw pre (a rule): eth0, IPv4",
+            "  mend: nft insert rule ip raw pre udp dport 60000-61000 accept",
+            "  to keep it, begin chain pre of the saved ruleset with: udp dport 60000-61000 accept",
+        ]
+    );
+}
+
+#[test]
+fn several_chains_may_block_and_so_may_one_for_answers() {
+    let lab = Lab::new();
+    lab.server.nft(
+        "table inet a { chain in { type filter hook input priority 0; policy drop; }; }
+         table inet b { chain in { type filter hook input priority 5; tcp dport 22 reject; }; }
+         table inet c { chain out { type filter hook output priority 0; policy drop; }; }",
+    );
+    let site = Site::new(&lab, &format!("[firewall]\nmark = 7\n{SSH}"));
+    let _daemon = site.start("");
+    let (_, said) = site.check();
+    assert_eq!(
+        said[1],
+        "ssh: BLOCKED by chain inet a in (policy drop) and chain inet b in (a rule) and \
+         chain inet c out (policy drop): eth0, IPv4 and IPv6"
+    );
+    for line in said.iter().filter_map(|l| l.strip_prefix("  mend: ")) {
+        lab.server.run(line);
+    }
+    let (code, said) = site.check();
+    assert_eq!(code, 0, "{said:#?}");
+}
+
+#[test]
+fn a_set_that_the_door_fills_may_let_it_in() {
+    let lab = Lab::new();
+    let filled = "open     = [\"22/tcp\"]\nadd = { table = \"inet filter\", set = \"knocked\", for = \"1h\" }";
+    let doors = SSH.replacen("open     = [\"22/tcp\"]", filled, 1);
+    let site = Site::new(&lab, &doors);
+    let filter = |accept: &str| {
+        lab.server.nft(&format!(
+            "table inet filter
+             delete table inet filter
+             table inet filter {{
+                 set knocked {{ type ipv4_addr; flags timeout; }}
+                 chain input {{
+                     type filter hook input priority 0; policy drop;
+                     {accept}
+                 }}
+             }}"
+        ));
+    };
+    filter("ip saddr @knocked tcp dport 22 accept");
+    let _daemon = site.start("");
+    let (_, said) = site.check();
+    let works = "ssh: works (22/tcp by eth0, IPv4)".to_owned();
+    assert!(said.contains(&works), "{said:#?}");
+    filter("");
+    let (_, said) = site.check();
+    assert!(!said.contains(&works), "{said:#?}");
+    // Without the set its door cannot do what it should.
+    lab.server.run("nft delete table inet filter");
+    let (code, said) = site.check();
+    assert_eq!(code, 69);
+    assert!(
+        said[1].starts_with("warning: set inet filter knocked is not there yet"),
+        "{said:#?}"
+    );
+}
+
+#[test]
+fn what_a_copy_cannot_show_is_not_told() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let _daemon = site.start("");
+    lab.server.nft(
+        "table ip nat { chain pre { type nat hook prerouting priority dstnat;
+             tcp dport 22 dnat to 198.18.0.2; }; }",
+    );
+    let (code, said) = site.check();
+    assert_eq!(code, 0);
+    let elsewhere = "ssh: cannot tell: chain ip nat pre sends it elsewhere (to a container?), \
+                     where a copy cannot follow (22/tcp by eth0, IPv4)";
+    assert!(said.iter().any(|l| l == elsewhere), "{said:#?}");
+    lab.server.run("nft delete table ip nat");
+    lab.server
+        .nft("table bridge b { chain in { type filter hook input priority 0; policy drop; }; }");
+    let (_, said) = site.check();
+    assert!(
+        said[1].starts_with("ssh: cannot tell:") && said[1].contains("table bridge b"),
+        "{said:#?}"
+    );
+    lab.server.run("nft delete table bridge b");
+    // With no address there is no way in.
+    lab.server.run("ip address flush dev eth0");
+    let (_, said) = site.check();
+    assert!(said[1].contains("no interface that counts"), "{said:#?}");
+}
+
+#[test]
+fn drift_is_shown_and_a_saved_copy_warned_of() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    site.run("guard");
+    lab.server.run("nft insert rule inet knockd guard accept");
+    lab.server
+        .run("nft delete element inet knockd guarded { tcp . 22 }");
+    let saved = lab.write("nftables.conf", &lab.server.run("nft list ruleset"));
+    let output = site.try_run(&format!("check --saved-ruleset {}", saved.display()));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(failure(&output).0, 69);
+    for line in [
+        "table inet knockd: NOT AS CONFIGURED: start or reload knockd",
+        "-\t\ttcp . 22\n",
+        "+\t\taccept\n",
+        "nftables.conf: warning: table inet knockd is in it",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    // What passes without a knock is not said of the copy, which is as configured.
+    assert!(said.contains("ssh: works"), "{said}");
+}
+
+#[test]
+fn without_privilege_the_file_alone_is_checked() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let unprivileged = "setpriv --bounding-set=-all --inh-caps=-all";
+    let output = site
+        .command_by(unprivileged, "check")
+        .output()
+        .expect("setpriv (package util-linux)");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(failure(&output).0, 0, "{said}");
+    let end = "2 doors, no errors\nthe running system was not looked at: that needs root\n";
+    assert!(said.ends_with(end), "{said}");
+    // A file given by name is taken instead; a faulty one is 78.
+    let other = lab.write("other.toml", "[door.x]\n");
+    let output = site.try_run(&format!("check {}", other.display()));
+    assert_eq!(failure(&output).0, 78);
+}
+
+#[test]
+fn as_json() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let _daemon = site.start("");
+    lab.server.nft(UFW);
+    let output = site.try_run("check --json");
+    assert_eq!(failure(&output).0, 69);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(value["usable"], true);
+    assert_eq!(value["live"]["table"]["state"], "as configured");
+    let finding = &value["live"]["doors"][0]["findings"][0];
+    assert_eq!(finding["verdict"], "blocked");
+    assert_eq!(finding["by"][0]["chain"], "inet filter input");
+    assert_eq!(finding["ways"].as_array().map(Vec::len), Some(2));
+    let line = "nft insert rule inet filter input meta mark 0x6b6e accept";
+    assert_eq!(finding["mend"]["lines"][0], line);
+    assert_eq!(finding["mend"]["mark"], 0x6b6e);
+}
