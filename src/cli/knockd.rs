@@ -18,6 +18,9 @@ use crate::daemon::{self, Options};
     name = "knockd",
     version,
     disable_version_flag = true,
+    // What scripts written for getopt_long(3) may do: say a flag twice, shorten its name.
+    args_override_self = true,
+    infer_long_args = true,
     max_term_width = 100
 )]
 #[command(

@@ -10,7 +10,7 @@ use crate::packets::{Kind, flag};
 use crate::support::{CLIENT, Lab, SERVER, ancestor, ip, wait_until};
 
 /// A program that writes its words into the file `ran`.
-fn recorder(lab: &Lab) -> String {
+pub(crate) fn recorder(lab: &Lab) -> String {
     let ran = lab.directory().join("ran");
     let script = format!("#!/bin/sh\necho \"$@\" >>{}\n", ran.display());
     let path = lab.write("recorder", &script);

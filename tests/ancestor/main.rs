@@ -7,9 +7,12 @@
 mod support;
 
 mod commands;
+mod convert;
 mod daemon;
 mod debian;
 mod differential;
+mod flags;
 mod one_time;
 mod packets;
+mod reload;
 mod sources;
