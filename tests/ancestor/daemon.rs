@@ -141,12 +141,15 @@ impl Daemon {
         });
     }
 
-    /// Has it reread its configuration, and waits until it has.
+    /// Has it reread its configuration, and waits until that is in force. It says only when
+    /// it begins; so it is told twice, and the second beginning is the first one's end.
     #[track_caller]
     pub(crate) fn reload(&self) {
-        let before = self.count("re-reading config file");
-        self.process.signal(Signal::SIGHUP);
-        self.wait_for_count("re-reading config file", before + 1);
+        for _ in 0..2 {
+            let before = self.count("re-reading config file");
+            self.process.signal(Signal::SIGHUP);
+            self.wait_for_count("re-reading config file", before + 1);
+        }
     }
 
     /// Ends it as SIGTERM does.
