@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::daemon::OURS;
 use crate::debian::recorder;
-use crate::packets::{Kind, Packet, flag};
+use crate::packets::{Kind, SYN, flag};
 use crate::support::{CLIENT, Lab, SERVER, SILENCE, SOON, ancestor, ip, wait_for};
 
 /// Converts a file, checks what came out and gives its place.
@@ -38,24 +38,21 @@ fn old_file(lab: &Lab, sequences: &Path) -> PathBuf {
     lab.write("knockd.conf", &format!("{debians}\n{examples}"))
 }
 
-/// One good knock at each door, and its result.
-const KNOCKS: [(&str, &[(u16, Kind)], &str); 4] = [
+const FIN: Kind = Kind::Tcp(flag::FIN);
+
+/// A knock: who, at which ports, and what is then run.
+type Knock = (&'static str, &'static [(u16, Kind)], &'static str);
+
+/// A good knock at each door.
+const KNOCKS: [Knock; 4] = [
     (
         CLIENT[0],
-        &[
-            (7000, Kind::Tcp(flag::SYN)),
-            (8000, Kind::Tcp(flag::SYN)),
-            (9000, Kind::Tcp(flag::SYN)),
-        ],
+        &[(7000, SYN), (8000, SYN), (9000, SYN)],
         "-A INPUT -s 192.0.2.77 -p tcp --dport 22 -j ACCEPT",
     ),
     (
         CLIENT[0],
-        &[
-            (9000, Kind::Tcp(flag::SYN)),
-            (8000, Kind::Tcp(flag::SYN)),
-            (7000, Kind::Tcp(flag::SYN)),
-        ],
+        &[(9000, SYN), (8000, SYN), (7000, SYN)],
         "-D INPUT -s 192.0.2.77 -p tcp --dport 22 -j ACCEPT",
     ),
     (
@@ -67,11 +64,7 @@ const KNOCKS: [(&str, &[(u16, Kind)], &str); 4] = [
         ],
         "open 192.0.2.77",
     ),
-    (
-        CLIENT[1],
-        &[(5100, Kind::Tcp(flag::FIN)), (6200, Kind::Tcp(flag::FIN))],
-        "six 2001:db8::77",
-    ),
+    (CLIENT[1], &[(5100, FIN), (6200, FIN)], "six 2001:db8::77"),
 ];
 
 #[test]
@@ -90,14 +83,7 @@ fn a_converted_file_makes_the_same_decisions() {
             let from = ip(from);
             let to = ip(SERVER[usize::from(from.is_ipv6())]);
             for (port, kind) in steps {
-                let serial = sender.serial();
-                sender.send(&Packet {
-                    from,
-                    to,
-                    port: *port,
-                    kind: *kind,
-                    serial,
-                });
+                sender.hit(from, to, *port, *kind);
             }
             ran.push(command);
         }

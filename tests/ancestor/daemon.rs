@@ -90,11 +90,16 @@ impl Lab {
     pub(crate) fn wait_for_written(&self, name: &str, lines: &[&str]) {
         let mut wanted = lines.to_vec();
         wanted.sort_unstable();
-        let mut found = Vec::new();
-        let deadline = Instant::now() + SOON;
+        let mut found: Vec<String> = Vec::new();
+        let mut deadline = Instant::now() + SOON;
         while found.len() < wanted.len() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
-            found = self.written(name);
+            let now = self.written(name);
+            if now.len() > found.len() {
+                // However slow the machine: as long as there is progress.
+                deadline = Instant::now() + SOON;
+            }
+            found = now;
         }
         found.sort_unstable();
         assert_eq!(found, wanted, "{name}");

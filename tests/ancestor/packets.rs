@@ -121,12 +121,6 @@ impl Lab {
 }
 
 impl Sender {
-    /// A number that no packet has had.
-    pub(crate) fn serial(&mut self) -> u32 {
-        self.serial += 1;
-        self.serial
-    }
-
     /// Sends a packet as it is.
     pub(crate) fn send(&self, packet: &Packet) {
         let frame = packet.frame();
@@ -136,13 +130,13 @@ impl Sender {
 
     /// Hits a port once.
     pub(crate) fn hit(&mut self, from: IpAddr, to: IpAddr, port: u16, kind: Kind) {
-        let serial = self.serial();
+        self.serial += 1;
         self.send(&Packet {
             from,
             to,
             port,
             kind,
-            serial,
+            serial: self.serial,
         });
     }
 
