@@ -1,8 +1,9 @@
 //! One-time sequences, end to end.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::support::{CLIENT, Lab, OTHER, SERVER, ip};
+use crate::support::{CLIENT, Lab, OTHER, SERVER, ip, wait_until};
 
 /// Two sequences and between them a line that is none.
 const SEQUENCES: &str = " 3401,5520,2917\n3,x\n 4811,2002\n";
@@ -37,7 +38,11 @@ fn one_time_sequences_are_used_in_turn_and_the_door_then_disabled() {
     assert!(skipped.contains("sequences:2: `x` is no port"), "{skipped}");
     // Used up; and the next one, by IPv6, whose filter 0.8 forgets to change.
     sender.knock(from, to, &[3401, 5520, 2917]);
-    sender.knock(ip(CLIENT[1]), ip(SERVER[1]), &[4811, 2002]);
+    wait_until("the next sequence", || {
+        sender.knock(ip(CLIENT[1]), ip(SERVER[1]), &[4811, 2002]);
+        std::thread::sleep(Duration::from_millis(20));
+        daemon.count(": a: OPEN SESAME") == 2
+    });
     lab.wait_for_written("ran", &["192.0.2.77 # 3", "2001:db8::77 # 3 #"]);
     daemon.wait_for("a: no more one-time sequences");
     sender.knock(from, to, &[4811, 2002]);
