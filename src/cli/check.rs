@@ -110,7 +110,8 @@ fn text(path: &Path, config: &Config, said: &[String], live: &Live) -> String {
     let report = match live {
         Live::Unasked => return text,
         Live::NotAllowed => {
-            return text + "the running system was not looked at: that needs root\n";
+            return text
+                + "the running system was not looked at: that needs root (CAP_NET_ADMIN)\n";
         }
         Live::Seen(report) => report,
     };
@@ -144,7 +145,7 @@ fn file_json(path: &Path, config: Option<&Config>, said: &[String], live: &Live)
     let value = json!({
         "file": path.to_string_lossy(),
         "usable": config.is_some(),
-        "said": said,
+        "diagnostics": said,
         "live": live,
     });
     format!("{value:#}\n")

@@ -1,10 +1,12 @@
 //! What `knockd check` says of the running system, and that it is true.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::Stdio;
 
 use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
 use crate::support::net::{Reach, is_alive};
-use crate::support::{CLIENT, Lab, SERVER, SILENCE, ip};
+use crate::support::{CLIENT, Lab, SERVER, SILENCE, ip, wait_until};
 
 /// A door with a range of UDP ports beside one for SSH.
 const MOSH: &str = r#"
@@ -337,7 +339,72 @@ fn what_a_copy_cannot_show_is_not_told() {
     // With no address there is no way in.
     lab.server.run("ip address flush dev eth0");
     let (_, said) = site.check();
-    assert!(said[1].contains("no interface that counts"), "{said:#?}");
+    assert!(said[1].contains("there is no way in"), "{said:#?}");
+}
+
+#[test]
+fn each_interface_is_tried() {
+    let lab = Lab::new();
+    let far = lab.host("far");
+    lab.server.join("wan0", &far, "eth0", &[]);
+    lab.server.add_address("wan0", "203.0.113.1");
+    lab.server.nft(
+        "table netdev early { chain in { type filter hook ingress device wan0 priority 0; policy drop; }; }
+         table inet filter { chain in { type filter hook input priority 0; policy drop;
+             iif eth0 tcp dport 22 accept; }; }",
+    );
+    let site = Site::new(&lab, &format!("[firewall]\nmark = 7\n{SSH}"));
+    let _daemon = site.start("");
+    let (_, said) = site.check();
+    assert_eq!(
+        said[1..6],
+        [
+            "ssh: works (22/tcp by eth0, IPv4 and IPv6)",
+            "ssh: BLOCKED by chain netdev early in (policy drop) and chain inet filter in \
+             (policy drop): 22/tcp by wan0, IPv4",
+            "  mend: nft insert rule netdev early in tcp dport 22 accept",
+            "  mend: nft insert rule inet filter in tcp dport 22 accept",
+            "  to keep it, begin chain in of the saved ruleset with: tcp dport 22 accept",
+        ]
+    );
+    // Where knocks are not listened for nobody gets in anyway.
+    site.configure(&format!(
+        "interfaces = [\"eth*\"]\n[firewall]\nmark = 7\n{SSH}"
+    ));
+    let (_, said) = site.check();
+    assert_eq!(said[1], "ssh: works (eth0, IPv4 and IPv6)");
+}
+
+#[test]
+fn an_owned_table_is_its_owners_to_mend() {
+    let lab = Lab::new();
+    // Owned for as long as this nft runs.
+    let mut nft = lab.server.command("nft");
+    let nft = nft.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut owner = nft.spawn().expect("nsenter");
+    let mut orders = owner.stdin.take().expect("a pipe");
+    let table = "add table inet firewalld { flags owner; }
+        add chain inet firewalld filter_INPUT { type filter hook input priority 10; }
+        add rule inet firewalld filter_INPUT ct state established,related accept
+        add rule inet firewalld filter_INPUT reject with icmpx admin-prohibited\n";
+    orders.write_all(table.as_bytes()).expect("nft reads");
+    wait_until("the table", || {
+        lab.server
+            .run("nft list ruleset")
+            .contains("admin-prohibited")
+    });
+    let site = Site::new(&lab, &format!("[firewall]\nmark = 7\n{SSH}"));
+    let (_, said) = site.check();
+    let at = said
+        .iter()
+        .position(|l| l.contains("BLOCKED by chain inet firewalld filter_INPUT"));
+    let next = &said[at.expect("blocked") + 1];
+    assert!(
+        next.contains("firewall-cmd --permanent --add-port=22/tcp"),
+        "{said:#?}"
+    );
+    drop(orders);
+    owner.wait().expect("nft");
 }
 
 #[test]
@@ -375,8 +442,14 @@ fn without_privilege_the_file_alone_is_checked() {
         .expect("setpriv (package util-linux)");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(failure(&output).0, 0, "{said}");
-    let end = "2 doors, no errors\nthe running system was not looked at: that needs root\n";
+    let end = "2 doors, no errors\nthe running system was not looked at: that needs root (CAP_NET_ADMIN)\n";
     assert!(said.ends_with(end), "{said}");
+    // Rules may be read, but no namespace made to try them in.
+    let one = "setpriv --bounding-set=-all,+net_admin --inh-caps=-all";
+    let output = site.command_by(one, "check").output().expect("setpriv");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let why = "ssh: cannot tell: no network namespace can be made here (CAP_SYS_ADMIN is needed)";
+    assert!(said.contains(why), "{said}");
     // A file given by name is taken instead; a faulty one is 78.
     let other = lab.write("other.toml", "[door.x]\n");
     let output = site.try_run(&format!("check {}", other.display()));

@@ -117,7 +117,8 @@ impl<'a> Copy<'a> {
             for chain in &state.silent {
                 let _ = writeln!(text, "flush chain {} {}", chain.table, chain.name);
             }
-            for chain in state.silent.iter().chain(&state.lenient) {
+            let changed = state.silent.iter().chain(&state.lenient);
+            for chain in changed.filter(|chain| chain.drops) {
                 let Chain { table, name, .. } = chain;
                 let _ = writeln!(text, "add chain {table} {name} {{ policy accept; }}");
             }

@@ -21,6 +21,8 @@ pub(super) struct Live {
 pub(super) struct Table {
     pub(super) name: TableName,
     pub(super) source: Source,
+    /// Whether a program keeps it for itself (firewalld from 2.0 on): nobody else may change it.
+    pub(super) owned: bool,
 }
 
 /// Family and name: `inet filter`.
@@ -71,6 +73,11 @@ impl std::fmt::Display for TableName {
 }
 
 impl Live {
+    /// The table that a chain belongs to.
+    pub(super) fn table(&self, chain: &Chain) -> Option<&Table> {
+        self.tables.iter().find(|t| t.name == chain.table)
+    }
+
     /// Reads all but the table of that name, which is ours.
     pub(super) fn read(own: &str) -> Result<Self, ProbeError> {
         let text = tool::run("nft", &["-s", "list", "ruleset"], "")?;
@@ -80,7 +87,7 @@ impl Live {
         };
         let base = chains(&tool::run("nft", &["-j", "list", "chains"], "")?)?;
         let mut live = Self::default();
-        for (name, text) in split(&text) {
+        for Listed { name, text, owned } in split(&text) {
             if name == own {
                 continue;
             }
@@ -96,11 +103,18 @@ impl Live {
                 Some(_) | None => None,
             };
             let source = rules.map_or(Source::Nft(text), Source::Iptables);
-            live.tables.push(Table { name, source });
+            let table = Table {
+                name,
+                source,
+                owned,
+            };
+            live.tables.push(table);
         }
         let there = |chain: &Chain| live.tables.iter().any(|t| t.name == chain.table);
         live.chains = base.into_iter().filter(there).collect();
-        live.chains.retain(|chain| chain.hook != "forward");
+        // What is forwarded is not for this host, and ARP is not asked in a copy.
+        live.chains
+            .retain(|chain| chain.hook != "forward" && chain.table.family != "arp");
         live.unseen.extend(legacy());
         Ok(live)
     }
@@ -123,18 +137,30 @@ fn legacy() -> Option<String> {
     any.then(|| "the rules of iptables-legacy, which nft does not see".to_owned())
 }
 
-/// The tables of a listing, each with its text.
-fn split(listing: &str) -> Vec<(TableName, String)> {
-    let mut tables: Vec<(TableName, String)> = Vec::new();
+/// A table as listed.
+struct Listed {
+    name: TableName,
+    text: String,
+    owned: bool,
+}
+
+/// The tables of a listing, in words that can be read back.
+fn split(listing: &str) -> Vec<Listed> {
+    let mut tables: Vec<Listed> = Vec::new();
     for line in listing.lines() {
         if let Some(rest) = line.strip_prefix("table ") {
             let mut words = rest.split_whitespace();
             let mut word = || words.next().unwrap_or_default().to_owned();
             let (family, name) = (word(), word());
             // Who owns it stands behind as a comment.
-            let head = format!("table {family} {name} {{\n");
-            tables.push((TableName { family, name }, head));
-        } else if let Some((_, text)) = tables.last_mut() {
+            let text = format!("table {family} {name} {{\n");
+            tables.push(Listed {
+                name: TableName { family, name },
+                text,
+                owned: false,
+            });
+        } else if let Some(Listed { text, owned, .. }) = tables.last_mut() {
+            *owned |= line.starts_with("\tflags ") && line.contains("owner");
             let line = match line.strip_prefix("\tflags ") {
                 // Read back, `owner` would take the table away with the nft that reads it;
                 // and nft 1.0.6 prints flags that it does not know as nothing.
@@ -210,18 +236,20 @@ mod tests {
         let tables = split(listing);
         let said: Vec<_> = tables
             .iter()
-            .map(|(name, text)| (name.to_string(), text.as_str()))
+            .map(|t| (t.name.to_string(), t.text.as_str(), t.owned))
             .collect();
         assert_eq!(
             said,
             [
                 (
                     "inet own".to_owned(),
-                    "table inet own {\n\tchain a {\n\t}\n}\n"
+                    "table inet own {\n\tchain a {\n\t}\n}\n",
+                    true
                 ),
                 (
                     "ip filter".to_owned(),
-                    "table ip filter {\n\tflags dormant;\n}\n"
+                    "table ip filter {\n\tflags dormant;\n}\n",
+                    false
                 ),
             ]
         );

@@ -89,8 +89,7 @@ impl Remedy {
 
     /// Where the line must stand so that it is there after a reboot.
     pub(super) fn keep(self, chain: &Chain, ports: &PortRange, live: &Live) -> String {
-        let table = live.tables.iter().find(|t| t.name == chain.table);
-        let text = match table.map(|t| &t.source) {
+        let text = match live.table(chain).map(|t| &t.source) {
             Some(Source::Nft(text) | Source::Iptables(text)) => text.as_str(),
             None => "",
         };
@@ -102,10 +101,10 @@ impl Remedy {
                 ports.protocol
             );
         }
-        if let Some(user_chain) = ["ufw6-before-", "ufw-before-"]
+        let ufw = ["ufw6-before-", "ufw-before-"]
             .into_iter()
-            .find(|prefix| text.contains(prefix))
-        {
+            .find(|prefix| text.contains(&format!("{prefix}{}", chain.hook)));
+        if let Some(user_chain) = ufw {
             let file = match user_chain {
                 "ufw6-before-" => "before6.rules",
                 _ => "before.rules",

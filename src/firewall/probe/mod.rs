@@ -109,7 +109,8 @@ fn look(
             found.push((trial.door, way, verdict));
         }
     }
-    let why = "no interface that counts has an address that somebody who may knock could reach";
+    let why = "there is no way in: no interface that counts has an address, or nobody may knock \
+               who has to";
     Ok((table, doors(config, &found, why)))
 }
 

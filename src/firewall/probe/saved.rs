@@ -4,10 +4,13 @@
 /// An old copy of ours would then be put into the kernel at boot.
 #[must_use]
 pub fn names_table(saved: &str, table: &str) -> bool {
-    saved.lines().any(|line| {
-        let code = line.split('#').next().unwrap_or_default();
-        let words: Vec<_> = code
-            .split(|c: char| c.is_whitespace() || "{};".contains(c))
+    let code = saved
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default());
+    let mut statements = code.flat_map(|code| code.split(';'));
+    statements.any(|statement| {
+        let words: Vec<_> = statement
+            .split(|c: char| c.is_whitespace() || "{}".contains(c))
             .filter(|word| !word.is_empty())
             .collect();
         // `flush`, `delete` and `destroy` of it put nothing there.
@@ -33,7 +36,7 @@ mod tests {
             "# table inet knockd {",
             "table inet knockd2 {",
             "table ip knockd {",
-            "delete table inet knockd",
+            "delete table inet knockd; flush ruleset",
         ] {
             assert!(!names_table(not, "knockd"), "{not}");
         }

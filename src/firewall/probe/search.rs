@@ -260,9 +260,15 @@ impl<'a> Round<'a, '_> {
                         .map(|chain| remedy.keep(chain, ports, self.search.live))
                         .collect();
                 keep.dedup();
+                // The owner of a table lets nobody else change it: not live.
+                let owned = |chain: &Chain| {
+                    let table = self.search.live.table(chain);
+                    table.is_some_and(|table| table.owned)
+                };
+                let free = s.by.iter().filter(|chain| !owned(chain));
                 let mend = Mend {
                     mark: remedy.needs_mark(self.search.config),
-                    lines: lines_for(&s),
+                    lines: free.map(|chain| remedy.line(chain, ports)).collect(),
                     keep,
                 };
                 verdicts.push((s.trial, blocked_by(&s, Some(mend))));
