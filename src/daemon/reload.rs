@@ -6,32 +6,30 @@ use crate::model::{Config, OnStop, Tripwires};
 
 use super::commands::Commands;
 use super::run::{self, Daemon, now};
-use super::setup::{Live, Setup, fill_one_time};
+use super::setup::{Setup, fill_one_time};
 use super::{Fault, deeds, start};
 
 impl Daemon<'_> {
     /// Rereads the configuration and reopens the log.
-    pub(super) fn reload(&mut self) -> Result<(), Fault> {
+    pub(super) fn reload(&mut self) {
         self.manager.reloading();
         let path = self.path.display().to_string();
         tracing::info!("re-reading config file: {path}");
-        let swapped = match self.options.read(&self.path) {
+        match self.options.read(&self.path) {
             Ok(setup) => self.swap(setup),
             Err(faults) => {
                 for fault in faults {
                     tracing::error!("{fault}");
                 }
                 tracing::error!("{path} cannot be used: the running configuration stays");
-                self.reopen_log();
-                Ok(())
             }
-        };
+        }
+        self.reopen_log();
         self.manager.ready();
         self.manager.status(self.status_line());
-        swapped
     }
 
-    fn swap(&mut self, setup: Setup) -> Result<(), Fault> {
+    fn swap(&mut self, setup: Setup) {
         let Setup {
             config,
             one_time,
@@ -41,38 +39,46 @@ impl Daemon<'_> {
         for line in warnings {
             tracing::warn!("{line}");
         }
-        // The table first: it is what the kernel may refuse, and then nothing has changed.
-        if let Err(error) = self.swap_table(&config) {
+        let tripwires = Tripwires::new(config.tripwires, self.key, &config.doors);
+        // What the kernel may refuse comes first: then nothing has changed.
+        if let Err(error) = self.swap_kernel(&config, &tripwires) {
             tracing::error!("{error}: the running configuration stays");
-            return Ok(());
+            return;
         }
         self.swap_commands(&config);
         self.line.links.set_patterns(&config.interfaces);
-        self.swap_doors(config, one_time)?;
-        self.reopen_log();
+        self.line.take_config(config, one_time, tripwires, now());
         let state = self.options.state(&self.path);
         if let Err(error) = state.keep_last_good(&bytes) {
             tracing::debug!("the last good configuration is not kept: {error}");
         }
-        Ok(())
     }
 
-    /// Gives the doors to the filter and the matcher. The filter first: a packet it passes
-    /// too early is judged by the matcher, one it does not pass is lost.
-    fn swap_doors(&mut self, config: Config, one_time: Live) -> Result<(), Fault> {
-        let tripwires = Tripwires::new(config.tripwires, self.key, &config.doors);
-        run::tell_fit(self.live.set_filter(&config.doors, &tripwires)?);
-        self.line.take_config(config, one_time, tripwires, now());
-        Ok(())
+    /// The filter first: a packet that it passes too early is judged by the matcher, one
+    /// that it does not pass is lost.
+    fn swap_kernel(&mut self, config: &Config, tripwires: &Tripwires) -> Result<(), Fault> {
+        run::tell_fit(self.live.set_filter(&config.doors, tripwires)?);
+        self.swap_table(config).inspect_err(|_| {
+            let Config {
+                tripwires, doors, ..
+            } = &self.line.config;
+            let tripwires = Tripwires::new(*tripwires, self.key, doors);
+            match self.live.set_filter(doors, &tripwires) {
+                Ok(fit) => run::tell_fit(fit),
+                Err(error) => tracing::error!("{error}"),
+            }
+        })
     }
 
     fn swap_table(&mut self, config: &Config) -> Result<(), Fault> {
-        let lock = start::lock(self.options, config, self.lock.as_ref())?;
+        let lock = start::take_lock(self.options, config, self.lock.as_ref())?;
         match (&mut self.line.table, Ruleset::new(config)) {
             (Some(table), Some(ruleset)) => {
                 deeds::tell_started(&table.reload(ruleset, now())?);
             }
-            (None, Some(_)) => self.line.table = start::table(self.options, config)?,
+            (None, Some(ruleset)) => {
+                self.line.table = Some(start::make_table(self.options, ruleset)?);
+            }
             (Some(_), None) => {
                 if let Some(table) = self.line.table.take() {
                     table.stop(OnStop::Remove)?;
@@ -80,9 +86,12 @@ impl Daemon<'_> {
             }
             (None, None) => {}
         }
-        if let Some(lock) = lock
-            && let Some(old) = self.lock.replace(lock)
-        {
+        // Another table has another lock, no table has none.
+        let old = match lock {
+            Some(lock) => self.lock.replace(lock),
+            None => self.lock.take_if(|_| config.firewall.is_none()),
+        };
+        if let Some(old) = old {
             old.remove();
         }
         Ok(())
@@ -105,13 +114,18 @@ impl Daemon<'_> {
     }
 
     /// A one-time sequence was used: the next one is listened for.
-    pub(super) fn next_sequences(&mut self) -> Result<(), Fault> {
+    pub(super) fn next_sequences(&mut self) {
         self.line.sequence_used = false;
         let mut config = self.line.config.clone();
         let (one_time, said) = fill_one_time(&mut config);
         for line in said {
             tracing::warn!("{line}");
         }
-        self.swap_doors(config, one_time)
+        let tripwires = Tripwires::new(config.tripwires, self.key, &config.doors);
+        match self.live.set_filter(&config.doors, &tripwires) {
+            Ok(fit) => run::tell_fit(fit),
+            Err(error) => tracing::error!("{error}: the next sequence may not be heard"),
+        }
+        self.line.take_config(config, one_time, tripwires, now());
     }
 }

@@ -172,7 +172,7 @@ impl Daemon<'_> {
             self.count_drops(now);
         }
         if self.line.sequence_used {
-            self.next_sequences()?;
+            self.next_sequences();
         }
         let moment = self.pace.after(now, taken);
         // A full batch has left more behind.
@@ -237,7 +237,7 @@ impl Daemon<'_> {
         }
         // Several SIGHUPs that came together are one.
         if reload && !self.stopping {
-            self.reload()?;
+            self.reload();
         }
         Ok(())
     }

@@ -33,11 +33,7 @@ impl<'a> Daemon<'a> {
             .spawn(Live::open)
             .map_err(|error| Fault::System(format!("cannot start a thread: {error}")))?;
         let (path, note) = options.config_path();
-        let setup = first_setup(options, &path)?;
-        if let Err((file, error)) = log.configure(&setup.config.log) {
-            // A log that cannot be written must not keep the guard from standing.
-            tracing::error!("cannot open the log {}: {error}", file.display());
-        }
+        let setup = first_setup(options, &path, &log)?;
         for line in note.iter().chain(&setup.warnings) {
             tracing::warn!("{line}");
         }
@@ -47,9 +43,12 @@ impl<'a> Daemon<'a> {
             // A container without a place to write is usual, and no fault.
             tracing::debug!("cannot make {}: {error}", state.dir().display());
         }
+        // A second daemon goes no further than this.
+        let lock = take_lock(options, &setup.config, None)?;
         let commands = Commands::start(options, &path, &setup.config)?;
-        let lock = lock(options, &setup.config, None)?;
-        let table = table(options, &setup.config)?;
+        let ruleset = Ruleset::new(&setup.config);
+        let table = ruleset.map(|ruleset| make_table(options, ruleset));
+        let table = table.transpose()?;
 
         let links = Links::open(&setup.config.interfaces)?;
         let key = TripwireKey::new(random()?);
@@ -101,26 +100,33 @@ impl<'a> Daemon<'a> {
 }
 
 /// The configuration to start with: the file's; if that is faulty, the last one that ran.
-/// A mistake in the file must neither open the host nor lock out its owner.
-fn first_setup(options: &Options, path: &Path) -> Result<Setup, Fault> {
-    let faults = match options.read(path) {
-        Ok(setup) => return Ok(setup),
-        Err(faults) => faults,
+/// A mistake in the file must neither open the host nor lock out its owner. Begins the log
+/// that it names, in which the faults are told as well.
+fn first_setup(options: &Options, path: &Path, log: &Log) -> Result<Setup, Fault> {
+    let (faults, setup) = match options.read(path) {
+        Ok(setup) => (Vec::new(), Some(setup)),
+        Err(faults) => (faults, options.last_good(path)),
     };
+    let opened = setup.as_ref().map(|setup| log.configure(&setup.config.log));
+    if let Some(Err((file, error))) = opened {
+        // A log that cannot be written must not keep the guard from standing.
+        tracing::error!("cannot open the log {}: {error}", file.display());
+    }
     for fault in &faults {
         tracing::error!("{fault}");
     }
-    let Some(setup) = options.last_good(path) else {
+    let path = path.display();
+    let Some(setup) = setup else {
         return Err(Fault::Config(format!(
-            "{} cannot be used, and there is no earlier configuration to fall back to",
-            path.display()
+            "{path} cannot be used, and there is no earlier configuration to fall back to"
         )));
     };
-    tracing::error!(
-        "{} CANNOT BE USED: running with the last configuration that was good; \
-         mend the file and send SIGHUP",
-        path.display()
-    );
+    if !faults.is_empty() {
+        tracing::error!(
+            "{path} CANNOT BE USED: running with the last configuration that was good; \
+             mend the file and send SIGHUP"
+        );
+    }
     Ok(setup)
 }
 
@@ -142,7 +148,7 @@ fn take_pidfile(options: &Options, config: &Config) -> Result<Option<PidFile>, F
 }
 
 /// One daemon a table. `None` if the configuration has no table, or `held` is its lock.
-pub(super) fn lock(
+pub(super) fn take_lock(
     options: &Options,
     config: &Config,
     held: Option<&PidFile>,
@@ -163,10 +169,8 @@ pub(super) fn lock(
     PidFile::take(&path).map(Some).map_err(Fault::from)
 }
 
-pub(super) fn table(options: &Options, config: &Config) -> Result<Option<Table>, Fault> {
-    let Some(ruleset) = Ruleset::new(config) else {
-        return Ok(None);
-    };
+/// Makes the table, or takes over the one that is there.
+pub(super) fn make_table(options: &Options, ruleset: Ruleset) -> Result<Table, Fault> {
     let mode = if options.watch {
         Mode::Watch
     } else {
@@ -174,7 +178,7 @@ pub(super) fn table(options: &Options, config: &Config) -> Result<Option<Table>,
     };
     let (table, started) = Table::start(ruleset, mode, now())?;
     deeds::tell_started(&started);
-    Ok(Some(table))
+    Ok(table)
 }
 
 /// The control socket is a convenience: the daemon guards without it. Of several daemons
