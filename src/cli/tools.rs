@@ -1,6 +1,7 @@
 //! The subcommands of `knockd`: everything but running as the daemon.
 
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +10,7 @@ use serde_json::json;
 use super::knockd::Command;
 use crate::config::{self, Note};
 use crate::daemon::{self, Fault, Options, remote};
-use crate::firewall::{self, Opening, Ruleset};
-use crate::model::{Effect, Ports};
+use crate::firewall::{self, Opening};
 
 /// Does what the subcommand says.
 pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
@@ -67,7 +67,7 @@ fn convert(file: &Path, native: bool) -> Result<(), Fault> {
 }
 
 fn list(options: &Options, as_json: bool) -> Result<(), Fault> {
-    let table = table_name(options)?;
+    let table = table_name(options);
     let found = firewall::list(&table)?;
     let is_there = found.is_some();
     let openings = found.unwrap_or_default();
@@ -76,9 +76,7 @@ fn list(options: &Options, as_json: bool) -> Result<(), Fault> {
         return print(&format!("{:#}\n", json!(all)));
     }
     if !is_there {
-        return print(&format!(
-            "there is no table inet {table}: nothing is guarded\n"
-        ));
+        return print(&no_table(&table));
     }
     if openings.is_empty() {
         return print("nothing is open\n");
@@ -121,60 +119,37 @@ fn status(options: &Options, as_json: bool) -> Result<(), Fault> {
     print(&status.to_string())
 }
 
-fn close(options: &Options, address: Option<std::net::IpAddr>) -> Result<(), Fault> {
+fn close(options: &Options, address: Option<IpAddr>) -> Result<(), Fault> {
     if let Some(done) = remote::close(options, address) {
         return print_all(&done?);
     }
-    // With no daemon, on the table that it left.
-    let ruleset = ruleset(options)?;
-    let now = daemon::now();
-    let (mut table, _) = firewall::Table::start(ruleset, firewall::Mode::Auto, now)?;
-    let mut sources: Vec<_> = table.openings(now).iter().map(|o| o.source).collect();
-    sources.retain(|source| address.is_none_or(|only| only == *source));
-    sources.dedup();
-    let effects: Vec<_> = sources
-        .into_iter()
-        .map(|source| Effect::Close {
-            door: "by hand".into(),
-            source,
-            ports: Ports::All,
-        })
-        .collect();
-    let applied = table.apply(&effects, now);
-    table.stop(crate::model::OnStop::Keep)?;
-    for closed in applied?.closed {
-        print(&format!(
-            "{}: closed {}\n",
-            closed.source,
-            daemon::place_words(&closed.place)
-        ))?;
+    match daemon::close(options, address)? {
+        Some(lines) => print_all(&lines),
+        None => print(&no_table(&table_name(options))),
     }
-    Ok(())
 }
 
 fn clear(options: &Options) -> Result<(), Fault> {
     if let Some(done) = remote::clear(options) {
         return print_all(&done?);
     }
-    let table = table_name(options)?;
-    match firewall::clear(&table)? {
-        true => print(&format!("the table inet {table} is removed\n")),
-        false => print(&format!("there is no table inet {table}\n")),
+    let table = table_name(options);
+    if firewall::clear(&table)? {
+        print(&format!("the table inet {table} is removed\n"))
+    } else {
+        print(&no_table(&table))
     }
 }
 
-/// The table's name: the configuration's, or where that cannot be read, the usual one.
-fn table_name(options: &Options) -> Result<String, Fault> {
-    ruleset(options).map(|ruleset| ruleset.table.to_string())
+fn no_table(name: &str) -> String {
+    format!("there is no table inet {name}: nothing is guarded\n")
 }
 
-fn ruleset(options: &Options) -> Result<Ruleset, Fault> {
+/// The table's name: the configuration's, or where that has none or cannot be read, the
+/// usual one. What an earlier configuration left behind can be seen and cleared all the same.
+fn table_name(options: &Options) -> String {
     let (path, _) = options.config_path();
-    let config = daemon::configuration(options, &path)?;
-    Ruleset::new(&config).ok_or_else(|| {
-        Fault::Unavailable(format!(
-            "{} has no table: nothing is opened in nftables",
-            path.display()
-        ))
-    })
+    let config = daemon::configuration(options, &path).ok();
+    let firewall = config.and_then(|config| config.firewall);
+    firewall.unwrap_or_default().table
 }

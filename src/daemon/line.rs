@@ -72,10 +72,14 @@ impl Line {
         if self.only_ip_v4 && knock.source.is_ipv6() {
             return;
         }
-        if !knock
-            .interface
-            .is_some_and(|index| self.links.counts(index))
-        {
+        let Some(interface) = knock.interface else {
+            return;
+        };
+        if !self.links.knows(interface) {
+            // It came up since the poll, and this is its first packet.
+            self.follow_links();
+        }
+        if !self.links.counts(interface) {
             return;
         }
         let local = self.links.is_local(knock.destination);

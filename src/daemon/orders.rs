@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::action;
+use crate::firewall::Table;
 use crate::matcher::Occupancy;
 use crate::model::{DoorId, Effect, Lifetime, MAX_TIME, OnStop, Ports, Timestamp};
 
@@ -77,18 +78,7 @@ impl Daemon<'_> {
         let Some(table) = &self.line.table else {
             return Reply::Refused("this daemon has no table: nothing is open".to_owned());
         };
-        let sources: BTreeSet<_> = match address {
-            Some(address) => [address].into(),
-            None => table.openings(now).iter().map(|o| o.source).collect(),
-        };
-        let effects: Vec<_> = sources
-            .into_iter()
-            .map(|source| Effect::Close {
-                door: "by hand".into(),
-                source,
-                ports: Ports::All,
-            })
-            .collect();
+        let effects = closing(table, address, now);
         let said = self.line.perform(&effects, now);
         said.iter().for_each(Said::tell);
         deeds::reply(said)
@@ -152,4 +142,20 @@ impl Daemon<'_> {
 
 fn strings(names: Vec<impl ToString>) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
+}
+
+/// What ends every opening of this source, or of all.
+pub(super) fn closing(table: &Table, address: Option<IpAddr>, now: Timestamp) -> Vec<Effect> {
+    let sources: BTreeSet<_> = match address {
+        Some(address) => [address].into(),
+        None => table.openings(now).iter().map(|o| o.source).collect(),
+    };
+    sources
+        .into_iter()
+        .map(|source| Effect::Close {
+            door: "by hand".into(),
+            source,
+            ports: Ports::All,
+        })
+        .collect()
 }

@@ -28,7 +28,7 @@ use super::{Fault, background, deeds};
 const BATCH: usize = 1024;
 
 /// The monotonic clock: what decides expiry.
-pub fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     // CLOCK_MONOTONIC cannot fail (clock_gettime(2)).
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Timestamp::default(), |time| {
         Timestamp::from_epoch(time.into())

@@ -151,7 +151,7 @@ pub(crate) fn fill_one_time(config: &mut Config) -> (Live, Vec<String>) {
 }
 
 /// The configuration at `path`, or the last good one where that is faulty: for what must
-/// work in any case.
+/// work in any case. The faults are then told on stderr.
 ///
 /// # Errors
 /// There is neither.
@@ -160,9 +160,17 @@ pub fn configuration(options: &Options, path: &Path) -> Result<Config, Fault> {
         Ok(setup) => return Ok(setup.config),
         Err(faults) => faults,
     };
+    let faults = faults.join("\n");
     match options.last_good(path) {
-        Some(setup) => Ok(setup.config),
-        None => Err(Fault::Config(faults.join("\n"))),
+        Some(setup) => {
+            eprintln!(
+                "{faults}\nknockd: {} CANNOT BE USED: the last configuration that was good is \
+                 taken",
+                path.display()
+            );
+            Ok(setup.config)
+        }
+        None => Err(Fault::Config(faults)),
     }
 }
 

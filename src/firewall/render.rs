@@ -236,9 +236,3 @@ fn span(range: &PortRange) -> String {
         format!("{}-{}", range.first, range.last)
     }
 }
-
-/// An address with the ports it may reach, as the log says it.
-#[must_use]
-pub fn opening(source: IpAddr, ports: &PortRange) -> String {
-    format!("{source} {ports}")
-}

@@ -76,6 +76,23 @@ pub struct Firewall {
     pub mark: Option<u32>,
 }
 
+impl Firewall {
+    /// The name of the table, if the configuration gives it no other.
+    pub const TABLE: &'static str = "knockd";
+}
+
+impl Default for Firewall {
+    fn default() -> Self {
+        Self {
+            table: Self::TABLE.to_owned(),
+            guard: Guard::default(),
+            on_stop: OnStop::default(),
+            trusted: Vec::new(),
+            mark: None,
+        }
+    }
+}
+
 /// What the guard does with a packet nobody knocked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Guard {

@@ -179,7 +179,13 @@ fn without_a_daemon_its_table_is_listed_closed_and_cleared() {
         "there is no table inet knockd: nothing is guarded\n"
     );
     assert_eq!(site.run("list --json"), "[]\n");
-    assert_eq!(site.run("clear"), "there is no table inet knockd\n");
+    assert_eq!(
+        site.run("clear"),
+        "there is no table inet knockd: nothing is guarded\n"
+    );
+    // Closing shuts what is open, not what never was.
+    site.run("close --all");
+    assert_eq!(lab.server.run("nft list ruleset"), "");
 
     // Killed or stopped: its table is an orphan, or a plain one.
     for kill in [true, false] {
@@ -193,7 +199,7 @@ fn without_a_daemon_its_table_is_listed_closed_and_cleared() {
         }
         assert_eq!(site.openings().len(), 2);
         let said = site.run(&format!("close {}", CLIENT[0]));
-        assert!(said.contains("192.0.2.77: closed 22/tcp"), "{said}");
+        assert!(said.contains("192.0.2.77: ssh: closed 22/tcp"), "{said}");
         assert_eq!(site.openings().len(), 1);
         let to = (ip(SERVER[0]), 22);
         lab.client
@@ -284,4 +290,23 @@ fn bad_clients_are_refused_and_wait_for_nobody() {
     let (status, _) = daemon.terminate();
     assert!(status.success());
     assert!(!path.exists());
+}
+
+/// Whoever is locked out mends that by `clear`, whatever has become of the file.
+#[test]
+fn a_table_is_cleared_though_the_file_is_faulty_or_has_none() {
+    const COMMAND: &str = r#"
+[door.ssh]
+sequence      = ["7001/tcp", "8102/udp", "9203/tcp"]
+start_command = "true"
+"#;
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    for left in [COMMAND, "[firewall"] {
+        site.configure(SSH);
+        site.start("").terminate();
+        std::fs::remove_dir_all(site.path("state")).expect("what the daemon kept");
+        site.configure(left);
+        assert_eq!(site.run("clear"), "the table inet knockd is removed\n");
+    }
 }

@@ -5,9 +5,7 @@ use super::super::diagnostic::Faults;
 use super::super::draft::{Draft, DraftClose, DraftDoor, DraftFirewall, List};
 use super::super::source::Spanned;
 use super::names;
-use crate::model::{Firewall, Guard, OnStop, PortRange, Prefix};
-
-const TABLE: &str = "knockd";
+use crate::model::{Firewall, Guard, PortRange, Prefix};
 
 /// The table the draft asks for: by `[firewall]`, or by a door with a typed action. (One that
 /// only adds to sets of the administrator's opens nothing in the table and guards nothing,
@@ -28,13 +26,7 @@ pub(super) fn firewall(draft: &Draft, host: &Host, faults: &mut Faults) -> Optio
     }
     let firewall = match &draft.firewall {
         Some(given) => read(given, faults),
-        None => Firewall {
-            table: TABLE.to_owned(),
-            guard: Guard::default(),
-            on_stop: OnStop::default(),
-            trusted: Vec::new(),
-            mark: None,
-        },
+        None => Firewall::default(),
     };
     let opened: Vec<_> = opened(&draft.doors).collect();
     match firewall.guard {
@@ -85,7 +77,7 @@ fn read(draft: &DraftFirewall, faults: &mut Faults) -> Firewall {
     });
     let trusted = draft.trusted.given();
     Firewall {
-        table: draft.table.or(TABLE.to_owned()),
+        table: draft.table.or(Firewall::TABLE.to_owned()),
         guard: draft.guard.or_default(),
         on_stop: draft.on_stop.or_default(),
         trusted: trusted.map_or(Vec::new(), |t| disjoint(&t.value, faults)),
