@@ -66,7 +66,8 @@ impl Line {
 
     /// Takes one frame from the wire.
     pub(crate) fn frame(&mut self, frame: &Frame<'_>) {
-        let Some(knock) = decode(frame) else {
+        // By reference: to move it out of the option would copy it, for each packet.
+        let Some(knock) = &decode(frame) else {
             return;
         };
         if self.only_ip_v4 && knock.source.is_ipv6() {
@@ -83,7 +84,7 @@ impl Line {
             return;
         }
         let local = self.links.is_local(knock.destination);
-        self.matcher.observe(&knock, local, &mut self.events);
+        self.matcher.observe(knock, local, &mut self.events);
         self.settle();
     }
 

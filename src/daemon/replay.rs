@@ -113,7 +113,8 @@ fn replay(
     let mut events = Vec::new();
     let mut end = Timestamp::default();
     while let Some(frame) = capture.next_frame()? {
-        let Some(knock) = decode(&frame) else {
+        // By reference: to move it out of the option would copy it, for each packet.
+        let Some(knock) = &decode(&frame) else {
             continue;
         };
         if options.only_ip_v4 && knock.source.is_ipv6() {
@@ -122,7 +123,7 @@ fn replay(
         // Time goes forward, even where the packets of a file do not.
         end = end.max(knock.at);
         // Every destination counts as this host's own: whose it was, the file does not say.
-        matcher.observe(&knock, true, &mut events);
+        matcher.observe(knock, true, &mut events);
         if events.is_empty() {
             continue;
         }

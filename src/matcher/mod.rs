@@ -5,9 +5,10 @@
 //! judges a packet, `table` holds the attempts, `doors` knows who has which step; here
 //! they are put together.
 //!
-//! For a source that is not at work on any door a packet costs one look-up. For one that
-//! is, as many judgements as it has attempts, which is as many as there are doors that
-//! share what it has hit so far. A packet that changes nothing allocates nothing.
+//! A packet that is neither step nor stray costs no look-up; another costs one if its
+//! source is not at work on any door, else as many judgements as the source has attempts,
+//! which is as many as there are doors that share what it has hit so far. A packet that
+//! changes nothing allocates nothing.
 
 mod doors;
 mod list;
@@ -22,7 +23,7 @@ use std::net::IpAddr;
 use crate::model::{self, Cause, DoorId, Event, Knock, Outcome, Timestamp, Transport, Tripwires};
 
 use self::doors::{Door, Doors, Hit};
-use self::rules::{Verdict, judge};
+use self::rules::{Verdict, judge, matters};
 use self::table::{Attempt, Mark, Table};
 
 pub use self::settings::{Occupancy, Settings};
@@ -68,6 +69,9 @@ impl Matcher {
     /// own time, but what it begins may be timed out late.
     pub fn observe(&mut self, knock: &Knock, local: bool, events: &mut Vec<Event>) {
         self.expire(knock.at, events);
+        if !matters(knock, &self.tripwires) {
+            return;
+        }
         let from = events.len();
         let hit = Hit { knock, local };
         let mark = mark(knock);

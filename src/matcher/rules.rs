@@ -1,7 +1,7 @@
 //! What a packet is to an attempt: rules 0 to 5, and nothing is changed here.
 
 use super::doors::{Door, Doors, Hit};
-use crate::model::{TcpFlags, Transport, Tripwires};
+use crate::model::{Knock, Protocol, TcpFlags, Transport, Tripwires};
 
 /// What a packet is to an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,22 @@ pub(super) enum Verdict {
     WrongStep,
     /// A tripwire.
     Stray,
+}
+
+/// Whether a packet can be anything at all to an attempt: a step, or a stray. Most of what
+/// a capture file holds is neither, and costs no look into the table.
+pub(super) fn matters(knock: &Knock, tripwires: &Tripwires) -> bool {
+    tripwires.steps().contains(knock.step) || is_stray(knock, tripwires)
+}
+
+/// Rule 5, but for doors without UDP. The door's own flags do not matter: a scanner chooses
+/// his.
+fn is_stray(knock: &Knock, tripwires: &Tripwires) -> bool {
+    let counts = match knock.transport {
+        Transport::Tcp { flags, sequence: _ } => TcpFlags::SYN.matches(flags),
+        Transport::Udp { identification: _ } => true,
+    };
+    counts && tripwires.is_stray(knock.source, knock.step)
 }
 
 /// Judges a packet of the attempt's own source. `repeats`: whether it is equal to one that
@@ -33,12 +49,11 @@ pub(super) fn judge(
         return Verdict::Ignored;
     }
     if !tripwires.steps().contains(step) {
-        // Rule 5. The door's own flags do not matter: a scanner chooses his.
-        let counts = match hit.knock.transport {
-            Transport::Tcp { flags, sequence: _ } => TcpFlags::SYN.matches(flags),
-            Transport::Udp { identification: _ } => door.has_udp,
+        let counts = match step.protocol {
+            Protocol::Tcp => true,
+            Protocol::Udp => door.has_udp,
         };
-        return if counts && tripwires.is_stray(hit.knock.source, step) {
+        return if counts && is_stray(hit.knock, tripwires) {
             Verdict::Stray
         } else {
             Verdict::Ignored
