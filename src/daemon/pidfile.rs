@@ -3,10 +3,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 /// A file with the process number in it, locked for as long as this value lives.
 #[derive(Debug)]
@@ -44,15 +44,20 @@ impl PidFile {
             source,
         };
         // Not truncated on opening: the number in it is the other daemon's until we hold it.
+        // A symbolic link is not followed: the folder may be one in which others can write.
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o644)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(path)
             .map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            // Its holder removed it between our opening and our locking it: a third daemon
+            // would make another file of that name, and hold that.
+            Ok(held) if !is_at(&held, path) => Self::take(path),
             Ok(held) => {
                 let mut this = Self {
                     path: path.to_owned(),
@@ -93,6 +98,12 @@ impl PidFile {
     }
 }
 
+/// Whether the open file is still the one of that name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let number = |meta: io::Result<std::fs::Metadata>| meta.map(|m| (m.dev(), m.ino())).ok();
+    number(file.metadata()) == number(std::fs::symlink_metadata(path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,5 +125,31 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), me + "\n");
         again.remove();
         assert!(!path.exists());
+    }
+
+    /// `-p /tmp/knockd.pid`: whoever can put a link there does not choose what root empties.
+    #[test]
+    fn a_symbolic_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, precious) = (dir.path().join("knockd.pid"), dir.path().join("shadow"));
+        std::fs::write(&precious, "precious").unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        match PidFile::take(&path) {
+            Err(PidFileError::Write { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_lock_on_a_file_that_was_removed_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("knockd.pid");
+        let file = File::create(&path).unwrap();
+        assert!(is_at(&file, &path));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!is_at(&file, &path));
+        std::fs::write(&path, "").unwrap();
+        assert!(!is_at(&file, &path));
     }
 }
