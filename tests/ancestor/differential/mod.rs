@@ -47,12 +47,13 @@ fn the_same_doors_open_and_the_same_commands_run() {
         side_by_side(&lab, &mut dice, &mut tally);
     }
     println!("{tally:?}");
+    // Far from what is usual (three in five; each fault in every fiftieth round at least),
+    // so that no seed fails by chance.
     assert!(
-        tally.alike * 2 > tally.rounds,
-        "most rounds should show no difference: {tally:?}"
+        tally.alike * 4 > tally.rounds,
+        "so many differences hide others: {tally:?}"
     );
-    // So few by chance are all of one kind that a name no longer drawn is a mistake here.
-    for fault in FAULTS.iter().filter(|_| tally.rounds >= 320) {
+    for fault in FAULTS.iter().filter(|_| tally.rounds >= 1600) {
         assert!(tally.by_fault.contains_key(fault), "{fault:?}: {tally:?}");
     }
 }
