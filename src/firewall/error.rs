@@ -75,6 +75,19 @@ impl FirewallError {
         }
     }
 
+    /// Whether what it is about has gone this moment.
+    pub(super) fn is_race(&self) -> bool {
+        match self {
+            Self::Reading { errno } | Self::Refused { errno, .. } => *errno == Errno::ENOENT,
+            Self::Permission
+            | Self::Owned { .. }
+            | Self::Foreign { .. }
+            | Self::Full { .. }
+            | Self::Unsupported { .. }
+            | Self::None => false,
+        }
+    }
+
     /// A change of `table` was refused.
     pub(super) fn refused(table: &str, what: String, errno: Errno) -> Self {
         // We could read, so the capability is there: somebody owns what we would change.

@@ -89,18 +89,21 @@ impl Table {
             Mode::Auto => OWNED,
             Mode::Watch => 0,
         };
-        let survey = survey::survey(&mut socket, &ruleset, None)?;
-        let (keep, removed) = sift(&ruleset, survey.openings.clone());
         let mut flags = wanted;
-        let origin = match install::install(&mut socket, &ruleset, flags, &survey, &keep) {
-            // Before Linux 6.9 there is no persist. Owner alone would not do: the table
-            // would die with us, and the host be open.
-            Err(FirewallError::Unsupported { .. }) if flags != 0 => {
-                flags = 0;
-                install::install(&mut socket, &ruleset, flags, &survey, &keep)?
-            }
-            other => other?,
-        };
+        let (origin, keep, removed) = steadily(|| {
+            let survey = survey::survey(&mut socket, &ruleset, None)?;
+            let (keep, removed) = sift(&ruleset, survey.openings.clone());
+            let origin = match install::install(&mut socket, &ruleset, flags, &survey, &keep) {
+                // Before Linux 6.9 there is no persist. Owner alone would not do: the table
+                // would die with us, and the host be open.
+                Err(FirewallError::Unsupported { .. }) if flags != 0 => {
+                    flags = 0;
+                    install::install(&mut socket, &ruleset, flags, &survey, &keep)?
+                }
+                other => other?,
+            };
+            Ok((origin, keep, removed))
+        })?;
         let mut table = Self {
             socket,
             ruleset,
@@ -122,9 +125,23 @@ impl Table {
     /// As for [`Table::start`].
     pub fn reload(&mut self, ruleset: Ruleset, now: Timestamp) -> Result<Started, FirewallError> {
         let old = self.ruleset.table.clone();
-        let survey = survey::survey(&mut self.socket, &ruleset, Some(&old))?;
-        let (keep, mut removed) = sift(&ruleset, survey.openings.clone());
-        let origin = install::install(&mut self.socket, &ruleset, self.flags, &survey, &keep)?;
+        let postponed = self.watch.as_ref().is_some_and(|w| w.postponed.is_some());
+        let known = if postponed {
+            self.known(now)
+        } else {
+            Vec::new()
+        };
+        let (origin, keep, mut removed) = steadily(|| {
+            let mut survey = survey::survey(&mut self.socket, &ruleset, Some(&old))?;
+            // What is not in the kernel for the moment is not closed.
+            survey.openings.extend(known.iter().cloned());
+            let (keep, removed) = sift(&ruleset, survey.openings.clone());
+            let origin = install::install(&mut self.socket, &ruleset, self.flags, &survey, &keep)?;
+            Ok((origin, keep, removed))
+        })?;
+        if let Some(watch) = &mut self.watch {
+            watch.postponed = None;
+        }
         removed.extend(self.leave_sets(&ruleset));
         self.ruleset = ruleset;
         self.begin(origin, &keep, removed, now)
@@ -150,7 +167,12 @@ impl Table {
             self.watch = Some(Watch::new(now)?);
         }
         let mut notices = self.review_sets(None, now)?;
-        if let Some(what) = install::verify(&mut self.socket, &self.ruleset, self.flags)? {
+        let differs = match install::verify(&mut self.socket, &self.ruleset, self.flags) {
+            // It went while it was looked at.
+            Err(error) if error.is_race() => Some(error.to_string()),
+            other => other?,
+        };
+        if let Some(what) = differs {
             notices.push(Notice::Differs { what });
             // Somebody was at it before we listened: it is put back with the next deadline.
             if let Some(watch) = &mut self.watch
@@ -175,14 +197,27 @@ impl Table {
     ///
     /// If the kernel will not have it; nothing of it is done then.
     pub fn apply(&mut self, effects: &[Effect], now: Timestamp) -> Result<Applied, FirewallError> {
-        let shape = |path: &_| self.sets.shape(path);
-        let plan = self.book.plan(&self.ruleset, &shape, effects, now);
+        let mut plan = self.plan(effects, now);
+        let mut notices = Vec::new();
+        let refused = match self.send(&mut plan.transaction) {
+            Err(error) if self.flags == 0 && error.is_race() => {
+                // Somebody has taken the table away and we have not heard of it yet. It is
+                // put back, or that is put off: then with what is noted now.
+                notices = self.on_readable(now)?;
+                plan = self.plan(effects, now);
+                match self.send(&mut plan.transaction) {
+                    Err(error) if error.is_race() => Vec::new(),
+                    other => other?,
+                }
+            }
+            other => other?,
+        };
         let Plan {
-            mut transaction,
+            transaction: _,
             mut writes,
             mut applied,
         } = plan;
-        let refused = self.send(&mut transaction)?;
+        applied.notices.extend(notices);
         for (path, errno) in refused {
             let path = (*path).clone();
             if errno == Errno::ENOENT {
@@ -200,6 +235,11 @@ impl Table {
         }
         self.book.note(writes);
         Ok(applied)
+    }
+
+    fn plan(&self, effects: &[Effect], now: Timestamp) -> Plan {
+        let shape = |path: &_| self.sets.shape(path);
+        self.book.plan(&self.ruleset, &shape, effects, now)
     }
 
     /// Sends a transaction. A deletion of what is gone by now (it ran out this moment) is
@@ -269,7 +309,9 @@ impl Table {
             && watch.postponed.is_some_and(|at| at <= now)
         {
             watch.postponed = None;
-            expired.notices.push(self.heal(Damage::Changed, None, now));
+            expired
+                .notices
+                .extend(self.heal(Damage::Changed, None, now));
         }
         let before = Timestamp(now.0.saturating_sub(Timestamp::from_epoch(GRACE).0));
         for slot in self.book.due(before) {
@@ -409,6 +451,20 @@ fn plain(socket: &mut Socket, ruleset: &Ruleset) -> Result<(), FirewallError> {
     let survey = survey::survey(socket, ruleset, None)?;
     let (keep, _) = sift(ruleset, survey.openings.clone());
     install::install(socket, ruleset, 0, &survey, &keep).map(|_| ())
+}
+
+/// How often it is tried to make the table while others change what is there between our
+/// look and our transaction.
+const ATTEMPTS: usize = 10;
+
+fn steadily<T>(mut attempt: impl FnMut() -> Result<T, FirewallError>) -> Result<T, FirewallError> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(error) if error.is_race() => {}
+            other => return other,
+        }
+    }
+    attempt()
 }
 
 /// Divides openings into those that a door of the ruleset would make, and the others. Of

@@ -27,6 +27,8 @@ pub(super) struct Watch {
     since: Timestamp,
     /// When a restore that was put off is due.
     pub(super) postponed: Option<Timestamp>,
+    /// Why the last one failed: said once, and again when it has changed.
+    failed: Option<FirewallError>,
 }
 
 impl Watch {
@@ -37,6 +39,7 @@ impl Watch {
             tokens: BURST,
             since: now,
             postponed: None,
+            failed: None,
         })
     }
 
@@ -90,7 +93,7 @@ impl Table {
             notices.extend(self.review_sets(None, now)?);
         }
         if let Some((damage, by)) = damage {
-            notices.push(self.heal(damage, by, now));
+            notices.extend(self.heal(damage, by, now));
         }
         Ok(notices)
     }
@@ -143,27 +146,38 @@ impl Table {
         Ok(())
     }
 
-    /// Puts the table back, or puts that off.
-    pub(super) fn heal(&mut self, damage: Damage, by: Option<Culprit>, now: Timestamp) -> Notice {
-        if let Some(watch) = &mut self.watch
-            && let Err(at) = watch.allow(now)
-        {
-            watch.postponed = Some(at);
-            let wait = at.since(now);
-            return Notice::Postponed { damage, wait, by };
+    /// Puts the table back, or puts that off. Nothing is to be said while it is put off:
+    /// whoever fights us must not fill the log.
+    pub(super) fn heal(
+        &mut self,
+        damage: Damage,
+        by: Option<Culprit>,
+        now: Timestamp,
+    ) -> Option<Notice> {
+        if let Some(watch) = &mut self.watch {
+            if watch.postponed.is_some() {
+                return None;
+            }
+            if let Err(at) = watch.allow(now) {
+                watch.postponed = Some(at);
+                let wait = at.since(now);
+                return Some(Notice::Postponed { damage, wait, by });
+            }
         }
         let began = Instant::now();
-        match self.restore(now) {
-            Ok(()) => Notice::Restored {
-                damage,
-                after: began.elapsed(),
-                by,
-            },
+        let result = self.restore(now);
+        let after = began.elapsed();
+        let watch = self.watch.as_mut()?;
+        match result {
+            Ok(()) => {
+                watch.failed = None;
+                Some(Notice::Restored { damage, after, by })
+            }
             Err(error) => {
-                if let Some(watch) = &mut self.watch {
-                    watch.postponed = Some(now + REFILL);
-                }
-                Notice::NotRestored { error }
+                watch.postponed = Some(now + REFILL);
+                let news = watch.failed.as_ref() != Some(&error);
+                watch.failed = Some(error.clone());
+                news.then_some(Notice::NotRestored { error })
             }
         }
     }
@@ -171,8 +185,13 @@ impl Table {
     /// Builds the table anew from our own book.
     fn restore(&mut self, now: Timestamp) -> Result<(), FirewallError> {
         let survey = survey::survey(&mut self.socket, &self.ruleset, None)?;
-        let keep: Vec<Found> = self
-            .book
+        let keep = self.known(now);
+        install::rebuild(&mut self.socket, &self.ruleset, self.flags, &survey, &keep)
+    }
+
+    /// The openings that are in our own book.
+    pub(super) fn known(&self, now: Timestamp) -> Vec<Found> {
+        self.book
             .iter()
             .filter(|(slot, _)| matches!(slot.place, Place::Ports(_)))
             .map(|(slot, entry)| Found {
@@ -182,8 +201,7 @@ impl Table {
             })
             // Zero would be for ever.
             .filter(|found| found.left.is_none_or(|left| !left.is_zero()))
-            .collect();
-        install::rebuild(&mut self.socket, &self.ruleset, self.flags, &survey, &keep)
+            .collect()
     }
 
     /// Takes what is open from the kernel.

@@ -104,6 +104,21 @@ fn what_is_opened_and_closed_by_hand_is_known() {
     );
 }
 
+/// The table goes, and before we hear of it a knock is completed.
+#[test]
+fn who_knocks_while_the_table_is_gone_is_let_in() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::watch(&lab.server, &path);
+    agent.order("open mosh 2001:db8::77 60000-61000/udp,443/tcp 12h");
+    lab.server.run("nft flush ruleset");
+    let said = agent.order("open ssh 192.0.2.77 22/tcp 30s");
+    assert!(said.contains("opened 192.0.2.77 22/tcp; "), "{said}");
+    assert_eq!(agent.order("list knockd"), OPENED);
+    // It was heard of by that.
+    assert_eq!(agent.order("mind 100ms"), "");
+}
+
 #[test]
 fn two_tools_do_not_fight_for_ever() {
     let lab = Lab::new();
