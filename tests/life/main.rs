@@ -17,7 +17,11 @@ mod clients;
 mod crash;
 mod crowd;
 mod forge;
+mod guard;
+mod meddlers;
 mod restarts;
+mod rivals;
+mod saved;
 
 /// How many rounds to make where `usual` are made usually.
 fn rounds(usual: usize) -> usize {

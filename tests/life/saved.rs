@@ -1,0 +1,52 @@
+//! Whoever saves the ruleset after a clean stop can load it again: at boot, or elsewhere.
+
+use crate::site::{OPEN_SSH, SSH, Site, knock};
+use crate::support::{CLIENT, Lab, SERVER};
+
+/// All that a table can have in it.
+const ALL: &str = r#"
+[firewall]
+guard   = "reject"
+mark    = 0x6b6e
+trusted = ["198.51.100.0/24", "2001:db8:1::/48"]
+
+[door.mosh]
+sequence = ["7004/tcp", "8105/udp", "9206/tcp"]
+open     = ["60000-60010/udp", "443/tcp"]
+open_for = "until closed"
+"#;
+
+#[test]
+fn a_ruleset_saved_after_a_clean_stop_loads_again_openings_and_all() {
+    for words in ["", "--watch"] {
+        let lab = Lab::new();
+        let site = Site::new(&lab, &format!("{ALL}{SSH}"));
+        let mut daemon = site.start(words);
+        for (own, server) in CLIENT.into_iter().zip(SERVER) {
+            knock(&lab, server, OPEN_SSH);
+            daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
+            knock(&lab, server, "7004 8105:udp 9206");
+            daemon.wait_for_line(&format!("{own}: mosh: opened 443/tcp"));
+        }
+        daemon.terminate();
+        // As /etc/nftables.conf is mostly made.
+        let saved = lab.server.run("nft list ruleset");
+        assert!(!saved.contains("flags owner"), "{saved}");
+        let fresh = lab.host("fresh");
+        fresh.nft(&format!("flush ruleset\n{saved}"));
+        // The same ruleset, all but counters and what is left of openings.
+        let plain = |text: &str| {
+            let words = text.split_whitespace().map(|word| {
+                let time = word.ends_with("ms") && word.contains('m');
+                if time { "…" } else { word }
+            });
+            words.collect::<Vec<_>>().join(" ")
+        };
+        let there = fresh.run("nft list ruleset");
+        assert_eq!(plain(&there), plain(&saved));
+        // And a daemon there takes it over.
+        let site = Site::on(&lab, &fresh, &format!("{ALL}{SSH}"));
+        let mut daemon = site.start(words);
+        daemon.wait_for_line("6 openings live on");
+    }
+}
