@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
 /// The folder for what must outlive a reboot.
 #[derive(Debug, Clone)]
@@ -53,11 +54,45 @@ impl State {
     }
 
     /// Keeps the bytes of a configuration that is now running.
-    pub(crate) fn keep_last_good(&self, bytes: &[u8]) -> io::Result<()> {
+    fn keep_last_good(&self, bytes: &[u8]) -> io::Result<()> {
         if self.last_good().as_deref() == Some(bytes) {
             return Ok(());
         }
         replace(&self.last_good_path(), bytes)
+    }
+}
+
+/// Writes down what is to outlive a reboot, beside the work: a busy disk takes seconds to
+/// sync, and no packet may wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Keeper {
+    at_work: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Keeps the bytes of a configuration that is now running, after those before them.
+    pub(crate) fn keep_last_good(&mut self, state: State, bytes: Vec<u8>) {
+        let before = self.at_work.take();
+        let work = move || {
+            if let Some(before) = before {
+                let _ = before.join();
+            }
+            if let Err(error) = state.keep_last_good(&bytes) {
+                tracing::debug!("the last good configuration is not kept: {error}");
+            }
+        };
+        match thread::Builder::new().name("keeper".into()).spawn(work) {
+            Ok(thread) => self.at_work = Some(thread),
+            Err(error) => tracing::error!("cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(at_work) = self.at_work.take() {
+            let _ = at_work.join();
+        }
     }
 }
 
@@ -113,6 +148,19 @@ mod tests {
         assert!(!of("/../../x", &[]).to_string_lossy().contains("/../"));
         let long = format!("/{}", "ä".repeat(300));
         assert!(of(&long, &[]).file_name().unwrap().len() <= 200);
+    }
+
+    #[test]
+    fn the_last_of_several_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let state = State::of(root.path(), Path::new("/etc/knockd.toml"), &[]);
+        state.prepare().unwrap();
+        let mut keeper = Keeper::default();
+        for text in 0..20_u8 {
+            keeper.keep_last_good(state.clone(), vec![text]);
+        }
+        drop(keeper);
+        assert_eq!(state.last_good(), Some(vec![19]));
     }
 
     #[test]

@@ -49,9 +49,7 @@ impl Daemon<'_> {
         self.line.links.set_patterns(&config.interfaces);
         self.line.take_config(config, one_time, tripwires, now());
         let state = self.options.state(&self.path);
-        if let Err(error) = state.keep_last_good(&bytes) {
-            tracing::debug!("the last good configuration is not kept: {error}");
-        }
+        self.keeper.keep_last_good(state, bytes);
     }
 
     /// The filter first: a packet that it passes too early is judged by the matcher, one

@@ -20,6 +20,7 @@ use super::log::Log;
 use super::notify::Manager;
 use super::pace::Pace;
 use super::pidfile::PidFile;
+use super::place::Keeper;
 use super::setup::Options;
 use super::signals::{Asked, Signals};
 use super::{Fault, background, deeds};
@@ -74,6 +75,7 @@ pub(super) struct Daemon<'a> {
     pub(super) key: TripwireKey,
     pub(super) control: Option<Control>,
     pub(super) manager: Manager,
+    pub(super) keeper: Keeper,
     pub(super) pidfile: Option<PidFile>,
     pub(super) lock: Option<PidFile>,
     /// Packets that found no room in the ring, as last told.

@@ -15,6 +15,7 @@ use super::lookup::Lookup;
 use super::notify::Manager;
 use super::pace::Pace;
 use super::pidfile::{PidFile, PidFileError};
+use super::place::Keeper;
 use super::run::{self, Daemon, now};
 use super::setup::{Options, Setup};
 use super::signals::Signals;
@@ -71,9 +72,8 @@ impl<'a> Daemon<'a> {
         if options.lookup {
             line.lookup = Lookup::start().ok();
         }
-        if let Err(error) = state.keep_last_good(&bytes) {
-            tracing::debug!("the last good configuration is not kept: {error}");
-        }
+        let mut keeper = Keeper::default();
+        keeper.keep_last_good(state, bytes);
         let control = listen(options);
         let mut daemon = Self {
             options,
@@ -85,6 +85,7 @@ impl<'a> Daemon<'a> {
             key,
             control,
             manager: Manager::from_env(now()),
+            keeper,
             pidfile,
             lock,
             dropped: 0,
