@@ -17,7 +17,7 @@ pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
     match command {
         Command::Check(check) => super::check::run(check, options),
         Command::Convert { file, native } => convert(file, *native),
-        Command::Guard => daemon::guard(options),
+        Command::Guard => print_all(daemon::guard(options)?.as_slice()),
         Command::List { json } => list(options, *json),
         Command::Status { json } => status(options, *json),
         Command::Open {

@@ -34,7 +34,7 @@ impl<'a> Daemon<'a> {
             .spawn(Live::open)
             .map_err(|error| Fault::System(format!("cannot start a thread: {error}")))?;
         let (path, note) = options.config_path();
-        let setup = first_setup(options, &path, &log)?;
+        let setup = first_setup(options, &path, Some(&log))?;
         for line in note.iter().chain(&setup.warnings) {
             tracing::warn!("{line}");
         }
@@ -102,14 +102,19 @@ impl<'a> Daemon<'a> {
 
 /// The configuration to start with: the file's; if that is faulty, the last one that ran.
 /// A mistake in the file must neither open the host nor lock out its owner. Begins the log
-/// that it names, in which the faults are told as well.
-fn first_setup(options: &Options, path: &Path, log: &Log) -> Result<Setup, Fault> {
+/// that it names, if one is given, in which the faults are told as well.
+pub(super) fn first_setup(
+    options: &Options,
+    path: &Path,
+    log: Option<&Log>,
+) -> Result<Setup, Fault> {
     let (faults, setup) = match options.read(path) {
         Ok(setup) => (Vec::new(), Some(setup)),
         Err(faults) => (faults, options.last_good(path)),
     };
-    let opened = setup.as_ref().map(|setup| log.configure(&setup.config.log));
-    if let Some(Err((file, error))) = opened {
+    if let (Some(log), Some(setup)) = (log, &setup)
+        && let Err((file, error)) = log.configure(&setup.config.log)
+    {
         // A log that cannot be written must not keep the guard from standing.
         tracing::error!("cannot open the log {}: {error}", file.display());
     }

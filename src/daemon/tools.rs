@@ -5,22 +5,33 @@ use std::net::IpAddr;
 use crate::firewall::{self, Mode, Ruleset, Table};
 use crate::model::OnStop;
 
+use super::log::Log;
 use super::run::now;
 use super::setup::{Options, configuration};
 use super::{Fault, deeds, orders, start};
 
 /// `knockd guard`: the guard without the daemon, for the time before the network is up.
+/// Where a daemon guards already, nothing is done, and that is said.
 ///
 /// # Errors
 /// There is no configuration, or the kernel refuses.
-pub fn guard(options: &Options) -> Result<(), Fault> {
+pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
+    let _log = Log::start(options.log.clone());
     let (path, _) = options.config_path();
-    let config = configuration(options, &path)?;
-    match Ruleset::new(&config) {
-        Some(ruleset) => Ok(firewall::guard(&ruleset)?),
+    // As the daemon's start does: a faulty file must not leave the host open.
+    let config = start::first_setup(options, &path, None)?.config;
+    let Some(ruleset) = Ruleset::new(&config) else {
         // Nothing to guard is no fault: the unit is enabled for every configuration.
-        None => Ok(()),
+        return Ok(None);
+    };
+    match start::take_lock(options, &config, None) {
+        Err(Fault::Unavailable(running)) => return Ok(Some(format!("{running}: it guards"))),
+        Ok(Some(free)) => free.remove(),
+        // So early there may be no place to write yet; the guard must stand all the same.
+        Ok(None) | Err(_) => {}
     }
+    firewall::guard(&ruleset)?;
+    Ok(None)
 }
 
 /// `knockd close` with no daemon, on the table that one has left: what was closed, a line

@@ -13,11 +13,13 @@ mod support;
 #[path = "../daemon/site.rs"]
 mod site;
 
+mod boot;
 mod clients;
 mod crash;
 mod crowd;
 mod forge;
 mod guard;
+mod manager;
 mod meddlers;
 mod restarts;
 mod rivals;
