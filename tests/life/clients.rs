@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::support::{CLIENT, Lab, OTHER, Reach, SERVER, SOON, ip, wait_until};
+use crate::support::{CLIENT, Lab, Namespace, Reach, SERVER, SOON, ip, wait_until};
 
-/// How long an attempt from a closed source may still be let in. Under a second, after
-/// which the kernel sends its SYN again.
+/// How long an attempt from a closed source may still be let in.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What became of all attempts to reach port 22.
@@ -27,21 +26,40 @@ struct Tally {
     over: AtomicBool,
 }
 
-/// Has opened sources ([`CLIENT`]) and closed ones ([`OTHER`]) connect to port 22 without
-/// pause while `meanwhile` runs; none of the former may be refused or lose a packet, none of
-/// the latter be let in.
+/// The server's addresses on the wire to the closed sources, and theirs.
+const STRANGERS: [[&str; 2]; 2] = [
+    ["203.0.113.1", "203.0.113.9"],
+    ["2001:db8:2::1", "2001:db8:2::9"],
+];
+
+/// A host of closed sources. Not the client, whose kernel counts the SYNs that it sends
+/// again: those of closed sources are in vain and would be among them.
+fn stranger(lab: &Lab) -> Namespace {
+    let stranger = lab.host("stranger");
+    lab.server.join("strangers", &stranger, "eth0", &[]);
+    for [server, own] in STRANGERS {
+        lab.server.add_address("strangers", server);
+        stranger.add_address("eth0", own);
+    }
+    stranger
+}
+
+/// Has opened sources ([`CLIENT`]) and closed ones connect to port 22 without pause while
+/// `meanwhile` runs; none of the former may be refused or lose a packet, none of the latter
+/// be let in.
 #[track_caller]
 pub(crate) fn connect_throughout<T>(lab: &Lab, meanwhile: impl FnOnce() -> T) -> T {
     let tally = Tally::default();
     let lost = retransmitted(lab);
     let service = service(lab);
+    let stranger = stranger(lab);
     let result = thread::scope(|scope| {
         let _end = Over(|| {
             // shutdown(2) wakes an accept(2), though no manual promises it.
             let _ = service.shutdown(Shutdown::Both);
         });
         scope.spawn(|| while service.accept().is_ok() {});
-        with_clients(lab, &tally, meanwhile)
+        with_clients(lab, &stranger, &tally, meanwhile)
     });
     println!("{tally:?}");
     assert_eq!(tally.failed.into_inner(), 0, "refused though open");
@@ -53,7 +71,12 @@ pub(crate) fn connect_throughout<T>(lab: &Lab, meanwhile: impl FnOnce() -> T) ->
 
 /// Runs `meanwhile` while the clients do; both have got through before and after.
 #[track_caller]
-fn with_clients<T>(lab: &Lab, tally: &Tally, meanwhile: impl FnOnce() -> T) -> T {
+fn with_clients<T>(
+    lab: &Lab,
+    stranger: &Namespace,
+    tally: &Tally,
+    meanwhile: impl FnOnce() -> T,
+) -> T {
     let [connected, tried] = [&tally.connected, &tally.tried];
     let more = |more: usize| {
         let wanted = [connected, tried].map(|count| count.load(Ordering::Relaxed) + more);
@@ -65,7 +88,7 @@ fn with_clients<T>(lab: &Lab, tally: &Tally, meanwhile: impl FnOnce() -> T) -> T
     thread::scope(|scope| {
         let _end = Over(|| tally.over.store(true, Ordering::Relaxed));
         scope.spawn(|| opened(lab, tally));
-        scope.spawn(|| closed(lab, tally));
+        scope.spawn(|| closed(stranger, tally));
         more(10);
         let result = meanwhile();
         more(10);
@@ -114,8 +137,8 @@ fn opened(lab: &Lab, tally: &Tally) {
     }
 }
 
-fn closed(lab: &Lab, tally: &Tally) {
-    let mut turns = OTHER.into_iter().zip(SERVER).cycle();
+fn closed(stranger: &Namespace, tally: &Tally) {
+    let mut turns = STRANGERS.into_iter().cycle();
     let mut begun: VecDeque<(Instant, Socket)> = VecDeque::new();
     let judge = |socket: Socket| {
         tally.tried.fetch_add(1, Ordering::Relaxed);
@@ -125,9 +148,9 @@ fn closed(lab: &Lab, tally: &Tally) {
         drop(OwnedFd::from(socket));
     };
     while !tally.over.load(Ordering::Relaxed)
-        && let Some((own, server)) = turns.next()
+        && let Some([server, own]) = turns.next()
     {
-        begun.push_back((Instant::now(), begin(lab, own, server)));
+        begun.push_back((Instant::now(), begin(stranger, own, server)));
         while begun.front().is_some_and(|(at, _)| at.elapsed() > PATIENCE)
             && let Some((_, socket)) = begun.pop_front()
         {
@@ -140,11 +163,11 @@ fn closed(lab: &Lab, tally: &Tally) {
 }
 
 /// An attempt to connect, under way.
-fn begin(lab: &Lab, own: &str, server: &str) -> Socket {
+fn begin(stranger: &Namespace, own: &str, server: &str) -> Socket {
     let to = SocketAddr::from((ip(server), 22));
-    let socket = lab.client.socket(Domain::for_address(to), Type::STREAM, 0);
+    let socket = stranger.socket(Domain::for_address(to), Type::STREAM, 0);
     let from = SocketAddr::from((ip(own), 0));
-    socket.bind(&from.into()).expect("an address of the client");
+    socket.bind(&from.into()).expect("an address of that host");
     socket.set_nonblocking(true).expect("a socket");
     // In progress, or refused at once: which, is asked later.
     let _ = socket.connect(&to.into());
