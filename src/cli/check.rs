@@ -105,8 +105,11 @@ fn saved_ruleset(file: &Path, config: &Config) -> Option<String> {
 
 fn text(path: &Path, config: &Config, said: &[String], live: &Live) -> String {
     let mut text: String = said.iter().map(|s| format!("{s}\n")).collect();
-    let doors = config.doors.len();
-    text += &format!("{}: {doors} doors, no errors\n", path.display());
+    let doors = match config.doors.len() {
+        1 => "1 door".to_owned(),
+        many => format!("{many} doors"),
+    };
+    text += &format!("{}: {doors}, no errors\n", path.display());
     let report = match live {
         Live::Unasked => return text,
         Live::NotAllowed => {

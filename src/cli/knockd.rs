@@ -23,10 +23,6 @@ use crate::daemon::{self, Options};
     infer_long_args = true,
     max_term_width = 100
 )]
-#[command(
-    args_conflicts_with_subcommands = false,
-    subcommand_negates_reqs = true
-)]
 pub struct Knockd {
     /// What the daemon listens to and how it runs.
     #[command(flatten)]

@@ -137,6 +137,10 @@ impl Commands {
     /// Has every pending stop run, and waits for it: what a command opened does not outlive
     /// the daemon.
     pub(crate) fn drain(mut self) {
+        if self.dead_until.is_some() && self.client.restart().is_err() {
+            tracing::error!("no command helper: pending stop commands wait for the next start");
+            return;
+        }
         if self.client.send(&Request::Drain).is_err() {
             return;
         }

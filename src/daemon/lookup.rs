@@ -1,9 +1,9 @@
 //! `-l`: names of sources in the log. A look-up may take seconds, so it has a thread of its
 //! own, which then writes the line; no packet waits for it.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::model::Event;
 
@@ -12,48 +12,109 @@ use super::words::{self, Who};
 /// Lines that wait for a name; more are written without one.
 const WAITING: usize = 256;
 
-/// The thread that looks names up.
+type Line = (Event, Arc<str>);
+
+/// The thread that looks names up, and the lines that wait for it, the oldest first.
 #[derive(Debug)]
-pub(crate) struct Lookup(SyncSender<(Event, Arc<str>)>);
+pub(crate) struct Lookup(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: VecDeque<Line>,
+    over: bool,
+}
 
 impl Lookup {
     /// Starts the thread; it ends with this value.
     pub(crate) fn start() -> std::io::Result<Self> {
-        let (sender, receiver) = sync_channel::<(Event, Arc<str>)>(WAITING);
+        let shared = Arc::new(Shared::default());
+        let its = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("lookup".into())
-            .spawn(move || {
-                // A knock is several lines by one source: the last name is kept.
-                let mut last: Option<(IpAddr, Option<String>)> = None;
-                for (event, door) in receiver {
-                    let name = match last.take() {
-                        Some((address, name)) if address == event.source => name,
-                        _ => name_of(event.source),
-                    };
-                    let who = Who {
-                        address: event.source,
-                        name: name.as_deref(),
-                    };
-                    tracing::info!("{}", words::event(&event, who, &door, false));
-                    last = Some((event.source, name));
-                }
-            })?;
-        Ok(Self(sender))
+            .spawn(move || its.serve(name_of))?;
+        Ok(Self(shared))
     }
 
     /// Writes the line of `event`, with the name once it is known.
     pub(crate) fn write(&self, event: Event, door: &Arc<str>) {
-        if let Err(refused) = self.0.try_send((event, Arc::clone(door))) {
-            let (event, door) = match refused {
-                std::sync::mpsc::TrySendError::Full(line)
-                | std::sync::mpsc::TrySendError::Disconnected(line) => line,
-            };
-            tracing::info!(
-                "{}",
-                words::event(&event, event.source.into(), &door, false)
-            );
+        let mut waiting = self.0.lock();
+        if waiting.lines.len() >= WAITING {
+            drop(waiting);
+            write((event, Arc::clone(door)), None);
+        } else {
+            waiting.lines.push_back((event, Arc::clone(door)));
+            self.0.news.notify_one();
         }
     }
+}
+
+impl Drop for Lookup {
+    /// Writes what still waits, without names: no line is lost for want of one.
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.over = true;
+        for line in waiting.lines.drain(..) {
+            write(line, None);
+        }
+        self.0.news.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread: a line stays in its place while its name is looked up, so that whoever
+    /// ends the daemon meanwhile finds it there.
+    fn serve(&self, name_of: impl Fn(IpAddr) -> Option<String>) {
+        // A knock is several lines by one source: the last name is kept.
+        let mut last: Option<(IpAddr, Option<String>)> = None;
+        loop {
+            let Some(source) = self.next_source() else {
+                return;
+            };
+            let name = match last.take() {
+                Some((address, name)) if address == source => name,
+                _ => name_of(source),
+            };
+            if let Some(line) = self.lock().lines.pop_front() {
+                write(line, name.as_deref());
+            }
+            last = Some((source, name));
+        }
+    }
+
+    /// Waits for a line; the source that it is about. `None` when all is over.
+    fn next_source(&self) -> Option<IpAddr> {
+        let mut waiting = self.lock();
+        loop {
+            if waiting.over {
+                return None;
+            }
+            if let Some((event, _)) = waiting.lines.front() {
+                return Some(event.source);
+            }
+            waiting = self
+                .news
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn write((event, door): Line, name: Option<&str>) {
+    let who = Who {
+        address: event.source,
+        name,
+    };
+    tracing::info!("{}", words::event(&event, who, &door, false));
 }
 
 /// The name that reverse DNS gives; a name is a stranger's text, so only what a host name
@@ -66,4 +127,36 @@ fn name_of(address: IpAddr) -> Option<String> {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
     // Without a name getnameinfo(3) gives the address again.
     (sane && name.parse::<IpAddr>().is_err()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{DoorId, Outcome, Timestamp};
+
+    fn line(last: u8) -> Line {
+        let event = Event {
+            at: Timestamp(0),
+            source: IpAddr::from([192, 0, 2, last]),
+            door: DoorId(0),
+            outcome: Outcome::Open,
+        };
+        (event, "ssh".into())
+    }
+
+    #[test]
+    fn a_line_waits_in_its_place_until_its_name_is_known() {
+        let shared = Shared::default();
+        shared.lock().lines.extend([line(1), line(2)]);
+        let left = std::cell::RefCell::new(Vec::new());
+        shared.serve(|source| {
+            // Still there while it is looked up: an end now would find it.
+            let mut waiting = shared.lock();
+            left.borrow_mut().push((source, waiting.lines.len()));
+            waiting.over = waiting.lines.len() == 1;
+            None
+        });
+        let of = |last| IpAddr::from([192, 0, 2, last]);
+        assert_eq!(*left.borrow(), [(of(1), 2), (of(2), 1)]);
+    }
 }

@@ -2,11 +2,11 @@
 //! no pending stop, and no attempt at a door that stays.
 
 use crate::firewall::Ruleset;
-use crate::model::{Config, OnStop, Tripwires};
+use crate::model::{Config, Door, OnStop, Tripwires};
 
 use super::commands::Commands;
 use super::run::{self, Daemon, now};
-use super::setup::{Setup, fill_one_time};
+use super::setup::{Live, Setup, fill_one_time};
 use super::{Fault, deeds, start};
 
 impl Daemon<'_> {
@@ -50,6 +50,7 @@ impl Daemon<'_> {
         self.line.take_config(config, one_time, tripwires, now());
         let state = self.options.state(&self.path);
         self.keeper.keep_last_good(state, bytes);
+        tracing::info!("the new configuration is in force");
     }
 
     /// The filter first: a packet that it passes too early is judged by the matcher, one
@@ -115,8 +116,11 @@ impl Daemon<'_> {
     pub(super) fn next_sequences(&mut self) {
         self.line.sequence_used = false;
         let mut config = self.line.config.clone();
-        let (one_time, said) = fill_one_time(&mut config);
-        for line in said {
+        let mut one_time = self.line.one_time.clone();
+        // It has a sequence and waits for none: that one was used.
+        let used =
+            |live: &Live, id, door: &Door| !door.sequence.is_empty() && !live.contains_key(&id);
+        for line in fill_one_time(&mut config, &mut one_time, used) {
             tracing::warn!("{line}");
         }
         let tripwires = Tripwires::new(config.tripwires, self.key, &config.doors);

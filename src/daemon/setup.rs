@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::action::one_time::{self, LiveSequence, SkippedLine};
 use crate::config::{self, Format, Host, Report};
-use crate::model::{Config, DoorId, Pattern};
+use crate::model::{Config, Door, DoorId, Pattern};
 
 use super::Fault;
 use super::place::State;
@@ -98,8 +98,8 @@ impl Options {
             config.interfaces = self.interfaces.iter().map(|i| Pattern::new(i)).collect();
         }
         let mut warnings = said;
-        let (one_time, more) = fill_one_time(&mut config);
-        warnings.extend(more);
+        let mut one_time = Live::new();
+        warnings.extend(fill_one_time(&mut config, &mut one_time, |_, _, _| true));
         Ok(Setup {
             config,
             one_time,
@@ -112,12 +112,18 @@ impl Options {
 /// By door, the one-time sequence that it waits for.
 pub(crate) type Live = BTreeMap<DoorId, LiveSequence>;
 
-/// Gives each door of one-time sequences the one that is next; a door without any left is
-/// disabled. Returns them, and what is to be said.
-pub(crate) fn fill_one_time(config: &mut Config) -> (Live, Vec<String>) {
-    let mut live = Live::new();
+/// Gives each door of one-time sequences that is `meant` the one that is next; a door
+/// without any left is disabled. What is to be said of it.
+pub(crate) fn fill_one_time(
+    config: &mut Config,
+    live: &mut Live,
+    meant: impl Fn(&Live, DoorId, &Door) -> bool,
+) -> Vec<String> {
     let mut said = Vec::new();
     for (id, door) in (0..).map(DoorId).zip(&mut config.doors) {
+        if !meant(live, id, door) {
+            continue;
+        }
         let Some(source) = &door.one_time else {
             continue;
         };
@@ -147,7 +153,7 @@ pub(crate) fn fill_one_time(config: &mut Config) -> (Live, Vec<String>) {
             Err(error) => said.push(format!("{}: {error}: the door is disabled", door.name)),
         }
     }
-    (live, said)
+    said
 }
 
 /// The configuration at `path`, or the last good one where that is faulty: for what must

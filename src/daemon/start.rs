@@ -162,12 +162,12 @@ pub(super) fn take_lock(
     let Some(firewall) = &config.firewall else {
         return Ok(None);
     };
-    std::fs::create_dir_all(&options.run_dir).map_err(|error| {
-        Fault::Create(format!(
-            "cannot make {}: {error}",
-            options.run_dir.display()
-        ))
-    })?;
+    if let Err(error) = std::fs::create_dir_all(&options.run_dir) {
+        // A guard that stands unlocked is better than none.
+        let dir = options.run_dir.display();
+        tracing::warn!("cannot make {dir}: {error}: nothing keeps a second daemon away");
+        return Ok(None);
+    }
     let path = options.run_dir.join(format!("{}.lock", firewall.table));
     if held.is_some_and(|held| held.path() == path) {
         return Ok(None);
