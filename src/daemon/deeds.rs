@@ -86,7 +86,16 @@ pub(crate) fn tell_change(change: &Change) {
     match change {
         Change::Appeared { name } => tracing::info!("interface {name} is there: listening on it"),
         Change::Gone { name } => tracing::warn!("interface {name} is gone: waiting for it"),
-        Change::Renamed { from, to } => tracing::info!("interface {from} is now called {to}"),
+        Change::Renamed {
+            from,
+            to,
+            listened: true,
+        } => tracing::info!("interface {from} is now called {to}: listening on it"),
+        Change::Renamed {
+            from,
+            to,
+            listened: false,
+        } => tracing::warn!("interface {from} is now called {to}, which is not listened to"),
         Change::Up { name } => tracing::info!("interface {name} is up"),
         Change::Down { name } => tracing::warn!("interface {name} is down"),
         Change::AddressAdded { name, address } => {

@@ -46,8 +46,13 @@ impl Daemon<'_> {
             return;
         }
         self.swap_commands(&config);
+        let others = config.interfaces != self.line.config.interfaces;
         self.line.links.set_patterns(&config.interfaces);
         self.line.take_config(config, one_time, tripwires, now());
+        if others {
+            tracing::info!("listening on {}", self.hears());
+            self.tell_waits();
+        }
         let state = self.options.state(&self.path);
         self.keeper.keep_last_good(state, bytes);
         tracing::info!("the new configuration is in force");

@@ -93,18 +93,27 @@ impl Daemon<'_> {
     /// Says that the guard stands and the capture is open.
     pub(super) fn ready(&mut self) {
         tracing::info!("starting up, listening on {}", self.hears());
-        for name in self.line.links.missing() {
-            tracing::warn!("waiting for interface {name}: there is none of that name");
-        }
-        for name in self.line.links.without_address() {
-            tracing::warn!("interface {name} has no address: nobody can knock there yet");
-        }
+        self.tell_waits();
         self.manager.ready();
         self.manager.status(self.status_line());
         if self.options.detached
             && let Err(error) = background::ready()
         {
             tracing::error!("cannot leave the terminal: {error}");
+        }
+    }
+
+    /// Says which interfaces cannot be knocked at yet.
+    pub(super) fn tell_waits(&self) {
+        let links = &self.line.links;
+        if links.listening().is_empty() && links.missing().is_empty() {
+            tracing::warn!("waiting for an interface: there is none to listen on yet");
+        }
+        for name in links.missing() {
+            tracing::warn!("waiting for interface {name}: there is none of that name");
+        }
+        for name in links.without_address() {
+            tracing::warn!("interface {name} has no address: nobody can knock there yet");
         }
     }
 

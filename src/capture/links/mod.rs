@@ -51,6 +51,8 @@ pub enum Change {
         from: String,
         /// Its name from now on.
         to: String,
+        /// Whether it is listened to by this name.
+        listened: bool,
     },
     /// It was set up (`ip link set … up`).
     Up {

@@ -126,6 +126,7 @@ impl Table {
             self.changes.push(Change::Renamed {
                 from: before.name,
                 to: name(),
+                listened: is_wanted,
             });
         }
         match (before.up, link.up) {

@@ -162,11 +162,13 @@ fn changes_are_told_of_what_is_listened_to() {
             Change::Up { name: name("eth0") },
             Change::Renamed {
                 from: name("eth0"),
-                to: name("lan0")
+                to: name("lan0"),
+                listened: false,
             },
             Change::Renamed {
                 from: name("lan0"),
-                to: name("wan0")
+                to: name("wan0"),
+                listened: true,
             },
         ]
     );
