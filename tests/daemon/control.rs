@@ -158,7 +158,7 @@ fn a_cleared_table_stays_away_until_the_reload() {
     let _open = connect(SOON).expect_connected();
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("the table was cleared by hand");
-    site.reload(&mut daemon);
+    site.reload(&daemon);
     connect(SILENCE).expect_silence();
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");

@@ -35,7 +35,7 @@ fn the_file_has_the_lines_of_knock_0_8_and_is_opened_anew_at_sighup() {
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("opened 22/tcp");
     std::fs::rename(&file, &rotated).expect("the log is there");
-    site.reload(&mut daemon);
+    site.reload(&daemon);
     knock(&lab, SERVER[1], OPEN_SSH);
     daemon.wait_for_line("2001:db8::77: ssh: opened 22/tcp");
     let (status, said) = daemon.terminate();

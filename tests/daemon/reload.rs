@@ -21,7 +21,7 @@ fn a_faulty_file_changes_nothing() {
     let ruleset = || lab.server.run("nft list ruleset");
     let before = ruleset();
     site.configure(&format!("{SSH}{MORE}open_fro = \"1h\"\n"));
-    let said = site.reload(&mut daemon).join("\n");
+    let said = site.reload(&daemon).join("\n");
     for words in ["`open_fro`", "^~~~", "the running configuration stays"] {
         assert!(said.contains(words), "{words}: {said}");
     }
@@ -45,7 +45,7 @@ fn a_good_file_is_taken_and_openings_of_its_doors_live_on() {
     daemon.wait_for_line("opened 22/tcp");
     let _open = connect(OTHER[0], 80, SOON).expect_connected();
     site.configure(&format!("{SSH}{MORE}"));
-    site.reload(&mut daemon);
+    site.reload(&daemon);
     connect(OTHER[0], 80, SILENCE).expect_silence();
     connect(CLIENT[0], 80, SILENCE).expect_silence();
     let _open = connect(CLIENT[0], 22, SOON).expect_connected();
@@ -54,7 +54,7 @@ fn a_good_file_is_taken_and_openings_of_its_doors_live_on() {
     let _open = connect(CLIENT[0], 80, SOON).expect_connected();
     // The door of the first opening goes, and its guard and what it opened with it.
     site.configure(MORE);
-    let said = site.reload(&mut daemon).join("\n");
+    let said = site.reload(&daemon).join("\n");
     assert!(said.contains("192.0.2.77: ssh: closed 22/tcp"), "{said}");
     let _open = connect(OTHER[0], 22, SOON).expect_connected();
     let doors: Vec<_> = site.openings().iter().map(|o| o["door"].clone()).collect();
@@ -74,7 +74,7 @@ fn an_attempt_at_a_door_that_stays_goes_on() {
     let text = std::fs::read_to_string(site.config()).expect("a file of ours");
     // Another door before it: the place of a door in the file says nothing.
     site.configure(&format!("{MORE}{text}"));
-    site.reload(&mut daemon);
+    site.reload(&daemon);
     lab.client.run(&format!("{KNOCK} {} 9203", SERVER[0]));
     daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp for 1h");
 }
@@ -87,7 +87,7 @@ fn an_attempt_at_a_door_that_changed_is_over() {
     knock(&lab, SERVER[0], "7001 8102:udp");
     daemon.wait_for_line("192.0.2.77: ssh: Stage 2");
     site.configure(&SSH.replace("9203/tcp\"]\nopen", "9203/tcp\", \"9300/tcp\"]\nopen"));
-    site.reload(&mut daemon);
+    site.reload(&daemon);
     daemon.wait_for_line("192.0.2.77: ssh: sequence reset (stage 2): the door was changed");
 }
 
@@ -99,7 +99,7 @@ fn the_table_may_change_its_name() {
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("opened 22/tcp");
     site.configure(&format!("firewall.table = \"gate\"\n{SSH}"));
-    site.reload(&mut daemon);
+    site.reload(&daemon);
     assert_eq!(lab.server.run("nft list tables"), "table inet gate\n");
     assert_eq!(site.openings().len(), 1);
     let (status, _) = daemon.terminate();

@@ -117,7 +117,7 @@ impl<'lab> Site<'lab> {
 
     /// Has the daemon read its configuration again; what it said meanwhile.
     #[track_caller]
-    pub(crate) fn reload(&self, daemon: &mut Process) -> Vec<String> {
+    pub(crate) fn reload(&self, daemon: &Process) -> Vec<String> {
         let before = daemon.lines().len();
         daemon.signal(Signal::SIGHUP);
         wait_until("the reload", || {

@@ -69,9 +69,24 @@ impl Lab {
         let users = UserNamespaces::new();
         let server = Namespace::new(&users, "server");
         let client = Namespace::new(&users, "client");
+        let lab = Self {
+            server,
+            client,
+            users,
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        };
+        lab.lay_wire();
+        lab
+    }
+
+    /// Lays the wire between the hosts and gives both their addresses; where there was one
+    /// before, after it was taken away.
+    #[track_caller]
+    pub(crate) fn lay_wire(&self) {
+        let Self { server, client, .. } = self;
         server.join(
             "eth0",
-            &client,
+            client,
             "eth0",
             &[
                 &format!("address {SERVER_MAC}"),
@@ -90,12 +105,6 @@ impl Lab {
             "route replace 192.0.2.0/24 dev eth0 src {four}\n\
              route replace 2001:db8::/64 dev eth0 metric 1 src {six}"
         ));
-        Self {
-            server,
-            client,
-            users,
-            directory: tempfile::tempdir().expect("a temporary directory"),
-        }
     }
 
     /// A further host, with nothing but a loopback: see [`Namespace::join`].

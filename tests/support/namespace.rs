@@ -129,14 +129,36 @@ impl Namespace {
             let options = options.get(i).unwrap_or(&"");
             host.ip(&format!("link set {name} {options} up"));
         }
-        for (host, name) in [(self, interface), (other, remote)] {
-            // Up is not enough: until the kernel has taken note of the carrier the interface
-            // throws away without a word what is sent there (net/core/link_watch.c).
-            super::wait_until("the carrier", || {
-                let link = host.run(&format!("ip -o link show dev {name}"));
-                link.contains(" state UP ")
-            });
-        }
+        self.wait_for_carrier(interface);
+        other.wait_for_carrier(remote);
+    }
+
+    /// Waits until an interface that was set up carries packets. Up is not enough: until the
+    /// kernel has taken note of the carrier the interface throws away without a word what is
+    /// sent there (net/core/link_watch.c).
+    #[track_caller]
+    pub(crate) fn wait_for_carrier(&self, interface: &str) {
+        super::wait_until("the carrier", || {
+            let link = self.try_run(&format!("ip -o link show dev {interface}"));
+            let link = String::from_utf8_lossy(&link.stdout);
+            // A tunnel's state is not known.
+            link.contains(" state UP ")
+                || link.contains(",LOWER_UP> ") && link.contains(" state UNKNOWN ")
+        });
+    }
+
+    /// Moves an interface to another host.
+    #[track_caller]
+    pub(crate) fn give(&self, interface: &str, other: &Self) {
+        let line = format!("ip link set {interface} netns /proc/self/fd/0");
+        let mut words = line.split(' ');
+        let mut command = self.command(words.next().unwrap_or_default());
+        let theirs = other.net.try_clone().expect("a descriptor");
+        let output = command.args(words).stdin(theirs).output();
+        assert!(
+            output.as_ref().is_ok_and(|o| o.status.success()),
+            "{line}: {output:?}"
+        );
     }
 
     /// Adds an address, on a /24 or a /64, usable at once.
@@ -144,8 +166,21 @@ impl Namespace {
     pub(crate) fn add_address(&self, interface: &str, address: &str) {
         match super::ip(address).is_ipv4() {
             true => self.ip(&format!("address add {address}/24 dev {interface}")),
-            false => self.ip(&format!("address add {address}/64 dev {interface} nodad")),
+            false => {
+                self.ip(&format!("address add {address}/64 dev {interface} nodad"));
+                self.wait_for_address(address);
+            }
         }
+    }
+
+    /// Waits until an IPv6 address that was added is one: even without a search for
+    /// duplicates the kernel puts that off (addrconf_dad_work() of net/ipv6/addrconf.c).
+    #[track_caller]
+    pub(crate) fn wait_for_address(&self, address: &str) {
+        super::wait_until("the address", || {
+            let routes = self.run("ip -6 route show table local");
+            routes.contains(&format!("local {address} "))
+        });
     }
 
     /// A socket of this host's, in the hands of the test. `protocol` may be 0.

@@ -51,11 +51,14 @@ impl Namespace {
         let socket = self.socket(Domain::for_address(to), Type::STREAM, 0);
         let from = SocketAddr::from((from, 0));
         socket.bind(&from.into()).expect("an address of this host");
-        match socket.connect_timeout(&to.into(), patience) {
-            Ok(()) => Reach::Connected(socket.into()),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Reach::TimedOut,
-            Err(_) => Reach::Refused,
-        }
+        connect(socket, to, patience)
+    }
+
+    /// The same from whichever address the kernel chooses.
+    pub(crate) fn connect_from_any(&self, to: (IpAddr, u16), patience: Duration) -> Reach {
+        let to = SocketAddr::from(to);
+        let socket = self.socket(Domain::for_address(to), Type::STREAM, 0);
+        connect(socket, to, patience)
     }
 
     /// A listener on this host.
@@ -130,4 +133,12 @@ pub(crate) fn is_alive(mut stream: &TcpStream) -> bool {
     stream.write_all(b"alive").is_ok()
         && stream.read_exact(&mut answer).is_ok()
         && &answer == b"alive"
+}
+
+fn connect(socket: Socket, to: SocketAddr, patience: Duration) -> Reach {
+    match socket.connect_timeout(&to.into(), patience) {
+        Ok(()) => Reach::Connected(socket.into()),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Reach::TimedOut,
+        Err(_) => Reach::Refused,
+    }
 }
