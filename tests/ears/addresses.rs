@@ -1,0 +1,129 @@
+//! Addresses that come, go, and change.
+
+use crate::ears::Ears;
+use crate::support::{Lab, SERVER, SERVER_MAC, wait_for};
+
+#[test]
+fn changed_for_others_and_back() {
+    let lab = Lab::new();
+    let others = ["192.0.2.9", "2001:db8::9"];
+    // Else the address that was added later, to the same network, goes with the first.
+    lab.server
+        .run("sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1");
+    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
+    for (server, other) in SERVER.into_iter().zip(others) {
+        // What goes to an address that nobody has any more must still arrive.
+        for to in [server, other] {
+            lab.client.ip(&format!(
+                "neighbor replace {to} lladdr {SERVER_MAC} dev eth0"
+            ));
+        }
+        let length = if server.contains(':') { 64 } else { 24 };
+        for (old, new) in [(server, other), (other, server)] {
+            ears.hears(old);
+            ears.ignores(new);
+            lab.server.add_address("eth0", new);
+            // At once: the news comes before the packet.
+            ears.hears(new);
+            ears.hears(old);
+            lab.server
+                .ip(&format!("address del {old}/{length} dev eth0"));
+            ears.ignores(old);
+            ears.hears(new);
+            let lines = ears.daemon.lines();
+            for line in [
+                format!("interface eth0 has the address {new}"),
+                format!("interface eth0 has lost the address {old}"),
+            ] {
+                assert!(lines.contains(&line), "{line}: {lines:?}");
+            }
+        }
+    }
+    ears.close();
+}
+
+#[test]
+fn none_at_all_is_said() {
+    let lab = Lab::new();
+    let mut ears = Ears::open(&lab, "");
+    ears.hears(SERVER[0]);
+    lab.client.ip(&format!(
+        "neighbor replace {} lladdr {SERVER_MAC} dev eth0",
+        SERVER[0]
+    ));
+    lab.server.ip("address flush dev eth0");
+    ears.said("interface eth0 has no address: nobody can knock there", 1);
+    assert_eq!(ears.status()["without_address"].to_string(), "[\"eth0\"]");
+    ears.ignores(SERVER[0]);
+    for server in SERVER {
+        lab.server.add_address("eth0", server);
+        ears.hears(server);
+    }
+    assert_eq!(ears.status()["without_address"].to_string(), "[]");
+    ears.close();
+    // The same at the start.
+    lab.server.ip("address flush dev eth0");
+    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
+    ears.said("interface eth0 has no address", 1);
+    lab.server.add_address("eth0", SERVER[0]);
+    ears.hears(SERVER[0]);
+    ears.close();
+}
+
+/// Of every kind that an administrator, a router or the kernel itself gives.
+#[test]
+fn of_every_kind() {
+    let lab = Lab::new();
+    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
+    let set = |key: &str| {
+        lab.server
+            .run(&format!("sysctl -qw net.ipv6.conf.eth0.{key}"));
+    };
+    set("use_tempaddr=2");
+    set("accept_dad=0");
+    let (four, six) = ("198.51.100", "2001:db8:5:");
+    lab.client
+        .ip(&format!("route add {four}.0/24 dev eth0 src 192.0.2.77"));
+    lab.client
+        .ip(&format!("route add {six}:/64 dev eth0 src 2001:db8::77"));
+    // Nobody is asked over a wire for an address of lo (RFC 4861 asks an interface).
+    lab.client
+        .ip(&format!("route add {six}:5 via {}", SERVER[1]));
+    for (words, address) in [
+        (format!("{four}.1/24 dev eth0"), format!("{four}.1")),
+        // Secondary, since it is of the same network.
+        (format!("{four}.2/24 dev eth0"), format!("{four}.2")),
+        (
+            format!("{four}.3 peer 203.0.113.3 dev eth0"),
+            format!("{four}.3"),
+        ),
+        // Of another interface, as a service's address is.
+        (format!("{four}.4/32 dev lo"), format!("{four}.4")),
+        (format!("{six}:5/128 dev lo"), format!("{six}:5")),
+        // Deprecated (RFC 4862, section 5.5.4).
+        (
+            format!("{six}:1/64 dev eth0 preferred_lft 0 nodad"),
+            format!("{six}:1"),
+        ),
+        (
+            format!("{six}:2/64 dev eth0 mngtmpaddr nodad"),
+            format!("{six}:2"),
+        ),
+    ] {
+        lab.server.ip(&format!("address add {words}"));
+        if address.contains(':') {
+            lab.server.wait_for_address(&address);
+        }
+        ears.hears(&address);
+    }
+    // Temporary (RFC 8981): the kernel has drawn it for the last one.
+    let temporary = wait_for("a temporary address", || {
+        let listed = lab.server.run("ip -o -6 address show dev eth0 temporary");
+        let after = listed.split_once("inet6 ")?.1;
+        Some(after.split_once('/')?.0.to_owned())
+    });
+    assert!(temporary.starts_with("2001:db8:5:"), "{temporary}");
+    ears.hears(&temporary);
+    ears.hears(SERVER[0]);
+    ears.close();
+}

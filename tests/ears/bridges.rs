@@ -1,0 +1,83 @@
+//! A packet passes a bridge's port and then the bridge, and counts once.
+
+use crate::ears::Ears;
+use crate::site::{KNOCK, Site};
+use crate::support::{Lab, SERVER, SERVER_MAC, wait_until};
+
+/// Makes the server's wire a port of a bridge that has its addresses.
+fn bridge(lab: &Lab) {
+    lab.server.ip(&format!(
+        "address flush dev eth0\n\
+         link add br0 address {SERVER_MAC} type bridge\n\
+         link set br0 up\n\
+         link set eth0 master br0"
+    ));
+    for server in SERVER {
+        lab.server.add_address("br0", server);
+    }
+    wait_until("the bridge to forward", || {
+        let port = lab.server.run("ip -o -d link show dev eth0");
+        port.contains("state forwarding")
+    });
+}
+
+#[test]
+fn the_port_or_the_bridge_or_both() {
+    let lab = Lab::new();
+    bridge(&lab);
+    for keys in [
+        "",
+        "interfaces = [\"eth0\", \"br0\"]",
+        "interfaces = [\"eth0\"]",
+        "interfaces = [\"br0\"]",
+    ] {
+        let mut ears = Ears::open(&lab, keys);
+        SERVER.iter().for_each(|server| ears.hears(server));
+        ears.close();
+    }
+}
+
+#[test]
+fn a_wire_may_become_a_port_and_leave_again() {
+    let lab = Lab::new();
+    let mut ears = Ears::open(&lab, "");
+    for _ in 0..2 {
+        SERVER.iter().for_each(|server| ears.hears(server));
+        bridge(&lab);
+        SERVER.iter().for_each(|server| ears.hears(server));
+        lab.server.ip("link del br0");
+        for server in SERVER {
+            lab.server.add_address("eth0", server);
+        }
+    }
+    SERVER.iter().for_each(|server| ears.hears(server));
+    ears.close();
+}
+
+/// One datagram must not be taken for two, over IPv6 least of all: nothing in it would tell
+/// it from its repetition.
+#[test]
+fn a_repeated_step_is_not_made_twice() {
+    let lab = Lab::new();
+    bridge(&lab);
+    let text = r#"
+        interfaces = ["eth0", "br0"]
+        [door.twice]
+        sequence      = ["7401/udp", "7401/udp", "7402/tcp"]
+        start_command = "echo twice, once"
+    "#;
+    let site = Site::new(&lab, text);
+    let mut daemon = site.start("-D");
+    for server in SERVER {
+        let knock = |steps: &str| lab.client.run(&format!("{KNOCK} {server} {steps}"));
+        knock("7401:udp 7402");
+        daemon.wait_for_line("twice: sequence reset (stage 1)");
+        knock("7401:udp 7401:udp 7402");
+    }
+    daemon.wait_for_line("2001:db8::77: twice: OPEN SESAME");
+    assert_eq!(daemon.count("sequence reset (stage 1)"), 2);
+    wait_until("the commands", || daemon.count(": twice, once") == 2);
+    let (_, lines) = daemon.terminate();
+    let ran = lines.iter().filter(|line| line.contains(": twice, once"));
+    assert_eq!(ran.count(), 2);
+}

@@ -1,0 +1,86 @@
+//! Much at once: interfaces by the hundred, packets by the thousand.
+
+use std::thread;
+
+use nix::sys::signal::Signal;
+
+use crate::ears::Ears;
+use crate::frames::send;
+use crate::support::{Lab, SERVER};
+
+/// Makes a hundred interfaces with an address each, and takes them away again.
+fn hundred() -> String {
+    let mut batch = String::new();
+    for i in 0..100 {
+        batch += &format!("link add x{i} type veth peer name y{i}\n");
+        batch += &format!("link set x{i} up\nlink set y{i} up\n");
+        batch += &format!("address add 198.51.100.{i}/32 dev x{i}\n");
+    }
+    for i in 0..100 {
+        batch += &format!("link del x{i}\n");
+    }
+    batch
+}
+
+#[test]
+fn a_hundred_interfaces_come_and_go_while_knocks_are_heard() {
+    let lab = Lab::new();
+    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\", \"x*\"]");
+    let mut rounds = 0;
+    thread::scope(|scope| {
+        let storm = scope.spawn(|| lab.server.ip(&hundred()));
+        while !storm.is_finished() {
+            ears.hears(SERVER[rounds % 2]);
+            rounds += 1;
+        }
+    });
+    assert!(rounds > 0);
+    ears.said("is gone", 100);
+    assert_eq!(ears.status()["listening"].to_string(), "[\"eth0\"]");
+    SERVER.iter().for_each(|server| ears.hears(server));
+    ears.close();
+}
+
+/// More news than the socket holds (ENOBUFS), and the one piece among it that matters.
+#[test]
+fn what_happened_while_the_daemon_stood_still_is_found_out() {
+    let lab = Lab::new();
+    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
+    SERVER.iter().for_each(|server| ears.hears(server));
+    ears.daemon.signal(Signal::SIGSTOP);
+    lab.server.ip("link del eth0");
+    lab.server.ip(&hundred());
+    lab.lay_wire();
+    lab.server
+        .ip("address del 192.0.2.1/24 dev eth0\naddress add 192.0.2.9/24 dev eth0");
+    ears.daemon.signal(Signal::SIGCONT);
+    for server in ["192.0.2.9", SERVER[1]] {
+        ears.hears(server);
+    }
+    ears.close();
+}
+
+#[test]
+fn packets_lost_are_counted_and_told() {
+    let lab = Lab::new();
+    let mut ears = Ears::open(&lab, "");
+    ears.hears(SERVER[0]);
+    assert_eq!(ears.status()["packets"]["lost"], 0);
+    let wire = lab.client.frames("eth0");
+    let flood = |from: u32| (from..from + 20_000).for_each(|n| send(&wire, n, 8102));
+    ears.daemon.signal(Signal::SIGSTOP);
+    flood(0);
+    ears.daemon.signal(Signal::SIGCONT);
+    ears.said(" packets lost: more came than could be read", 1);
+    let lost = ears.status()["packets"]["lost"].as_u64();
+    let lines = ears.daemon.lines();
+    let told: u64 = lines
+        .iter()
+        .filter_map(|line| line.strip_suffix(" packets lost: more came than could be read"))
+        .filter_map(|line| line.strip_prefix("knockd: ")?.parse::<u64>().ok())
+        .sum();
+    assert!(told > 5_000, "{told}");
+    assert_eq!(lost, Some(told));
+    SERVER.iter().for_each(|server| ears.hears(server));
+    ears.close();
+}

@@ -1,0 +1,154 @@
+//! Devices of the kernel's that stand on others: each packet is given by both.
+//!
+//! What kinds there are differs from kernel to kernel. Those of the first test are in every
+//! one that the tests run on; of the second, whatever there is.
+
+use crate::ears::Ears;
+use crate::support::{Lab, SERVER};
+
+/// The addresses on the devices under test: the server's.
+const INNER: [&str; 2] = ["198.51.100.1", "2001:db8:8::1"];
+/// And the client's.
+const OUTER: [&str; 2] = ["198.51.100.77", "2001:db8:8::77"];
+
+/// How to make a device called `dev0`, in the words of `ip link add`; server and client
+/// differ in the last.
+struct Kind {
+    name: &'static str,
+    words: &'static str,
+    ends: [&'static str; 2],
+}
+
+const EVERYWHERE: [Kind; 2] = [
+    Kind {
+        name: "macvlan",
+        words: "link eth0 name dev0 type macvlan mode bridge",
+        ends: ["", ""],
+    },
+    Kind {
+        name: "vxlan",
+        words: "name dev0 type vxlan id 7 dstport 4789 dev eth0",
+        ends: ["remote 192.0.2.77", "remote 192.0.2.1"],
+    },
+];
+
+const SOMEWHERE: [Kind; 4] = [
+    Kind {
+        name: "vlan",
+        words: "link eth0 name dev0 type vlan id 7",
+        ends: ["", ""],
+    },
+    Kind {
+        name: "gre",
+        words: "name dev0 type gre",
+        ends: [
+            "local 192.0.2.1 remote 192.0.2.77",
+            "local 192.0.2.77 remote 192.0.2.1",
+        ],
+    },
+    Kind {
+        name: "ipip",
+        words: "name dev0 type ipip",
+        ends: [
+            "local 192.0.2.1 remote 192.0.2.77",
+            "local 192.0.2.77 remote 192.0.2.1",
+        ],
+    },
+    Kind {
+        name: "geneve",
+        words: "name dev0 type geneve id 7",
+        ends: ["remote 192.0.2.77", "remote 192.0.2.1"],
+    },
+];
+
+impl Kind {
+    /// Makes the devices on both hosts. False if the kernel does not know the kind.
+    fn make(&self, lab: &Lab) -> bool {
+        let hosts = [(&lab.server, INNER), (&lab.client, OUTER)];
+        for ((host, addresses), end) in hosts.into_iter().zip(self.ends) {
+            let line = format!("ip link add {} {end}", self.words);
+            let output = host.try_run(&line);
+            let said = String::from_utf8_lossy(&output.stderr);
+            if said.contains("Unknown device type") {
+                return false;
+            }
+            assert!(output.status.success(), "{line}: {said}");
+            host.ip("link set dev0 up");
+            host.wait_for_carrier("dev0");
+            for address in addresses {
+                // ipip carries IPv4 alone.
+                if self.name != "ipip" || address.contains('.') {
+                    host.add_address("dev0", address);
+                }
+            }
+        }
+        true
+    }
+
+    /// On one interface or on all, before the device is there, with it, and without.
+    fn try_on(&self, lab: &Lab) -> bool {
+        // Else eth0 answers for dev0's address, where both are on one wire.
+        for host in [&lab.server, &lab.client] {
+            host.run("sysctl -qw net.ipv4.conf.all.arp_ignore=1");
+        }
+        let mut ears = Ears::open(lab, "");
+        ears.hears(SERVER[0]);
+        if !self.make(lab) {
+            return false;
+        }
+        let servers = || {
+            INNER
+                .iter()
+                .filter(|s| self.name != "ipip" || s.contains('.'))
+        };
+        servers().for_each(|server| ears.hears(server));
+        ears.hears(SERVER[0]);
+        ears.close();
+        let mut ears = Ears::open(lab, "interfaces = [\"dev0\"]");
+        servers().for_each(|server| ears.hears(server));
+        ears.ignores(SERVER[0]);
+        for host in [&lab.server, &lab.client] {
+            host.ip("link del dev0");
+        }
+        ears.said("interface dev0 is gone", 1);
+        assert!(self.make(lab));
+        servers().for_each(|server| ears.hears(server));
+        ears.close();
+        true
+    }
+}
+
+#[test]
+fn those_of_every_kernel() {
+    for kind in EVERYWHERE {
+        assert!(kind.try_on(&Lab::new()), "no {} here", kind.name);
+    }
+}
+
+#[test]
+fn those_of_some_kernels() {
+    for kind in SOMEWHERE {
+        if !kind.try_on(&Lab::new()) {
+            eprintln!("NOT TRIED: this kernel makes no {}", kind.name);
+        }
+    }
+}
+
+/// Incoming traffic is shaped by sending it through an ifb device and back.
+#[test]
+fn a_shaped_interface() {
+    let lab = Lab::new();
+    lab.server.ip("link add ifb0 type ifb\nlink set ifb0 up");
+    for line in [
+        "qdisc add dev eth0 handle ffff: ingress",
+        "filter add dev eth0 parent ffff: protocol all u32 match u32 0 0 \
+         action mirred egress redirect dev ifb0",
+    ] {
+        lab.server.run(&format!("tc {line}"));
+    }
+    for keys in ["", "interfaces = [\"eth0\", \"ifb0\"]"] {
+        let mut ears = Ears::open(&lab, keys);
+        SERVER.iter().for_each(|server| ears.hears(server));
+        ears.close();
+    }
+}

@@ -1,0 +1,119 @@
+//! A daemon that is asked again and again whether it hears.
+
+use crate::site::{KNOCK, OPEN_SSH, SSH, Site};
+use crate::support::{Lab, Namespace, Process, SOON, ancestor, ip, wait_until};
+
+/// A door of one datagram, whose command would run twice if that counted twice.
+const RING: &str = r#"
+[door.ring]
+sequence      = ["7500/udp"]
+start_command = "echo it rang"
+"#;
+
+/// The daemon, and who knocks at it.
+pub(crate) struct Ears<'lab> {
+    pub(crate) site: Site<'lab>,
+    pub(crate) daemon: Process,
+    client: &'lab Namespace,
+    /// How often a door has opened, and `ring` among them.
+    opened: u64,
+    rang: usize,
+}
+
+/// A configuration of these top-level keys and of the doors that are knocked at.
+pub(crate) fn configuration(keys: &str) -> String {
+    format!("{keys}\n{SSH}{RING}")
+}
+
+impl<'lab> Ears<'lab> {
+    /// Starts the daemon on the laboratory's server, with these keys in its configuration.
+    #[track_caller]
+    pub(crate) fn open(lab: &'lab Lab, keys: &str) -> Self {
+        Self::on(lab, &lab.server, keys, "")
+    }
+
+    /// The same on another host, with these words on the command line.
+    #[track_caller]
+    pub(crate) fn on(lab: &'lab Lab, host: &'lab Namespace, keys: &str, words: &str) -> Self {
+        let site = Site::on(lab, host, &configuration(keys));
+        let daemon = site.start(words);
+        Self {
+            site,
+            daemon,
+            client: &lab.client,
+            opened: 0,
+            rang: 0,
+        }
+    }
+
+    /// From now on another host knocks.
+    pub(crate) fn knocked_by(&mut self, client: &'lab Namespace) {
+        self.client = client;
+    }
+
+    /// Both clients knock, and a datagram rings: each is heard, once.
+    #[track_caller]
+    pub(crate) fn hears(&mut self, server: &str) {
+        // What is sent while the neighbour is still asked for may arrive in another order.
+        let reach = self.client.connect_from_any((ip(server), 1), SOON);
+        reach.expect_refused();
+        for client in [KNOCK.into(), ancestor::knock()] {
+            self.send(&client.to_string_lossy(), server, OPEN_SSH);
+            self.expect(": ssh: OPEN SESAME");
+        }
+        self.send(KNOCK, server, "7500:udp");
+        self.expect(": ring: OPEN SESAME");
+        self.rang += 1;
+        assert_eq!(self.status()["opened"], self.opened, "{server}");
+    }
+
+    /// The packets of a knock come in, and none of them counts.
+    #[track_caller]
+    pub(crate) fn ignores(&mut self, server: &str) {
+        let read = |status: serde_json::Value| status["packets"]["read"].as_u64();
+        let before = read(self.status()).expect("a number");
+        self.send(KNOCK, server, OPEN_SSH);
+        self.send(KNOCK, server, "7500:udp");
+        wait_until("the packets to be read", || {
+            read(self.status()) >= Some(before + 4)
+        });
+        assert_eq!(self.status()["opened"], self.opened, "{server}");
+    }
+
+    fn send(&self, program: &str, server: &str, steps: &str) {
+        self.client.run(&format!("{program} {server} {steps}"));
+    }
+
+    #[track_caller]
+    fn expect(&mut self, line: &str) {
+        self.opened += 1;
+        let opened = usize::try_from(self.opened).expect("a few");
+        wait_until(line, || self.daemon.count(": OPEN SESAME") >= opened);
+        let last = self.daemon.lines();
+        let last = last.iter().rfind(|line| line.contains(": OPEN SESAME"));
+        assert!(last.is_some_and(|last| last.ends_with(line)), "{last:?}");
+    }
+
+    /// Waits until a line with this text has come `count` times.
+    #[track_caller]
+    pub(crate) fn said(&self, text: &str, count: usize) {
+        wait_until(text, || self.daemon.count(text) >= count);
+    }
+
+    /// What `knockd status --json` says.
+    #[track_caller]
+    pub(crate) fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.site.run("status --json")).expect("JSON")
+    }
+
+    /// Ends the daemon; the command has run as often as it was rung for.
+    #[track_caller]
+    pub(crate) fn close(self) -> Vec<String> {
+        self.said(": it rang", self.rang);
+        let (status, lines) = self.daemon.terminate();
+        assert!(status.success(), "{status}");
+        let rang = lines.iter().filter(|line| line.ends_with(": it rang"));
+        assert_eq!(rang.count(), self.rang);
+        lines
+    }
+}

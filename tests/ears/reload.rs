@@ -1,0 +1,108 @@
+//! A reload changes what is listened to, and misses nothing of what stays.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::ears::{Ears, configuration};
+use crate::frames::{send, source};
+use crate::site::Site;
+use crate::support::{Lab, SERVER, wait_until};
+
+#[test]
+fn other_interfaces_are_listened_to() {
+    let lab = Lab::new();
+    lab.server.join("eth1", &lab.client, "eth1", &[]);
+    lab.server.add_address("eth1", "198.51.100.1");
+    lab.client.add_address("eth1", "198.51.100.77");
+    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
+    ears.hears(SERVER[0]);
+    ears.ignores("198.51.100.1");
+    ears.site
+        .configure(&configuration("interfaces = [\"eth1\", \"ppp0\"]"));
+    let said = ears.site.reload(&ears.daemon).join("\n");
+    for words in ["listening on eth1, ppp0", "waiting for interface ppp0"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    ears.ignores(SERVER[0]);
+    ears.hears("198.51.100.1");
+    ears.site.configure(&configuration(""));
+    let said = ears.site.reload(&ears.daemon).join("\n");
+    assert!(
+        said.contains("listening on all interfaces but lo"),
+        "{said}"
+    );
+    ears.hears(SERVER[0]);
+    ears.hears("198.51.100.1");
+    // The same again: nothing to tell.
+    let said = ears.site.reload(&ears.daemon).join("\n");
+    assert!(!said.contains("listening on"), "{said}");
+    ears.close();
+}
+
+/// How many may be under way: so many packets always find room in the ring.
+const UNDER_WAY: u32 = 1_000;
+
+/// Thousands knock as fast as the daemon takes it, while it does nothing but reload.
+#[test]
+fn knocks_at_full_speed_all_open() {
+    const KNOCKS: u32 = 12_000;
+    const MANY: &str = r#"
+        [door.many]
+        sequence = ["7601/udp", "7602/udp", "7603/udp"]
+        open     = ["2222/tcp"]
+        open_for = "1h"
+    "#;
+    const MORE: &str = r#"
+        [door.more]
+        sequence = ["17604/udp", "7600/tcp", "7605/udp"]
+        open     = ["8080/tcp"]
+    "#;
+    let lab = Lab::new();
+    let site = Site::new(&lab, MANY);
+    let daemon = site.start("");
+    let texts = [
+        format!("tripwires = \"off\"\n{MORE}{MANY}"),
+        format!("interfaces = [\"eth0\"]\n{MANY}"),
+        format!("tripwires = \"all\"\n{MANY}{MORE}"),
+    ];
+    let wire = lab.client.frames("eth0");
+    let is_over = AtomicBool::new(false);
+    let mut reloads = 0;
+    let sesames = || daemon.count(": many: OPEN SESAME");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..KNOCKS {
+                for port in [7601, 7602, 7603] {
+                    send(&wire, n, port);
+                }
+                if n % 100 == 99 {
+                    wait_until("the daemon to keep up", || {
+                        let opened = sesames();
+                        opened + UNDER_WAY as usize > n as usize
+                    });
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        while !is_over.load(Ordering::Relaxed) {
+            site.configure(&texts[reloads % texts.len()]);
+            site.reload(&daemon);
+            reloads += 1;
+        }
+    });
+    wait_until("the last", || sesames() >= KNOCKS as usize);
+    assert!(reloads >= 5, "{reloads}");
+    let openings = site.openings();
+    let (_, lines) = daemon.terminate();
+    let opened: HashSet<_> = lines
+        .iter()
+        .filter_map(|line| line.strip_suffix(": many: OPEN SESAME"))
+        .collect();
+    for n in 0..KNOCKS {
+        let source = std::net::Ipv4Addr::from(source(n)).to_string();
+        assert!(opened.contains(source.as_str()), "{source}");
+    }
+    assert_eq!(openings.len(), KNOCKS as usize);
+    assert!(!lines.iter().any(|line| line.contains("packets lost")));
+}

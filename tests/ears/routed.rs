@@ -1,0 +1,108 @@
+//! Doors with a target: knocks at others, overheard.
+
+use crate::ears::Ears;
+use crate::site::{KNOCK, OPEN_SSH, Site};
+use crate::support::{Lab, SERVER, ip};
+
+/// The host behind the router.
+const BEHIND: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
+
+#[test]
+fn what_a_router_forwards_fits_the_target_alone() {
+    let lab = Lab::new();
+    let behind = lab.host("behind");
+    lab.server.join("lan0", &behind, "eth0", &[]);
+    for key in ["ipv4.ip_forward", "ipv6.conf.all.forwarding"] {
+        lab.server.run(&format!("sysctl -qw net.{key}=1"));
+    }
+    for (near, far, client) in [
+        ("198.51.100.1", BEHIND[0], "192.0.2.0/24"),
+        ("2001:db8:7::1", BEHIND[1], "2001:db8::/64"),
+    ] {
+        lab.server.add_address("lan0", near);
+        behind.add_address("eth0", far);
+        behind.ip(&format!("route add {client} via {near}"));
+    }
+    let text: String = (BEHIND.iter().enumerate())
+        .map(|(i, target)| {
+            format!(
+                "[door.behind{i}]\n\
+                 sequence = [\"7001/tcp\", \"8102/udp\", \"9203/tcp\"]\n\
+                 target = \"{target}\"\n\
+                 start_command = \"echo %IP% was overheard\"\n\
+                 [door.here{i}]\n\
+                 sequence = [\"7001/tcp\", \"8102/udp\", \"9203/tcp\"]\n\
+                 start_command = \"echo %IP% was heard\"\n"
+            )
+        })
+        .collect();
+    for (to, via) in BEHIND.into_iter().zip(SERVER) {
+        lab.client.ip(&format!("route add {to} via {via}"));
+    }
+    for keys in ["", "interfaces = [\"eth0\"]"] {
+        let site = Site::new(&lab, &format!("{keys}\n{text}"));
+        let mut daemon = site.start("");
+        for (i, (target, server)) in BEHIND.into_iter().zip(SERVER).enumerate() {
+            for to in [target, server] {
+                lab.client.run(&format!("{KNOCK} {to} {OPEN_SSH}"));
+            }
+            daemon.wait_for_line(&format!("behind{i}: OPEN SESAME"));
+        }
+        // Two at the door with the target, two at each of the two without one.
+        daemon.wait_for_line("here1: OPEN SESAME");
+        let status: serde_json::Value =
+            serde_json::from_str(&site.run("status --json")).expect("JSON");
+        assert_eq!(status["opened"], 6);
+        for door in ["behind0", "behind1"] {
+            assert_eq!(daemon.count(&format!("{door}: OPEN SESAME")), 1);
+        }
+    }
+}
+
+/// As for Wake-on-LAN, which is sent to everybody.
+#[test]
+fn a_target_may_be_a_broadcast_address() {
+    let lab = Lab::new();
+    let text = r#"
+        [door.wake]
+        sequence      = ["9/udp"]
+        target        = "192.0.2.255"
+        start_command = "echo to the network"
+
+        [door.all]
+        sequence      = ["9/udp"]
+        target        = "255.255.255.255"
+        start_command = "echo to all"
+
+        [door.own]
+        sequence      = ["9/udp"]
+        start_command = "echo to us"
+    "#;
+    let site = Site::new(&lab, text);
+    let mut daemon = site.start("");
+    let client = lab.client.udp(ip("192.0.2.77"), 0);
+    client.set_broadcast(true).expect("a socket");
+    lab.client.ip("route add 255.255.255.255/32 dev eth0");
+    for (to, door) in [
+        ("192.0.2.255", "wake"),
+        ("255.255.255.255", "all"),
+        ("192.0.2.1", "own"),
+    ] {
+        client.send_to(&[0xff; 102], (to, 9)).expect("a way there");
+        daemon.wait_for_line(&format!("192.0.2.77: {door}: OPEN SESAME"));
+    }
+    assert_eq!(daemon.count("OPEN SESAME"), 3);
+}
+
+/// Without forwarding and without a target, what is for others is nobody's.
+#[test]
+fn what_is_for_others_is_left_alone() {
+    let lab = Lab::new();
+    lab.client
+        .ip(&format!("route add {} via {}", BEHIND[0], SERVER[0]));
+    let mut ears = Ears::open(&lab, "");
+    ears.hears(SERVER[0]);
+    ears.ignores(BEHIND[0]);
+    ears.hears(SERVER[0]);
+    ears.close();
+}

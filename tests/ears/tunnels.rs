@@ -1,0 +1,60 @@
+//! TUN and TAP devices on both hosts, and socat(1) that carries packets between them: raw
+//! IP, and Ethernet without a wire.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+
+use crate::ears::Ears;
+use crate::support::{Lab, Namespace, Process};
+
+/// The tunnel; it goes with its devices when dropped.
+struct Tunnel {
+    _ends: [Process; 2],
+}
+
+impl Tunnel {
+    /// Lays it between devices of this name, and gives them addresses.
+    fn lay(lab: &Lab, name: &str, kind: &str) -> Self {
+        let (here, there) = UnixDatagram::pair().expect("a socket pair");
+        let end = |host: &Namespace, socket: UnixDatagram, last: u8| {
+            let mut command = host.command("socat");
+            let device = format!("TUN,tun-name={name},tun-type={kind},iff-no-pi,up");
+            command.args([&device, "FD:0"]).stdin(OwnedFd::from(socket));
+            let process = Process::start(&mut command);
+            host.wait_for_carrier(name);
+            host.add_address(name, &format!("198.51.100.{last}"));
+            host.add_address(name, &format!("2001:db8:6::{last}"));
+            process
+        };
+        Self {
+            _ends: [end(&lab.server, here, 1), end(&lab.client, there, 77)],
+        }
+    }
+}
+
+fn comes_and_goes(kind: &str) {
+    let lab = Lab::new();
+    let name = &format!("{kind}0");
+    for keys in ["", &format!("interfaces = [\"{kind}*\"]")] {
+        let mut ears = Ears::open(&lab, keys);
+        for round in 1..=2 {
+            let tunnel = Tunnel::lay(&lab, name, kind);
+            for server in ["198.51.100.1", "2001:db8:6::1"] {
+                ears.hears(server);
+            }
+            drop(tunnel);
+            ears.said(&format!("interface {name} is gone"), round);
+        }
+        ears.close();
+    }
+}
+
+#[test]
+fn raw_ip_comes_and_goes() {
+    comes_and_goes("tun");
+}
+
+#[test]
+fn ethernet_comes_and_goes() {
+    comes_and_goes("tap");
+}
