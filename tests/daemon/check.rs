@@ -165,7 +165,7 @@ fn mended(lab: &Lab, by: &[&str], lines: &[&str]) {
     assert_eq!(found, lines.iter().copied().collect(), "{said:#?}");
 
     site.configure(&format!("[firewall]\nmark = 0x6b6e\n{doors}"));
-    site.reload(&mut daemon);
+    site.reload(&daemon);
     for line in found {
         lab.server.run(line);
     }

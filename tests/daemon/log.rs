@@ -216,7 +216,7 @@ fn the_level_is_that_of_the_configuration_that_runs() {
     site.configure(&at("warn"));
     let mut daemon = site.start("-D");
     let kept = |words: &str| read(&file).iter().filter(|l| l.ends_with(words)).count();
-    let mut knock_wrong = |times: usize, kept_resets: usize, kept_stages: usize| {
+    let knock_wrong = |times: usize, kept_resets: usize, kept_stages: usize| {
         knock(&lab, SERVER[0], "7001 9203");
         let reset = "ssh: sequence reset (stage 1): wrong step 9203/tcp";
         wait_until("the line", || {
@@ -226,7 +226,7 @@ fn the_level_is_that_of_the_configuration_that_runs() {
         assert_eq!(kept(reset), kept_resets, "{:?}", read(&file));
         assert_eq!(kept("ssh: Stage 1"), kept_stages, "{:?}", read(&file));
         site.configure(&at(["debug", "error"][times - 1]));
-        site.reload(&mut daemon);
+        site.reload(&daemon);
     };
     knock_wrong(1, 0, 0);
     knock_wrong(2, 1, 1);

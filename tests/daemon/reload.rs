@@ -126,13 +126,13 @@ fn the_table_may_come_and_go() {
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("ssh: running command: true");
     site.configure(SSH);
-    site.reload(&mut daemon);
+    site.reload(&daemon);
     connect(SILENCE).expect_silence();
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp for 1h");
     let _open = connect(SOON).expect_connected();
     site.configure(&without);
-    site.reload(&mut daemon);
+    site.reload(&daemon);
     assert_eq!(lab.server.run("nft list ruleset"), "");
     let (status, lines) = daemon.terminate();
     assert!(status.success(), "{lines:?}");

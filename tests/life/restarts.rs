@@ -46,7 +46,7 @@ fn reloads_and_restarts(words: &str) {
         let variants = variants();
         for text in variants.iter().skip(1).cycle().take(rounds(200)) {
             site.configure(text);
-            let said = site.reload(&mut daemon).join("\n");
+            let said = site.reload(&daemon).join("\n");
             assert!(said.contains("2 openings live on"), "{said}");
         }
         for (i, text) in variants.iter().cycle().take(rounds(20)).enumerate() {
