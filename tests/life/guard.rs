@@ -97,7 +97,7 @@ fn a_mark_lets_the_opened_through_a_firewall_that_drops() {
         // Our accept does not overrule another table's drop.
         reach(CLIENT[0], SERVER[0], SILENCE).expect_silence();
         site.configure(&format!("firewall.mark = 0x6b6e\n{toml}"));
-        site.reload(&mut daemon);
+        site.reload(&daemon);
         for ((own, other), server) in CLIENT.into_iter().zip(OTHER).zip(SERVER) {
             let _open = reach(own, server, SOON).expect_connected();
             reach(other, server, SILENCE).expect_silence();

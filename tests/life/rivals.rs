@@ -91,7 +91,7 @@ fn a_table_that_knockd_did_not_make_is_left_alone() {
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("opened 22/tcp");
     site.configure(SSH);
-    let said = site.reload(&mut daemon).join("\n");
+    let said = site.reload(&daemon).join("\n");
     assert!(said.contains("that knockd did not make"), "{said}");
     assert!(said.contains("the running configuration stays"), "{said}");
     let reach = |own| {
