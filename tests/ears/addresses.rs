@@ -61,7 +61,14 @@ fn none_at_all_is_said() {
     }
     assert_eq!(ears.status()["without_address"].to_string(), "[]");
     ears.close();
-    // The same at the start.
+    // The same at the start; of others only where they are named.
+    lab.server.join("eth1", &lab.client, "eth1", &[]);
+    lab.server.ip("address flush dev eth1");
+    for (keys, told) in [("", 0), ("interfaces = [\"eth0\", \"eth1\"]", 1)] {
+        let lines = Ears::open(&lab, keys).close();
+        let about = |line: &&String| line.contains("interface eth1 has no address");
+        assert_eq!(lines.iter().filter(about).count(), told, "{lines:?}");
+    }
     lab.server.ip("address flush dev eth0");
     let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
     ears.said("interface eth0 has no address", 1);
