@@ -112,9 +112,22 @@ impl Daemon<'_> {
         for name in links.missing() {
             tracing::warn!("waiting for interface {name}: there is none of that name");
         }
-        for name in links.without_address() {
+        for name in self.unreachable() {
             tracing::warn!("interface {name} has no address: nobody can knock there yet");
         }
+    }
+
+    /// The interfaces without an address that somebody may miss: those that are named, or
+    /// all if none has one. Others are mostly meant to have none, as the kernel's own tunl0
+    /// and sit0 are.
+    fn unreachable(&self) -> Vec<&str> {
+        let mut names = self.line.links.without_address();
+        if names.len() < self.line.links.listening().len() {
+            let patterns = &self.line.config.interfaces;
+            let named = patterns.iter().filter(|pattern| pattern.is_literal());
+            names.retain(|name| named.clone().any(|pattern| pattern.matches(name)));
+        }
+        names
     }
 
     /// The interfaces listened to, in words.
@@ -136,7 +149,7 @@ impl Daemon<'_> {
         };
         for (what, names) in [
             ("waiting for", links.missing()),
-            ("no address on", links.without_address()),
+            ("no address on", self.unreachable()),
         ] {
             if !names.is_empty() {
                 text = format!("{text}; {what} {}", names.join(", "));
