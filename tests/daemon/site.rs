@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Lab, Namespace, Process, wait_until};
+use crate::support::{Lab, Namespace, Process, wait_for};
 
 /// The daemon under test.
 pub(crate) const KNOCKD: &str = env!("CARGO_BIN_EXE_knockd");
@@ -115,18 +115,20 @@ impl<'lab> Site<'lab> {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Has the daemon read its configuration again; what it said meanwhile.
+    /// Has the daemon read its configuration again; what it said until it had.
     #[track_caller]
     pub(crate) fn reload(&self, daemon: &Process) -> Vec<String> {
         let before = daemon.lines().len();
         daemon.signal(Signal::SIGHUP);
-        wait_until("the reload", || {
-            let lines = daemon.lines();
-            lines[before..].iter().any(|l| l.contains("re-reading"))
-        });
-        // It does one thing at a time: when it answers this it is done with that.
-        self.run("status");
-        daemon.lines().split_off(before)
+        let ends = [
+            "the new configuration is in force",
+            "the running configuration stays",
+        ];
+        wait_for("the reload", || {
+            let said = daemon.lines().split_off(before);
+            let over = said.iter().any(|l| ends.iter().any(|end| l.contains(end)));
+            over.then_some(said)
+        })
     }
 
     /// What `knockd list --json` says.
