@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -126,40 +127,46 @@ fn each_case_gives_what_it_must_when_read() {
 
 #[test]
 fn each_case_gives_what_it_must_on_a_wire() {
-    each(4, |case| {
-        let lab = Lab::new();
-        let socket = match case.is_loopback() {
-            true => lab.server.frames("lo"),
-            false => lab.client.frames("eth0"),
-        };
-        let site = Site::new(&lab, &format!("{}{END}", case.configuration()));
-        let mut daemon = site.start("");
-        let packets = wire::recorded(&wire::captures("clients").join(&case.file));
-        wire::send(&socket, &packets, case.has("seq_timeout"));
-        // Whatever the capture does is done when what comes after it is.
-        let (host, from, to) = match case.is_loopback() {
-            true => (&lab.server, "127.0.0.2", "127.0.0.1"),
-            false => (&lab.client, OTHER[0], SERVER[0]),
-        };
-        let last = host.udp(ip(from), 0);
-        last.send_to(b"", (to, 65000)).expect("a way there");
-        daemon.wait_for_line(": end: OPEN SESAME");
-        case.check(&daemon.lines())?;
-        // And so it stands in the kernel, by the word of both.
-        if !case.has("target") {
-            let listed: BTreeSet<_> = site
-                .openings()
-                .iter()
-                .filter(|opening| opening["door"] == "d")
-                .map(|opening| opening["source"].as_str().unwrap_or_default().to_owned())
-                .collect();
-            let wanted: BTreeSet<_> = case.opens.iter().cloned().collect();
-            if listed != wanted {
-                return Err(format!("{}: open for {listed:?}", case.name()));
-            }
+    each(4, sent);
+}
+
+fn sent(case: &Case) -> Result<(), String> {
+    let lab = Lab::new();
+    let socket = match case.is_loopback() {
+        true => lab.server.frames("lo"),
+        false => lab.client.frames("eth0"),
+    };
+    let site = Site::new(&lab, &format!("{}{END}", case.configuration()));
+    let mut daemon = site.start("");
+    let packets = wire::recorded(&wire::captures("clients").join(&case.file));
+    let late = wire::send(&socket, &packets, case.has("seq_timeout"));
+    if late > Duration::from_millis(500) {
+        // The machine stood still: these were not the pauses that were recorded.
+        return sent(case);
+    }
+    // Whatever the capture does is done when what comes after it is.
+    let (host, from, to) = match case.is_loopback() {
+        true => (&lab.server, "127.0.0.2", "127.0.0.1"),
+        false => (&lab.client, OTHER[0], SERVER[0]),
+    };
+    let last = host.udp(ip(from), 0);
+    last.send_to(b"", (to, 65000)).expect("a way there");
+    daemon.wait_for_line(": end: OPEN SESAME");
+    case.check(&daemon.lines())?;
+    // And so it stands in the kernel, by the word of both.
+    if !case.has("target") {
+        let listed: BTreeSet<_> = site
+            .openings()
+            .iter()
+            .filter(|opening| opening["door"] == "d")
+            .map(|opening| opening["source"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        let wanted: BTreeSet<_> = case.opens.iter().cloned().collect();
+        if listed != wanted {
+            return Err(format!("{}: open for {listed:?}", case.name()));
         }
-        Ok(())
-    });
+    }
+    Ok(())
 }
 
 /// A door for another source, by which a test learns that all before it was seen.

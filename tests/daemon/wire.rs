@@ -86,14 +86,18 @@ fn untagged(frame: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Sends them in order; with the pauses that were recorded or without.
-pub(crate) fn send(socket: &Socket, packets: &[Recorded], pauses: bool) {
+/// Sends them in order; with the pauses that were recorded or without. By how much the
+/// latest was late.
+pub(crate) fn send(socket: &Socket, packets: &[Recorded], pauses: bool) -> Duration {
     let start = Instant::now();
+    let mut latest = Duration::ZERO;
     for Recorded { after, frame } in packets {
         if pauses {
             std::thread::sleep(after.saturating_sub(start.elapsed()));
+            latest = latest.max(start.elapsed().saturating_sub(*after));
         }
         let sent = socket.send(frame).expect("the interface is up");
         assert_eq!(sent, frame.len());
     }
+    latest
 }
