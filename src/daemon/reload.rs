@@ -76,7 +76,8 @@ impl Daemon<'_> {
 
     fn swap_table(&mut self, config: &Config) -> Result<(), Fault> {
         let lock = start::take_lock(self.options, config, self.lock.as_ref())?;
-        match (&mut self.line.table, Ruleset::new(config)) {
+        let ruleset = Ruleset::new(config).map(|ruleset| ruleset.of(&self.path));
+        match (&mut self.line.table, ruleset) {
             (Some(table), Some(ruleset)) => {
                 deeds::tell_started(&table.reload(ruleset, now())?);
             }

@@ -68,7 +68,8 @@ fn print(
     config: Config,
     read: Option<&Path>,
 ) -> Result<(), Stop> {
-    let ruleset = Ruleset::new(&config);
+    let (path, _) = options.config_path();
+    let ruleset = Ruleset::new(&config).map(|ruleset| ruleset.of(&path));
     if let Some(ruleset) = &ruleset {
         write!(out, "{}", render::nft(ruleset))?;
     }

@@ -47,7 +47,7 @@ impl<'a> Daemon<'a> {
         // A second daemon goes no further than this.
         let lock = take_lock(options, &setup.config, None)?;
         let commands = Commands::start(options, &path, &setup.config)?;
-        let ruleset = Ruleset::new(&setup.config);
+        let ruleset = Ruleset::new(&setup.config).map(|ruleset| ruleset.of(&path));
         let table = ruleset.map(|ruleset| make_table(options, ruleset));
         let table = table.transpose()?;
 

@@ -30,7 +30,8 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
         // So early there may be no place to write yet; the guard must stand all the same.
         Ok(None) | Err(_) => {}
     }
-    firewall::guard(&ruleset)?;
+    let notices = firewall::guard(&ruleset.of(&path))?;
+    notices.iter().for_each(deeds::tell_notice);
     Ok(None)
 }
 
@@ -54,7 +55,7 @@ pub fn close(options: &Options, address: Option<IpAddr>) -> Result<Option<Vec<St
     }
     let lock = start::take_lock(options, &config, None)?;
     let now = now();
-    let (mut table, _) = Table::start(ruleset, Mode::Auto, now)?;
+    let (mut table, _) = Table::start(ruleset.of(&path), Mode::Auto, now)?;
     let applied = table.apply(&orders::closing(&table, address, now), now);
     table.stop(OnStop::Keep)?;
     if let Some(lock) = lock {

@@ -40,6 +40,11 @@ pub enum Notice {
     },
     /// More was changed in nftables than could be heard of; the table was compared.
     Missed,
+    /// There is another table of knockd's, and nothing says of which configuration: it stays.
+    Stray {
+        /// Its name.
+        table: String,
+    },
     /// A set of the administrator's is not there yet. What is to go in is kept for it.
     Awaited {
         /// The set.
@@ -97,6 +102,7 @@ impl Notice {
             | Self::Postponed { .. }
             | Self::NotRestored { .. }
             | Self::Missed
+            | Self::Stray { .. }
             | Self::Awaited { .. }
             | Self::Unfit { .. }
             | Self::OtherFamily { .. } => true,
@@ -131,6 +137,11 @@ impl fmt::Display for Notice {
             ),
             Self::NotRestored { error } => write!(f, "the table could not be put back: {error}"),
             Self::Missed => f.write_str("nftables changed too fast to follow: table compared"),
+            Self::Stray { table } => write!(
+                f,
+                "table inet {table} is an older knockd's, and guards still: if no configuration \
+                 has it any more, delete it (nft delete table inet {table})"
+            ),
             Self::Awaited { path } => write!(
                 f,
                 "set {} is not there yet: what belongs in it is kept until it is",

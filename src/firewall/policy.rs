@@ -84,6 +84,7 @@ impl Ruleset {
                 .iter()
                 .map(|r| (*r, Family::BOTH.map(|f| path(range_name(r, f)))))
                 .collect::<BTreeMap<_, _>>(),
+            instance: None,
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::model::{Door, Lifetime, PortRange, SetPath, Step};
 #[must_use]
 pub fn nft(ruleset: &Ruleset) -> String {
     let mut out = format!("table inet {} {{\n", ruleset.table);
-    line(&mut out, 1, &format!("comment \"{}\"", Ruleset::comment()));
+    line(&mut out, 1, &format!("comment \"{}\"", ruleset.comment()));
     for set in &ruleset.sets {
         render_set(&mut out, set);
     }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::model::{PortRange, Prefix, Protocol, SetElement, SetPath, Step};
@@ -11,8 +12,8 @@ use crate::model::{PortRange, Prefix, Protocol, SetElement, SetPath, Step};
 /// How many elements a set of openings holds.
 pub const CAPACITY: u32 = 65_536;
 
-/// The comment of every table that is ours; the number of the layout follows it. It is
-/// kept as nft keeps a table's comment (in the table's userdata), so it lives on in a
+/// The comment of every table that is ours; the number of the layout follows it, and a word
+/// for the configuration (see [`Ruleset::of`]). It is kept as nft keeps a table's comment (in the table's userdata), so it lives on in a
 /// saved ruleset and whoever lists the table sees whose it is.
 pub const SIGNATURE: &str = "knockd layout ";
 
@@ -37,6 +38,8 @@ pub struct Ruleset {
     pub(super) singles: [Arc<SetPath>; 2],
     /// Where openings of each range lie, IPv4 and IPv6.
     pub(super) ranges: BTreeMap<PortRange, [Arc<SetPath>; 2]>,
+    /// Which configuration it is of.
+    pub(super) instance: Option<u32>,
 }
 
 /// What a door does with a set of the administrator's.
@@ -192,10 +195,29 @@ pub enum Verdict {
 }
 
 impl Ruleset {
+    /// The same table, as that of the configuration at `path`. Several may guard one host:
+    /// only a table of the same configuration is one that was renamed.
+    #[must_use]
+    pub fn of(self, path: &Path) -> Self {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        // FNV-1a: std's hash may be another one with the next compiler.
+        let bytes = path.as_os_str().as_encoded_bytes().iter();
+        let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
+        Self {
+            instance: Some(hash),
+            ..self
+        }
+    }
+
     /// The table's comment.
     #[must_use]
-    pub fn comment() -> String {
-        format!("{SIGNATURE}{LAYOUT}")
+    pub fn comment(&self) -> String {
+        match self.instance {
+            Some(instance) => format!("{SIGNATURE}{LAYOUT} {instance:08x}"),
+            None => format!("{SIGNATURE}{LAYOUT}"),
+        }
     }
 
     /// The set that holds openings of `ports` for sources of one family; `None` if no door

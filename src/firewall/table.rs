@@ -13,7 +13,7 @@ use super::error::FirewallError;
 use super::netlink::batch::Batch;
 use super::netlink::install;
 use super::netlink::socket::{Refusal, Socket};
-use super::netlink::survey::{self, Found, OWNED, Origin};
+use super::netlink::survey::{self, Found, OWNED, Origin, Renamed, Survey};
 use super::netlink::{elements, inventory};
 use super::notice::{Damage, Notice};
 use super::render;
@@ -90,8 +90,8 @@ impl Table {
             Mode::Watch => 0,
         };
         let mut flags = wanted;
-        let (origin, keep, removed) = steadily(|| {
-            let survey = survey::survey(&mut socket, &ruleset, None)?;
+        let (origin, keep, removed, said) = steadily(|| {
+            let survey = survey::survey(&mut socket, &ruleset, Renamed::Same)?;
             let (keep, removed) = sift(&ruleset, survey.openings.clone());
             let origin = match install::install(&mut socket, &ruleset, flags, &survey, &keep) {
                 // Before Linux 6.9 there is no persist. Owner alone would not do: the table
@@ -102,7 +102,7 @@ impl Table {
                 }
                 other => other?,
             };
-            Ok((origin, keep, removed))
+            Ok((origin, keep, removed, strays(survey)))
         })?;
         let mut table = Self {
             socket,
@@ -113,7 +113,8 @@ impl Table {
             watch: None,
             batch: Batch::new(),
         };
-        let started = table.begin(origin, &keep, removed, now)?;
+        let mut started = table.begin(origin, &keep, removed, now)?;
+        started.notices.extend(said);
         Ok((table, started))
     }
 
@@ -132,7 +133,7 @@ impl Table {
             Vec::new()
         };
         let (origin, keep, mut removed) = steadily(|| {
-            let mut survey = survey::survey(&mut self.socket, &ruleset, Some(&old))?;
+            let mut survey = survey::survey(&mut self.socket, &ruleset, Renamed::Old(&old))?;
             // What is not in the kernel for the moment is not closed.
             survey.openings.extend(known.iter().cloned());
             let (keep, removed) = sift(&ruleset, survey.openings.clone());
@@ -378,7 +379,7 @@ impl Table {
     /// If the kernel will not have it: the table then stands as it is.
     pub fn stop(mut self, on_stop: OnStop) -> Result<(), FirewallError> {
         match on_stop {
-            OnStop::Keep => plain(&mut self.socket, &self.ruleset),
+            OnStop::Keep => plain(&mut self.socket, &self.ruleset, Renamed::None).map(|_| ()),
             OnStop::Remove => install::remove(&mut self.socket, &self.ruleset.table).map(|_| ()),
         }
     }
@@ -426,14 +427,14 @@ pub fn list(table: &str) -> Result<Option<Vec<Opening>>, FirewallError> {
 }
 
 /// Puts the guard alone in place, for boot; a daemon takes it over. Openings that are there
-/// stay.
+/// stay. Returns what is to be said.
 ///
 /// # Errors
 ///
 /// As for [`Table::start`]. A daemon that owns the table already guards.
-pub fn guard(ruleset: &Ruleset) -> Result<(), FirewallError> {
+pub fn guard(ruleset: &Ruleset) -> Result<Vec<Notice>, FirewallError> {
     let mut socket = Socket::open().map_err(FirewallError::reading)?;
-    plain(&mut socket, ruleset)
+    plain(&mut socket, ruleset, Renamed::Same)
 }
 
 /// Takes the table away, daemon or not; whether there was one.
@@ -447,10 +448,21 @@ pub fn clear(table: &str) -> Result<bool, FirewallError> {
 }
 
 /// The table without an owner, openings and all.
-fn plain(socket: &mut Socket, ruleset: &Ruleset) -> Result<(), FirewallError> {
-    let survey = survey::survey(socket, ruleset, None)?;
+fn plain(
+    socket: &mut Socket,
+    ruleset: &Ruleset,
+    renamed: Renamed<'_>,
+) -> Result<Vec<Notice>, FirewallError> {
+    let survey = survey::survey(socket, ruleset, renamed)?;
     let (keep, _) = sift(ruleset, survey.openings.clone());
-    install::install(socket, ruleset, 0, &survey, &keep).map(|_| ())
+    install::install(socket, ruleset, 0, &survey, &keep)?;
+    Ok(strays(survey))
+}
+
+/// What is to be said of tables that may have been ours.
+fn strays(survey: Survey) -> Vec<Notice> {
+    let stray = |table| Notice::Stray { table };
+    survey.strays.into_iter().map(stray).collect()
 }
 
 /// How often it is tried to make the table while others change what is there between our

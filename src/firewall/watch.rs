@@ -9,7 +9,7 @@ use super::netlink::events::{self, Commit};
 use super::netlink::install;
 use super::netlink::inventory;
 use super::netlink::socket::Socket;
-use super::netlink::survey::{self, Found};
+use super::netlink::survey::{self, Found, Renamed};
 use super::notice::{Culprit, Damage, Notice};
 use super::table::Table;
 use crate::model::Timestamp;
@@ -184,7 +184,7 @@ impl Table {
 
     /// Builds the table anew from our own book.
     fn restore(&mut self, now: Timestamp) -> Result<(), FirewallError> {
-        let survey = survey::survey(&mut self.socket, &self.ruleset, None)?;
+        let survey = survey::survey(&mut self.socket, &self.ruleset, Renamed::None)?;
         let keep = self.known(now);
         install::rebuild(&mut self.socket, &self.ruleset, self.flags, &survey, &keep)
     }

@@ -151,8 +151,25 @@ pub(crate) fn read(text: &str) -> Config {
     config
 }
 
+/// The configuration that all files are states of, unless an order names another.
+pub(crate) const CONFIGURATION: &str = "/etc/knockd.toml";
+
 fn ruleset(path: &str) -> Ruleset {
-    Ruleset::new(&config(Path::new(path))).expect("a firewall")
+    ruleset_of(path, CONFIGURATION)
+}
+
+fn ruleset_of(path: &str, configuration: &str) -> Ruleset {
+    let ruleset = Ruleset::new(&config(Path::new(path))).expect("a firewall");
+    match configuration {
+        "nobody" => ruleset,
+        configuration => ruleset.of(Path::new(configuration)),
+    }
+}
+
+fn guard(ruleset: &Ruleset) -> Result<String, firewall::FirewallError> {
+    let notices = firewall::guard(ruleset)?;
+    let lines: Vec<_> = notices.iter().map(ToString::to_string).collect();
+    Ok(lines.join("; "))
 }
 
 fn lifetime(text: &str) -> Lifetime {
@@ -184,15 +201,18 @@ fn set(text: &str) -> SetPath {
 fn obey(table: &mut Option<Table>, words: &[&str]) -> Result<String, firewall::FirewallError> {
     let kept = |t: &mut Option<Table>| t.take().expect("a table");
     match words {
-        ["start", path] => start(table, path, Mode::Auto),
-        ["watch", path] => start(table, path, Mode::Watch),
+        ["start", path] => start(table, ruleset(path), Mode::Auto),
+        ["start", path, "of", other] => start(table, ruleset_of(path, other), Mode::Auto),
+        ["watch", path] => start(table, ruleset(path), Mode::Watch),
+        ["watch", path, "of", other] => start(table, ruleset_of(path, other), Mode::Watch),
         ["reload", path] => {
             let table = table.as_mut().expect("a table");
             table.reload(ruleset(path), now()).map(|s| say(&s))
         }
         ["stop", "keep"] => kept(table).stop(OnStop::Keep).map(|()| String::new()),
         ["stop", "remove"] => kept(table).stop(OnStop::Remove).map(|()| String::new()),
-        ["guard", path] => firewall::guard(&ruleset(path)).map(|()| String::new()),
+        ["guard", path] => guard(&ruleset(path)),
+        ["guard", path, "of", other] => guard(&ruleset_of(path, other)),
         ["clear", name] => firewall::clear(name).map(|was| was.to_string()),
         ["list", name] => firewall::list(name).map(|all| {
             let all = all.unwrap_or_default();
@@ -232,10 +252,10 @@ fn obey(table: &mut Option<Table>, words: &[&str]) -> Result<String, firewall::F
 
 fn start(
     table: &mut Option<Table>,
-    path: &str,
+    ruleset: Ruleset,
     mode: Mode,
 ) -> Result<String, firewall::FirewallError> {
-    let (new, started) = Table::start(ruleset(path), mode, now())?;
+    let (new, started) = Table::start(ruleset, mode, now())?;
     *table = Some(new);
     Ok(say(&started))
 }

@@ -116,6 +116,46 @@ fn a_reload_takes_away_what_the_configuration_no_longer_has() {
     assert_eq!(lab.server.run("nft list tables"), "table inet doors\n");
 }
 
+/// Of a table that nobody owns it cannot be seen whether somebody needs it.
+#[test]
+fn the_guard_of_another_configuration_stays() {
+    let lab = Lab::new();
+    let one = lab.write("one.toml", TOML);
+    let other = TOML.replace("[firewall]", "[firewall]\ntable = \"doors\"");
+    let other = lab.write("other.toml", &other);
+    let both = "table inet knockd\ntable inet doors\n";
+    for order in ["guard", "watch", "start"] {
+        let mut watched = Agent::watch(&lab.server, &one);
+        open_some(&mut watched);
+        let mut agent = Agent::new(&lab.server);
+        agent.order(&format!("{order} {} of other", other.display()));
+        assert_eq!(lab.server.run("nft list tables"), both, "{order}");
+        assert_eq!(agent.order("list doors"), "", "{order}");
+        assert_eq!(watched.order("mind 50ms"), "", "{order}");
+        if order != "guard" {
+            agent.order("stop keep");
+        }
+        assert_eq!(agent.order("list knockd"), OPENED, "{order}");
+        agent.order("clear doors");
+        agent.order("clear knockd");
+    }
+
+    // One that an older knockd has left does not say whose it is.
+    let mut old = Agent::new(&lab.server);
+    old.order(&format!("watch {} of nobody", one.display()));
+    let said = old.order(&format!("guard {} of other", other.display()));
+    assert!(said.contains("nft delete table inet knockd"), "{said}");
+    assert_eq!(lab.server.run("nft list tables"), both);
+    // Under the configured name it is taken over, and then says so.
+    open_some(&mut old);
+    old.kill();
+    let mut agent = Agent::new(&lab.server);
+    let said = agent.order(&format!("watch {}", one.display()));
+    assert_eq!(said, "Rebuilt owned=false kept=3 removed=0 []");
+    let said = agent.order(&format!("guard {} of other", other.display()));
+    assert_eq!(said, "");
+}
+
 #[test]
 fn a_table_that_is_not_ours_is_refused() {
     let lab = Lab::new();

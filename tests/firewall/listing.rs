@@ -8,7 +8,7 @@ use knockd::firewall::{Ruleset, render};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 
-use crate::agent::{Agent, read};
+use crate::agent::{Agent, CONFIGURATION, read};
 use crate::support::{Lab, Namespace};
 
 /// What `nft -j` says of a table, a line for each object: without handles
@@ -52,6 +52,7 @@ fn agree(lab: &Lab, toml: &str) -> Result<(), TestCaseError> {
     let report = parse("test.toml", toml, Format::Toml, &Host::default());
     prop_assume!(report.config.is_some());
     let ruleset = Ruleset::new(&read(toml)).expect("a firewall");
+    let ruleset = ruleset.of(Path::new(CONFIGURATION));
     let text = render::nft(&ruleset);
     let table = ruleset.table.to_string();
     lab.client.nft(&format!("flush ruleset\n{text}"));

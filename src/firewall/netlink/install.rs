@@ -140,7 +140,7 @@ fn build(
         structure::delete_table(batch, table);
     }
     labels.mark(batch, format!("add table inet {table}"));
-    structure::add_table(batch, table, flags);
+    structure::add_table(batch, ruleset, flags);
 
     // Rules first: they hold on to sets and chains.
     for chain in &old.chains {
@@ -271,12 +271,12 @@ pub(in crate::firewall) fn verify(
     let Some(info) = tables.into_iter().find(|t| t.name == table) else {
         return Ok(Some(format!("there is no table inet {table}")));
     };
-    if info.flags != flags || info.layout != Layout::Current {
+    if info.flags != flags || !info.is_current(ruleset) {
         return Ok(Some(format!(
-            "table inet {table} has flags {:#x} and layout {:?}, not {flags:#x} and {}",
+            "table inet {table} has flags {:#x} and layout {:?}, not {flags:#x} and \"{}\"",
             info.flags,
             info.layout,
-            ruleset::LAYOUT
+            ruleset.comment()
         )));
     }
     let content = inventory::content(socket, table).map_err(FirewallError::reading)?;

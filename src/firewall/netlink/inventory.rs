@@ -15,7 +15,7 @@ use super::ffi::SetShape;
 use super::socket::{Refusal, Socket};
 use super::structure;
 use super::wire::{Attributes, Request};
-use crate::firewall::ruleset::{Family, Key, LAYOUT, SIGNATURE};
+use crate::firewall::ruleset::{Family, Key, LAYOUT, Ruleset, SIGNATURE};
 use crate::firewall::transaction::ElementKey;
 use crate::model::SetPath;
 
@@ -68,6 +68,15 @@ pub(in crate::firewall) struct TableInfo {
     pub(in crate::firewall) owner: Option<u32>,
     /// Whose it is.
     pub(in crate::firewall) layout: Layout,
+    /// Which configuration it is of, if its comment says so.
+    pub(in crate::firewall) instance: Option<u32>,
+}
+
+impl TableInfo {
+    /// Whether its comment is the one that this ruleset's table has.
+    pub(super) fn is_current(&self, ruleset: &Ruleset) -> bool {
+        self.layout == Layout::Current && self.instance == ruleset.instance
+    }
 }
 
 /// Whose a table is.
@@ -82,16 +91,20 @@ pub(in crate::firewall) enum Layout {
 }
 
 impl Layout {
-    fn of(userdata: Option<&[u8]>) -> Self {
-        let number = userdata
-            .and_then(text_of)
-            .and_then(|text| text.strip_prefix(SIGNATURE))
-            .and_then(|number| number.parse().ok());
-        match number {
-            Some(LAYOUT) => Self::Current,
-            Some(other) => Self::Other(other),
-            None => Self::Foreign,
-        }
+    /// The layout that a table's comment says, and the configuration: an older knockd did not
+    /// name it.
+    fn of(userdata: Option<&[u8]>) -> (Self, Option<u32>) {
+        let comment = userdata.and_then(text_of);
+        let Some(rest) = comment.and_then(|text| text.strip_prefix(SIGNATURE)) else {
+            return (Self::Foreign, None);
+        };
+        let (number, instance) = rest.split_once(' ').unwrap_or((rest, ""));
+        let layout = match number.parse() {
+            Ok(LAYOUT) => Self::Current,
+            Ok(other) => Self::Other(other),
+            Err(_) => Self::Foreign,
+        };
+        (layout, u32::from_str_radix(instance, 16).ok())
     }
 }
 
@@ -137,11 +150,13 @@ pub(in crate::firewall) fn tables(socket: &mut Socket) -> Result<Vec<TableInfo>,
             return;
         }
         if let Some(name) = a.text(attr::TABLE_NAME) {
+            let (layout, instance) = Layout::of(a.get(attr::TABLE_USERDATA));
             found.push(TableInfo {
                 name: name.to_owned(),
                 flags: a.number(attr::TABLE_FLAGS).unwrap_or(0),
                 owner: a.number(attr::TABLE_OWNER),
-                layout: Layout::of(a.get(attr::TABLE_USERDATA)),
+                layout,
+                instance,
             });
         }
     })

@@ -55,11 +55,11 @@ pub(super) fn key(key: Key) -> (u32, u32) {
 }
 
 /// Adds the table, or takes it over if it is there.
-pub(super) fn add_table(batch: &mut Batch, name: &str, flags: u32) {
+pub(super) fn add_table(batch: &mut Batch, ruleset: &Ruleset, flags: u32) {
     let table = Table::new(ProtocolFamily::Inet)
-        .with_name(name)
+        .with_name(&*ruleset.table)
         .with_flags(flags)
-        .with_userdata(elements::comment(&Ruleset::comment()));
+        .with_userdata(elements::comment(&ruleset.comment()));
     batch.rustables(|b| b.add(&table, MsgType::Add));
 }
 

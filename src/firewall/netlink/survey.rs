@@ -38,8 +38,22 @@ pub(in crate::firewall) struct Survey {
     pub(super) table: Option<(TableInfo, Content)>,
     /// Tables of ours that go by another name: the configuration has renamed it.
     pub(super) renamed: Vec<TableInfo>,
+    /// Tables of ours of which it is not known whose configuration they are of: they stay.
+    pub(in crate::firewall) strays: Vec<String>,
     /// What is open in any of them.
     pub(in crate::firewall) openings: Vec<Found>,
+}
+
+/// Which tables of other names the configuration may have renamed. They go, so whoever
+/// guards by another configuration must not be among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::firewall) enum Renamed<'a> {
+    /// At a start: those of the same configuration.
+    Same,
+    /// At a reload: the one that was ours until now.
+    Old(&'a str),
+    /// None: only the configured table is meant.
+    None,
 }
 
 /// How the table came to be what it is now.
@@ -68,7 +82,7 @@ impl Found {
 pub(in crate::firewall) fn survey(
     socket: &mut Socket,
     ruleset: &Ruleset,
-    ours: Option<&str>,
+    renamed: Renamed<'_>,
 ) -> Result<Survey, FirewallError> {
     let tables = inventory::tables(socket).map_err(FirewallError::reading)?;
     let port = socket.port();
@@ -76,6 +90,7 @@ pub(in crate::firewall) fn survey(
     let mut survey = Survey {
         table: None,
         renamed: Vec::new(),
+        strays: Vec::new(),
         openings: Vec::new(),
     };
     for info in tables {
@@ -89,10 +104,19 @@ pub(in crate::firewall) fn survey(
         if this && info.layout == Layout::Foreign {
             return Err(FirewallError::Foreign { table: info.name });
         }
-        // Of other names only what bears our signature and has no living owner, or is this
-        // very process's own.
-        let known = ours == Some(info.name.as_str());
-        if !this && !known && (info.layout == Layout::Foreign || taken(&info)) {
+        // Of other names only what bears our signature and has no other living owner.
+        if !this && (info.layout == Layout::Foreign || taken(&info)) {
+            continue;
+        }
+        let meant = match renamed {
+            Renamed::Same => info.instance.is_some() && info.instance == ruleset.instance,
+            Renamed::Old(old) => info.name == old,
+            Renamed::None => false,
+        };
+        if !this && !meant {
+            if renamed == Renamed::Same && info.instance.is_none() {
+                survey.strays.push(info.name);
+            }
             continue;
         }
         let content = inventory::content(socket, &info.name).map_err(FirewallError::reading)?;
@@ -194,12 +218,8 @@ impl Survey {
             let there = content.sets.get(&wanted.name);
             there.is_none_or(|shape| *shape == structure::shape(wanted))
         });
-        if info.layout == Layout::Current
-            && flags_fit
-            && chains_fit
-            && sets_fit
-            && content.objects == 0
-        {
+        // The kernel changes no comment of a table that is there.
+        if info.is_current(ruleset) && flags_fit && chains_fit && sets_fit && content.objects == 0 {
             Origin::Adopted
         } else {
             Origin::Rebuilt
