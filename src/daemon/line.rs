@@ -2,6 +2,7 @@
 //! the next frame is read.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::action;
 use crate::action::one_time::{self, OneTimeError};
@@ -15,14 +16,20 @@ use super::commands::Commands;
 use super::deeds::{self, Said};
 use super::limit::{Kind, Limiter};
 use super::lookup::Lookup;
+use super::run::now;
 use super::setup;
 use super::words;
+
+/// How long interfaces are left alone after an error.
+const LINKS_REST: Duration = Duration::from_secs(1);
 
 /// Everything a packet may set in motion.
 pub(crate) struct Line {
     pub(crate) config: Config,
     pub(crate) matcher: Matcher,
     pub(crate) links: Links,
+    /// Interfaces could not be followed: when that is tried again.
+    pub(crate) links_rest: Option<Timestamp>,
     pub(crate) table: Option<Table>,
     pub(crate) commands: Option<Commands>,
     pub(crate) lookup: Option<Lookup>,
@@ -51,6 +58,7 @@ impl Line {
             config,
             matcher,
             links,
+            links_rest: None,
             table,
             commands,
             lookup: None,
@@ -88,11 +96,20 @@ impl Line {
         self.settle();
     }
 
-    /// Takes in what has happened to interfaces and addresses.
+    /// Takes in what has happened to interfaces and addresses. A lasting error neither keeps
+    /// the daemon from all else nor fills the log.
     pub(crate) fn follow_links(&mut self) {
+        let now = now();
+        if self.links_rest.is_some_and(|at| at > now) {
+            return;
+        }
+        self.links_rest = None;
         match self.links.on_readable() {
             Ok(changes) => changes.iter().for_each(deeds::tell_change),
-            Err(error) => tracing::error!("{error}"),
+            Err(error) => {
+                tracing::error!("{error}");
+                self.links_rest = Some(now + LINKS_REST);
+            }
         }
     }
 

@@ -86,11 +86,12 @@ impl Daemon<'_> {
 
     /// The table goes; the daemon stays, so that a reload puts it back.
     fn clear(&mut self) -> Reply {
-        let Some(table) = self.line.table.take() else {
+        let Some(table) = &mut self.line.table else {
             return Reply::Refused("this daemon has no table".to_owned());
         };
         match table.stop(OnStop::Remove) {
             Ok(()) => {
+                self.line.table = None;
                 let line =
                     "the table is removed: NOTHING IS GUARDED until the next reload or start";
                 tracing::warn!("{line}");

@@ -84,10 +84,9 @@ impl Daemon<'_> {
             (None, Some(ruleset)) => {
                 self.line.table = Some(start::make_table(self.options, ruleset)?);
             }
-            (Some(_), None) => {
-                if let Some(table) = self.line.table.take() {
-                    table.stop(OnStop::Remove)?;
-                }
+            (Some(table), None) => {
+                table.stop(OnStop::Remove)?;
+                self.line.table = None;
             }
             (None, None) => {}
         }

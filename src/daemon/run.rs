@@ -164,7 +164,7 @@ impl Daemon<'_> {
             let ready = self.wait()?;
             let now = now();
             // Before the packets: they may be for an address that is news.
-            if ready.links {
+            if ready.links || self.line.links_rest.is_some_and(|at| at <= now) {
                 self.follow_links();
             }
             if ready.capture {
@@ -225,20 +225,14 @@ impl Daemon<'_> {
             return;
         };
         if readable {
-            match table.on_readable(now) {
-                Ok(notices) => notices.iter().for_each(deeds::tell_notice),
-                Err(error) => tracing::error!("{error}"),
-            }
+            let notices = table.on_readable(now);
+            notices.iter().for_each(deeds::tell_notice);
         }
-        match table.expire(now) {
-            Ok(expired) => {
-                for closed in &expired.closed {
-                    tracing::info!("{}", deeds::closed(closed));
-                }
-                expired.notices.iter().for_each(deeds::tell_notice);
-            }
-            Err(error) => tracing::error!("{error}"),
+        let expired = table.expire(now);
+        for closed in &expired.closed {
+            tracing::info!("{}", deeds::closed(closed));
         }
+        expired.notices.iter().for_each(deeds::tell_notice);
     }
 
     fn tend_commands(&mut self, now: Timestamp, readable: bool) {
@@ -276,7 +270,7 @@ impl Daemon<'_> {
         }
         let configured = self.line.config.firewall.as_ref().map(|f| f.on_stop);
         let on_stop = configured.map(|on_stop| if asked { on_stop } else { OnStop::Keep });
-        if let (Some(table), Some(on_stop)) = (self.line.table.take(), on_stop)
+        if let (Some(mut table), Some(on_stop)) = (self.line.table.take(), on_stop)
             && let Err(error) = table.stop(on_stop)
         {
             tracing::error!("the table was left as it is: {error}");
@@ -296,7 +290,9 @@ impl Daemon<'_> {
         // What is polled, and where it is noted that there is something to do.
         let read = PollFlags::POLLIN;
         let mut waited: Vec<(Note, BorrowedFd<'_>, PollFlags)> = Vec::with_capacity(8);
-        waited.push((|r| &mut r.links, line.links.as_fd(), read));
+        if line.links_rest.is_none() {
+            waited.push((|r| &mut r.links, line.links.as_fd(), read));
+        }
         waited.push((|r| &mut r.signals, self.signals.as_fd(), read));
         if self.gather.is_none() {
             waited.push((|r| &mut r.capture, self.live.as_fd(), read));
@@ -342,6 +338,7 @@ impl Daemon<'_> {
         let deadlines = [
             self.line.matcher.next_deadline(),
             self.line.limiter.next_deadline(),
+            self.line.links_rest,
             self.line.table.as_ref().and_then(Table::next_deadline),
             self.control.as_ref().and_then(Control::next_deadline),
             self.manager.next_deadline(),

@@ -88,6 +88,11 @@ impl FirewallError {
         }
     }
 
+    /// Whether it was done or not is not known.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Refused { errno, .. } if no_answer(*errno))
+    }
+
     /// A change of `table` was refused.
     pub(super) fn refused(table: &str, what: String, errno: Errno) -> Self {
         // We could read, so the capability is there: somebody owns what we would change.
@@ -104,4 +109,10 @@ impl FirewallError {
             Self::Refused { what, errno }
         }
     }
+}
+
+/// Whether a whole batch that ends so may have been done all the same: the answer had no room
+/// in the receive buffer (netlink(7)), or there was none.
+pub(super) fn no_answer(errno: Errno) -> bool {
+    errno == Errno::ENOBUFS || errno == Errno::EPROTO
 }

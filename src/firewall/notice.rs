@@ -38,6 +38,11 @@ pub enum Notice {
         /// Why.
         error: FirewallError,
     },
+    /// Nftables could not be read, or not all be done. It is tried again.
+    Fault {
+        /// Why.
+        error: FirewallError,
+    },
     /// More was changed in nftables than could be heard of; the table was compared.
     Missed,
     /// There is another table of knockd's, and nothing says of which configuration: it stays.
@@ -101,6 +106,7 @@ impl Notice {
             | Self::Restored { .. }
             | Self::Postponed { .. }
             | Self::NotRestored { .. }
+            | Self::Fault { .. }
             | Self::Missed
             | Self::Stray { .. }
             | Self::Awaited { .. }
@@ -136,6 +142,7 @@ impl fmt::Display for Notice {
                 wait.as_millis()
             ),
             Self::NotRestored { error } => write!(f, "the table could not be put back: {error}"),
+            Self::Fault { error } => error.fmt(f),
             Self::Missed => f.write_str("nftables changed too fast to follow: table compared"),
             Self::Stray { table } => write!(
                 f,

@@ -1,6 +1,5 @@
 //! The table that lives: started, changed, watched, stopped.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +7,19 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::admin::AdminSets;
-use super::book::{Applied, Book, Closed, Entry, Place, Plan, Slot, element};
-use super::error::FirewallError;
+use super::book::{Applied, Book, Closed, Entry, Place, Plan, element};
+use super::error::{FirewallError, no_answer};
 use super::netlink::batch::Batch;
 use super::netlink::install;
 use super::netlink::socket::{Refusal, Socket};
-use super::netlink::survey::{self, Found, OWNED, Origin, Renamed, Survey};
+use super::netlink::survey::{self, Found, OWNED, Origin, Renamed};
 use super::netlink::{elements, inventory};
-use super::notice::{Damage, Notice};
+use super::notice::Notice;
 use super::render;
 use super::ruleset::Ruleset;
+use super::standing::{Opening, plain, sift, steadily, strays};
 use super::transaction::{Change, Transaction};
-use super::watch::Watch;
+use super::watch::{REFILL, Watch};
 use crate::model::{Effect, Lifetime, OnStop, SetPath, Timestamp};
 
 /// How long after our deadline the set is looked at: the kernel counts in ticks, of 10 ms
@@ -68,6 +68,8 @@ pub struct Table {
     pub(super) flags: u32,
     pub(super) sets: AdminSets,
     pub(super) watch: Option<Watch>,
+    /// Why nftables could last not be read, as was said.
+    pub(super) fault: Option<FirewallError>,
     batch: Batch,
 }
 
@@ -90,10 +92,10 @@ impl Table {
             Mode::Watch => 0,
         };
         let mut flags = wanted;
-        let (origin, keep, removed, said) = steadily(|| {
+        let (installed, keep, removed, said) = steadily(|| {
             let survey = survey::survey(&mut socket, &ruleset, Renamed::Same)?;
             let (keep, removed) = sift(&ruleset, survey.openings.clone());
-            let origin = match install::install(&mut socket, &ruleset, flags, &survey, &keep) {
+            let installed = match install::install(&mut socket, &ruleset, flags, &survey, &keep) {
                 // Before Linux 6.9 there is no persist. Owner alone would not do: the table
                 // would die with us, and the host be open.
                 Err(FirewallError::Unsupported { .. }) if flags != 0 => {
@@ -102,7 +104,7 @@ impl Table {
                 }
                 other => other?,
             };
-            Ok((origin, keep, removed, strays(survey)))
+            Ok((installed, keep, removed, strays(survey)))
         })?;
         let mut table = Self {
             socket,
@@ -111,9 +113,10 @@ impl Table {
             flags,
             sets: AdminSets::default(),
             watch: None,
+            fault: None,
             batch: Batch::new(),
         };
-        let mut started = table.begin(origin, &keep, removed, now)?;
+        let mut started = table.begin(installed, &keep, removed, now);
         started.notices.extend(said);
         Ok((table, started))
     }
@@ -132,42 +135,64 @@ impl Table {
         } else {
             Vec::new()
         };
-        let (origin, keep, mut removed) = steadily(|| {
+        let (installed, keep, mut removed) = steadily(|| {
             let mut survey = survey::survey(&mut self.socket, &ruleset, Renamed::Old(&old))?;
             // What is not in the kernel for the moment is not closed.
             survey.openings.extend(known.iter().cloned());
             let (keep, removed) = sift(&ruleset, survey.openings.clone());
-            let origin = install::install(&mut self.socket, &ruleset, self.flags, &survey, &keep)?;
-            Ok((origin, keep, removed))
+            let installed =
+                install::install(&mut self.socket, &ruleset, self.flags, &survey, &keep)?;
+            Ok((installed, keep, removed))
         })?;
         if let Some(watch) = &mut self.watch {
             watch.postponed = None;
         }
         removed.extend(self.leave_sets(&ruleset));
         self.ruleset = ruleset;
-        self.begin(origin, &keep, removed, now)
+        Ok(self.begin(installed, &keep, removed, now))
     }
 
     /// After the transaction: the book, the watch, and a look at what the kernel made of it.
+    /// The kernel has the ruleset now: nothing that fails here makes it the old one again.
     fn begin(
         &mut self,
-        origin: Origin,
+        (origin, lost): (Origin, Option<FirewallError>),
         keep: &[Found],
         removed: Vec<Closed>,
         now: Timestamp,
-    ) -> Result<Started, FirewallError> {
+    ) -> Started {
         self.book.keep_sets_only();
         for found in keep {
             self.book.set(found.slot.clone(), Some(found.entry(now)));
         }
         self.sets = AdminSets::new(&self.ruleset);
-        // Heard from here on; what was done before is seen by the looks that follow.
+        let mut notices = Vec::new();
+        if let Some(error) = lost {
+            notices.push(Notice::Fault { error });
+            if let Err(error) = self.reread(now) {
+                notices.extend(self.put_off(error, now));
+            }
+        }
+        if let Err(error) = self.look(&mut notices, now) {
+            notices.extend(self.put_off(error, now));
+        }
+        Started {
+            origin,
+            owned: self.flags == OWNED,
+            kept: keep.len(),
+            removed,
+            notices,
+        }
+    }
+
+    /// Heard from here on; what was done before is seen by the looks that follow.
+    fn look(&mut self, notices: &mut Vec<Notice>, now: Timestamp) -> Result<(), FirewallError> {
         if self.flags == OWNED && self.sets.is_empty() {
             self.watch = None;
-        } else if self.watch.is_none() {
-            self.watch = Some(Watch::new(now)?);
+        } else {
+            self.watch.get_or_insert_with(|| Watch::new(now)).listen()?;
         }
-        let mut notices = self.review_sets(None, now)?;
+        notices.extend(self.review_sets(None, now)?);
         let differs = match install::verify(&mut self.socket, &self.ruleset, self.flags) {
             // It went while it was looked at.
             Err(error) if error.is_race() => Some(error.to_string()),
@@ -182,13 +207,7 @@ impl Table {
                 watch.postponed = Some(now);
             }
         }
-        Ok(Started {
-            origin,
-            owned: self.flags == OWNED,
-            kept: keep.len(),
-            removed,
-            notices,
-        })
+        Ok(())
     }
 
     /// Does the firewall's part of the effects of one knock, all in one transaction and one
@@ -204,12 +223,17 @@ impl Table {
             Err(error) if self.flags == 0 && error.is_race() => {
                 // Somebody has taken the table away and we have not heard of it yet. It is
                 // put back, or that is put off: then with what is noted now.
-                notices = self.on_readable(now)?;
+                notices = self.on_readable(now);
                 plan = self.plan(effects, now);
                 match self.send(&mut plan.transaction) {
                     Err(error) if error.is_race() => Vec::new(),
                     other => other?,
                 }
+            }
+            Err(error) if error.is_unanswered() => {
+                // Done or not: the book must say what is.
+                self.reread(now)?;
+                return Err(error);
             }
             other => other?,
         };
@@ -251,6 +275,7 @@ impl Table {
         transaction: &mut Transaction,
     ) -> Result<Vec<(Arc<SetPath>, Errno)>, FirewallError> {
         let mut refused = Vec::new();
+        let mut unanswered = false;
         while !transaction.is_empty() {
             self.batch.clear();
             for change in &transaction.changes {
@@ -259,6 +284,11 @@ impl Table {
             let Err(Refusal { index, errno }) = self.socket.commit(&mut self.batch) else {
                 break;
             };
+            if index.is_none() && !unanswered && no_answer(errno) {
+                // It may have been done. To do it twice is to do it once.
+                unanswered = true;
+                continue;
+            }
             let failed = index.and_then(|i| transaction.changes.get(i).map(|c| (i, c)));
             let set = match failed {
                 Some((i, Change::Delete(_))) if errno == Errno::ENOENT => {
@@ -287,7 +317,8 @@ impl Table {
     /// What must be polled for reading: there is something when the table is watched.
     #[must_use]
     pub fn events(&self) -> Option<BorrowedFd<'_>> {
-        self.watch.as_ref().map(|w| w.socket.as_fd())
+        let socket = self.watch.as_ref()?.socket.as_ref()?;
+        Some(socket.as_fd())
     }
 
     /// When [`Table::expire`] is next to be called.
@@ -299,21 +330,13 @@ impl Table {
     }
 
     /// What has run out by now. The kernel says nothing when an element expires; each one
-    /// whose time is up is looked for.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel cannot be asked.
-    pub fn expire(&mut self, now: Timestamp) -> Result<Expired, FirewallError> {
-        let mut expired = Expired::default();
-        if let Some(watch) = &mut self.watch
-            && watch.postponed.is_some_and(|at| at <= now)
-        {
-            watch.postponed = None;
-            expired
-                .notices
-                .extend(self.heal(Damage::Changed, None, now));
-        }
+    /// whose time is up is looked for. Where the kernel cannot be asked, that is done later.
+    pub fn expire(&mut self, now: Timestamp) -> Expired {
+        let mut expired = Expired {
+            closed: Vec::new(),
+            notices: self.catch_up(now),
+        };
+        let mut fault = None;
         let before = Timestamp(now.0.saturating_sub(Timestamp::from_epoch(GRACE).0));
         for slot in self.book.due(before) {
             let Some(entry) = self.book.get(&slot).cloned() else {
@@ -321,16 +344,20 @@ impl Table {
             };
             let lifetime = Lifetime::UntilClosed;
             let left = match element(&self.ruleset, &slot, lifetime, &entry.door) {
-                None => None,
-                Some(e) => inventory::element(&mut self.socket, &e.set, e.key)
-                    .map_err(FirewallError::reading)?,
+                None => Ok(None),
+                Some(e) => inventory::element(&mut self.socket, &e.set, e.key),
             };
             match left {
-                Some(left) => {
+                Err(refusal) => {
+                    fault = Some(FirewallError::reading(refusal));
+                    let deadline = Some(now + REFILL);
+                    self.book.set(slot, Some(Entry { deadline, ..entry }));
+                }
+                Ok(Some(left)) => {
                     let deadline = left.map(|left| now + left);
                     self.book.set(slot, Some(Entry { deadline, ..entry }));
                 }
-                None => {
+                Ok(None) => {
                     expired.closed.push(Closed {
                         door: entry.door,
                         source: slot.source,
@@ -340,7 +367,12 @@ impl Table {
                 }
             }
         }
-        Ok(expired)
+        if let Some(error) = fault {
+            expired.notices.extend(self.news(error));
+        } else if !expired.closed.is_empty() {
+            self.fault = None;
+        }
+        expired
     }
 
     /// What is open, by our own book.
@@ -376,135 +408,11 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// If the kernel will not have it: the table then stands as it is.
-    pub fn stop(mut self, on_stop: OnStop) -> Result<(), FirewallError> {
+    /// If the kernel will not have it: the table then stands as it is, and can be used on.
+    pub fn stop(&mut self, on_stop: OnStop) -> Result<(), FirewallError> {
         match on_stop {
             OnStop::Keep => plain(&mut self.socket, &self.ruleset, Renamed::None).map(|_| ()),
             OnStop::Remove => install::remove(&mut self.socket, &self.ruleset.table).map(|_| ()),
         }
     }
-}
-
-/// An opening, as listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opening {
-    /// The door that made it; `None`: somebody put it there by hand.
-    pub door: Option<Arc<str>>,
-    /// Who may.
-    pub source: std::net::IpAddr,
-    /// What.
-    pub place: Place,
-    /// What is left of its time; `None`: until it is closed.
-    pub left: Option<Duration>,
-}
-
-/// What is open in the table of that name, from the kernel; works without a daemon. `None`:
-/// there is no such table.
-///
-/// # Errors
-///
-/// If the kernel cannot be asked.
-pub fn list(table: &str) -> Result<Option<Vec<Opening>>, FirewallError> {
-    let mut socket = Socket::open().map_err(FirewallError::reading)?;
-    let content = match inventory::content(&mut socket, table) {
-        Ok(content) => content,
-        Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(None),
-        Err(refusal) => return Err(FirewallError::reading(refusal)),
-    };
-    let mut found =
-        survey::openings(&mut socket, table, &content).map_err(FirewallError::reading)?;
-    found.sort_by(|a, b| a.slot.cmp(&b.slot));
-    let openings = found.into_iter().map(|found| {
-        let Found { slot, left, door } = found;
-        Opening {
-            door,
-            source: slot.source,
-            place: slot.place,
-            left,
-        }
-    });
-    Ok(Some(openings.collect()))
-}
-
-/// Puts the guard alone in place, for boot; a daemon takes it over. Openings that are there
-/// stay. Returns what is to be said.
-///
-/// # Errors
-///
-/// As for [`Table::start`]. A daemon that owns the table already guards.
-pub fn guard(ruleset: &Ruleset) -> Result<Vec<Notice>, FirewallError> {
-    let mut socket = Socket::open().map_err(FirewallError::reading)?;
-    plain(&mut socket, ruleset, Renamed::Same)
-}
-
-/// Takes the table away, daemon or not; whether there was one.
-///
-/// # Errors
-///
-/// If the kernel will not have it: a running daemon owns its table.
-pub fn clear(table: &str) -> Result<bool, FirewallError> {
-    let mut socket = Socket::open().map_err(FirewallError::reading)?;
-    install::remove(&mut socket, table)
-}
-
-/// The table without an owner, openings and all.
-fn plain(
-    socket: &mut Socket,
-    ruleset: &Ruleset,
-    renamed: Renamed<'_>,
-) -> Result<Vec<Notice>, FirewallError> {
-    let survey = survey::survey(socket, ruleset, renamed)?;
-    let (keep, _) = sift(ruleset, survey.openings.clone());
-    install::install(socket, ruleset, 0, &survey, &keep)?;
-    Ok(strays(survey))
-}
-
-/// What is to be said of tables that may have been ours.
-fn strays(survey: Survey) -> Vec<Notice> {
-    let stray = |table| Notice::Stray { table };
-    survey.strays.into_iter().map(stray).collect()
-}
-
-/// How often it is tried to make the table while others change what is there between our
-/// look and our transaction.
-const ATTEMPTS: usize = 10;
-
-fn steadily<T>(mut attempt: impl FnMut() -> Result<T, FirewallError>) -> Result<T, FirewallError> {
-    for _ in 1..ATTEMPTS {
-        match attempt() {
-            Err(error) if error.is_race() => {}
-            other => return other,
-        }
-    }
-    attempt()
-}
-
-/// Divides openings into those that a door of the ruleset would make, and the others. Of
-/// one that stands in two tables, the longer.
-fn sift(ruleset: &Ruleset, found: Vec<Found>) -> (Vec<Found>, Vec<Closed>) {
-    let mut keep: BTreeMap<Slot, Found> = BTreeMap::new();
-    let mut removed = Vec::new();
-    for f in found {
-        let granted = match (&f.door, &f.slot.place) {
-            (Some(door), Place::Ports(ports)) => ruleset.grants(door, ports),
-            (Some(_), Place::Set(..)) | (None, _) => false,
-        };
-        if !granted {
-            removed.push(Closed {
-                door: f.door.unwrap_or_else(|| "".into()),
-                source: f.slot.source,
-                place: f.slot.place,
-            });
-            continue;
-        }
-        let longer = match keep.get(&f.slot).map(|k| k.left) {
-            None => true,
-            Some(None) => false,
-            Some(Some(old)) => f.left.is_none_or(|new| new > old),
-        };
-        if longer {
-            keep.insert(f.slot.clone(), f);
-        }
-    }
-    (keep.into_values().collect(), removed)
 }

@@ -17,30 +17,41 @@ use crate::model::Timestamp;
 /// How many restores may follow each other at once, and how long it takes until one more
 /// may: two tools that put their own back each time must not do so for ever at full speed.
 const BURST: u32 = 10;
-const REFILL: Duration = Duration::from_secs(1);
+pub(super) const REFILL: Duration = Duration::from_secs(1);
 
 /// The watch.
 pub(super) struct Watch {
-    pub(super) socket: Socket,
+    /// `None` after an error: it is opened again when what is put off is due.
+    pub(super) socket: Option<Socket>,
     /// How many restores may still be made, as of `since`.
     tokens: u32,
     since: Timestamp,
-    /// When a restore that was put off is due.
+    /// When a restore, or a look at what was missed, that was put off is due.
     pub(super) postponed: Option<Timestamp>,
+    /// Whether something was missed since: all is to be compared.
+    missed: bool,
     /// Why the last one failed: said once, and again when it has changed.
     failed: Option<FirewallError>,
 }
 
 impl Watch {
-    pub(super) fn new(now: Timestamp) -> Result<Self, FirewallError> {
-        let socket = Socket::listening().map_err(FirewallError::reading)?;
-        Ok(Self {
-            socket,
+    /// One that does not listen yet.
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            socket: None,
             tokens: BURST,
             since: now,
             postponed: None,
+            missed: false,
             failed: None,
-        })
+        }
+    }
+
+    pub(super) fn listen(&mut self) -> Result<(), FirewallError> {
+        if self.socket.is_none() {
+            self.socket = Some(Socket::listening().map_err(FirewallError::reading)?);
+        }
+        Ok(())
     }
 
     /// Whether the table may be put back now; if not, when.
@@ -64,38 +75,99 @@ impl Watch {
 
 impl Table {
     /// Reads what others have done to nftables, and puts back what of it is ours. Call it
-    /// when [`Table::events`] is readable.
-    ///
-    /// # Errors
-    ///
-    /// If nftables cannot be read.
-    pub fn on_readable(&mut self, now: Timestamp) -> Result<Vec<Notice>, FirewallError> {
-        let port = self.socket.port();
-        let Some(watch) = &mut self.watch else {
-            return Ok(Vec::new());
-        };
-        let (commits, lost) = events::commits(&mut watch.socket, &self.ruleset.table, port)
-            .map_err(FirewallError::reading)?;
+    /// when [`Table::events`] is readable. Where nftables cannot be read, all is compared a
+    /// little later.
+    pub fn on_readable(&mut self, now: Timestamp) -> Vec<Notice> {
         let mut notices = Vec::new();
+        if let Err(error) = self.follow(&mut notices, now) {
+            notices.extend(self.put_off(error, now));
+        }
+        notices
+    }
+
+    fn follow(&mut self, notices: &mut Vec<Notice>, now: Timestamp) -> Result<(), FirewallError> {
+        let port = self.socket.port();
+        let Some(socket) = self.watch.as_mut().and_then(|w| w.socket.as_mut()) else {
+            return Ok(());
+        };
+        let (commits, lost) =
+            events::commits(socket, &self.ruleset.table, port).map_err(FirewallError::reading)?;
         let mut damage: Option<(Damage, Option<Culprit>)> = None;
         for commit in commits {
-            self.take(commit, &mut damage, &mut notices, now)?;
+            self.take(commit, &mut damage, notices, now)?;
         }
         if lost {
             notices.push(Notice::Missed);
-            if self.is_watched() {
-                if install::verify(&mut self.socket, &self.ruleset, self.flags)?.is_some() {
-                    damage.get_or_insert((Damage::Changed, None));
-                } else if damage.is_none() {
-                    self.reread(now)?;
-                }
-            }
+        }
+        match damage {
+            Some((damage, by)) => notices.extend(self.heal(damage, by, now)),
+            None if lost => notices.extend(self.compare(now)?),
+            None => {}
+        }
+        if lost {
             notices.extend(self.review_sets(None, now)?);
         }
-        if let Some((damage, by)) = damage {
-            notices.extend(self.heal(damage, by, now));
+        Ok(())
+    }
+
+    /// Looks at the table, of which some news was lost.
+    fn compare(&mut self, now: Timestamp) -> Result<Option<Notice>, FirewallError> {
+        if !self.is_watched() {
+            return Ok(None);
         }
-        Ok(notices)
+        let differs = match install::verify(&mut self.socket, &self.ruleset, self.flags) {
+            Err(error) if error.is_race() => true,
+            other => other?.is_some(),
+        };
+        if differs {
+            return Ok(self.heal(Damage::Changed, None, now));
+        }
+        self.reread(now).map(|()| None)
+    }
+
+    /// Nftables could not be read: it is listened to anew, and all compared, a little later.
+    /// The socket is closed for the time: with a lasting error it would be readable for ever.
+    pub(super) fn put_off(&mut self, error: FirewallError, now: Timestamp) -> Option<Notice> {
+        if let Some(watch) = &mut self.watch {
+            watch.socket = None;
+            watch.missed = true;
+            watch.postponed = Some(now + REFILL);
+        }
+        self.news(error)
+    }
+
+    /// Said once, and again when it has changed.
+    pub(super) fn news(&mut self, error: FirewallError) -> Option<Notice> {
+        let news = self.fault.as_ref() != Some(&error);
+        self.fault = Some(error.clone());
+        news.then_some(Notice::Fault { error })
+    }
+
+    /// Does what was put off, if it is due.
+    pub(super) fn catch_up(&mut self, now: Timestamp) -> Vec<Notice> {
+        let Some(watch) = &mut self.watch else {
+            return Vec::new();
+        };
+        if watch.postponed.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        watch.postponed = None;
+        let missed = std::mem::take(&mut watch.missed);
+        let mut notices = Vec::new();
+        let done = watch.listen().and_then(|()| {
+            if !missed {
+                notices.extend(self.heal(Damage::Changed, None, now));
+                return Ok(());
+            }
+            notices.extend(self.compare(now)?);
+            notices.extend(self.review_sets(None, now)?);
+            self.fault = None;
+            Ok(())
+        });
+        if let Err(error) = done {
+            notices.extend(self.put_off(error, now));
+        }
+        notices
     }
 
     fn is_watched(&self) -> bool {
@@ -186,7 +258,8 @@ impl Table {
     fn restore(&mut self, now: Timestamp) -> Result<(), FirewallError> {
         let survey = survey::survey(&mut self.socket, &self.ruleset, Renamed::None)?;
         let keep = self.known(now);
-        install::rebuild(&mut self.socket, &self.ruleset, self.flags, &survey, &keep)
+        install::rebuild(&mut self.socket, &self.ruleset, self.flags, &survey, &keep)?
+            .map_or(Ok(()), Err)
     }
 
     /// The openings that are in our own book.
@@ -205,7 +278,7 @@ impl Table {
     }
 
     /// Takes what is open from the kernel.
-    fn reread(&mut self, now: Timestamp) -> Result<(), FirewallError> {
+    pub(super) fn reread(&mut self, now: Timestamp) -> Result<(), FirewallError> {
         let table = &self.ruleset.table;
         let read = inventory::content(&mut self.socket, table)
             .and_then(|content| survey::openings(&mut self.socket, table, &content));

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
@@ -15,7 +16,9 @@ use knockd::config::{Format, Host, parse};
 use knockd::firewall::{self, Closed, Mode, Place, Ruleset, Started, Table};
 use knockd::model::{Config, Effect, Lifetime, OnStop, PortRange, Ports, SetPath, Timestamp};
 
+use caps::{CapSet, Capability};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::support::Namespace;
 
@@ -199,7 +202,6 @@ fn set(text: &str) -> SetPath {
 }
 
 fn obey(table: &mut Option<Table>, words: &[&str]) -> Result<String, firewall::FirewallError> {
-    let kept = |t: &mut Option<Table>| t.take().expect("a table");
     match words {
         ["start", path] => start(table, ruleset(path), Mode::Auto),
         ["start", path, "of", other] => start(table, ruleset_of(path, other), Mode::Auto),
@@ -209,8 +211,24 @@ fn obey(table: &mut Option<Table>, words: &[&str]) -> Result<String, firewall::F
             let table = table.as_mut().expect("a table");
             table.reload(ruleset(path), now()).map(|s| say(&s))
         }
-        ["stop", "keep"] => kept(table).stop(OnStop::Keep).map(|()| String::new()),
-        ["stop", "remove"] => kept(table).stop(OnStop::Remove).map(|()| String::new()),
+        ["stop", "keep"] => stop(table, OnStop::Keep),
+        ["stop", "remove"] => stop(table, OnStop::Remove),
+        ["privileged", yes] => {
+            privileged(*yes == "yes");
+            Ok(String::new())
+        }
+        ["files", "all"] => {
+            let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+            setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a limit");
+            Ok(String::new())
+        }
+        ["files", "one", "more"] => {
+            let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+            let next = std::fs::File::open("/dev/null").expect("a file");
+            let limit = u64::try_from(next.as_raw_fd()).expect("a file") + 1;
+            setrlimit(Resource::RLIMIT_NOFILE, limit, most).expect("a limit");
+            Ok(String::new())
+        }
         ["guard", path] => guard(&ruleset(path)),
         ["guard", path, "of", other] => guard(&ruleset_of(path, other)),
         ["clear", name] => firewall::clear(name).map(|was| was.to_string()),
@@ -225,12 +243,20 @@ fn obey(table: &mut Option<Table>, words: &[&str]) -> Result<String, firewall::F
             out
         }),
         ["expire"] => {
-            let expired = table.as_mut().expect("a table").expire(now())?;
-            Ok(closed(&expired.closed))
+            let expired = table.as_mut().expect("a table").expire(now());
+            let mut out = closed(&expired.closed);
+            for notice in expired.notices {
+                let _ = write!(out, "{notice}; ");
+            }
+            Ok(out)
+        }
+        ["due"] => {
+            let at = table.as_ref().expect("a table").next_deadline();
+            Ok(at.map_or(String::new(), |at| at.since(now()).as_millis().to_string()))
         }
         ["mind", time] => {
             let time = humantime::parse_duration(time).expect("a time");
-            mind(table.as_mut().expect("a table"), time)
+            Ok(mind(table.as_mut().expect("a table"), time))
         }
         ["fill", count, port, time] => fill(table.as_mut().expect("a table"), count, port, time),
         words => {
@@ -258,6 +284,18 @@ fn start(
     let (new, started) = Table::start(ruleset, mode, now())?;
     *table = Some(new);
     Ok(say(&started))
+}
+
+fn stop(table: &mut Option<Table>, on_stop: OnStop) -> Result<String, firewall::FirewallError> {
+    table.as_mut().expect("a table").stop(on_stop)?;
+    *table = None;
+    Ok(String::new())
+}
+
+/// Lays down what it takes to touch nftables, or takes it up again.
+fn privileged(yes: bool) {
+    let change = if yes { caps::raise } else { caps::drop };
+    change(None, CapSet::Effective, Capability::CAP_NET_ADMIN).expect("a capability");
 }
 
 fn say(started: &Started) -> String {
@@ -310,7 +348,7 @@ fn effect(words: &[&str]) -> Effect {
 }
 
 /// Lives as a daemon does, for a while; ends early with the first thing that is to be said.
-fn mind(table: &mut Table, time: Duration) -> Result<String, firewall::FirewallError> {
+fn mind(table: &mut Table, time: Duration) -> String {
     let end = now() + time;
     let mut out = String::new();
     while out.is_empty() && now() < end {
@@ -323,16 +361,16 @@ fn mind(table: &mut Table, time: Duration) -> Result<String, firewall::FirewallE
         } else {
             poll(&mut [], wait).expect("a poll");
         }
-        for notice in table.on_readable(now())? {
+        for notice in table.on_readable(now()) {
             let _ = write!(out, "{notice}; ");
         }
-        let expired = table.expire(now())?;
+        let expired = table.expire(now());
         out += &closed(&expired.closed);
         for notice in expired.notices {
             let _ = write!(out, "{notice}; ");
         }
     }
-    Ok(out)
+    out
 }
 
 /// Opens a port for many sources, one knock each; says the median cost of the first and of

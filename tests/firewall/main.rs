@@ -6,6 +6,7 @@ mod support;
 
 mod admin;
 mod agent;
+mod faults;
 mod fragments;
 mod life;
 mod listing;

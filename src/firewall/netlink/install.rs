@@ -35,14 +35,15 @@ impl Labels {
     }
 }
 
-/// Builds the table anew whatever is there.
+/// Builds the table anew whatever is there. As for [`install`], what is returned with it is
+/// why some of its openings are missing.
 pub(in crate::firewall) fn rebuild(
     socket: &mut Socket,
     ruleset: &Ruleset,
     flags: u32,
     survey: &Survey,
     keep: &[Found],
-) -> Result<(), FirewallError> {
+) -> Result<Option<FirewallError>, FirewallError> {
     let origin = match &survey.table {
         Some(_) => Origin::Rebuilt,
         None => Origin::Created,
@@ -51,17 +52,18 @@ pub(in crate::firewall) fn rebuild(
 }
 
 /// Makes the table what it should be. `keep` are the openings that live on, all of which
-/// `ruleset` has a place for.
+/// `ruleset` has a place for. With more of them than fit one transaction, those that follow
+/// may be refused when the table stands already: why, is returned.
 pub(in crate::firewall) fn install(
     socket: &mut Socket,
     ruleset: &Ruleset,
     flags: u32,
     survey: &Survey,
     keep: &[Found],
-) -> Result<Origin, FirewallError> {
+) -> Result<(Origin, Option<FirewallError>), FirewallError> {
     let origin = survey.origin(ruleset, flags);
-    put(socket, (ruleset, flags, survey), origin, keep)?;
-    Ok(origin)
+    let lost = put(socket, (ruleset, flags, survey), origin, keep)?;
+    Ok((origin, lost))
 }
 
 fn put(
@@ -69,7 +71,7 @@ fn put(
     what: (&Ruleset, u32, &Survey),
     origin: Origin,
     keep: &[Found],
-) -> Result<(), FirewallError> {
+) -> Result<Option<FirewallError>, FirewallError> {
     let (ruleset, _, _) = what;
     match attempt(socket, what, origin, keep) {
         Err(FirewallError::Refused {
@@ -85,15 +87,15 @@ fn put(
                 let elements: Vec<Element> =
                     part.iter().filter_map(|f| again(ruleset, f)).collect();
                 elements::add_all(&mut batch, &elements);
-                socket.commit(&mut batch).map_err(|Refusal { errno, .. }| {
+                if let Err(Refusal { errno, .. }) = socket.commit(&mut batch) {
                     let what = format!("the openings of table inet {}", ruleset.table);
-                    FirewallError::refused(&ruleset.table, what, errno)
-                })?;
+                    return Ok(Some(FirewallError::refused(&ruleset.table, what, errno)));
+                }
             }
         }
         other => other?,
     }
-    Ok(())
+    Ok(None)
 }
 
 fn attempt(
@@ -251,11 +253,17 @@ pub(in crate::firewall) fn remove(socket: &mut Socket, table: &str) -> Result<bo
             errno: Errno::ENOENT,
             ..
         }) => Ok(false),
-        Err(Refusal { errno, .. }) => Err(FirewallError::refused(
-            table,
-            format!("delete table inet {table}"),
-            errno,
-        )),
+        Err(Refusal { errno, .. }) => {
+            let what = format!("delete table inet {table}");
+            let error = FirewallError::refused(table, what, errno);
+            if error.is_unanswered() {
+                let tables = inventory::tables(socket).map_err(FirewallError::reading)?;
+                if tables.iter().all(|t| t.name != table) {
+                    return Ok(true);
+                }
+            }
+            Err(error)
+        }
     }
 }
 

@@ -1,0 +1,104 @@
+//! What the kernel will not do for a while: nothing is lost by it, nothing is said for ever,
+//! and what the daemon believes is what the kernel has.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use crate::agent::Agent;
+use crate::life::{TOML, open_some};
+use crate::support::{Lab, wait_for};
+
+#[test]
+fn what_cannot_be_asked_is_asked_again_later() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::start(&lab.server, &path);
+    agent.order("open ssh 192.0.2.77 22/tcp 100ms");
+    agent.order("privileged no");
+    let said = wait_for("its time to be up", || {
+        let said = agent.order("expire");
+        (!said.is_empty()).then_some(said)
+    });
+    assert!(said.contains("CAP_NET_ADMIN"), "{said}");
+    let due: u64 = agent.order("due").parse().expect("it is still to be asked");
+    assert!(due > 500, "asked again in {due} ms");
+    // And not said again when it fails again.
+    assert_eq!(agent.order("mind 1200ms"), "");
+    agent.order("privileged yes");
+    let said = agent.order("mind 3s");
+    assert_eq!(said, "closed ssh 192.0.2.77 22/tcp; ");
+}
+
+#[test]
+fn who_cannot_listen_has_the_table_all_the_same() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::new(&lab.server);
+    // Enough for the socket that makes the table, not for the one that listens.
+    agent.order("files one more");
+    let said = agent.order(&format!("watch {}", path.display()));
+    assert!(said.starts_with("Created owned=false"), "{said}");
+    assert!(said.contains("EMFILE"), "{said}");
+    agent.order("open ssh 192.0.2.77 22/tcp 30s");
+    lab.server.run("nft flush ruleset");
+    assert_eq!(agent.order("mind 1200ms"), "", "not said again");
+    agent.order("files all");
+    let said = agent.order("mind 5s");
+    assert!(said.contains("restored"), "{said}");
+    let list = agent.order("list knockd");
+    assert!(list.starts_with("ssh 192.0.2.77 22/tcp"), "{list}");
+    // It listens now.
+    lab.server.run("nft flush ruleset");
+    let said = agent.order("mind 5s");
+    assert!(said.contains("deleted the table: restored"), "{said}");
+}
+
+#[test]
+fn a_table_that_could_not_be_removed_is_still_used() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::start(&lab.server, &path);
+    agent.order("privileged no");
+    assert!(agent.attempt("stop remove").is_err());
+    agent.order("privileged yes");
+    open_some(&mut agent);
+    agent.order("stop remove");
+    assert_eq!(lab.server.run("nft list ruleset"), "");
+}
+
+/// The kernel does it, and has no room to say so.
+#[test]
+fn what_was_done_unheard_is_known() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::start(&lab.server, &path);
+    for (order, answer, list) in [
+        (
+            "open ssh 192.0.2.77 22/tcp 30s",
+            "opened 192.0.2.77 22/tcp; ",
+            "ssh 192.0.2.77 22/tcp 30; ",
+        ),
+        ("close 192.0.2.77 all", "closed ssh 192.0.2.77 22/tcp; ", ""),
+    ] {
+        // The first answer that is read is the transaction's.
+        let mut strace = lab
+            .server
+            .command("strace")
+            .args(["-f", "-e", "trace=recvfrom", "-e"])
+            .arg("inject=recvfrom:error=ENOBUFS:when=1")
+            .args(["-p", &agent.id().to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("strace");
+        let mut said = BufReader::new(strace.stderr.take().expect("a pipe")).lines();
+        let attached = said.find(|l| l.as_ref().is_ok_and(|l| l.contains("attached")));
+        assert!(attached.is_some(), "strace cannot be used");
+        let result = agent.attempt(order);
+        let injected = said.find(|l| l.as_ref().is_ok_and(|l| l.contains("INJECTED")));
+        assert!(injected.is_some(), "{order}: nothing was lost");
+        strace.kill().expect("strace");
+        strace.wait().expect("strace");
+        assert_eq!(result.as_deref(), Ok(answer), "{order}");
+        assert_eq!(agent.order("list knockd"), list, "{order}");
+    }
+}
