@@ -55,3 +55,25 @@ need_namespaces() {
         "sysctl kernel.unprivileged_userns_clone=1 (a container must be privileged)" >&2
     return 1
 }
+
+# need_knock_0_8: Debian's package of it, to compare with, is unpacked in $KNOCK_0_8. Nothing
+# is installed; where it is installed, that is taken.
+need_knock_0_8() {
+    [ -n "${KNOCK_0_8:-}" ] && return
+    if /usr/sbin/knockd --version 2>/dev/null | grep -q '^knockd 0\.8'; then
+        export KNOCK_0_8=/
+        return
+    fi
+    KNOCK_0_8=$(cargo locate-project --message-format plain)
+    KNOCK_0_8=${CARGO_TARGET_DIR:-${KNOCK_0_8%/*}/target}/knock-0.8
+    if [ ! -d "$KNOCK_0_8" ]; then
+        local work
+        work=$(mktemp -d)
+        fetch() (cd "$work" && apt-get -qq download knockd)
+        fetch 2>/dev/null || { as_root apt-get -qq update && fetch; }
+        mkdir -p "${KNOCK_0_8%/*}"
+        dpkg-deb -x "$work"/knockd_*.deb "$KNOCK_0_8"
+        rm -r "$work"
+    fi
+    export KNOCK_0_8
+}

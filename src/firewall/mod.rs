@@ -24,4 +24,4 @@ pub use preview::Preview;
 pub use ruleset::Ruleset;
 pub use standing::{Opening, clear, guard, list};
 pub use table::{Expired, Mode, Started, Table};
-pub use transaction::{Change, Element, ElementKey, Transaction};
+pub use transaction::{Change, Element, ElementKey, Encoder, Transaction};

@@ -11,9 +11,9 @@ use super::book::{Applied, Book, Closed, Entry, Place, Plan, element};
 use super::error::{FirewallError, no_answer};
 use super::netlink::batch::Batch;
 use super::netlink::install;
+use super::netlink::inventory;
 use super::netlink::socket::{Refusal, Socket};
 use super::netlink::survey::{self, Found, OWNED, Origin, Renamed};
-use super::netlink::{elements, inventory};
 use super::notice::Notice;
 use super::render;
 use super::ruleset::Ruleset;
@@ -278,9 +278,7 @@ impl Table {
         let mut unanswered = false;
         while !transaction.is_empty() {
             self.batch.clear();
-            for change in &transaction.changes {
-                elements::change(&mut self.batch, change);
-            }
+            transaction.write(&mut self.batch);
             let Err(Refusal { index, errno }) = self.socket.commit(&mut self.batch) else {
                 break;
             };

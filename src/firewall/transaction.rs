@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::netlink::batch::Batch;
+use super::netlink::elements;
 use crate::model::{SetPath, Step};
 
 /// The shortest timeout that is sent. The kernel rounds down to its own tick (10 ms at
@@ -55,6 +57,13 @@ impl Transaction {
         self.changes.is_empty()
     }
 
+    /// Writes each change as one message.
+    pub(super) fn write(&self, batch: &mut Batch) {
+        for change in &self.changes {
+            elements::change(batch, change);
+        }
+    }
+
     /// Puts an element in that may be there already, with its new time. A plain add would
     /// leave an old timeout as it is (before Linux 6.12); add, delete, add works whether it
     /// is there or not, and no packet sees it gone.
@@ -62,6 +71,24 @@ impl Transaction {
         self.changes.push(Change::Add(element.clone()));
         self.changes.push(Change::Delete(element.clone()));
         self.changes.push(Change::Add(element));
+    }
+}
+
+/// Writes transactions as netlink batches, one after another into the same memory.
+pub struct Encoder(Batch);
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self(Batch::new())
+    }
+}
+
+impl Encoder {
+    /// What the kernel is sent.
+    pub fn encode(&mut self, transaction: &Transaction) -> &[u8] {
+        self.0.clear();
+        transaction.write(&mut self.0);
+        self.0.finish()
     }
 }
 

@@ -5,22 +5,22 @@ use std::process::Command;
 
 /// Debian's daemon.
 pub(crate) fn knockd() -> PathBuf {
-    unpacked().join("usr/sbin/knockd")
+    root().join("usr/sbin/knockd")
 }
 
 /// Debian's client.
 pub(crate) fn knock() -> PathBuf {
-    unpacked().join("usr/bin/knock")
+    root().join("usr/bin/knock")
 }
 
 /// The configuration that Debian installs.
 pub(crate) fn configuration() -> PathBuf {
-    unpacked().join("etc/knockd.conf")
+    root().join("etc/knockd.conf")
 }
 
 /// The package's files: in `$KNOCK_0_8` if that is set (contrib/test.sh sets it), else
 /// fetched once and kept in the target directory.
-fn unpacked() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     if let Some(given) = std::env::var_os("KNOCK_0_8") {
         return given.into();
     }

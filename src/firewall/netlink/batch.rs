@@ -134,7 +134,7 @@ impl Batch {
     }
 
     /// The whole, ready to be sent; empty if there is nothing in it.
-    pub(super) fn finish(&mut self) -> &[u8] {
+    pub(in crate::firewall) fn finish(&mut self) -> &[u8] {
         if self.count == 0 {
             return &[];
         }

@@ -1,0 +1,245 @@
+//! Who is compared: each guards port 22 and opens it for who hits three ports in order.
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use crate::ancestor;
+use crate::lab::Lab;
+
+/// The three ports of the first door.
+pub(crate) const STEPS: [u16; 3] = [7000, 8200, 9100];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Contender {
+    /// knock 0.8, with a command that adds to a set.
+    Ancestor,
+    /// Rules alone, as on the wiki of nftables: the lower limit.
+    Rules,
+    /// This program.
+    Knockd,
+}
+
+/// What a run is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) doors: u16,
+    pub(crate) seq_timeout: u32,
+}
+
+/// A contender at work; it ends when dropped.
+pub(crate) struct Running {
+    child: Option<Child>,
+    log: PathBuf,
+    configuration: PathBuf,
+    run: PathBuf,
+    /// From its start until it said that it listens.
+    pub(crate) start: Duration,
+}
+
+impl Contender {
+    pub(crate) const ALL: [Self; 3] = [Self::Ancestor, Self::Rules, Self::Knockd];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ancestor => "knock 0.8",
+            Self::Rules => "nft rules alone",
+            Self::Knockd => "knockd",
+        }
+    }
+
+    /// Starts it on the server, and waits until it listens.
+    pub(crate) fn start(self, lab: &Lab, setting: Setting) -> Running {
+        let path = |name: &str| lab.directory().join(name);
+        let mut running = Running {
+            child: None,
+            log: path("log"),
+            configuration: path("configuration.toml"),
+            run: path("run"),
+            start: Duration::ZERO,
+        };
+        File::create(&running.log).expect("a directory of ours");
+        lab.nft(&match self {
+            Self::Ancestor => ANCESTORS_RULES.to_owned(),
+            Self::Rules => rules(setting),
+            Self::Knockd => String::new(),
+        });
+        let (text, mut command) = match self {
+            Self::Rules => return running,
+            Self::Ancestor => (
+                ancestors_configuration(setting, &running),
+                Command::new(ancestor::knockd()),
+            ),
+            Self::Knockd => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_knockd"));
+                command.arg("--state-dir").arg(path("state"));
+                command.arg("--run-dir").arg(&running.run);
+                (configuration(setting, &running), command)
+            }
+        };
+        std::fs::write(&running.configuration, text).expect("a directory of ours");
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&running.configuration, private).expect("a file of ours");
+        command
+            .args(["-i", "eth0", "-c"])
+            .arg(&running.configuration);
+        let errors = File::create(path("errors")).expect("a directory of ours");
+        command.stderr(errors).stdout(std::process::Stdio::null());
+        let from = Instant::now();
+        running.child = Some(lab.as_server(|| command.spawn()).expect("a daemon"));
+        while running.count("listening on") == 0 {
+            assert!(
+                from.elapsed() < Duration::from_secs(30),
+                "{}: {}",
+                self.name(),
+                std::fs::read_to_string(path("errors")).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        running.start = from.elapsed();
+        // What it does after it has said so is not to be counted.
+        std::thread::sleep(Duration::from_millis(200));
+        running
+    }
+}
+
+impl Running {
+    /// How many lines of its log hold this.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        log.lines().filter(|line| line.contains(text)).count()
+    }
+
+    fn proc(&self, file: &str) -> Option<String> {
+        let id = self.child.as_ref()?.id();
+        std::fs::read_to_string(format!("/proc/{id}/{file}")).ok()
+    }
+
+    /// CPU time of its one thread so far; a command it ran is not in it.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        let schedstat = self.proc("schedstat")?;
+        let nanos = schedstat.split(' ').next()?.parse().ok()?;
+        Some(Duration::from_nanos(nanos))
+    }
+
+    /// A number of /proc/PID/status.
+    pub(crate) fn status(&self, key: &str) -> Option<f64> {
+        let status = self.proc("status")?;
+        let line = status.lines().find_map(|l| l.strip_prefix(key))?;
+        line.trim_start_matches(':')
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    }
+
+    /// Waits until it has nothing left to do: until it has slept longer than the 50 ms for
+    /// which libpcap lets packets wait in knock 0.8.
+    pub(crate) fn settle(&self) {
+        let from = Instant::now();
+        let mut before = None;
+        while from.elapsed() < Duration::from_secs(10) && self.cpu() != before {
+            before = self.cpu();
+            std::thread::sleep(Duration::from_millis(60));
+        }
+    }
+
+    /// Packets our daemon says found no room.
+    pub(crate) fn lost(&self) -> Option<u64> {
+        let output = Command::new(env!("CARGO_BIN_EXE_knockd"))
+            .args(["status", "--json", "--run-dir"])
+            .arg(&self.run)
+            .arg("-c")
+            .arg(&self.configuration)
+            .output()
+            .ok()?;
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        status["packets"]["lost"].as_u64()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Killed: nothing it would do at its end is measured.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The ports of a door: beyond the first, scattered by a multiplication that reaches each
+/// once, and never among those of the noise.
+pub(crate) fn steps(door: u16) -> [u16; 3] {
+    match door {
+        0 => STEPS,
+        _ => [0, 1, 2].map(|step| 10_000 + (door * 3 + step).wrapping_mul(7_919) % 19_990),
+    }
+}
+
+const ANCESTORS_RULES: &str = "
+table inet bench {
+    set open { type ipv4_addr; size 65536; flags timeout; }
+    chain input {
+        type filter hook input priority 0; policy accept;
+        tcp dport 22 ip saddr @open accept
+        tcp dport 22 drop
+    }
+}";
+
+fn rules(setting: Setting) -> String {
+    let timeout = setting.seq_timeout;
+    let mut rules = String::new();
+    for door in 0..setting.doors {
+        let [a, b, c] = steps(door);
+        rules += &format!(
+            "tcp dport {a} add @next {{ ip saddr . {b} timeout {timeout}s }}
+             tcp dport {b} ip saddr . tcp dport @next add @next {{ ip saddr . {c} timeout {timeout}s }}
+             tcp dport {c} ip saddr . tcp dport @next add @open {{ ip saddr timeout 1h }}\n"
+        );
+    }
+    format!(
+        "table inet bench {{
+            set open {{ type ipv4_addr; size 262144; flags dynamic,timeout; }}
+            set next {{ type ipv4_addr . inet_service; size 262144; flags dynamic,timeout; }}
+            chain input {{
+                type filter hook input priority 0; policy accept;
+                {rules}
+                tcp dport 22 ip saddr @open accept
+                tcp dport 22 drop
+            }}
+        }}"
+    )
+}
+
+fn ancestors_configuration(setting: Setting, running: &Running) -> String {
+    let mut text = format!("[options]\n\tlogfile = {}\n", running.log.display());
+    for door in 0..setting.doors {
+        let [a, b, c] = steps(door);
+        text += &format!(
+            "[door{door}]\n\tsequence = {a},{b},{c}\n\tseq_timeout = {}\n\ttcpflags = syn\n\
+             \tcommand = nft add element inet bench open {{ %IP% timeout 1h }}\n",
+            setting.seq_timeout
+        );
+    }
+    text
+}
+
+fn configuration(setting: Setting, running: &Running) -> String {
+    let mut text = format!(
+        "log = {{ file = \"{}\" }}\n[firewall]\n",
+        running.log.display()
+    );
+    for door in 0..setting.doors {
+        let [a, b, c] = steps(door);
+        text += &format!(
+            "[door.door{door}]\nsequence = [\"{a}/tcp\", \"{b}/tcp\", \"{c}/tcp\"]\n\
+             seq_timeout = \"{}s\"\nopen = [\"22/tcp\"]\nopen_for = \"1h\"\n",
+            setting.seq_timeout
+        );
+    }
+    text
+}

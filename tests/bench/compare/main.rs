@@ -1,0 +1,48 @@
+//! knock 0.8, nftables rules alone, and knockd, side by side on this machine: what
+//! contrib/bench.sh runs. In namespaces of its own, without root; a table comes out.
+//!
+//! Packets are made and answers waited for on the first processor, the daemon runs on the
+//! second. Nothing is asked of a daemon but its log, and of ours how many packets it lost.
+
+mod contender;
+mod frame;
+mod lab;
+mod measure;
+mod table;
+
+#[path = "../../support/ancestor.rs"]
+#[allow(dead_code)]
+mod ancestor;
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use contender::Contender;
+use lab::Lab;
+use table::Table;
+
+/// Set once we are in a namespace.
+const INSIDE: &str = "KNOCKD_BENCH_INSIDE";
+
+fn main() {
+    if std::env::var_os(INSIDE).is_none() {
+        let error = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--net", "--"])
+            .args(std::env::args_os())
+            // Fetched, where it must be, before the network is gone.
+            .env("KNOCK_0_8", ancestor::root())
+            .env(INSIDE, "1")
+            .exec();
+        panic!("unshare (package util-linux): {error}");
+    }
+    let lab = Lab::new();
+    let mut table = Table::default();
+    for (name, measure) in measure::ALL {
+        for contender in Contender::ALL {
+            eprintln!("{name}: {}", contender.name());
+            measure(&lab, contender, &mut table);
+        }
+    }
+    print!("{table}");
+    println!("\n{}", lab::machine());
+}
