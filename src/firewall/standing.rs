@@ -61,7 +61,7 @@ pub fn list(table: &str) -> Result<Option<Vec<Opening>>, FirewallError> {
 ///
 /// # Errors
 ///
-/// As for [`Table::start`]. A daemon that owns the table already guards.
+/// As for [`Table::start`](super::Table::start). A daemon that owns the table already guards.
 pub fn guard(ruleset: &Ruleset) -> Result<Vec<Notice>, FirewallError> {
     let mut socket = Socket::open().map_err(FirewallError::reading)?;
     plain(&mut socket, ruleset, Renamed::Same)
