@@ -106,6 +106,14 @@ impl<'lab> Ears<'lab> {
         serde_json::from_str(&self.site.run("status --json")).expect("JSON")
     }
 
+    /// Whether a list of the status names this interface.
+    #[track_caller]
+    pub(crate) fn status_has(&self, list: &str, interface: &str) -> bool {
+        let status = self.status();
+        let names = status[list].as_array().expect("a list");
+        names.iter().any(|name| name == interface)
+    }
+
     /// Ends the daemon; the command has run as often as it was rung for.
     #[track_caller]
     pub(crate) fn close(self) -> Vec<String> {
