@@ -4,7 +4,7 @@
 //! one that the tests run on; of the second, whatever there is.
 
 use crate::ears::Ears;
-use crate::support::{Lab, SERVER};
+use crate::support::{Lab, Namespace, SERVER, SERVER_MAC};
 
 /// The addresses on the devices under test: the server's.
 const INNER: [&str; 2] = ["198.51.100.1", "2001:db8:8::1"];
@@ -61,18 +61,26 @@ const SOMEWHERE: [Kind; 4] = [
     },
 ];
 
+/// `ip link add`. False if the kernel does not know the kind.
+#[track_caller]
+fn add(host: &Namespace, words: &str) -> bool {
+    let output = host.try_run(&format!("ip link add {words}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("Unknown device type") {
+        return false;
+    }
+    assert!(output.status.success(), "{words}: {said}");
+    true
+}
+
 impl Kind {
     /// Makes the devices on both hosts. False if the kernel does not know the kind.
     fn make(&self, lab: &Lab) -> bool {
         let hosts = [(&lab.server, INNER), (&lab.client, OUTER)];
         for ((host, addresses), end) in hosts.into_iter().zip(self.ends) {
-            let line = format!("ip link add {} {end}", self.words);
-            let output = host.try_run(&line);
-            let said = String::from_utf8_lossy(&output.stderr);
-            if said.contains("Unknown device type") {
+            if !add(host, &format!("{} {end}", self.words)) {
                 return false;
             }
-            assert!(output.status.success(), "{line}: {said}");
             host.ip("link set dev0 up");
             host.wait_for_carrier("dev0");
             for address in addresses {
@@ -131,6 +139,58 @@ fn those_of_some_kernels() {
         if !kind.try_on(&Lab::new()) {
             eprintln!("NOT TRIED: this kernel makes no {}", kind.name);
         }
+    }
+}
+
+/// A service's address lies on a device that carries nothing.
+#[test]
+fn an_address_on_a_dummy() {
+    let lab = Lab::new();
+    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
+    if !add(&lab.server, "dev0 type dummy") {
+        eprintln!("NOT TRIED: this kernel makes no dummy");
+        return;
+    }
+    lab.server.ip("link set dev0 up");
+    for (address, server) in INNER.into_iter().zip(SERVER) {
+        lab.server.add_address("dev0", address);
+        lab.client.ip(&format!("route add {address} via {server}"));
+        ears.hears(address);
+    }
+    lab.server.ip("link del dev0");
+    INNER.iter().for_each(|address| ears.ignores(address));
+    ears.close();
+}
+
+/// A packet passes a bond's port and then the bond, and counts once.
+#[test]
+fn the_port_or_the_bond_or_both() {
+    let lab = Lab::new();
+    let bond = "bond0 type bond mode active-backup miimon 10";
+    if !add(&lab.server, &format!("{bond} fail_over_mac none")) {
+        eprintln!("NOT TRIED: this kernel makes no bond");
+        return;
+    }
+    lab.server.ip(&format!(
+        "address flush dev eth0\n\
+         link set eth0 down\n\
+         link set bond0 address {SERVER_MAC}\n\
+         link set eth0 master bond0\n\
+         link set bond0 up"
+    ));
+    lab.server.wait_for_carrier("bond0");
+    lab.client.wait_for_carrier("eth0");
+    for server in SERVER {
+        lab.server.add_address("bond0", server);
+    }
+    for interfaces in [
+        "",
+        "interfaces = [\"eth0\", \"bond0\"]",
+        "interfaces = [\"bond0\"]",
+    ] {
+        let mut ears = Ears::open(&lab, interfaces);
+        SERVER.iter().for_each(|server| ears.hears(server));
+        ears.close();
     }
 }
 

@@ -1,8 +1,9 @@
-//! TUN and TAP devices on both hosts, and socat(1) that carries packets between them: raw
-//! IP, and Ethernet without a wire.
+//! TUN, TAP and PPP devices on both hosts, and socat(1) that carries packets between them:
+//! raw IP, and Ethernet without a wire.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
 
 use crate::ears::Ears;
 use crate::support::{Lab, Namespace, Process};
@@ -30,15 +31,42 @@ impl Tunnel {
             _ends: [end(&lab.server, here, 1), end(&lab.client, there, 77)],
         }
     }
+
+    /// The same with pppd(8) at both ends, which makes the devices and gives them addresses.
+    fn dial(lab: &Lab) -> Self {
+        let (here, there) = UnixStream::pair().expect("a socket pair");
+        let end = |host: &Namespace, socket: UnixStream, own: u8, other: u8| {
+            let mut command = host.command("socat");
+            let pppd = format!(
+                "EXEC:pppd local noauth nodetach nolock nodefaultroute noipdefault unit 0 \
+                 198.51.100.{own}\\:198.51.100.{other},pty,raw,echo=0"
+            );
+            command.args(["FD:0", &pppd]).stdin(OwnedFd::from(socket));
+            Process::start(&mut command)
+        };
+        let ends = [
+            end(&lab.server, here, 1, 77),
+            end(&lab.client, there, 77, 1),
+        ];
+        for (host, last) in [(&lab.server, 1), (&lab.client, 77)] {
+            host.wait_for_carrier("ppp0");
+            host.add_address("ppp0", &format!("2001:db8:6::{last}"));
+        }
+        Self { _ends: ends }
+    }
 }
 
 fn comes_and_goes(kind: &str) {
     let lab = Lab::new();
     let name = &format!("{kind}0");
+    let lay = || match kind {
+        "ppp" => Tunnel::dial(&lab),
+        _ => Tunnel::lay(&lab, name, kind),
+    };
     for keys in ["", &format!("interfaces = [\"{kind}*\"]")] {
         let mut ears = Ears::open(&lab, keys);
         for round in 1..=2 {
-            let tunnel = Tunnel::lay(&lab, name, kind);
+            let tunnel = lay();
             for server in ["198.51.100.1", "2001:db8:6::1"] {
                 ears.hears(server);
             }
@@ -57,4 +85,14 @@ fn raw_ip_comes_and_goes() {
 #[test]
 fn ethernet_comes_and_goes() {
     comes_and_goes("tap");
+}
+
+/// Dialled late, and again, as a modem's line is.
+#[test]
+fn ppp_comes_and_goes() {
+    if Path::new("/dev/ppp").exists() {
+        comes_and_goes("ppp");
+    } else {
+        eprintln!("NOT TRIED: this kernel has no PPP");
+    }
 }
