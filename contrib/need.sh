@@ -57,13 +57,9 @@ need_namespaces() {
 }
 
 # need_knock_0_8: Debian's package of it, to compare with, is unpacked in $KNOCK_0_8. Nothing
-# is installed; where it is installed, that is taken.
+# is installed; one that is installed may have been edited.
 need_knock_0_8() {
     [ -n "${KNOCK_0_8:-}" ] && return
-    if /usr/sbin/knockd --version 2>/dev/null | grep -q '^knockd 0\.8'; then
-        export KNOCK_0_8=/
-        return
-    fi
     KNOCK_0_8=$(cargo locate-project --message-format plain)
     KNOCK_0_8=${CARGO_TARGET_DIR:-${KNOCK_0_8%/*}/target}/knock-0.8
     if [ ! -d "$KNOCK_0_8" ]; then

@@ -27,7 +27,9 @@ pub(super) fn drift(copy: &Copy<'_>, ruleset: &Ruleset) -> Result<Option<String>
 }
 
 /// The lines without what may differ: the flags that keep others away (nft 1.0.6 breaks the
-/// line of those that it does not know), openings, and the order of elements.
+/// line of those that it does not know), the comment, which names the file that the daemon
+/// reads (another may be checked, before it takes that one's place), openings, and the order
+/// of elements.
 fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut elements: Option<String> = None;
@@ -57,7 +59,11 @@ fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
             // Behind the brace stands who owns it.
             let head = rest.split(" {").next().unwrap_or(rest);
             lines.push(format!("table {head} {{"));
-        } else if !line.starts_with("\tflags ") && !line.trim().is_empty() {
+        } else if !["\tflags ", "\tcomment "]
+            .iter()
+            .any(|s| line.starts_with(s))
+            && !line.trim().is_empty()
+        {
             lines.push(line.to_owned());
         }
     }
