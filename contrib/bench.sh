@@ -2,7 +2,8 @@
 # Measures knock 0.8, nftables rules alone, and knockd side by side on this machine, and
 # prints the table of the README. In network namespaces of its own, without root; two
 # minutes once everything is built. Installs what is missing on Debian 12.
-# The figures of a machine that is busy with other things mean little.
+# The figures of a machine that is busy with other things mean little. --update puts the table
+# into the README.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=contrib/need.sh
@@ -13,4 +14,10 @@ need $BUILD nftables iproute2 ca-certificates
 need_rust
 need_namespaces
 need_knock_0_8
-cargo bench --locked --bench compare
+table=$(cargo bench --locked --bench compare)
+printf '%s\n' "$table"
+if [ "${1:-}" = --update ]; then
+    # Between the two marks: what was there goes, the new table follows the first.
+    sed -i -e '/^<!-- contrib\/bench.sh -->/,/^<!-- end -->/{//!d}' \
+        -e '/^<!-- contrib\/bench.sh -->/r /dev/stdin' README.md <<<"$table"
+fi
