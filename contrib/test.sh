@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 . contrib/need.sh
 
 # shellcheck disable=SC2086 # a list of words
-need $BUILD nftables iproute2 tcpdump nmap hping3 socat ppp mandoc procps systemd valgrind ca-certificates
+need $BUILD nftables iproute2 iptables tcpdump nmap hping3 socat strace ppp mandoc procps systemd valgrind ca-certificates
 need_rust fmt clippy
 need_namespaces
 
