@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{NetlinkBuffer, NlaBuffer, NlasIterator};
 use nix::libc;
 
 /// linux/if_link.h.
@@ -105,20 +105,21 @@ fn link(payload: &[u8]) -> Option<Link> {
         master: None,
     };
     let mut is_vrf = false;
-    for (kind, value) in attributes_of(attributes) {
-        match kind {
-            IFLA_IFNAME => link.name = text(&value),
-            IFLA_MASTER => link.master = word(&value).filter(|index| *index != 0),
+    for attribute in attributes_of(attributes) {
+        let value = attribute.value();
+        match attribute.kind() {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_MASTER => link.master = word(value).filter(|index| *index != 0),
             // News of a radio, which leaves the rest out.
             IFLA_WIRELESS => return None,
             IFLA_LINKINFO => {
-                is_vrf = attributes_of(&value)
-                    .any(|(kind, value)| kind == IFLA_INFO_SLAVE_KIND && text(&value) == "vrf");
+                is_vrf = attributes_of(value)
+                    .any(|info| info.kind() == IFLA_INFO_SLAVE_KIND && text(info.value()) == "vrf");
             }
             IFLA_PROP_LIST => {
-                link.alternatives = attributes_of(&value)
-                    .filter(|(kind, _)| *kind == IFLA_ALT_IFNAME)
-                    .map(|(_, value)| text(&value))
+                link.alternatives = attributes_of(value)
+                    .filter(|property| property.kind() == IFLA_ALT_IFNAME)
+                    .map(|property| text(property.value()))
                     .collect();
             }
             _ => {}
@@ -136,10 +137,10 @@ fn address(payload: &[u8]) -> Option<(u32, IpAddr)> {
     let (head, attributes) = payload.split_first_chunk::<8>()?;
     let [_, _, _, _, i0, i1, i2, i3] = *head;
     let mut own = None;
-    for (kind, value) in attributes_of(attributes) {
-        match kind {
-            IFA_LOCAL => own = ip(&value).or(own),
-            IFA_ADDRESS => own = own.or_else(|| ip(&value)),
+    for attribute in attributes_of(attributes) {
+        match attribute.kind() {
+            IFA_LOCAL => own = ip(attribute.value()).or(own),
+            IFA_ADDRESS => own = own.or_else(|| ip(attribute.value())),
             _ => {}
         }
     }
@@ -147,10 +148,8 @@ fn address(payload: &[u8]) -> Option<(u32, IpAddr)> {
 }
 
 /// Attributes as far as they are whole.
-fn attributes_of(bytes: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)> {
-    NlasIterator::new(bytes)
-        .map_while(Result::ok)
-        .map(|attribute| (attribute.kind(), attribute.value().to_vec()))
+fn attributes_of(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(bytes).map_while(Result::ok)
 }
 
 fn ip(value: &[u8]) -> Option<IpAddr> {
