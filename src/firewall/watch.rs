@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::book::{Place, Slot};
 use super::error::FirewallError;
-use super::netlink::events::{self, Commit};
+use super::netlink::events::{Commit, Ear};
 use super::netlink::install;
 use super::netlink::inventory;
 use super::netlink::socket::Socket;
@@ -23,6 +23,8 @@ pub(super) const REFILL: Duration = Duration::from_secs(1);
 pub(super) struct Watch {
     /// `None` after an error: it is opened again when what is put off is due.
     pub(super) socket: Option<Socket>,
+    /// What has been heard by it.
+    ear: Ear,
     /// How many restores may still be made, as of `since`.
     tokens: u32,
     since: Timestamp,
@@ -39,6 +41,7 @@ impl Watch {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
             socket: None,
+            ear: Ear::default(),
             tokens: BURST,
             since: now,
             postponed: None,
@@ -50,6 +53,7 @@ impl Watch {
     pub(super) fn listen(&mut self) -> Result<(), FirewallError> {
         if self.socket.is_none() {
             self.socket = Some(Socket::listening().map_err(FirewallError::reading)?);
+            self.ear = Ear::default();
         }
         Ok(())
     }
@@ -87,11 +91,15 @@ impl Table {
 
     fn follow(&mut self, notices: &mut Vec<Notice>, now: Timestamp) -> Result<(), FirewallError> {
         let port = self.socket.port();
-        let Some(socket) = self.watch.as_mut().and_then(|w| w.socket.as_mut()) else {
+        let Some(Watch { socket, ear, .. }) = &mut self.watch else {
             return Ok(());
         };
-        let (commits, lost) =
-            events::commits(socket, &self.ruleset.table, port).map_err(FirewallError::reading)?;
+        let Some(socket) = socket else {
+            return Ok(());
+        };
+        let (commits, lost) = ear
+            .commits(socket, &self.ruleset.table, port)
+            .map_err(FirewallError::reading)?;
         let mut damage: Option<(Damage, Option<Culprit>)> = None;
         for commit in commits {
             self.take(commit, &mut damage, notices, now)?;

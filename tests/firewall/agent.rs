@@ -80,11 +80,17 @@ impl Agent {
     /// Has something done that may fail.
     #[track_caller]
     pub(crate) fn attempt(&mut self, order: &str) -> Result<String, String> {
-        writeln!(self.orders, "{order}").expect("the agent reads");
+        self.blurt(order);
+        self.answer()
+    }
+
+    /// What it says to the order given before.
+    #[track_caller]
+    pub(crate) fn answer(&mut self) -> Result<String, String> {
         loop {
             let mut line = String::new();
             let n = self.answers.read_line(&mut line).expect("the agent says");
-            assert_ne!(n, 0, "the agent has died: {order}");
+            assert_ne!(n, 0, "the agent has died");
             // The test harness says things, too.
             if let Some(answer) = line.trim_end_matches('\n').strip_prefix("= ok ") {
                 return Ok(answer.to_owned());

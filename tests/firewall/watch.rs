@@ -85,6 +85,34 @@ fn a_watched_table_is_put_back() {
     assert_eq!(agent.order("mind 100ms"), "");
 }
 
+/// With news of more than half a receive buffer the kernel lets us run in its midst: on one
+/// processor we hear of the deletion long before the transaction ends.
+#[test]
+fn a_deletion_is_heard_in_however_many_parts() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::watch(&lab.server, &path);
+    open_some(&mut agent);
+    let allowed = lab.server.run(&format!("taskset -p -c {}", agent.id()));
+    let one = allowed.rsplit([' ', ',', '-']).next();
+    let one = one.expect("a processor").trim();
+    lab.server
+        .run(&format!("taskset -a -p -c {one} {}", agent.id()));
+    let chains: String = (0..400)
+        .map(|i| format!(" chain c{i} {{ counter accept; }}\n"))
+        .collect();
+    for _ in 0..3 {
+        lab.server.nft(&format!("table ip more {{\n{chains}}}"));
+        assert_eq!(agent.order("mind 10ms"), "");
+        agent.blurt("mind 5s");
+        lab.server
+            .run(&format!("taskset -c {one} nft flush ruleset"));
+        let said = agent.answer().expect("it minds");
+        assert!(said.contains("deleted the table: restored"), "{said}");
+        assert_eq!(agent.order("list knockd"), OPENED);
+    }
+}
+
 #[test]
 fn what_is_opened_and_closed_by_hand_is_known() {
     let lab = Lab::new();

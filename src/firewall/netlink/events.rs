@@ -37,36 +37,48 @@ pub(in crate::firewall) struct Commit {
     pub(in crate::firewall) by: Option<Culprit>,
 }
 
-/// The transactions since last asked; the flag says that some were lost.
-///
-/// The kernel sends the parts of a transaction one after the other and its number, with the
-/// process that did it, at the end.
-pub(in crate::firewall) fn commits(
-    socket: &mut Socket,
-    table: &str,
-    ours: u32,
-) -> Result<(Vec<Commit>, bool), Refusal> {
-    let mut done = Vec::new();
-    let mut current = Commit::default();
-    let result = socket.drain(|m| {
-        if m.port == ours {
-            return;
+/// What is heard, put together: the kernel sends the parts of a transaction one after the
+/// other, and behind them its number with the process that did it. Who listens may run
+/// between two of them (on a machine with one processor mostly does), so what has come of
+/// a transaction is kept until its end is heard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::firewall) struct Ear {
+    unfinished: Commit,
+}
+
+impl Ear {
+    /// The transactions that have ended since last asked; the flag says that some were lost.
+    pub(in crate::firewall) fn commits(
+        &mut self,
+        socket: &mut Socket,
+        table: &str,
+        ours: u32,
+    ) -> Result<(Vec<Commit>, bool), Refusal> {
+        let mut done = Vec::new();
+        let result = socket.drain(|m| {
+            if m.port != ours {
+                done.extend(self.hear(m, table));
+            }
+        });
+        match result {
+            Ok(()) => Ok((done, false)),
+            Err(Errno::ENOBUFS) => Ok((done, true)),
+            Err(errno) => Err(errno.into()),
         }
-        if m.kind == nft(libc::NFT_MSG_NEWGEN) {
-            let a = m.attributes();
-            current.by = a.number(GEN_PID).map(|pid| Culprit {
-                pid,
-                name: a.text(GEN_NAME).unwrap_or("?").to_owned(),
-            });
-            done.push(std::mem::take(&mut current));
-        } else {
-            note(&mut current, m, table);
+    }
+
+    /// Takes a message; gives the transaction that ends with it.
+    fn hear(&mut self, m: &Message<'_>, table: &str) -> Option<Commit> {
+        if m.kind != nft(libc::NFT_MSG_NEWGEN) {
+            note(&mut self.unfinished, m, table);
+            return None;
         }
-    });
-    match result {
-        Ok(()) => Ok((done, false)),
-        Err(Errno::ENOBUFS) => Ok((done, true)),
-        Err(errno) => Err(errno.into()),
+        let a = m.attributes();
+        self.unfinished.by = a.number(GEN_PID).map(|pid| Culprit {
+            pid,
+            name: a.text(GEN_NAME).unwrap_or("?").to_owned(),
+        });
+        Some(std::mem::take(&mut self.unfinished))
     }
 }
 
@@ -121,4 +133,44 @@ fn path(m: &Message<'_>, table: &str, set: &str) -> Option<SetPath> {
         table: table.to_owned(),
         set: set.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::{Messages, Request};
+    use super::*;
+
+    fn hear(ear: &mut Ear, request: Request) -> Vec<Commit> {
+        let bytes = request.finish(1);
+        let all = Messages(&bytes).filter_map(|m| ear.hear(&m, "knockd"));
+        all.collect()
+    }
+
+    #[test]
+    fn a_transaction_is_kept_until_its_end_is_heard() {
+        let mut ear = Ear::default();
+        let gone = Request::new(nft(libc::NFT_MSG_DELTABLE), 0, INET, 0)
+            .with_text(attr::TABLE_NAME, "knockd");
+        assert_eq!(hear(&mut ear, gone), []);
+        let end = || {
+            Request::new(nft(libc::NFT_MSG_NEWGEN), 0, 0, 0)
+                .with(GEN_PID, &7_u32.to_be_bytes())
+                .with_text(GEN_NAME, "nft")
+        };
+        let by = Some(Culprit {
+            pid: 7,
+            name: "nft".to_owned(),
+        });
+        let deleted = Commit {
+            deleted: true,
+            by: by.clone(),
+            ..Commit::default()
+        };
+        assert_eq!(hear(&mut ear, end()), [deleted]);
+        let nothing = Commit {
+            by,
+            ..Commit::default()
+        };
+        assert_eq!(hear(&mut ear, end()), [nothing], "it is told once");
+    }
 }
