@@ -39,26 +39,30 @@ fn a_faulty_file_neither_opens_the_host_nor_locks_out_its_owner() {
     let site = Site::new(&lab, SSH);
     let (status, _) = site.start("").terminate();
     assert!(status.success());
-    lab.server.run("nft flush ruleset");
-    site.configure(FAULTY);
-    let mut daemon = site.start("");
-    for words in [
-        "3:1: unknown key",
-        "^~~~",
-        "CANNOT BE USED: running with the last configuration",
+    // The second is what a full disk or a power failure leaves of a file.
+    for (text, fault) in [
+        (FAULTY, ["3:1: unknown key", "^~~~"]),
+        ("", ["1:1: there is no door", "help: to stop guarding"]),
     ] {
-        daemon.wait_for_line(words);
+        lab.server.run("nft flush ruleset");
+        site.configure(text);
+        let mut daemon = site.start("");
+        for words in fault {
+            daemon.wait_for_line(words);
+        }
+        daemon.wait_for_line("CANNOT BE USED: running with the last configuration");
+        let to = (ip(SERVER[0]), 22);
+        lab.client
+            .connect(ip(OTHER[0]), to, SILENCE)
+            .expect_silence();
+        knock(&lab, SERVER[0], OPEN_SSH);
+        daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+        let _stream = lab
+            .client
+            .connect(ip(CLIENT[0]), to, SOON)
+            .expect_connected();
+        daemon.terminate();
     }
-    let to = (ip(SERVER[0]), 22);
-    lab.client
-        .connect(ip(OTHER[0]), to, SILENCE)
-        .expect_silence();
-    knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
-    let _stream = lab
-        .client
-        .connect(ip(CLIENT[0]), to, SOON)
-        .expect_connected();
 }
 
 #[test]

@@ -25,6 +25,10 @@ fn a_faulty_file_changes_nothing() {
     for words in ["`open_fro`", "^~~~", "the running configuration stays"] {
         daemon.wait_for_line(words);
     }
+    // Nor does one that an editor or a full disk has emptied.
+    site.configure("");
+    site.reload(&daemon);
+    daemon.wait_for_line("1:1: there is no door");
     assert_eq!(ruleset(), before);
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");

@@ -44,7 +44,18 @@ pub(super) fn check(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<C
             .collect(),
     };
     together::together(&draft.doors, faults);
+    some_door(draft, faults);
     (!faults.any_error()).then_some(config)
+}
+
+/// A file that says nothing was cut short, by a full disk or a power failure: as a
+/// configuration it would take the guard away, or leave nobody a way in.
+fn some_door(draft: &Draft, faults: &mut Faults) {
+    if draft.doors.is_empty() && !faults.any_error() {
+        faults
+            .error(&(0..0), "there is no door")
+            .help("to stop guarding, stop knockd; `knockd clear` removes the table");
+    }
 }
 
 /// As many bytes has an interface's name (IFNAMSIZ of linux/if.h, without the NUL).
