@@ -51,7 +51,7 @@ pub(super) fn judge(
     if !tripwires.steps().contains(step) {
         let counts = match step.protocol {
             Protocol::Tcp => true,
-            Protocol::Udp => door.has_udp,
+            Protocol::Udp => door.model.has_udp(),
         };
         return if counts && is_stray(hit.knock, tripwires) {
             Verdict::Stray
@@ -64,15 +64,15 @@ pub(super) fn judge(
         return Verdict::Ignored;
     }
     // Rule 2.
-    if door.sequence.get(stage) == Some(&step) {
+    if door.model.sequence.get(stage) == Some(&step) {
         return Verdict::Advances;
     }
     // Rule 3.
-    if door.sequence.get(stage.wrapping_sub(1)) == Some(&step) {
+    if door.model.sequence.get(stage.wrapping_sub(1)) == Some(&step) {
         return Verdict::Ignored;
     }
     // Rule 4.
-    if door.sequence.contains(&step) || doors.fits_any(hit) {
+    if door.model.sequence.contains(&step) || doors.fits_any(hit) {
         return Verdict::WrongStep;
     }
     Verdict::Ignored
