@@ -68,37 +68,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{
-        Commands, Door, Lifetime, Log, PortRange, SetElement, SetPath, TcpFlags, TripwireMode,
-    };
-
-    fn door(name: &str) -> Door {
-        Door {
-            name: name.into(),
-            sequence: Vec::new(),
-            one_time: None,
-            seq_timeout: Duration::from_secs(15),
-            tcp_flags: TcpFlags::SYN,
-            from: Vec::new(),
-            target: None,
-            strays: 2,
-            open: Vec::new(),
-            open_for: Lifetime::For(Duration::from_secs(30)),
-            close: Close::Nothing,
-            add: Vec::new(),
-            remove: Vec::new(),
-            commands: None,
-        }
-    }
+    use crate::model::{Commands, Door, Lifetime, PortRange, SetElement, SetPath};
 
     fn config(door: Door) -> Config {
         Config {
-            interfaces: Vec::new(),
-            tripwires: TripwireMode::Sampled,
-            log: Log::default(),
-            pid_file: None,
-            firewall: None,
             doors: vec![door],
+            ..Config::default()
         }
     }
 
@@ -139,7 +114,7 @@ mod tests {
             add: vec![element("in")],
             remove: vec![element("out")],
             commands: Some(commands(None)),
-            ..door("mosh")
+            ..Door::new("mosh", Vec::new())
         });
         let effects = plan(DoorId(0), &config, FOUR);
         let name: Arc<str> = "mosh".into();
@@ -183,7 +158,7 @@ mod tests {
     fn an_empty_ipv6_command_means_none() {
         let config = config(Door {
             commands: Some(commands(Some(""))),
-            ..door("wake")
+            ..Door::new("wake", Vec::new())
         });
         assert_eq!(plan(DoorId(0), &config, FOUR).len(), 1);
         assert_eq!(plan(DoorId(0), &config, SIX), []);
@@ -193,7 +168,7 @@ mod tests {
     fn ports_to_close_are_listed_and_a_door_that_is_gone_does_nothing() {
         let config = config(Door {
             close: Close::Ports(vec![port("22/tcp")]),
-            ..door("shut")
+            ..Door::new("shut", Vec::new())
         });
         assert_eq!(
             plan(DoorId(0), &config, SIX),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Door, Pattern, Prefix};
 
 /// A configuration that has passed the check.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
     /// Interfaces listened to; empty: all but `lo`.
     pub interfaces: Vec<Pattern>,

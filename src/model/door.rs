@@ -64,6 +64,27 @@ pub struct Door {
 }
 
 impl Door {
+    /// A door of these steps that does nothing yet, with the defaults of knockd.toml(5).
+    #[must_use]
+    pub fn new(name: &str, sequence: Vec<Step>) -> Self {
+        Self {
+            name: name.into(),
+            sequence,
+            one_time: None,
+            seq_timeout: Duration::from_secs(15),
+            tcp_flags: TcpFlags::SYN,
+            from: Vec::new(),
+            target: None,
+            strays: 2,
+            open: Vec::new(),
+            open_for: Lifetime::For(Duration::from_secs(30)),
+            close: Close::Nothing,
+            add: Vec::new(),
+            remove: Vec::new(),
+            commands: None,
+        }
+    }
+
     /// Whether `source` may knock here.
     #[must_use]
     pub fn admits(&self, source: IpAddr) -> bool {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use knockd::action::command::{self, Client, Ending, Report, Request, Table};
-use knockd::model::{Close, Commands, Config, Door, Lifetime, Log, Phase, TcpFlags, TripwireMode};
+use knockd::model::{Commands, Config, Door, Phase};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Long enough for a busy machine; nothing waits so long when all is well.
@@ -27,19 +27,6 @@ pub(crate) fn address(text: &str) -> IpAddr {
 pub(crate) fn door(name: &str, start: &str, stop: &str, timeout: Duration) -> Door {
     let some = |s: &str| (!s.is_empty()).then(|| s.to_owned());
     Door {
-        name: name.into(),
-        sequence: Vec::new(),
-        one_time: None,
-        seq_timeout: Duration::from_secs(15),
-        tcp_flags: TcpFlags::SYN,
-        from: Vec::new(),
-        target: None,
-        strays: 2,
-        open: Vec::new(),
-        open_for: Lifetime::UntilClosed,
-        close: Close::Nothing,
-        add: Vec::new(),
-        remove: Vec::new(),
         commands: Some(Commands {
             start: some(start),
             stop: some(stop),
@@ -47,17 +34,14 @@ pub(crate) fn door(name: &str, start: &str, stop: &str, timeout: Duration) -> Do
             stop_6: None,
             timeout,
         }),
+        ..Door::new(name, Vec::new())
     }
 }
 
 fn config(doors: Vec<Door>) -> Config {
     Config {
-        interfaces: Vec::new(),
-        tripwires: TripwireMode::Sampled,
-        log: Log::default(),
-        pid_file: None,
-        firewall: None,
         doors,
+        ..Config::default()
     }
 }
 

@@ -17,8 +17,7 @@ use knockd::decode::decode;
 use knockd::firewall::{Change, Element, ElementKey, Encoder, Transaction};
 use knockd::matcher::{Matcher, Settings};
 use knockd::model::{
-    Close, Door, Frame, Lifetime, LinkType, SetPath, TcpFlags, Timestamp, TripwireKey,
-    TripwireMode, Tripwires,
+    Door, Frame, LinkType, SetPath, Timestamp, TripwireKey, TripwireMode, Tripwires,
 };
 
 /// How often each is done: the start-up of a run no longer counts.
@@ -172,21 +171,10 @@ fn frame(source: u32, port: u16, sequence: u32) -> [u8; 60] {
 
 fn door() -> Door {
     let step = |port: &str| port.parse().expect("a step");
+    let steps = ["10000/tcp", "20000/tcp", "30000/tcp"].map(step);
     Door {
-        name: "ssh".into(),
-        sequence: ["10000/tcp", "20000/tcp", "30000/tcp"].map(step).to_vec(),
-        one_time: None,
-        seq_timeout: Duration::from_secs(15),
-        tcp_flags: TcpFlags::SYN,
-        from: Vec::new(),
-        target: None,
-        strays: 2,
         open: vec!["22/tcp".parse().expect("a port")],
-        open_for: Lifetime::For(Duration::from_secs(30)),
-        close: Close::Nothing,
-        add: Vec::new(),
-        remove: Vec::new(),
-        commands: None,
+        ..Door::new("ssh", steps.to_vec())
     }
 }
 

@@ -6,14 +6,12 @@
 #![allow(missing_docs)]
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use knockd::matcher::{Matcher, Settings};
 use knockd::model::{
-    Close, Door, Event, Knock, Lifetime, Step, TcpFlags, Timestamp, Transport, TripwireKey,
-    TripwireMode, Tripwires, flag,
+    Door, Event, Knock, Step, Timestamp, Transport, TripwireKey, TripwireMode, Tripwires, flag,
 };
 
 const LIVE: [u32; 4] = [0, 1_000, 50_000, 262_144];
@@ -27,25 +25,10 @@ fn main() {
 
 fn door(number: u16) -> Door {
     let port = |n: u16| format!("{n}/tcp").parse().expect("a step");
+    let steps = [10_000, 20_000, 30_000].map(|first| port(first + number));
     Door {
-        name: format!("door{number}").into(),
-        sequence: vec![
-            port(10_000 + number),
-            port(20_000 + number),
-            port(30_000 + number),
-        ],
-        one_time: None,
-        seq_timeout: Duration::from_secs(15),
-        tcp_flags: TcpFlags::SYN,
-        from: Vec::new(),
-        target: None,
-        strays: 2,
         open: vec!["22/tcp".parse().expect("a port")],
-        open_for: Lifetime::For(Duration::from_secs(30)),
-        close: Close::Nothing,
-        add: Vec::new(),
-        remove: Vec::new(),
-        commands: None,
+        ..Door::new(&format!("door{number}"), steps.to_vec())
     }
 }
 

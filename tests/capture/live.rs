@@ -1,13 +1,12 @@
 //! The real filter on a real wire.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use knockd::capture::{CaptureError, Fit, Live, Program};
 use knockd::decode::decode;
 use knockd::model::{
-    Close, Door, Frame, Knock, Lifetime, LinkType, Protocol, Step, TcpFlags, Timestamp,
-    TripwireKey, TripwireMode, Tripwires,
+    Door, Frame, Knock, LinkType, Protocol, Step, TcpFlags, Timestamp, TripwireKey, TripwireMode,
+    Tripwires,
 };
 
 use super::corpus::packets;
@@ -22,20 +21,8 @@ fn address(text: &str) -> IpAddr {
 
 fn door(sequence: Vec<Step>, tcp_flags: TcpFlags) -> Door {
     Door {
-        name: "d".into(),
-        sequence,
-        one_time: None,
-        seq_timeout: Duration::from_secs(15),
         tcp_flags,
-        from: Vec::new(),
-        target: None,
-        strays: 2,
-        open: Vec::new(),
-        open_for: Lifetime::UntilClosed,
-        close: Close::Nothing,
-        add: Vec::new(),
-        remove: Vec::new(),
-        commands: None,
+        ..Door::new("d", sequence)
     }
 }
 

@@ -3,5 +3,6 @@
 
 mod cases;
 mod convert;
+mod defaults;
 mod examples;
 mod random;

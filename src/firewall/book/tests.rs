@@ -1,7 +1,7 @@
 //! The book against plain expectations, and against a plain map.
 
 use super::*;
-use crate::model::{Close, Config, Door, Firewall, Guard, Log, OnStop, TcpFlags, TripwireMode};
+use crate::model::{Config, Door, Firewall};
 use proptest::prelude::*;
 
 fn ports(text: &str) -> Vec<PortRange> {
@@ -11,34 +11,13 @@ fn ports(text: &str) -> Vec<PortRange> {
 
 fn ruleset() -> Ruleset {
     let door = Door {
-        name: "ssh".into(),
-        sequence: Vec::new(),
-        one_time: None,
-        seq_timeout: Duration::from_secs(15),
-        tcp_flags: TcpFlags::ANY,
-        from: Vec::new(),
-        target: None,
-        strays: 2,
         open: ports("22/tcp,60000-61000/udp"),
-        open_for: Lifetime::UntilClosed,
-        close: Close::Nothing,
-        add: Vec::new(),
-        remove: Vec::new(),
-        commands: None,
+        ..Door::new("ssh", Vec::new())
     };
     let config = Config {
-        interfaces: Vec::new(),
-        tripwires: TripwireMode::default(),
-        log: Log::default(),
-        pid_file: None,
-        firewall: Some(Firewall {
-            table: "knockd".to_owned(),
-            guard: Guard::Drop,
-            on_stop: OnStop::Keep,
-            trusted: Vec::new(),
-            mark: None,
-        }),
+        firewall: Some(Firewall::default()),
         doors: vec![door],
+        ..Config::default()
     };
     Ruleset::new(&config).expect("a firewall")
 }

@@ -51,25 +51,11 @@ fn hosts(network: &Prefix) -> impl Iterator<Item = IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Close, Lifetime, TcpFlags};
-    use std::time::Duration;
 
     fn door(from: &[&str]) -> Door {
         Door {
-            name: "ssh".into(),
-            sequence: Vec::new(),
-            one_time: None,
-            seq_timeout: Duration::from_secs(15),
-            tcp_flags: TcpFlags::SYN,
             from: from.iter().map(|p| p.parse().expect("a prefix")).collect(),
-            target: None,
-            strays: 2,
-            open: Vec::new(),
-            open_for: Lifetime::UntilClosed,
-            close: Close::Nothing,
-            add: Vec::new(),
-            remove: Vec::new(),
-            commands: None,
+            ..Door::new("ssh", Vec::new())
         }
     }
 

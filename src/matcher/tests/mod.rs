@@ -11,9 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::model::{
-    Close, Door as ModelDoor, Lifetime, Step, TcpFlags, TripwireKey, TripwireMode, flag,
-};
+use crate::model::{Door as ModelDoor, Step, TcpFlags, TripwireKey, TripwireMode, flag};
 
 const SECRET: [u8; 16] = *b"0123456789abcdef";
 const ONE: &str = "192.0.2.1";
@@ -23,22 +21,7 @@ const HOST: &str = "198.51.100.1";
 /// A door with the defaults.
 fn door(name: &str, sequence: &str) -> ModelDoor {
     let steps = sequence.split_terminator(' ').map(step);
-    ModelDoor {
-        name: name.into(),
-        sequence: steps.collect(),
-        one_time: None,
-        seq_timeout: Duration::from_secs(15),
-        tcp_flags: TcpFlags::SYN,
-        from: Vec::new(),
-        target: None,
-        strays: 2,
-        open: Vec::new(),
-        open_for: Lifetime::For(Duration::from_secs(30)),
-        close: Close::Nothing,
-        add: Vec::new(),
-        remove: Vec::new(),
-        commands: None,
-    }
+    ModelDoor::new(name, steps.collect())
 }
 
 fn step(text: &str) -> Step {

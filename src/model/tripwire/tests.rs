@@ -114,20 +114,8 @@ fn another_key_has_other_tripwires() {
 
 fn door(sequence: &[&str], open: &[&str]) -> Door {
     Door {
-        name: "d".into(),
-        sequence: sequence.iter().map(|s| step(s)).collect(),
-        one_time: None,
-        seq_timeout: std::time::Duration::from_secs(15),
-        tcp_flags: crate::model::TcpFlags::SYN,
-        from: Vec::new(),
-        target: None,
-        strays: 2,
         open: open.iter().map(|r| r.parse().expect("a range")).collect(),
-        open_for: crate::model::Lifetime::UntilClosed,
-        close: crate::model::Close::Nothing,
-        add: Vec::new(),
-        remove: Vec::new(),
-        commands: None,
+        ..Door::new("d", sequence.iter().map(|s| step(s)).collect())
     }
 }
 

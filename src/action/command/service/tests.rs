@@ -3,26 +3,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Close, Commands, Config, Door, Lifetime, Log, TcpFlags, TripwireMode};
+use crate::model::{Commands, Config, Door};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Doors: `both` has a start and a stop, `start` and `stop` have one of them.
 fn table() -> Table {
     let door = |name: &str, start: bool, stop: bool| Door {
-        name: name.into(),
-        sequence: Vec::new(),
-        one_time: None,
-        seq_timeout: TIMEOUT,
-        tcp_flags: TcpFlags::SYN,
-        from: Vec::new(),
-        target: None,
-        strays: 2,
-        open: Vec::new(),
-        open_for: Lifetime::UntilClosed,
-        close: Close::Nothing,
-        add: Vec::new(),
-        remove: Vec::new(),
         commands: Some(Commands {
             start: start.then(|| "start %IP%".to_owned()),
             stop: stop.then(|| "stop %IP%".to_owned()),
@@ -30,18 +17,15 @@ fn table() -> Table {
             stop_6: None,
             timeout: TIMEOUT,
         }),
+        ..Door::new(name, Vec::new())
     };
     Table::new(&Config {
-        interfaces: Vec::new(),
-        tripwires: TripwireMode::Sampled,
-        log: Log::default(),
-        pid_file: None,
-        firewall: None,
         doors: vec![
             door("both", true, true),
             door("start", true, false),
             door("stop", false, true),
         ],
+        ..Config::default()
     })
 }
 

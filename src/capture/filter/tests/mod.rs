@@ -5,31 +5,18 @@ mod properties;
 mod scale;
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::Program;
 use super::interpret::{Packet, passes};
 use crate::model::{
-    Close, Door, Lifetime, PortRange, Protocol, Step, TcpFlags, TripwireKey, TripwireMode,
-    Tripwires,
+    Door, PortRange, Protocol, Step, TcpFlags, TripwireKey, TripwireMode, Tripwires,
 };
 
 fn door(sequence: Vec<Step>, tcp_flags: TcpFlags, open: Vec<PortRange>) -> Door {
     Door {
-        name: "d".into(),
-        sequence,
-        one_time: None,
-        seq_timeout: Duration::from_secs(15),
         tcp_flags,
-        from: Vec::new(),
-        target: None,
-        strays: 2,
         open,
-        open_for: Lifetime::UntilClosed,
-        close: Close::Nothing,
-        add: Vec::new(),
-        remove: Vec::new(),
-        commands: None,
+        ..Door::new("d", sequence)
     }
 }
 

@@ -1,0 +1,23 @@
+//! What a file does not say is what the model says for it.
+
+use knockd::config::{Format, Host, parse};
+use knockd::model::{Config, Door, Firewall};
+
+#[test]
+fn a_door_of_few_words_has_the_defaults_of_the_model() {
+    let text = "[door.ssh]\nsequence = ['17302/tcp', '4022/udp', '39855/tcp']\nopen = ['22/tcp']\n";
+    let report = parse("x", text, Format::Toml, &Host::default());
+    let step = |text: &str| text.parse().expect("a step");
+    let expected = Config {
+        firewall: Some(Firewall::default()),
+        doors: vec![Door {
+            open: vec!["22/tcp".parse().expect("a port")],
+            ..Door::new(
+                "ssh",
+                ["17302/tcp", "4022/udp", "39855/tcp"].map(step).to_vec(),
+            )
+        }],
+        ..Config::default()
+    };
+    assert_eq!(report.config, Some(expected));
+}
