@@ -229,7 +229,8 @@ fn beside_firewalld() {
 fn one_family_or_port_alone_may_be_blocked() {
     let lab = Lab::new();
     lab.server.nft(
-        "table ip6 filter { chain input { type filter hook input priority 0; policy drop; }; }
+        "table ip6 filter { chain input { type filter hook input priority 0; policy drop;
+             ct state established accept; }; }
          table ip raw { chain pre { type filter hook prerouting priority raw;
              udp dport 60000 drop; }; }",
     );
@@ -272,6 +273,34 @@ fn several_chains_may_block_and_so_may_one_for_answers() {
     for line in said.iter().filter_map(|l| l.strip_prefix("  mend: ")) {
         lab.server.run(line);
     }
+    let (code, said) = site.check();
+    assert_eq!(code, 0, "{said:#?}");
+}
+
+/// Only the first packet of a connection bears the mark, and opens a way that is kept open
+/// for SYNs alone: what follows must come through, too.
+#[test]
+fn a_connection_is_more_than_its_first_packet() {
+    let lab = Lab::new();
+    lab.server.nft(
+        "table inet filter { chain input { type filter hook input priority 0; policy drop;
+             tcp dport 22 tcp flags & (syn | ack) == syn accept; udp dport 60000 ct state new accept; }; }",
+    );
+    let doors = format!("[firewall]\nmark = 7\n{SSH}{MOSH}");
+    let site = Site::new(&lab, &doors);
+    let _echo = lab.server.echo(22);
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 22/tcp");
+    let (_, said) = site.check();
+    for door in ["ssh", "mosh"] {
+        let blocked = format!("{door}: BLOCKED by chain inet filter input (policy drop)");
+        assert!(said.iter().any(|l| l.starts_with(&blocked)), "{said:#?}");
+    }
+    for line in said.iter().filter_map(|l| l.strip_prefix("  mend: ")) {
+        lab.server.run(line);
+    }
+    assert!(is_alive(&connect(&lab, 0).expect_connected()));
     let (code, said) = site.check();
     assert_eq!(code, 0, "{said:#?}");
 }

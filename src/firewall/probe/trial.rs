@@ -1,11 +1,12 @@
 //! Real packets from outside to a port of the copy.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Socket, Type};
 
@@ -13,9 +14,16 @@ use super::copy::Copy;
 use super::error::ProbeError;
 use crate::model::{PortRange, Protocol};
 
-/// How long an answer may take: until one more packet is sent, and then until none is
+/// How long an answer may take: until one more attempt is made, and then until none is
 /// expected any more. On the wire of a copy it takes some 0.1 ms; but a machine may be busy.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(750)];
+
+/// How often something is said and said back. A chain may take the first packet for the
+/// mark it bears and drop those that follow, which bear none.
+const ROUNDS: usize = 2;
+
+/// What is said.
+const WORDS: &[u8] = b"knockd check";
 
 /// One connection to be tried.
 #[derive(Debug, Clone)]
@@ -35,11 +43,10 @@ impl Trial {
     }
 }
 
-/// The services behind the ports, in the copy.
+/// The services behind the ports, in the copy: they say back what they are told.
 #[derive(Debug)]
 pub(super) struct Services {
-    /// The kernel takes their connections by itself.
-    _tcp: Vec<TcpListener>,
+    tcp: Vec<TcpListener>,
     udp: Vec<UdpSocket>,
 }
 
@@ -50,7 +57,11 @@ impl Services {
             let (mut tcp, mut udp) = (Vec::new(), Vec::new());
             for (protocol, at) in targets {
                 match protocol {
-                    Protocol::Tcp => tcp.push(TcpListener::bind(at)?),
+                    Protocol::Tcp => {
+                        let socket = TcpListener::bind(at)?;
+                        socket.set_nonblocking(true)?;
+                        tcp.push(socket);
+                    }
                     Protocol::Udp => {
                         let socket = UdpSocket::bind(at)?;
                         socket.set_nonblocking(true)?;
@@ -58,11 +69,11 @@ impl Services {
                     }
                 }
             }
-            Ok(Self { _tcp: tcp, udp })
+            Ok(Self { tcp, udp })
         })
     }
 
-    /// By place in `trials`, whether it came through and the answer came back.
+    /// By place in `trials`, whether it came through and the answers came back.
     pub(super) fn pass(&self, copy: &Copy<'_>, trials: &[&Trial]) -> Result<Vec<bool>, ProbeError> {
         let mut passed = vec![false; trials.len()];
         for patience in PATIENCE {
@@ -72,8 +83,13 @@ impl Services {
                 .filter(|(i, _)| !passed.get(*i).copied().unwrap_or_default())
                 .collect();
             let clients = copy.client.within(|| {
-                let start = |(i, trial): &(usize, &&Trial)| Ok((*i, Client::start(trial)?));
-                missing.iter().map(start).collect::<Result<_, ProbeError>>()
+                let mut clients = BTreeMap::new();
+                for (i, trial) in &missing {
+                    if let Some(client) = Client::start(trial)? {
+                        clients.insert(*i, client);
+                    }
+                }
+                Ok(clients)
             })?;
             for i in self.watch(clients, patience)? {
                 if let Some(passed) = passed.get_mut(i) {
@@ -92,12 +108,15 @@ impl Services {
     ) -> Result<Vec<usize>, ProbeError> {
         let deadline = Instant::now() + patience;
         let mut waiting = clients;
+        let mut guests = Vec::new();
         let mut passed = Vec::new();
         while !waiting.is_empty() {
-            let services = self.udp.iter().map(|s| (s.as_fd(), PollFlags::POLLIN));
-            let clients = waiting.values().map(Client::awaits);
-            let mut polled: Vec<_> = services
-                .chain(clients)
+            let listeners = self.tcp.iter().map(AsFd::as_fd);
+            let services = listeners.chain(self.udp.iter().map(AsFd::as_fd));
+            let guests_fd = guests.iter().map(AsFd::as_fd);
+            let incoming = services.chain(guests_fd).map(|fd| (fd, PollFlags::POLLIN));
+            let mut polled: Vec<_> = incoming
+                .chain(waiting.values().map(Client::awaits))
                 .map(|(fd, flags)| PollFd::new(fd, flags))
                 .collect();
             let left = deadline.saturating_duration_since(Instant::now());
@@ -105,79 +124,117 @@ impl Services {
             match poll(&mut polled, timeout) {
                 // The time is up.
                 Ok(0) => break,
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(io::Error::from(errno).into()),
             }
-            let ready = polled.iter().map(|fd| fd.any().unwrap_or(false));
-            let ready: Vec<bool> = ready.skip(self.udp.len()).collect();
             drop(polled);
-            self.udp.iter().for_each(answer);
-            let mut ready = ready.into_iter();
-            waiting.retain(|i, client| {
-                if !ready.next().unwrap_or(false) {
-                    return true;
-                }
-                if client.came_through() {
+            self.serve(&mut guests);
+            waiting.retain(|i, client| match client.go_on() {
+                Progress::Waits => true,
+                Progress::Through => {
                     passed.push(*i);
+                    false
                 }
-                false
+                Progress::Refused => false,
             });
         }
         Ok(passed)
     }
-}
 
-/// Says back what has come to a UDP service.
-fn answer(socket: &UdpSocket) {
-    let mut buffer = [0; 16];
-    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-        // Whether it arrives is what the client finds out.
-        let _ = socket.send_to(buffer.get(..length).unwrap_or_default(), from);
+    /// Takes who has come, and says back what is said. Whether it arrives is what the client
+    /// finds out.
+    fn serve(&self, guests: &mut Vec<TcpStream>) {
+        for listener in &self.tcp {
+            while let Ok((guest, _)) = listener.accept() {
+                if guest.set_nonblocking(true).is_ok() {
+                    guests.push(guest);
+                }
+            }
+        }
+        let mut buffer = [0; 64];
+        guests.retain_mut(|guest| {
+            match guest.read(&mut buffer) {
+                // He has gone.
+                Ok(0) => return false,
+                Ok(n) => {
+                    let _ = guest.write(buffer.get(..n).unwrap_or_default());
+                }
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+            true
+        });
+        for socket in &self.udp {
+            while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(buffer.get(..n).unwrap_or_default(), from);
+            }
+        }
     }
 }
 
-/// One attempt, under way.
+/// What has become of an attempt.
+enum Progress {
+    Waits,
+    Through,
+    Refused,
+}
+
+/// One attempt, under way. Its socket is connected, or about to be.
 #[derive(Debug)]
-enum Client {
-    Tcp(Socket),
-    Udp(UdpSocket),
+struct Client {
+    socket: Socket,
+    /// How often it has spoken; 0 as long as there is no connection.
+    said: usize,
 }
 
 impl Client {
-    fn start(trial: &Trial) -> io::Result<Self> {
+    /// `None` if it is refused at once.
+    fn start(trial: &Trial) -> io::Result<Option<Self>> {
         let from = SocketAddr::new(trial.source, 0);
         let (protocol, to) = trial.target();
-        match protocol {
-            Protocol::Tcp => {
-                let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-                socket.set_nonblocking(true)?;
-                socket.bind(&from.into())?;
-                // It is under way; what becomes of it is asked for later.
-                let _ = socket.connect(&to.into());
-                Ok(Self::Tcp(socket))
-            }
-            Protocol::Udp => {
-                let socket = UdpSocket::bind(from)?;
-                socket.set_nonblocking(true)?;
-                socket.connect(to)?;
-                socket.send(b"knockd check")?;
-                Ok(Self::Udp(socket))
-            }
-        }
+        let kind = match protocol {
+            Protocol::Tcp => Type::STREAM,
+            Protocol::Udp => Type::DGRAM,
+        };
+        let socket = Socket::new(Domain::for_address(to), kind, None)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&from.into())?;
+        let under_way = match socket.connect(&to.into()) {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() == Some(Errno::EINPROGRESS as i32),
+        };
+        Ok(under_way.then_some(Self { socket, said: 0 }))
     }
 
     fn awaits(&self) -> (BorrowedFd<'_>, PollFlags) {
-        match self {
-            Self::Tcp(socket) => (socket.as_fd(), PollFlags::POLLOUT),
-            Self::Udp(socket) => (socket.as_fd(), PollFlags::POLLIN),
+        let flags = match self.said {
+            0 => PollFlags::POLLOUT,
+            _ => PollFlags::POLLIN,
+        };
+        (self.socket.as_fd(), flags)
+    }
+
+    /// Does what can be done now.
+    fn go_on(&mut self) -> Progress {
+        if self.said == 0 {
+            return match self.socket.take_error() {
+                Ok(None) if self.socket.peer_addr().is_err() => Progress::Waits,
+                Ok(None) => self.speak(),
+                Ok(Some(_)) | Err(_) => Progress::Refused,
+            };
+        }
+        match (&self.socket).read(&mut [0; 64]) {
+            Ok(n) if n == WORDS.len() && self.said == ROUNDS => Progress::Through,
+            Ok(n) if n == WORDS.len() => self.speak(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Progress::Waits,
+            Ok(_) | Err(_) => Progress::Refused,
         }
     }
 
-    /// Once there is news.
-    fn came_through(&self) -> bool {
-        match self {
-            Self::Tcp(socket) => socket.peer_addr().is_ok(),
-            Self::Udp(socket) => socket.recv(&mut [0; 16]).is_ok(),
+    fn speak(&mut self) -> Progress {
+        self.said += 1;
+        match self.socket.send(WORDS) {
+            Ok(_) => Progress::Waits,
+            Err(_) => Progress::Refused,
         }
     }
 }
