@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Close, Config, DoorId, Effect, Phase, Ports};
+use crate::model::{Close, Config, DoorId, Effect, Ports};
 
 /// What a completed knock of `source` at `door` does, in the order in which it is done.
 ///
@@ -54,11 +54,7 @@ pub fn plan(door: DoorId, config: &Config, source: IpAddr) -> Vec<Effect> {
     if let Some(commands) = &configured.commands
         && commands.start_for(source).is_some()
     {
-        effects.push(Effect::Run {
-            door,
-            source,
-            phase: Phase::Start,
-        });
+        effects.push(Effect::Run { door, source });
     }
     effects
 }
@@ -148,7 +144,6 @@ mod tests {
                 Effect::Run {
                     door: DoorId(0),
                     source: FOUR,
-                    phase: Phase::Start
                 },
             ]
         );

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::action::command::{self, Client, DRAIN_TIME, Full, Report, Request, Table};
-use crate::model::{Config, Phase, Timestamp};
+use crate::model::{Config, Timestamp};
 
 use super::run::now;
 use super::setup::Options;
@@ -52,18 +52,10 @@ impl Commands {
         }))
     }
 
-    /// Asks for a door's start command, or for its pending stop.
-    pub(crate) fn run(
-        &mut self,
-        door: &std::sync::Arc<str>,
-        source: IpAddr,
-        phase: Phase,
-    ) -> Result<(), Full> {
+    /// Asks for a door's command.
+    pub(crate) fn run(&mut self, door: &std::sync::Arc<str>, source: IpAddr) -> Result<(), Full> {
         let door = door.clone();
-        self.client.send(&match phase {
-            Phase::Start => Request::Start { door, source },
-            Phase::Stop => Request::Stop { door, source },
-        })
+        self.client.send(&Request::Start { door, source })
     }
 
     /// Has the helper read the configuration that now runs.

@@ -230,14 +230,10 @@ impl Line {
             said.push(Said::Error(text));
         }
         for effect in effects {
-            if let Effect::Run {
-                door,
-                source,
-                phase,
-            } = effect
+            if let Effect::Run { door, source } = effect
                 && let Some(configured) = self.config.doors.get(door.index())
                 && let Some(commands) = &mut self.commands
-                && let Err(error) = commands.run(&configured.name, *source, *phase)
+                && let Err(error) = commands.run(&configured.name, *source)
             {
                 said.push(Said::Error(format!("{}: {error}", configured.name)));
             }

@@ -2,17 +2,15 @@
 //! with `--read`, what it would have done with a capture.
 
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::Path;
 
 use crate::action;
+use crate::action::command::expand;
 use crate::capture::{CaptureError, Replay};
 use crate::decode::decode;
 use crate::firewall::{Preview, Ruleset, render};
 use crate::matcher::{Matcher, Settings};
-use crate::model::{
-    Config, DoorId, Effect, Event, Outcome, Phase, Timestamp, TripwireKey, Tripwires,
-};
+use crate::model::{Config, DoorId, Effect, Event, Outcome, Timestamp, TripwireKey, Tripwires};
 
 use super::setup::Options;
 use super::{Fault, words};
@@ -170,24 +168,13 @@ fn tell(
         writeln!(out, "    {line}")?;
     }
     for effect in &effects {
-        if let Effect::Run { phase, source, .. } = effect
-            && let Some(commands) = &door.commands
+        if let Effect::Run { source, .. } = effect
+            && let Some(string) = door.commands.as_ref().and_then(|c| c.start_for(*source))
         {
-            let string = match phase {
-                Phase::Start => commands.start_for(*source),
-                Phase::Stop => commands.stop_for(*source),
-            };
-            if let Some(string) = string {
-                writeln!(out, "    run: {}", fill(string, *source))?;
-            }
+            writeln!(out, "    run: {}", expand(string, *source))?;
         }
     }
     Ok(())
-}
-
-/// A command string with its address.
-fn fill(string: &str, source: IpAddr) -> String {
-    string.replace("%IP%", &source.to_string())
 }
 
 /// RFC 3339, in UTC, to the microsecond.

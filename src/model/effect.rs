@@ -53,14 +53,12 @@ pub enum Effect {
         /// The ports, for a set keyed by address, protocol and port.
         ports: Vec<PortRange>,
     },
-    /// Run the door's command string.
+    /// Run the door's start command, and its stop command when its time has come.
     Run {
         /// Which door: the string itself is looked up by whoever runs it.
         door: DoorId,
         /// For whom: what `%IP%` stands for.
         source: IpAddr,
-        /// Which of its strings.
-        phase: Phase,
     },
 }
 

@@ -101,7 +101,7 @@ impl Client {
         // Room may have come since.
         self.flush();
         let may_be_refused = match request {
-            Request::Start { .. } | Request::Stop { .. } => true,
+            Request::Start { .. } => true,
             Request::Reload | Request::Drain => false,
         };
         if may_be_refused && self.outbox.len() >= WAITING {

@@ -2,7 +2,7 @@
 //!
 //! One message is one packet of a `SOCK_SEQPACKET` pair; `wire` says how it is written. A
 //! request names a door and an address and no more: whoever holds the daemon's end can have
-//! a configured command run for an address, and cannot choose what is run.
+//! a configured command started for an address, and cannot choose what is run.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,13 +17,6 @@ pub enum Request {
     /// stop is pending for this door and source, it is put off and nothing is started.
     Start {
         /// The door's name: unlike its place, it means the same before and after a reload.
-        door: Arc<str>,
-        /// What `%IP%` stands for.
-        source: IpAddr,
-    },
-    /// Run the pending stop of this door and source now.
-    Stop {
-        /// The door's name.
         door: Arc<str>,
         /// What `%IP%` stands for.
         source: IpAddr,
@@ -146,7 +139,7 @@ pub enum Ending {
 /// Why a request is not obeyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The helper's configuration has no such door, or it has no commands.
+    /// The helper's configuration has no such door, or it starts nothing for this source.
     #[error("no command is configured for this door")]
     UnknownDoor,
     /// As many starts wait as may.
@@ -155,9 +148,6 @@ pub enum Refusal {
     /// As many stops are pending as may.
     #[error("too many stop commands are pending")]
     TooManyPending,
-    /// [`Request::Stop`], and there is none.
-    #[error("no stop command is pending")]
-    NothingPending,
     /// The daemon is stopping.
     #[error("the daemon is stopping")]
     Stopping,

@@ -2,7 +2,7 @@
 //!
 //! The packet reader is to run without root's rights, and command strings need them. So a
 //! helper is started before the first packet is read; the two share a socket, and all that
-//! passes over it towards the helper is a door's name, an address, start or stop. The helper
+//! passes over it towards the helper is a door's name and an address. The helper
 //! reads the configuration itself, so that nobody who takes over the reader can choose what
 //! is run; for the same reason the journal of pending stops, in which commands stand, is
 //! the helper's alone.
@@ -43,7 +43,7 @@ pub use client::{Client, Full, Gone, SpawnError};
 pub use message::{Ending, Refusal, Report, Request};
 pub use serve::serve;
 pub use system::{ServeError, inherited_socket};
-pub use table::Table;
+pub use table::{Table, expand};
 
 /// Whether a helper is needed: some door has commands, or stops were left to be run in
 /// `state_dir` by a daemon that had some.

@@ -81,8 +81,8 @@ pub(super) enum Finish {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The start waits or runs. `at_once`: the stop comes right behind it.
-    Starting { at_once: bool },
+    /// The start waits or runs.
+    Starting,
     /// The stop waits for its time.
     Armed,
     /// The stop waits for a free place, or runs. `again`: somebody knocked meanwhile.
@@ -164,7 +164,6 @@ impl Service {
     pub(super) fn request(&mut self, now: Timestamp, request: Request) {
         match request {
             Request::Start { door, source } => self.start(now, Key { door, source }),
-            Request::Stop { door, source } => self.stop(now, Key { door, source }),
             Request::Reload => {}
             Request::Drain => self.drain(now),
         }
@@ -215,7 +214,7 @@ impl Service {
         if let Some(stop) = self.stops.get_mut(&key) {
             let timeout = commands.map_or(stop.pending.timeout, |c| c.timeout);
             match &mut stop.state {
-                State::Starting { at_once } => *at_once = false,
+                State::Starting => {}
                 State::Armed => {
                     let old = stop.pending.due;
                     let due = old.max(now + timeout);
@@ -236,69 +235,46 @@ impl Service {
                 timeout,
             });
         }
-        let Some(commands) = commands else {
+        // What is not started is not stopped, as in knock 0.8.
+        let Some((commands, start)) = commands.and_then(|c| Some((c, c.start_for(key.source)?)))
+        else {
             return self.refuse(key, Refusal::UnknownDoor);
         };
-        let start: Option<Arc<str>> = commands.start_for(key.source).map(Arc::from);
-        let stop: Option<Arc<str>> = commands.stop_for(key.source).map(Arc::from);
-        let timeout = commands.timeout;
-        if start.is_some() && self.waiting_starts.len() >= self.limits.waiting {
+        let command: Arc<str> = start.into();
+        let pending = commands.stop_for(key.source).map(|stop| Pending {
+            command: stop.into(),
+            timeout: commands.timeout,
+            due: now + commands.timeout,
+        });
+        if self.waiting_starts.len() >= self.limits.waiting {
             return self.refuse(key, Refusal::TooManyWaiting);
         }
-        if stop.is_some() && self.stops.len() >= self.limits.pending {
+        if pending.is_some() && self.stops.len() >= self.limits.pending {
             return self.refuse(key, Refusal::TooManyPending);
         }
-        let awaited = stop.is_some();
-        if let Some(command) = stop {
-            let pending = Pending {
-                command,
-                timeout,
-                due: now + timeout,
-            };
-            let state = if start.is_some() {
-                State::Starting { at_once: false }
-            } else {
-                self.armed.insert((pending.due, key.clone()));
-                State::Armed
-            };
+        let awaited = pending.is_some();
+        if let Some(pending) = pending {
             self.record(Record::Arm(key.clone(), pending.clone()));
+            let state = State::Starting;
             self.stops.insert(key.clone(), Stop { pending, state });
         }
-        if let Some(command) = start {
-            self.waiting_starts.push_back(Job {
-                key,
-                phase: Phase::Start,
-                command,
-                awaited,
-            });
-        }
-    }
-
-    fn stop(&mut self, now: Timestamp, key: Key) {
-        let Some(stop) = self.stops.get_mut(&key) else {
-            return self.refuse(key, Refusal::NothingPending);
-        };
-        match &mut stop.state {
-            State::Starting { at_once } => *at_once = true,
-            State::Armed => {
-                let due = stop.pending.due;
-                self.armed.remove(&(due, key.clone()));
-                self.begin_stop(now, &key);
-            }
-            State::Stopping { again } => *again = false,
-        }
+        self.waiting_starts.push_back(Job {
+            key,
+            phase: Phase::Start,
+            command,
+            awaited,
+        });
     }
 
     /// The start that a stop waited for is over. As in knock 0.8, the time from start to
     /// stop counts from here.
     fn started(&mut self, now: Timestamp, key: Key) {
-        let draining = self.draining;
+        if self.draining {
+            return self.begin_stop(now, &key);
+        }
         let Some(stop) = self.stops.get_mut(&key) else {
             return;
         };
-        if stop.state == (State::Starting { at_once: true }) || draining {
-            return self.begin_stop(now, &key);
-        }
         let due = now + stop.pending.timeout;
         stop.pending.due = due;
         stop.state = State::Armed;

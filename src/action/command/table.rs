@@ -50,7 +50,8 @@ impl Table {
 
 /// The string with the numeric address wherever `%IP%` stands. An address is digits, `a` to
 /// `f`, dots and colons: nothing that means something to a shell, quoted or not.
-pub(super) fn expand(command: &str, source: IpAddr) -> String {
+#[must_use]
+pub fn expand(command: &str, source: IpAddr) -> String {
     command.replace("%IP%", &source.to_string())
 }
 

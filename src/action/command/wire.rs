@@ -151,9 +151,8 @@ impl Request {
     pub(super) fn encode(&self) -> Vec<u8> {
         match self {
             Self::Start { door, source } => Writer::new(0).whom(door, *source),
-            Self::Stop { door, source } => Writer::new(1).whom(door, *source),
-            Self::Reload => Writer::new(2),
-            Self::Drain => Writer::new(3),
+            Self::Reload => Writer::new(1),
+            Self::Drain => Writer::new(2),
         }
         .0
     }
@@ -165,12 +164,8 @@ impl Request {
                 let (door, source) = reader.whom()?;
                 Self::Start { door, source }
             }
-            1 => {
-                let (door, source) = reader.whom()?;
-                Self::Stop { door, source }
-            }
-            2 => Self::Reload,
-            3 => Self::Drain,
+            1 => Self::Reload,
+            2 => Self::Drain,
             _ => return Err(Malformed),
         };
         reader.end(message)
@@ -228,8 +223,7 @@ impl Report {
                 Refusal::UnknownDoor => 0,
                 Refusal::TooManyWaiting => 1,
                 Refusal::TooManyPending => 2,
-                Refusal::NothingPending => 3,
-                Refusal::Stopping => 4,
+                Refusal::Stopping => 3,
             }),
             Self::Lost { reports } => Writer::new(10).int(*reports),
             Self::Drained => Writer::new(11),
@@ -307,8 +301,7 @@ impl Report {
                     0 => Refusal::UnknownDoor,
                     1 => Refusal::TooManyWaiting,
                     2 => Refusal::TooManyPending,
-                    3 => Refusal::NothingPending,
-                    4 => Refusal::Stopping,
+                    3 => Refusal::Stopping,
                     _ => return Err(Malformed),
                 },
             },

@@ -7,7 +7,8 @@ use crate::model::{Commands, Config, Door};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Doors: `both` has a start and a stop, `start` and `stop` have one of them.
+/// Doors: `both` has a start and a stop, `start` and `stop` have one of them: the last does
+/// nothing.
 fn table() -> Table {
     let door = |name: &str, start: bool, stop: bool| Door {
         commands: Some(Commands {
@@ -51,11 +52,6 @@ fn start(door: &str, last: u8) -> Request {
     Request::Start { door, source }
 }
 
-fn stop(door: &str, last: u8) -> Request {
-    let Key { door, source } = key(door, last);
-    Request::Stop { door, source }
-}
-
 /// The jobs among the actions since the last time.
 fn jobs(service: &mut Service) -> Vec<Job> {
     let actions = service.take_actions().into_iter();
@@ -86,6 +82,14 @@ fn job(service: &mut Service) -> Job {
 
 fn over(service: &mut Service, now: Timestamp, job: Job) {
     service.ended(now, job, Finish::Over, Ending::Code(0));
+}
+
+/// A door with a start that is over and a stop that is pending.
+fn arm(service: &mut Service, now: Timestamp, last: u8) {
+    service.request(now, start("both", last));
+    let started = job(service);
+    over(service, now, started);
+    service.take_actions();
 }
 
 #[test]
@@ -153,14 +157,17 @@ fn a_knock_while_a_stop_is_pending_puts_it_off_and_starts_nothing() {
 #[test]
 fn a_knock_while_the_stop_runs_starts_again_behind_it() {
     let mut s = service(Limits::default());
-    s.request(at(100), start("stop", 1));
+    arm(&mut s, at(100), 1);
     s.expire(at(110));
     let stopping = job(&mut s);
-    s.request(at(110), start("stop", 1));
-    s.request(at(110), start("stop", 1));
+    s.request(at(110), start("both", 1));
+    s.request(at(110), start("both", 1));
     assert_eq!(s.take_actions(), []);
     over(&mut s, at(111), stopping);
-    assert_eq!(s.next_deadline(), Some(at(121)), "armed once more");
+    let again = job(&mut s);
+    assert_eq!(again.phase, Phase::Start);
+    over(&mut s, at(112), again);
+    assert_eq!(s.next_deadline(), Some(at(122)), "armed once more");
     assert_eq!(s.pending_count(), 1);
 }
 
@@ -173,26 +180,28 @@ fn what_is_too_much_is_refused() {
     };
     let mut s = service(limits);
     for n in 1..=3 {
+        arm(&mut s, at(0), n);
+    }
+    s.request(at(0), start("both", 4));
+    assert_eq!(refusals(&mut s), [Refusal::TooManyPending]);
+    for n in 1..=3 {
         s.request(at(0), start("start", n));
     }
     assert_eq!(jobs(&mut s).len(), 1);
     s.request(at(0), start("start", 4));
-    assert_eq!(refusals(&mut s), [Refusal::TooManyWaiting]);
-    for n in 1..=3 {
-        s.request(at(0), start("stop", n));
-    }
-    assert_eq!(refusals(&mut s), []);
-    s.request(at(0), start("stop", 4));
     s.request(at(0), start("nowhere", 1));
-    s.request(at(0), stop("both", 1));
     assert_eq!(
         refusals(&mut s),
-        [
-            Refusal::TooManyPending,
-            Refusal::UnknownDoor,
-            Refusal::NothingPending
-        ]
+        [Refusal::TooManyWaiting, Refusal::UnknownDoor]
     );
+}
+
+#[test]
+fn what_is_not_started_is_not_stopped() {
+    let mut s = service(Limits::default());
+    s.request(at(0), start("stop", 1));
+    assert_eq!(refusals(&mut s), [Refusal::UnknownDoor]);
+    assert_eq!((s.pending_count(), s.next_deadline()), (0, None));
 }
 
 #[test]
@@ -202,7 +211,7 @@ fn starts_that_hang_keep_no_stop_from_running() {
         ..Limits::default()
     };
     let mut s = service(limits);
-    s.request(at(0), start("stop", 1));
+    arm(&mut s, at(0), 1);
     s.request(at(0), start("start", 2));
     assert_eq!(job(&mut s).phase, Phase::Start);
     s.expire(at(10));
@@ -212,7 +221,7 @@ fn starts_that_hang_keep_no_stop_from_running() {
 #[test]
 fn a_stop_that_cannot_be_started_is_tried_again() {
     let mut s = service(Limits::default());
-    s.request(at(0), start("stop", 1));
+    arm(&mut s, at(0), 1);
     s.expire(at(10));
     let failed = job(&mut s);
     let ending = || Ending::NotStarted("no more processes".to_owned());
@@ -227,28 +236,13 @@ fn a_stop_that_cannot_be_started_is_tried_again() {
 }
 
 #[test]
-fn a_stop_can_be_asked_for() {
-    let mut s = service(Limits::default());
-    s.request(at(0), start("stop", 1));
-    s.request(at(1), stop("stop", 1));
-    assert_eq!(job(&mut s).phase, Phase::Stop);
-
-    s.request(at(0), start("both", 1));
-    let starting = job(&mut s);
-    s.request(at(1), stop("both", 1));
-    assert_eq!(jobs(&mut s), [], "not while the start runs");
-    over(&mut s, at(2), starting);
-    assert_eq!(job(&mut s).phase, Phase::Stop);
-}
-
-#[test]
 fn a_drain_runs_every_stop_and_starts_nothing() {
     let limits = Limits {
         running: 1,
         ..Limits::default()
     };
     let mut s = service(limits);
-    s.request(at(0), start("stop", 1));
+    arm(&mut s, at(0), 1);
     s.request(at(0), start("both", 2));
     let running = job(&mut s);
     s.request(at(0), start("both", 3));
@@ -261,7 +255,7 @@ fn a_drain_runs_every_stop_and_starts_nothing() {
     let Some(Action::Run(stopping)) = actions.last() else {
         panic!("{actions:?}");
     };
-    assert_eq!(stopping.key, key("stop", 1));
+    assert_eq!(stopping.key, key("both", 1));
     s.request(at(1), start("both", 4));
     assert_eq!(refusals(&mut s), [Refusal::Stopping]);
     over(&mut s, at(2), stopping.clone());
@@ -280,7 +274,7 @@ fn a_drain_runs_every_stop_and_starts_nothing() {
 #[test]
 fn a_stop_keeps_its_command_when_its_door_changes_or_goes() {
     let mut s = service(Limits::default());
-    s.request(at(0), start("stop", 1));
+    arm(&mut s, at(0), 1);
     s.set_table(Table::default());
     s.expire(at(10));
     assert_eq!(&*job(&mut s).command, "stop %IP%");
@@ -289,7 +283,6 @@ fn a_stop_keeps_its_command_when_its_door_changes_or_goes() {
 #[derive(Debug, Clone)]
 enum Op {
     Start(usize, u8),
-    Stop(usize, u8),
     End(usize),
     Wait(u64),
 }
@@ -297,7 +290,6 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (0..3usize, 0..3u8).prop_map(|(d, n)| Op::Start(d, n)),
-        1 => (0..3usize, 0..3u8).prop_map(|(d, n)| Op::Stop(d, n)),
         4 => (0..8usize).prop_map(Op::End),
         2 => (0..8u64).prop_map(Op::Wait),
     ]
@@ -320,7 +312,6 @@ proptest! {
         while !drained {
             match ops.next() {
                 Some(Op::Start(d, n)) => s.request(now, start(DOORS[d], n)),
-                Some(Op::Stop(d, n)) => s.request(now, stop(DOORS[d], n)),
                 Some(Op::End(n)) if n < running.len() => {
                     let job = running.swap_remove(n);
                     over(&mut s, now, job);

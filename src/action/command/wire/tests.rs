@@ -16,7 +16,6 @@ fn door() -> impl Strategy<Value = Arc<str>> {
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         (door(), source()).prop_map(|(door, source)| Request::Start { door, source }),
-        (door(), source()).prop_map(|(door, source)| Request::Stop { door, source }),
         Just(Request::Reload),
         Just(Request::Drain),
     ]
@@ -35,7 +34,6 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::UnknownDoor),
         Just(Refusal::TooManyWaiting),
         Just(Refusal::TooManyPending),
-        Just(Refusal::NothingPending),
         Just(Refusal::Stopping),
     ]
 }
