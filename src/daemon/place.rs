@@ -3,9 +3,12 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
+
+use siphasher::sip::SipHasher13;
 
 /// The folder for what must outlive a reboot.
 #[derive(Debug, Clone)]
@@ -18,16 +21,13 @@ impl State {
     /// interfaces (`-i`); made by `prepare`.
     pub(crate) fn of(root: &Path, config: &Path, interfaces: &[String]) -> Self {
         let absolute = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
-        let mut name = escape(&absolute.to_string_lossy());
+        let mut name = escape(absolute.as_os_str().as_bytes());
         for interface in interfaces {
             name.push('@');
-            name.push_str(&escape(interface));
+            name.push_str(&escape(interface.as_bytes()));
         }
-        // NAME_MAX is 255 bytes; a longer path keeps its end, which tells most.
-        let cut = name.len().saturating_sub(200);
-        let cut = (cut..name.len()).find(|i| name.is_char_boundary(*i));
         Self {
-            dir: root.join(&name[cut.unwrap_or(0)..]),
+            dir: root.join(fitting(name)),
         }
     }
 
@@ -116,17 +116,40 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// A path as a file name, in the manner of systemd-escape(1): `/` becomes `-`, what is
 /// neither letter, digit, `_` nor `.` becomes `\xNN`.
-fn escape(text: &str) -> String {
+fn escape(mut path: &[u8]) -> String {
+    while let [b'/', inner @ ..] | [inner @ .., b'/'] = path {
+        path = inner;
+    }
     let mut name = String::new();
-    for byte in text.trim_matches('/').bytes() {
+    for byte in path {
         match byte {
             b'/' => name.push('-'),
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' => name.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' => name.push(char::from(*byte)),
             other => name.push_str(&format!("\\x{other:02x}")),
         }
     }
     name
 }
+
+/// NAME_MAX is 255 bytes. A longer name keeps its end, which tells most, behind a hash of
+/// the whole: paths that differ far from their end must not share a folder. (`~` is escaped
+/// in every other name.)
+fn fitting(name: String) -> String {
+    match name.len().checked_sub(LONGEST) {
+        None | Some(0) => name,
+        Some(surplus) => {
+            let hash = SipHasher13::new().hash(name.as_bytes());
+            let end = name.chars().skip(surplus + HASH_LENGTH);
+            format!("{hash:016x}~{}", end.collect::<String>())
+        }
+    }
+}
+
+/// The longest name of a folder.
+const LONGEST: usize = 200;
+
+/// Sixteen digits and a mark.
+const HASH_LENGTH: usize = 17;
 
 #[cfg(test)]
 mod tests {
@@ -146,8 +169,35 @@ mod tests {
         );
         assert_ne!(of("/etc/a-b", &[]), of("/etc/a/b", &[]));
         assert!(!of("/../../x", &[]).to_string_lossy().contains("/../"));
-        let long = format!("/{}", "ä".repeat(300));
-        assert!(of(&long, &[]).file_name().unwrap().len() <= 200);
+        // As long as a name may be, and longer by one or many: only the beginning differs.
+        let long = |first: &str, n| format!("/{first}{}", "x".repeat(n));
+        assert_eq!(of(&long("a", 199), &[]), root.join(&long("a", 199)[1..]));
+        for n in [200, 300, 3000] {
+            let folders = [of(&long("a", n), &[]), of(&long("b", n), &[])];
+            assert_ne!(folders[0], folders[1]);
+            for folder in folders {
+                let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+                assert_eq!(name.len(), 200);
+                assert!(name[17..].chars().all(|c| c == 'x'), "{name}");
+            }
+        }
+        // What this name is must never change: stops may be pending there.
+        let folder = of(&format!("/{}", "a-".repeat(60)), &[]);
+        let folder = folder.to_string_lossy().into_owned();
+        assert!(
+            folder.starts_with("/var/lib/knockd/18552bdb82d562b0~"),
+            "{folder}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_utf_8_tells_names_apart_too() {
+        let of = |path: &[u8]| {
+            let path = Path::new(std::ffi::OsStr::from_bytes(path));
+            State::of(Path::new("/"), path, &[]).dir
+        };
+        assert_ne!(of(b"/k\xe4.conf"), of(b"/k\xf6.conf"));
+        assert_eq!(of("/kä".as_bytes()), Path::new("/k\\xc3\\xa4"));
     }
 
     #[test]
