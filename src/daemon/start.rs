@@ -1,8 +1,10 @@
 //! From nothing to a daemon that hears: the guard first, then the ear.
 
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 
-use crate::capture::{Links, Live};
+use crate::capture::{CaptureError, Links, Live};
 use crate::firewall::{Mode, Ruleset, Table};
 use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, TripwireKey, Tripwires};
@@ -27,12 +29,7 @@ const PIDFILE: &str = "/var/run/knockd.pid";
 impl<'a> Daemon<'a> {
     /// Starts. What fails here leaves nothing behind but a guard that stands.
     pub(super) fn start(options: &'a Options, log: Log, signals: Signals) -> Result<Self, Fault> {
-        // Opening the capture waits for the kernel and needs no configuration: meanwhile the
-        // file is read and the guard put in place.
-        let capture = std::thread::Builder::new()
-            .name("capture".into())
-            .spawn(Live::open)
-            .map_err(|error| Fault::System(format!("cannot start a thread: {error}")))?;
+        let capture = open_capture()?;
         let (path, note) = options.config_path();
         let setup = first_setup(options, &path, Some(&log))?;
         for line in note.iter().chain(&setup.warnings) {
@@ -54,11 +51,12 @@ impl<'a> Daemon<'a> {
         let links = Links::open(&setup.config.interfaces)?;
         let key = TripwireKey::new(random()?);
         let tripwires = Tripwires::new(setup.config.tripwires, key, &setup.config.doors);
+        let settings = Settings::new(random()?);
         let mut live = capture
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         run::tell_fit(live.set_filter(&setup.config.doors, &tripwires)?);
-        let matcher = Matcher::new(&setup.config.doors, tripwires, Settings::new(random()?));
+        let matcher = Matcher::new(&setup.config.doors, tripwires, settings);
         let Setup {
             config,
             one_time,
@@ -72,8 +70,6 @@ impl<'a> Daemon<'a> {
         if options.lookup {
             line.lookup = Lookup::start().ok();
         }
-        let mut keeper = Keeper::default();
-        keeper.keep_last_good(state, bytes);
         let control = listen(options);
         let mut daemon = Self {
             options,
@@ -85,7 +81,7 @@ impl<'a> Daemon<'a> {
             key,
             control,
             manager: Manager::from_env(now()),
-            keeper,
+            keeper: Keeper::default(),
             pidfile,
             lock,
             dropped: 0,
@@ -96,8 +92,26 @@ impl<'a> Daemon<'a> {
             stopping: false,
         };
         daemon.ready();
+        daemon.keeper.keep_last_good(state, bytes);
         Ok(daemon)
     }
+}
+
+/// Opens the capture beside everything else, which it needs nothing of: it does little but
+/// wait for the kernel, and longer the later it begins. Each start of a program makes work
+/// for RCU, from the next tick on; who comes after that waits for this to end first.
+fn open_capture() -> Result<JoinHandle<Result<Live, CaptureError>>, Fault> {
+    let (waits, begun) = mpsc::channel::<()>();
+    let thread = thread::Builder::new()
+        .name("capture".into())
+        .spawn(move || {
+            drop(waits);
+            Live::open()
+        });
+    // On one processor it would first run when we have nothing left to do. The error says
+    // that it does.
+    let _ = begun.recv();
+    thread.map_err(|error| Fault::System(format!("cannot start a thread: {error}")))
 }
 
 /// The configuration to start with: the file's; if that is faulty, the last one that ran.
