@@ -20,17 +20,31 @@ pub(super) enum Verdict {
 /// Whether a packet can be anything at all to an attempt: a step, or a stray. Most of what
 /// a capture file holds is neither, and costs no look into the table.
 pub(super) fn matters(knock: &Knock, tripwires: &Tripwires) -> bool {
-    tripwires.steps().contains(knock.step) || is_stray(knock, tripwires)
+    tripwires.steps().contains(knock.step)
+        || tripwires.is_near(knock.step)
+        || is_scan(knock) && tripwires.is_tripwire(knock.source, knock.step)
 }
 
-/// Rule 5, but for doors without UDP. The door's own flags do not matter: a scanner chooses
-/// his.
-fn is_stray(knock: &Knock, tripwires: &Tripwires) -> bool {
-    let counts = match knock.transport {
+/// Whether such packets to a port that no door uses are nobody's everyday traffic: what is
+/// no SYN may belong to a connection that is open.
+fn is_scan(knock: &Knock) -> bool {
+    match knock.transport {
         Transport::Tcp { flags, sequence: _ } => TcpFlags::SYN.matches(flags),
         Transport::Udp { identification: _ } => true,
-    };
-    counts && tripwires.is_stray(knock.source, knock.step)
+    }
+}
+
+/// Rule 5, of a packet to a port that no door uses. A SYN counts whatever flags the door
+/// wants. What else the door would take for a step counts beside one, where no connection is
+/// likely to be: a scanner sends what he likes.
+fn is_stray(hit: &Hit, door: &Door, tripwires: &Tripwires) -> bool {
+    let Knock { source, step, .. } = *hit.knock;
+    let is_mine = door.model.uses(step.protocol);
+    match step.protocol {
+        Protocol::Udp => is_mine && tripwires.is_tripwire(source, step),
+        Protocol::Tcp if is_scan(hit.knock) => tripwires.is_tripwire(source, step),
+        Protocol::Tcp => is_mine && door.counts(hit) && tripwires.is_near(step),
+    }
 }
 
 /// Judges a packet of the attempt's own source. `repeats`: whether it is equal to one that
@@ -49,11 +63,7 @@ pub(super) fn judge(
         return Verdict::Ignored;
     }
     if !tripwires.steps().contains(step) {
-        let counts = match step.protocol {
-            Protocol::Tcp => true,
-            Protocol::Udp => door.model.has_udp(),
-        };
-        return if counts && is_stray(hit.knock, tripwires) {
+        return if is_stray(hit, door, tripwires) {
             Verdict::Stray
         } else {
             Verdict::Ignored

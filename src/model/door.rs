@@ -91,10 +91,10 @@ impl Door {
         self.from.is_empty() || self.from.iter().any(|p| p.contains(source))
     }
 
-    /// Whether a step of it is UDP.
+    /// Whether a step of it is of this protocol.
     #[must_use]
-    pub fn has_udp(&self) -> bool {
-        self.sequence.iter().any(|s| s.protocol == Protocol::Udp)
+    pub fn uses(&self, protocol: Protocol) -> bool {
+        self.sequence.iter().any(|s| s.protocol == protocol)
     }
 }
 

@@ -137,7 +137,8 @@ impl std::fmt::Debug for PortSet {
     }
 }
 
-/// Which hits are strays.
+/// Which ports are tripwires. Whether a hit on one is a stray depends on the packet, too: see
+/// the matcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tripwires {
     mode: TripwireMode,
@@ -180,9 +181,9 @@ impl Tripwires {
         wires
     }
 
-    /// Whether a hit of `source` there is a stray.
+    /// Whether the port is a tripwire for `source`.
     #[must_use]
-    pub fn is_stray(&self, source: IpAddr, step: Step) -> bool {
+    pub fn is_tripwire(&self, source: IpAddr, step: Step) -> bool {
         match self.mode {
             TripwireMode::Off => false,
             TripwireMode::All => !self.exempt.contains(step),
@@ -192,6 +193,12 @@ impl Tripwires {
                         && hash(&self.key, source, step.port) >> SHIFT == 0)
             }
         }
+    }
+
+    /// Whether the port is a tripwire because it lies beside a step.
+    #[must_use]
+    pub fn is_near(&self, step: Step) -> bool {
+        self.mode != TripwireMode::Off && self.near.contains(step)
     }
 
     /// Which ports are watched.
@@ -218,7 +225,7 @@ impl Tripwires {
         &self.exempt
     }
 
-    /// What is a tripwire for everyone in `Sampled`.
+    /// What lies beside the steps, and is no step or opened port itself.
     #[must_use]
     pub fn near(&self) -> &PortSet {
         &self.near

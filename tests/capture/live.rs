@@ -115,7 +115,7 @@ fn the_kernel_takes_the_very_tripwires_of_the_matcher() {
                 let mut read = Vec::new();
                 for port in 1..=u16::MAX {
                     let step = Step::new(Protocol::Tcp, port).expect("a port");
-                    if wires.is_stray(source, step) || wires.steps().contains(step) {
+                    if wires.is_tripwire(source, step) || wires.steps().contains(step) {
                         expected.push(port);
                     }
                     wire.send_packet(&syn(source, port, 1));

@@ -65,13 +65,12 @@ pub(super) fn assemble(doors: &[Door], wires: &Tripwires, room: usize) -> Vec<In
 }
 
 fn ports(wires: &Tripwires, protocol: Protocol) -> Ports {
-    let sampled = wires.mode() == TripwireMode::Sampled;
     let all = wires.mode() == TripwireMode::All;
     let is = |port, what: &dyn Fn(Step) -> bool| Step::new(protocol, port).is_some_and(what);
     Ports {
         wanted: runs(|port| {
             is(port, &|step| {
-                wires.steps().contains(step) || (sampled && wires.near().contains(step))
+                wires.steps().contains(step) || wires.is_near(step)
             })
         }),
         exempt: if all {
@@ -86,7 +85,7 @@ fn ports(wires: &Tripwires, protocol: Protocol) -> Ports {
 fn common_flags(doors: &[Door], strays: bool) -> TcpFlags {
     doors
         .iter()
-        .filter(|door| door.sequence.iter().any(|s| s.protocol == Protocol::Tcp))
+        .filter(|door| door.uses(Protocol::Tcp))
         .map(|door| door.tcp_flags)
         .chain(strays.then_some(TcpFlags::SYN))
         .reduce(|a, b| TcpFlags {

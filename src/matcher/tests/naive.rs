@@ -66,23 +66,25 @@ impl Naive {
         self.doors.iter().any(|d| d.sequence.contains(&step))
     }
 
+    fn is_near(&self, step: Step) -> bool {
+        let near =
+            |s: &Step| s.protocol == step.protocol && s.port.get().abs_diff(step.port.get()) <= 2;
+        self.doors.iter().any(|d| d.sequence.iter().any(near))
+    }
+
     fn is_tripwire(&self, source: IpAddr, step: Step) -> bool {
         let opened = |s: Step| {
             self.doors
                 .iter()
                 .any(|d| d.open.iter().any(|r| r.contains(s)))
         };
-        let near =
-            |s: &Step| s.protocol == step.protocol && s.port.get().abs_diff(step.port.get()) <= 2;
         let sampled = hash(&TripwireKey::FIXED, source, step.port) >> SHIFT == 0;
         !self.is_step(step)
             && !opened(step)
             && match self.mode {
                 TripwireMode::Off => false,
                 TripwireMode::All => true,
-                TripwireMode::Sampled => {
-                    sampled || self.doors.iter().any(|d| d.sequence.iter().any(near))
-                }
+                TripwireMode::Sampled => sampled || self.is_near(step),
             }
     }
 
@@ -154,9 +156,11 @@ impl Naive {
             return (false, false);
         }
         let here = door.target.map_or(local, |t| t == knock.destination);
+        let uses = |p| door.sequence.iter().any(|s| s.protocol == p);
         let counts = match knock.transport {
-            Transport::Tcp { flags, .. } => flags & 0x12 == 0x02,
-            Transport::Udp { .. } => door.sequence.iter().any(|s| s.protocol == Protocol::Udp),
+            Transport::Tcp { flags, .. } if flags & 0x12 == 0x02 => true,
+            Transport::Tcp { .. } => fits && uses(Protocol::Tcp) && self.is_near(knock.step),
+            Transport::Udp { .. } => uses(Protocol::Udp),
         };
         if here && counts && self.is_tripwire(knock.source, knock.step) {
             if !attempt.strays.contains(&knock.step) {

@@ -262,6 +262,31 @@ fn rule_5_a_syn_counts_whatever_flags_the_door_wants() {
 }
 
 #[test]
+fn rule_5_beside_a_step_what_the_door_takes_counts_too() {
+    let mut lax = door("any", "1000/tcp 2000/tcp");
+    lax.tcp_flags = TcpFlags::ANY;
+    lax.strays = 0;
+    let mut datagrams = door("udp", "3000/udp 1000/tcp 4000/udp");
+    datagrams.strays = 0;
+    let mut bed = Bed::new(&[lax, datagrams]);
+    bed.hit(ONE, "1000/tcp");
+    bed.hit(ONE, "3000/udp");
+    let mut ack = bed.packet(ONE, "77/tcp");
+    ack.transport = Transport::Tcp {
+        flags: flag::ACK,
+        sequence: 1,
+    };
+    // It may belong to a connection.
+    assert_eq!(bed.send(&ack), NOTHING);
+    bed.hit(ONE, "1000/tcp");
+    ack.step = step("1998/tcp");
+    let cause = Cause::Strays(ack.step);
+    let reset = Outcome::Reset { stage: 1, cause };
+    // To the other door, which wants SYNs, it never came.
+    assert_eq!(bed.send(&ack), [(0, reset)]);
+}
+
+#[test]
 fn rule_6_as_old_as_the_timeout_is_too_old() {
     let timeout = Outcome::Timeout { stage: 1 };
     let mut bed = three();

@@ -24,10 +24,18 @@ impl Dice {
 }
 
 fn opens(bed: &mut Bed, source: IpAddr, ports: &[Step]) -> usize {
+    opens_with(flag::SYN, bed, source, ports)
+}
+
+/// The same by TCP segments with these flags.
+fn opens_with(scan: u8, bed: &mut Bed, source: IpAddr, ports: &[Step]) -> usize {
     let mut events = Vec::new();
     for step in ports {
         bed.serial += 1;
-        let knock = knock(bed.at().0, source, *step, bed.serial);
+        let mut knock = knock(bed.at().0, source, *step, bed.serial);
+        if let Transport::Tcp { flags, .. } = &mut knock.transport {
+            *flags = scan;
+        }
         bed.matcher.observe(&knock, true, &mut events);
     }
     let outcomes = events.iter().map(|e| e.outcome);
@@ -54,6 +62,24 @@ fn an_ascending_or_descending_scan_opens_nothing() {
             ports.reverse();
             assert_eq!(opens(&mut bed, source, &ports), 0, "{sequence}");
             ports.reverse();
+        }
+    }
+}
+
+/// nmap's -sF, -sN, -sX, -sA and -sM: a door of a knockd.conf without TCPFlags takes them all.
+#[test]
+fn a_scan_by_other_packets_than_syns_opens_nothing() {
+    let ports = every_port();
+    let xmas = flag::FIN | flag::PSH | flag::URG;
+    for wanted in ["any", "fin", "!syn"] {
+        let mut lax = door("d", "1000/tcp 2000/tcp 3000/tcp");
+        lax.tcp_flags = wanted.parse().expect("flags");
+        for scan in [flag::FIN, 0, xmas, flag::ACK, flag::FIN | flag::ACK] {
+            for mode in [TripwireMode::Sampled, TripwireMode::All] {
+                let mut bed = Bed::with(std::slice::from_ref(&lax), mode, 100);
+                let opened = opens_with(scan, &mut bed, address(ONE), &ports);
+                assert_eq!(opened, 0, "{wanted} {scan:#x} {mode:?}");
+            }
         }
     }
 }
@@ -101,20 +127,29 @@ fn a_random_scan_opens_as_rarely_as_is_claimed() {
 
     // That the formula is true of the matcher shows where openings are frequent: 30
     // ports, all but the steps tripwires.
-    let doors = [door("d", "10/tcp 20/tcp 30/tcp")];
-    let mut ports: Vec<_> = (1..=30).map(|n| step(&format!("{n}/tcp"))).collect();
+    let mut doors = [door("d", "10/tcp 20/tcp 30/tcp")];
+    let mut ports: Vec<_> = (3..=32).map(|n| step(&format!("{n}/tcp"))).collect();
     let mut dice = Dice(7);
-    let mut bed = Bed::new(&doors);
-    let (mut opened, scans) = (0, 40_000);
-    for scan in 0..scans {
-        dice.shuffle(&mut ports);
-        bed.now += 20_000;
-        opened += opens(&mut bed, IpAddr::from(u32::to_be_bytes(scan)), &ports);
-    }
-    let expected = share_that_opens(27) * f64::from(scans);
-    let off = (opened as f64 - expected).abs();
-    // Four standard deviations.
-    assert!(off < 4. * expected.sqrt(), "{opened}, not {expected}");
+    let mut expect = |scan_by: u8, bed: &mut Bed, wires: u32| {
+        let (mut opened, scans) = (0, 40_000);
+        for scan in 0..scans {
+            dice.shuffle(&mut ports);
+            bed.now += 20_000;
+            let source = IpAddr::from(u32::to_be_bytes(scan));
+            opened += opens_with(scan_by, bed, source, &ports);
+        }
+        let expected = share_that_opens(wires) * f64::from(scans);
+        let off = (opened as f64 - expected).abs();
+        // Four standard deviations.
+        assert!(off < 4. * expected.sqrt(), "{opened}, not {expected}");
+    };
+    expect(flag::SYN, &mut Bed::new(&doors), 27);
+
+    // A door that takes other packets has the neighbours of its steps and no more.
+    let one_in = 1. / share_that_opens(12);
+    assert!((38. ..41.).contains(&one_in), "{one_in}");
+    doors[0].tcp_flags = TcpFlags::ANY;
+    expect(flag::ACK, &mut Bed::new(&doors), 12);
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn the_neighbours_of_steps_are_tripwires_for_everyone() {
     for source in (0..100).flat_map(sources) {
         assert!(
             tcp.iter()
-                .all(|p| wires.is_stray(source, step(&format!("{p}/tcp"))))
+                .all(|p| wires.is_tripwire(source, step(&format!("{p}/tcp"))))
         );
     }
 }
@@ -152,7 +152,10 @@ fn steps_and_opened_ports_never_are() {
         let wires = wires(mode);
         for source in (0..1000).flat_map(sources) {
             for exempt in ["1000/tcp", "1/udp", "65535/tcp", "1001/tcp", "60005/udp"] {
-                assert!(!wires.is_stray(source, step(exempt)), "{mode:?} {exempt}");
+                assert!(
+                    !wires.is_tripwire(source, step(exempt)),
+                    "{mode:?} {exempt}"
+                );
             }
         }
     }
@@ -163,7 +166,7 @@ fn all_is_every_other_port_and_off_is_none() {
     let (all, off) = (wires(TripwireMode::All), wires(TripwireMode::Off));
     let source = sources(1)[0];
     for other in ["2/tcp", "1/tcp", "1000/udp", "59999/udp", "60000/tcp"] {
-        assert!(all.is_stray(source, step(other)), "{other}");
-        assert!(!off.is_stray(source, step(other)), "{other}");
+        assert!(all.is_tripwire(source, step(other)), "{other}");
+        assert!(!off.is_tripwire(source, step(other)), "{other}");
     }
 }

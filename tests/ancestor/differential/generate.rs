@@ -313,7 +313,11 @@ impl Rounds {
             }
             // Strays: the neighbours of a step, enough or not.
             _ => {
-                let kind = if step.udp { Kind::Udp } else { SYN };
+                let kind = match dice.percent(50) {
+                    _ if step.udp => Kind::Udp,
+                    true => SYN,
+                    false => door.kind(dice, step),
+                };
                 for near in [1, 2, -1, -2].into_iter().take(1 + dice.below(4)) {
                     let port = step.number.saturating_add_signed(near);
                     packets.push(self.packet(from, to, port, kind));

@@ -182,18 +182,18 @@ impl Model {
         } = self;
         let mut steps = doors.iter().flat_map(|d| &d.sequence);
         let near = steps.any(|s| s.is_like(packet) && s.number.abs_diff(packet.port) <= NEAR);
-        let counts = match packet.kind {
-            Kind::Tcp(flags) => flags & (flag::SYN | flag::ACK) == flag::SYN,
-            Kind::Udp => true,
-        };
-        if !near || !counts {
+        if !near {
             return;
         }
         attempts.retain_mut(|attempt| {
             let door = &doors[attempt.door];
-            let minds = attempt.source == packet.from
-                && door.faces(packet)
-                && (packet.kind != Kind::Udp || door.sequence.iter().any(|s| s.udp));
+            let uses = |udp| door.sequence.iter().any(|s| s.udp == udp);
+            let counts = match packet.kind {
+                Kind::Tcp(flags) if flags & (flag::SYN | flag::ACK) == flag::SYN => true,
+                Kind::Tcp(_) => uses(false) && door.counts(packet),
+                Kind::Udp => uses(true),
+            };
+            let minds = attempt.source == packet.from && door.faces(packet) && counts;
             if minds {
                 attempt.strays.insert(packet.port);
             }

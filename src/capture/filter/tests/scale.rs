@@ -44,7 +44,7 @@ fn five_hundred_doors_fit_with_no_port_too_many() {
     let source = "198.51.100.9".parse().expect("an address");
     for port in 1..=u16::MAX {
         let step = Step::new(Protocol::Tcp, port).expect("a port");
-        let is_wanted = wires.steps().contains(step) || wires.is_stray(source, step);
+        let is_wanted = wires.steps().contains(step) || wires.is_tripwire(source, step);
         let packet = Made {
             source,
             step,
