@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use super::error::ProbeError;
 
@@ -27,11 +28,15 @@ pub(super) fn run(program: &str, args: &[&str], input: &str) -> Result<String, P
         .stderr(Stdio::piped())
         .spawn()
         .map_err(missing)?;
-    if let Some(mut pipe) = child.stdin.take() {
-        // A program that fails early reads no further; its status tells.
-        let _ = pipe.write_all(input.as_bytes());
-    }
-    let output = child.wait_with_output()?;
+    let pipe = child.stdin.take();
+    let output = thread::scope(|scope| {
+        // Beside, or a program that says much while it reads would wait for us, and we for it.
+        scope.spawn(move || {
+            // A program that fails early reads no further; its status tells.
+            pipe.map(|mut pipe| pipe.write_all(input.as_bytes()))
+        });
+        child.wait_with_output()
+    })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         // nft says where, and shows the place: the rest is for eyes, not for one line.
