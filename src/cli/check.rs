@@ -202,10 +202,11 @@ fn way_json(way: &Way) -> Value {
         interface,
         family,
         ports,
+        address,
     } = way;
     let family = match family {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
     };
-    json!({ "interface": interface, "family": family, "ports": ports.to_string() })
+    json!({ "interface": interface, "family": family, "ports": ports.to_string(), "address": address })
 }

@@ -247,9 +247,10 @@ fn one_family_or_port_alone_may_be_blocked() {
             "  to keep it, begin chain input of the saved ruleset with: meta mark 0x7 accept",
             "shut: opens no port: there is nothing to try",
             // So early no packet is marked yet.
-            "mosh: BLOCKED by chain ip raw pre (a rule): eth0, IPv4",
+            "mosh: BLOCKED by chain ip raw pre (a rule): 60000/udp by eth0, IPv4",
             "  mend: nft insert rule ip raw pre udp dport 60000-61000 accept",
             "  to keep it, begin chain pre of the saved ruleset with: udp dport 60000-61000 accept",
+            "mosh: works (60001/udp by eth0, IPv4; 61000/udp by eth0, IPv4)",
         ]
     );
 }
@@ -303,6 +304,74 @@ fn a_connection_is_more_than_its_first_packet() {
     assert!(is_alive(&connect(&lab, 0).expect_connected()));
     let (code, said) = site.check();
     assert_eq!(code, 0, "{said:#?}");
+}
+
+#[test]
+fn one_address_or_a_part_of_a_range_may_be_blocked() {
+    let lab = Lab::new();
+    lab.server.add_address("eth0", "192.0.2.2");
+    lab.server.nft(
+        "table inet filter { chain input { type filter hook input priority 0;
+             ip daddr 192.0.2.2 tcp dport 22 drop; udp dport 60501-60502 drop; }; }",
+    );
+    // A name that no copy can have, as things are.
+    let far = lab.host("far");
+    lab.server.join("wan0", &far, "eth0", &[]);
+    lab.server.add_address("wan0", "203.0.113.1");
+    for change in ["wan0 down", "wan0 name wan#0", "wan#0 up"] {
+        lab.server.run(&format!("ip link set {change}"));
+    }
+    let site = Site::new(&lab, &format!("[firewall]\nmark = 7\n{SSH}{MOSH}"));
+    let (_, said) = site.check();
+    assert_eq!(
+        said[1..],
+        [
+            "ssh: works (22/tcp by eth0, IPv6; 22/tcp at 192.0.2.1 by eth0, IPv4)",
+            "ssh: BLOCKED by chain inet filter input (a rule): 22/tcp at 192.0.2.2 by eth0, IPv4",
+            "  mend: nft insert rule inet filter input tcp dport 22 accept",
+            "  to keep it, begin chain input of the saved ruleset with: tcp dport 22 accept",
+            "ssh: cannot tell: a copy cannot have an interface of the name wan#0 (22/tcp by wan#0, \
+             IPv4)",
+            "shut: opens no port: there is nothing to try",
+            "mosh: works (60000/udp by eth0, IPv4; 60500/udp by eth0, IPv4; 60503/udp by eth0, \
+             IPv4; 61000/udp by eth0, IPv4)",
+            "mosh: BLOCKED by chain inet filter input (a rule): 60501/udp by eth0, IPv4; 60502/udp \
+             by eth0, IPv4",
+            "  mend: nft insert rule inet filter input udp dport 60000-61000 accept",
+            "  to keep it, begin chain input of the saved ruleset with: udp dport 60000-61000 accept",
+            "mosh: cannot tell: a copy cannot have an interface of the name wan#0 (60000-61000/udp \
+             by wan#0, IPv4)",
+        ]
+    );
+}
+
+/// One chain marks what another one drops; a rule lets in one connection at a time.
+#[test]
+fn chains_may_block_together_and_rules_only_for_a_time() {
+    let lab = Lab::new();
+    lab.server.nft(
+        "table inet filter {
+             chain early { type filter hook prerouting priority raw; tcp dport 22 meta mark set 0x99; }
+             chain input { type filter hook input priority 0; meta mark 0x99 drop; }
+             chain more { type filter hook input priority 1; policy drop; ct state established accept;
+                 udp dport 60000-61000 limit rate 1/minute burst 1 packets accept; tcp dport 22 accept; }
+         }",
+    );
+    let site = Site::new(&lab, &format!("[firewall]\nmark = 7\n{SSH}{MOSH}"));
+    let (_, said) = site.check();
+    assert_eq!(
+        said[1..],
+        [
+            "ssh: BLOCKED by chain inet filter early (a rule) and chain inet filter input (a \
+             rule): eth0, IPv4 and IPv6",
+            "  mend: nft insert rule inet filter early tcp dport 22 accept",
+            "  mend: nft insert rule inet filter input tcp dport 22 accept",
+            "  to keep it, begin chain early of the saved ruleset with: tcp dport 22 accept",
+            "  to keep it, begin chain input of the saved ruleset with: tcp dport 22 accept",
+            "shut: opens no port: there is nothing to try",
+            "mosh: works (eth0, IPv4)",
+        ]
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::error::ProbeError;
-use super::links::Link;
+use super::links::{self, Link};
 use super::live::{Chain, Live, Source, Table as Theirs};
 use super::netns::Netns;
 use super::tool;
@@ -20,6 +20,8 @@ pub(super) struct Copy<'a> {
     pub(super) server: Netns,
     pub(super) client: Netns,
     links: &'a [Link],
+    /// Which of them there are, by place.
+    wired: BTreeSet<usize>,
 }
 
 /// What is to stand in the copy, beside the tables of others.
@@ -40,11 +42,15 @@ pub(super) struct State<'a> {
 impl<'a> Copy<'a> {
     /// A copy without any rules yet.
     pub(super) fn new(links: &'a [Link]) -> Result<Self, ProbeError> {
-        let copy = Self {
+        let mut copy = Self {
             server: Netns::new()?,
             client: Netns::new()?,
             links,
+            wired: BTreeSet::new(),
         };
+        // The kernel may put some into every namespace by itself (a tunl0, a sit0).
+        let made = copy.server.within(|| Ok(links::all()?))?;
+        let made = |name: &str| made.iter().any(|l| l.name == name);
         let there = copy.client.path();
         let (mut near, mut far) = (String::new(), String::new());
         // Writing to a String cannot fail.
@@ -52,6 +58,9 @@ impl<'a> Copy<'a> {
             let name = &link.name;
             if !link.loopback {
                 let (ours, theirs) = (mac(0, i), mac(1, i));
+                if made(name) {
+                    let _ = writeln!(near, "link set {name} name k{i}");
+                }
                 let _ = writeln!(
                     near,
                     "link add {name} address {ours} type veth \
@@ -68,14 +77,18 @@ impl<'a> Copy<'a> {
                 );
             }
         }
-        // One that cannot be made (the kernel puts some into every namespace by itself) is no
-        // loss, unless a rule names it: then loading the rule fails.
+        // One that cannot be made is no loss unless a door is tried there, or a rule names it.
         let batch = |text: &str| match tool::run("ip", &["-force", "-batch", "-"], text) {
             Ok(_) | Err(ProbeError::Tool { .. }) => Ok(()),
             Err(other) => Err(other),
         };
         copy.server.within(|| batch(&near))?;
-        copy.client.within(|| batch(&far))?;
+        let there = copy.client.within(|| {
+            batch(&far)?;
+            Ok(links::all()?)
+        })?;
+        let wired = |i: &usize| there.iter().any(|l| l.name == format!("p{i}"));
+        copy.wired = (0..links.len()).filter(wired).collect();
         Ok(copy)
     }
 
@@ -147,13 +160,14 @@ impl<'a> Copy<'a> {
         interface: &Link,
         sources: &BTreeSet<IpAddr>,
     ) -> Result<(), ProbeError> {
-        let Some(i) = self.links.iter().position(|l| l.name == interface.name) else {
-            return Ok(());
+        let place = self.links.iter().position(|l| l.name == interface.name);
+        let Some(i) = place.filter(|i| self.wired.contains(i)) else {
+            return Err(ProbeError::Link(interface.name.clone()));
         };
         let name = &interface.name;
         let (ours, theirs) = (mac(0, i), mac(1, i));
         let (mut near, mut far) = (String::new(), String::new());
-        for other in (0..self.links.len()).filter(|n| !self.links[*n].loopback) {
+        for other in &self.wired {
             let _ = writeln!(far, "address flush dev p{other}");
         }
         for s in sources {

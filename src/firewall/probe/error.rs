@@ -16,6 +16,8 @@ pub(super) enum ProbeError {
     Tool { line: String, why: String },
     #[error("no network namespace can be made here (CAP_SYS_ADMIN is needed): {0}")]
     Namespace(io::Error),
+    #[error("a copy cannot have an interface of the name {0}")]
+    Link(String),
     #[error("a trial connection could not be set up: {0}")]
     Socket(#[from] io::Error),
     #[error("our own table could not be copied: {0}")]

@@ -22,10 +22,10 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Where somebody from outside would connect to.
-    pub(super) fn address(&self, family: Family) -> Option<IpAddr> {
-        let mut addresses = self.addresses.iter().map(|(address, _)| *address);
-        addresses.find(|a| Family::of(*a) == family)
+    /// Where somebody from outside may connect to.
+    pub(super) fn addresses(&self, family: Family) -> impl Iterator<Item = IpAddr> {
+        let addresses = self.addresses.iter().map(|(address, _)| *address);
+        addresses.filter(move |a| Family::of(*a) == family)
     }
 
     /// Whether knocks come in here.

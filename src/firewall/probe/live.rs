@@ -1,6 +1,8 @@
 //! The live ruleset, taken apart: what can be copied, what cannot, and which chains may
 //! stand in the way.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use super::error::ProbeError;
@@ -78,6 +80,17 @@ impl Live {
         self.tables.iter().find(|t| t.name == chain.table)
     }
 
+    /// The numbers in its text: some of them are ports where one rule ends and another begins.
+    pub(super) fn numbers(&self) -> BTreeSet<u16> {
+        let texts = self.tables.iter().map(|table| match &table.source {
+            Source::Nft(text) | Source::Iptables(text) => text,
+        });
+        texts
+            .flat_map(|text| text.split(|c: char| !c.is_ascii_digit()))
+            .filter_map(|word| word.parse().ok())
+            .collect()
+    }
+
     /// Reads all but the table of that name, which is ours.
     pub(super) fn read(own: &str) -> Result<Self, ProbeError> {
         let text = tool::run("nft", &["-s", "list", "ruleset"], "")?;
@@ -113,6 +126,11 @@ impl Live {
         let there = |chain: &Chain| live.tables.iter().any(|t| t.name == chain.table);
         live.chains = base.into_iter().filter(there).collect();
         // What is forwarded is not for this host, and ARP is not asked in a copy.
+        // Where iptables is not installed, its tables are nft's to change.
+        for chain in &mut live.chains {
+            let table = live.tables.iter().find(|t| t.name == chain.table);
+            chain.iptables &= table.is_some_and(|t| matches!(t.source, Source::Iptables(_)));
+        }
         live.chains
             .retain(|chain| chain.hook != "forward" && chain.table.family != "arp");
         live.unseen.extend(legacy());

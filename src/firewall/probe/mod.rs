@@ -19,9 +19,12 @@ mod search;
 mod source;
 mod tool;
 mod trial;
+mod ways;
 
 pub use report::{Blocker, DoorReport, Finding, Mend, Report, TableState, Verdict, Way};
 pub use saved::names_table;
+
+use std::collections::BTreeSet;
 
 use copy::Copy;
 use error::ProbeError;
@@ -29,6 +32,8 @@ use links::Link;
 use live::Live;
 use search::Search;
 use trial::Trial;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::FirewallError;
 use super::admin;
@@ -75,6 +80,11 @@ fn look(
     ruleset: &Ruleset,
     there: bool,
 ) -> Result<(TableState, Vec<DoorReport>), ProbeError> {
+    // Each trial takes three files; where that is not to be had it is said of those it is not
+    // had for.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
     let links = links::all()?;
     let mut live = Live::read(&ruleset.table)?;
     let copy = Copy::new(&links)?;
@@ -85,6 +95,7 @@ fn look(
             Some(diff) => TableState::Drifted(diff),
         },
     };
+    let numbers = live.numbers();
     copy.sift(&mut live)?;
     let search = Search {
         copy: &copy,
@@ -95,19 +106,15 @@ fn look(
     };
     let mut found = Vec::new();
     for link in links.iter().filter(|l| l.counts(&config.interfaces)) {
-        let trials = trials(config, firewall, &links, link);
+        let trials = trials(config, firewall, (&links, link), &numbers);
         if trials.is_empty() {
             continue;
         }
-        let verdicts = search.judge(link, &trials)?;
-        for (trial, verdict) in trials.into_iter().zip(verdicts) {
-            let way = Way {
-                interface: link.name.clone(),
-                family: Family::of(trial.to),
-                ports: trial.ports,
-            };
-            found.push((trial.door, way, verdict));
-        }
+        let verdicts = match search.judge(link, &trials) {
+            Ok(verdicts) => verdicts,
+            Err(error) => vec![Verdict::CannotTell(error.to_string()); trials.len()],
+        };
+        found.extend(ways::ways(link, trials.into_iter().zip(verdicts)));
     }
     let why = "there is no way in: no interface that counts has an address, or nobody may knock \
                who has to";
@@ -115,7 +122,12 @@ fn look(
 }
 
 /// What is to be tried on one interface.
-fn trials(config: &Config, firewall: &Firewall, links: &[Link], link: &Link) -> Vec<Trial> {
+fn trials(
+    config: &Config,
+    firewall: &Firewall,
+    (links, link): (&[Link], &Link),
+    numbers: &BTreeSet<u16>,
+) -> Vec<Trial> {
     let mut trials = Vec::new();
     for (i, door) in config.doors.iter().enumerate() {
         for family in Family::BOTH {
@@ -124,15 +136,20 @@ fn trials(config: &Config, firewall: &Firewall, links: &[Link], link: &Link) -> 
                 all.any(|(a, _)| *a == address)
             };
             let source = source::of(door, family, &firewall.trusted, own);
-            let (Some(source), Some(to)) = (source, link.address(family)) else {
+            let Some(source) = source else {
                 continue;
             };
-            trials.extend(door.open.iter().map(|ports| Trial {
-                door: i,
-                ports: *ports,
-                source,
-                to,
-            }));
+            for to in link.addresses(family).take(ways::ADDRESSES) {
+                for ports in &door.open {
+                    trials.extend(ways::samples(ports, numbers).into_iter().map(|port| Trial {
+                        door: i,
+                        ports: *ports,
+                        port,
+                        source,
+                        to,
+                    }));
+                }
+            }
         }
     }
     trials

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::firewall::ruleset::Family;
@@ -56,8 +57,10 @@ pub struct Way {
     pub interface: String,
     /// The address family.
     pub family: Family,
-    /// What the door opens.
+    /// What the door opens; of a range, one port, if its ports do not fare alike.
     pub ports: PortRange,
+    /// The address of this host, if those of the interface do not fare alike.
+    pub address: Option<IpAddr>,
 }
 
 /// What becomes of somebody who has knocked.
@@ -188,25 +191,36 @@ fn list(all: &[Blocker]) -> String {
     all.join(" and ")
 }
 
-/// `eth0, IPv4 and IPv6`; with ports, `22/tcp by eth0, IPv4`.
+/// `eth0, IPv4 and IPv6`; with ports, `22/tcp by eth0, IPv4`; with an address, `22/tcp at
+/// 192.0.2.1 by eth0, IPv4`.
 fn words(ways: &[Way], with_ports: bool) -> String {
-    let mut by_interface: BTreeMap<(Option<PortRange>, &str), Vec<&str>> = BTreeMap::new();
+    let mut by_interface: BTreeMap<_, Vec<&str>> = BTreeMap::new();
     for way in ways {
         let ports = with_ports.then_some(way.ports);
         let family = match way.family {
             Family::V4 => "IPv4",
             Family::V6 => "IPv6",
         };
-        let families = by_interface.entry((ports, &way.interface)).or_default();
+        let place = (ports, &way.interface, way.address);
+        let families = by_interface.entry(place).or_default();
         if !families.contains(&family) {
             families.push(family);
         }
     }
     let all: Vec<_> = by_interface
         .into_iter()
-        .map(|((ports, interface), families)| {
-            let ports = ports.map_or_else(String::new, |p| format!("{p} by "));
-            format!("{ports}{interface}, {}", families.join(" and "))
+        .map(|((ports, interface, address), families)| {
+            let ports = ports.map_or_else(String::new, |p| format!("{p} "));
+            let address = address.map_or_else(String::new, |a| format!("at {a} "));
+            let by = if ports.is_empty() && address.is_empty() {
+                ""
+            } else {
+                "by "
+            };
+            format!(
+                "{ports}{address}{by}{interface}, {}",
+                families.join(" and ")
+            )
         })
         .collect();
     all.join("; ")

@@ -42,9 +42,20 @@ impl<'a> Search<'a> {
             services: Services::new(self.copy, trials)?,
             trials,
         };
-        let unknown = || Verdict::CannotTell("it was not tried".to_owned());
-        let mut verdicts = vec![unknown(); trials.len()];
-        let mut rest: Vec<usize> = (0..trials.len()).collect();
+        let lack = |trial: &Trial| {
+            let why = round.services.lack(trial)?;
+            Some(format!("the copy has no {}: {why}", trial.to))
+        };
+        let mut rest = Vec::new();
+        let mut verdicts = Vec::new();
+        for (i, trial) in trials.iter().enumerate() {
+            let why = lack(trial);
+            if why.is_none() {
+                rest.push(i);
+            }
+            let untried = || "it was not tried".to_owned();
+            verdicts.push(Verdict::CannotTell(why.unwrap_or_else(untried)));
+        }
 
         if self.guard != Guard::Off {
             let (passed, failed) = round.run(self.state(Vec::new()), &rest)?;
@@ -62,9 +73,17 @@ impl<'a> Search<'a> {
             rest = others;
             let group: Vec<usize> = group;
             let effects = self.effects(group.iter().map(|i| &trials[*i]));
-            let (passed, failed) = round.run(self.state(effects.clone()), &group)?;
-            for i in passed {
-                verdicts[i] = self.works();
+            let mut failed = group;
+            // A rule may let in so many at a time: who comes too late is tried again.
+            while !failed.is_empty() {
+                let (passed, late) = round.run(self.state(effects.clone()), &failed)?;
+                for i in &passed {
+                    verdicts[*i] = self.works();
+                }
+                failed = late;
+                if passed.is_empty() {
+                    break;
+                }
             }
             for (i, verdict) in round.explain(&effects, failed)? {
                 verdicts[i] = verdict;
@@ -211,10 +230,35 @@ impl<'a> Round<'a, '_> {
                 one.by.push(chain);
             }
         }
+        self.together(effects, &mut found)?;
         let (blocked, odd): (Vec<_>, Vec<_>) = found.into_iter().partition(is_blocked);
         verdicts.extend(odd.into_iter().map(|s| (s.trial, cannot_tell(&s))));
         verdicts.extend(self.mend(effects, blocked)?);
         Ok(verdicts)
+    }
+
+    /// Where no chain does it by itself: those without which it would pass. One may mark what
+    /// another one drops.
+    fn together(&self, effects: &[Effect], found: &mut [Stopped<'a>]) -> Result<(), ProbeError> {
+        let riddles: Vec<usize> = found
+            .iter()
+            .filter(|s| s.by.is_empty())
+            .map(|s| s.trial)
+            .collect();
+        if riddles.is_empty() {
+            return Ok(());
+        }
+        for chain in &self.search.live.chains {
+            let without = State {
+                silent: vec![chain],
+                ..self.search.state(effects.to_vec())
+            };
+            let (passed, _) = self.run(without, &riddles)?;
+            for one in found.iter_mut().filter(|s| passed.contains(&s.trial)) {
+                one.by.push(chain);
+            }
+        }
+        Ok(())
     }
 
     /// The first remedy that is found to help each.
@@ -290,7 +334,7 @@ fn cannot_tell(stopped: &Stopped<'_>) -> Verdict {
             "chain {} {} sends it elsewhere (to a container?), where a copy cannot follow",
             chain.table, chain.name
         ),
-        None => "several chains stop it together, none by itself".to_owned(),
+        None => "several chains stop it, in several ways".to_owned(),
     })
 }
 

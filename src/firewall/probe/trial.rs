@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -30,15 +31,17 @@ const WORDS: &[u8] = b"knockd check";
 pub(super) struct Trial {
     /// Which door, of those of the configuration.
     pub(super) door: usize,
-    /// What it opens; the first port is tried.
+    /// What it opens.
     pub(super) ports: PortRange,
+    /// Which of that is tried.
+    pub(super) port: NonZeroU16,
     pub(super) source: IpAddr,
     pub(super) to: IpAddr,
 }
 
 impl Trial {
     fn target(&self) -> (Protocol, SocketAddr) {
-        let to = SocketAddr::new(self.to, self.ports.first.get());
+        let to = SocketAddr::new(self.to, self.port.get());
         (self.ports.protocol, to)
     }
 }
@@ -48,29 +51,47 @@ impl Trial {
 pub(super) struct Services {
     tcp: Vec<TcpListener>,
     udp: Vec<UdpSocket>,
+    /// Those that cannot be had, mostly since the copy lacks the address; why.
+    lacking: BTreeMap<(Protocol, SocketAddr), String>,
 }
 
 impl Services {
     pub(super) fn new(copy: &Copy<'_>, trials: &[Trial]) -> Result<Self, ProbeError> {
         let targets: std::collections::BTreeSet<_> = trials.iter().map(Trial::target).collect();
         copy.server.within(|| {
-            let (mut tcp, mut udp) = (Vec::new(), Vec::new());
-            for (protocol, at) in targets {
-                match protocol {
-                    Protocol::Tcp => {
-                        let socket = TcpListener::bind(at)?;
-                        socket.set_nonblocking(true)?;
-                        tcp.push(socket);
-                    }
-                    Protocol::Udp => {
-                        let socket = UdpSocket::bind(at)?;
-                        socket.set_nonblocking(true)?;
-                        udp.push(socket);
-                    }
+            let mut services = Self {
+                tcp: Vec::new(),
+                udp: Vec::new(),
+                lacking: BTreeMap::new(),
+            };
+            for target in targets {
+                if let Err(error) = services.add(target) {
+                    services.lacking.insert(target, error.to_string());
                 }
             }
-            Ok(Self { tcp, udp })
+            Ok(services)
         })
+    }
+
+    fn add(&mut self, (protocol, at): (Protocol, SocketAddr)) -> io::Result<()> {
+        match protocol {
+            Protocol::Tcp => {
+                let socket = TcpListener::bind(at)?;
+                socket.set_nonblocking(true)?;
+                self.tcp.push(socket);
+            }
+            Protocol::Udp => {
+                let socket = UdpSocket::bind(at)?;
+                socket.set_nonblocking(true)?;
+                self.udp.push(socket);
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the copy has no service for a trial, if it has none.
+    pub(super) fn lack(&self, trial: &Trial) -> Option<&str> {
+        self.lacking.get(&trial.target()).map(String::as_str)
     }
 
     /// By place in `trials`, whether it came through and the answers came back.
