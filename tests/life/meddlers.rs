@@ -12,10 +12,14 @@ fn open_both(lab: &Lab, daemon: &mut Process) {
     }
 }
 
-/// Runs a line again and again on the server, whether it succeeds or not.
+/// Runs a line again and again on the server, whether it succeeds or not. To be ended by
+/// SIGTERM: a shell that is killed leaves its last line running.
 fn again_and_again(lab: &Lab, line: &str) -> Process {
     let mut command = lab.server.command("sh");
-    command.args(["-c", &format!("while :; do {line} 2>/dev/null; done")]);
+    command.args([
+        "-c",
+        &format!("trap exit TERM; while :; do {line} 2>/dev/null; done"),
+    ]);
     Process::start(&mut command)
 }
 
@@ -117,7 +121,7 @@ fn a_fight_is_fought_slowly_and_said() {
         // It hears and answers all the while.
         knock(&lab, SERVER[0], OPEN_SSH);
         site.run("status");
-        other.kill();
+        other.terminate();
         wait_until("the guard", || site.openings().len() == 2);
         all_is_well(&lab, &site);
         let (status, _) = daemon.terminate();
@@ -133,7 +137,7 @@ fn a_daemon_that_starts_amid_flushes_guards_when_they_end() {
         let other = again_and_again(&lab, "nft flush ruleset");
         let mut daemon = Process::start(&mut site.command("-v --watch"));
         daemon.wait_for_line("starting up");
-        other.kill();
+        other.terminate();
         open_both(&lab, &mut daemon);
         wait_until("the guard", || site.openings().len() == 2);
         all_is_well(&lab, &site);
