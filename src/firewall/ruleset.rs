@@ -211,6 +211,25 @@ impl Ruleset {
         }
     }
 
+    /// The same table under another name.
+    pub(super) fn named(&self, table: &str) -> Self {
+        let renamed = |path: &Arc<SetPath>| {
+            Arc::new(SetPath {
+                table: table.to_owned(),
+                ..SetPath::clone(path)
+            })
+        };
+        let ranges = self.ranges.iter();
+        Self {
+            table: table.into(),
+            singles: self.singles.each_ref().map(renamed),
+            ranges: ranges
+                .map(|(ports, pair)| (*ports, pair.each_ref().map(renamed)))
+                .collect(),
+            ..self.clone()
+        }
+    }
+
     /// The table's comment.
     #[must_use]
     pub fn comment(&self) -> String {

@@ -11,7 +11,7 @@ use super::book::{Closed, Place, Slot};
 use super::error::FirewallError;
 use super::netlink::socket::Socket;
 use super::netlink::survey::{self, Found, Renamed, Survey};
-use super::netlink::{install, inventory};
+use super::netlink::{install, inventory, retire};
 use super::notice::Notice;
 use super::ruleset::Ruleset;
 
@@ -74,7 +74,7 @@ pub fn guard(ruleset: &Ruleset) -> Result<Vec<Notice>, FirewallError> {
 /// If the kernel will not have it: a running daemon owns its table.
 pub fn clear(table: &str) -> Result<bool, FirewallError> {
     let mut socket = Socket::open().map_err(FirewallError::reading)?;
-    install::remove(&mut socket, table)
+    retire::remove(&mut socket, table)
 }
 
 /// The table without an owner, openings and all.

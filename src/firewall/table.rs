@@ -12,8 +12,10 @@ use super::error::{FirewallError, no_answer};
 use super::netlink::batch::Batch;
 use super::netlink::install;
 use super::netlink::inventory;
+use super::netlink::retire;
 use super::netlink::socket::{Refusal, Socket};
 use super::netlink::survey::{self, Found, OWNED, Origin, Renamed};
+use super::netlink::verify;
 use super::notice::Notice;
 use super::render;
 use super::ruleset::Ruleset;
@@ -74,8 +76,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Makes the table what `ruleset` says, in one transaction, whatever is there: nothing,
-    /// a table of ours (its openings live on), or one of an older knockd.
+    /// Makes the table what `ruleset` says, whatever is there: nothing, a table of ours (its
+    /// openings live on), or one of an older knockd. No packet sees anything in between.
     ///
     /// # Errors
     ///
@@ -121,8 +123,8 @@ impl Table {
         Ok((table, started))
     }
 
-    /// Makes the table what another configuration says, in one transaction: openings that
-    /// it still grants live on. If it is refused the old one stays.
+    /// Makes the table what another configuration says; openings that it still grants live
+    /// on. If it is refused the old one stays.
     ///
     /// # Errors
     ///
@@ -193,7 +195,7 @@ impl Table {
             self.watch.get_or_insert_with(|| Watch::new(now)).listen()?;
         }
         notices.extend(self.review_sets(None, now)?);
-        let differs = match install::verify(&mut self.socket, &self.ruleset, self.flags) {
+        let differs = match verify::verify(&mut self.socket, &self.ruleset, self.flags) {
             // It went while it was looked at.
             Err(error) if error.is_race() => Some(error.to_string()),
             other => other?,
@@ -410,7 +412,7 @@ impl Table {
     pub fn stop(&mut self, on_stop: OnStop) -> Result<(), FirewallError> {
         match on_stop {
             OnStop::Keep => plain(&mut self.socket, &self.ruleset, Renamed::None).map(|_| ()),
-            OnStop::Remove => install::remove(&mut self.socket, &self.ruleset.table).map(|_| ()),
+            OnStop::Remove => retire::remove(&mut self.socket, &self.ruleset.table).map(|_| ()),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::netlink::install;
 use super::netlink::inventory;
 use super::netlink::socket::Socket;
 use super::netlink::survey::{self, Found, Renamed};
+use super::netlink::verify;
 use super::notice::{Culprit, Damage, Notice};
 use super::table::Table;
 use crate::model::Timestamp;
@@ -123,7 +124,7 @@ impl Table {
         if !self.is_watched() {
             return Ok(None);
         }
-        let differs = match install::verify(&mut self.socket, &self.ruleset, self.flags) {
+        let differs = match verify::verify(&mut self.socket, &self.ruleset, self.flags) {
             Err(error) if error.is_race() => true,
             other => other?.is_some(),
         };

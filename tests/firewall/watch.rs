@@ -2,7 +2,7 @@
 
 use crate::agent::Agent;
 use crate::life::{OPENED, TOML, open_some};
-use crate::support::Lab;
+use crate::support::{Lab, wait_for};
 
 /// The ruleset, but for what is left of openings.
 fn ruleset(lab: &Lab) -> String {
@@ -170,6 +170,25 @@ fn two_tools_do_not_fight_for_ever() {
     let said = agent.order("mind 5s");
     assert!(said.contains("restored after"), "{said}");
     assert!(agent.order("list knockd").contains("mosh"));
+}
+
+/// Somebody loads a saved ruleset again and again, our table in it as it once was.
+#[test]
+fn a_reload_while_the_watch_waits_loses_no_opening() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::watch(&lab.server, &path);
+    let saved = lab.server.run("nft list ruleset");
+    open_some(&mut agent);
+    wait_for("it to be put off", || {
+        lab.server.nft(&format!("flush ruleset\n{saved}"));
+        let said = agent.order("mind 5s");
+        said.contains("again: it is put back in").then_some(())
+    });
+    assert_eq!(agent.order("list knockd"), "");
+    let said = agent.order(&format!("reload {}", path.display()));
+    assert_eq!(said, "Adopted owned=false kept=3 removed=0 []");
+    assert_eq!(agent.order("list knockd"), OPENED);
 }
 
 #[test]

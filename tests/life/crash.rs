@@ -14,10 +14,10 @@ use crate::site::Site;
 use crate::support::{Lab, Process, wait_until};
 
 /// Random numbers (xorshift64*, Marsaglia and Vigna), the same for the same seed.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let seed = std::env::var("KNOCKD_SEED").map_or_else(
             |_| {
                 let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -29,7 +29,7 @@ impl Random {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

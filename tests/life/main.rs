@@ -18,6 +18,7 @@ mod clients;
 mod crash;
 mod crowd;
 mod forge;
+mod gauge;
 mod guard;
 mod manager;
 mod meddlers;

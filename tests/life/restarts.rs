@@ -1,10 +1,12 @@
 //! Restarts, reloads and upgrades under connections without pause: no packet sees a gap.
 
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::clients::connect_throughout;
+use crate::crash::Random;
 use crate::rounds;
 use crate::site::{OPEN_SSH, SSH, Site, knock};
 use crate::support::{CLIENT, Lab, Process, SERVER, wait_until};
@@ -75,6 +77,42 @@ fn no_packet_sees_a_reload_or_a_restart() {
 #[test]
 fn no_packet_sees_a_reload_or_a_restart_of_the_watch() {
     reloads_and_restarts("--watch");
+}
+
+#[test]
+fn no_packet_sees_a_crash_amid_a_reload_or_a_stop() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let mut random = Random::new();
+    let mut daemon = site.start("");
+    open_both(&lab, &mut daemon);
+    connect_throughout(&lab, || {
+        let mut interim = 0;
+        for text in variants().iter().cycle().take(rounds(40)) {
+            site.configure(text);
+            let reload = random.below(2) == 0;
+            daemon.signal(if reload {
+                Signal::SIGHUP
+            } else {
+                Signal::SIGTERM
+            });
+            // Both take some 40 ms, most of which the kernel is waited for.
+            thread::sleep(Duration::from_micros(random.below(60_000)));
+            daemon.signal(Signal::SIGKILL);
+            daemon.wait();
+            interim += lab
+                .server
+                .run("nft list tables")
+                .matches("_interim")
+                .count();
+            daemon = site.start("");
+            assert_eq!(daemon.count(KEPT), 1, "{}", daemon.lines().join("\n"));
+            let tables = lab.server.run("nft list tables");
+            // And the gauge.
+            assert_eq!(tables.lines().count(), 2, "{tables}");
+        }
+        println!("{interim} were killed with a table beside theirs");
+    });
 }
 
 /// As a layout before the first might have been: one chain on another hook, sets without a

@@ -116,27 +116,24 @@ fn port(step: Step) -> RawElement {
 }
 
 /// The elements a set has by configuration.
-pub(super) fn configured(set: &Set) -> Vec<RawElement> {
+fn configured(set: &Set) -> Vec<RawElement> {
     match &set.content {
         Content::Openings => Vec::new(),
         Content::Ports(ports) => ports.iter().copied().map(port).collect(),
     }
 }
 
-/// Makes a configured set what it should be, given the keys that are in it, by the
-/// difference alone: what stays is not touched.
-pub(super) fn difference(batch: &mut Batch, table: &str, set: &Set, present: &BTreeSet<Vec<u8>>) {
-    let wanted = configured(set);
-    let keys: BTreeSet<Vec<u8>> = wanted.iter().map(|e| e.key.clone()).collect();
-    let gone: Vec<RawElement> = present.difference(&keys).cloned().map(plain).collect();
-    let new: Vec<RawElement> = wanted
-        .into_iter()
-        .filter(|e| !present.contains(&e.key))
-        .collect();
+/// Puts in what a set has by configuration.
+pub(super) fn fill(batch: &mut Batch, table: &str, set: &Set) {
     let (table, name) = (c_name(table), c_name(&set.name));
     let place = (nftnl::ProtoFamily::Inet, table.as_c_str(), name.as_c_str());
-    batch.elements(place, &gone, MsgType::Del);
-    batch.elements(place, &new, MsgType::Add);
+    batch.elements(place, &configured(set), MsgType::Add);
+}
+
+/// Whether the keys that are in a set are those that it has by configuration.
+pub(super) fn is_filled(set: &Set, present: &BTreeSet<Vec<u8>>) -> bool {
+    let wanted: BTreeSet<Vec<u8>> = configured(set).into_iter().map(|e| e.key).collect();
+    wanted == *present
 }
 
 /// Adds a change as one message. A set of a family that nft does not know cannot be.

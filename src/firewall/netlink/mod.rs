@@ -4,13 +4,16 @@
 //! write into one [`batch::Batch`], which goes out in one `send`.
 
 pub(super) mod batch;
+mod build;
 pub(super) mod elements;
 pub(super) mod events;
 mod ffi;
 pub(super) mod install;
 pub(super) mod inventory;
+pub(super) mod retire;
 mod rules;
 pub(super) mod socket;
 mod structure;
 pub(super) mod survey;
+pub(super) mod verify;
 mod wire;

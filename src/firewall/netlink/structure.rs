@@ -86,12 +86,6 @@ pub(super) fn add_set(batch: &mut Batch, table: &str, set: &ruleset::Set, id: u3
     }
 }
 
-/// Takes a set away.
-pub(super) fn delete_set(batch: &mut Batch, table: &str, name: &str) {
-    let set = named_set(table, name);
-    batch.rustables(|b| b.add(&set, MsgType::Del));
-}
-
 /// Adds a chain, without its rules.
 pub(super) fn add_chain(batch: &mut Batch, table: &str, chain: &ruleset::Chain) {
     let mut out = Chain::new(&Table::new(ProtocolFamily::Inet).with_name(table));
@@ -111,6 +105,13 @@ pub(super) fn delete_rules(batch: &mut Batch, table: &str, chain: &str) {
     // Without a handle: all of them. Both names are there, so this cannot fail.
     let Ok(rules) = Rule::new(&of) else { return };
     batch.rustables(|b| b.add(&rules, MsgType::Del));
+}
+
+/// Takes a chain away that has no rules any more.
+pub(super) fn delete_chain(batch: &mut Batch, table: &str, chain: &str) {
+    let mut out = Chain::new(&Table::new(ProtocolFamily::Inet).with_name(table));
+    out.set_name(chain);
+    batch.rustables(|b| b.add(&out, MsgType::Del));
 }
 
 fn named_set(table: &str, name: &str) -> Set {

@@ -1,17 +1,19 @@
 //! What is there before the start-up batch: our table or what keeps us from it, tables of
 //! ours by an older name, and every opening in them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::inventory::{self, Content, Dumped, Layout, TableInfo};
+use super::retire::Old;
 use super::socket::{Refusal, Socket};
 use super::structure;
-use crate::firewall::book::{Entry, Place, Slot};
+use crate::firewall::book::{Entry, Place, Slot, element};
 use crate::firewall::error::FirewallError;
 use crate::firewall::ruleset::{Family, Key, Ruleset};
-use crate::firewall::transaction::ElementKey;
-use crate::model::{PortRange, SetPath, Timestamp};
+use crate::firewall::transaction::{Element, ElementKey};
+use crate::model::{Lifetime, PortRange, SetPath, Timestamp};
 
 /// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: nobody but us changes the table, and it
 /// outlives us. (Debian 12's headers do not have the second; Linux 6.9 does.)
@@ -36,12 +38,19 @@ pub(in crate::firewall) struct Found {
 pub(in crate::firewall) struct Survey {
     /// The table of the configured name.
     pub(super) table: Option<(TableInfo, Content)>,
-    /// Tables of ours that go by another name: the configuration has renamed it.
-    pub(super) renamed: Vec<TableInfo>,
+    /// Tables of ours that go by another name: the configuration has renamed it, or a
+    /// replacement was cut short.
+    pub(super) renamed: Vec<Old>,
     /// Tables of ours of which it is not known whose configuration they are of: they stay.
     pub(in crate::firewall) strays: Vec<String>,
     /// What is open in any of them.
     pub(in crate::firewall) openings: Vec<Found>,
+    /// What of it is open in the table of the configured name.
+    pub(super) present: BTreeSet<Slot>,
+    /// The names of all tables.
+    names: BTreeSet<String>,
+    /// When it was looked.
+    at: Instant,
 }
 
 /// Which tables of other names the configuration may have renamed. They go, so whoever
@@ -64,7 +73,7 @@ pub enum Origin {
     /// It was there and was taken over.
     Adopted,
     /// It was there but had to be built anew (another layout or mode, or a stranger's work
-    /// in it), in one transaction and with its openings.
+    /// in it), with its openings.
     Rebuilt,
 }
 
@@ -92,6 +101,9 @@ pub(in crate::firewall) fn survey(
         renamed: Vec::new(),
         strays: Vec::new(),
         openings: Vec::new(),
+        present: BTreeSet::new(),
+        names: tables.iter().map(|t| t.name.clone()).collect(),
+        at: Instant::now(),
     };
     for info in tables {
         let this = *info.name == *ruleset.table;
@@ -108,11 +120,13 @@ pub(in crate::firewall) fn survey(
         if !this && (info.layout == Layout::Foreign || taken(&info)) {
             continue;
         }
+        let same = info.instance.is_some() && info.instance == ruleset.instance;
         let meant = match renamed {
-            Renamed::Same => info.instance.is_some() && info.instance == ruleset.instance,
-            Renamed::Old(old) => info.name == old,
+            Renamed::Same => same,
+            Renamed::Old(old) => info.name == old || same && is_interim(&info.name, old),
             Renamed::None => false,
         };
+        let meant = meant || same && is_interim(&info.name, &ruleset.table);
         if !this && !meant {
             if renamed == Renamed::Same && info.instance.is_none() {
                 survey.strays.push(info.name);
@@ -121,14 +135,24 @@ pub(in crate::firewall) fn survey(
         }
         let content = inventory::content(socket, &info.name).map_err(FirewallError::reading)?;
         let openings = openings(socket, &info.name, &content).map_err(FirewallError::reading)?;
-        survey.openings.extend(openings);
         if this {
+            survey.present = openings.iter().map(|f| f.slot.clone()).collect();
             survey.table = Some((info, content));
         } else {
-            survey.renamed.push(info);
+            survey.renamed.push(Old::new(&info, &content));
         }
+        survey.openings.extend(openings);
     }
     Ok(survey)
+}
+
+/// What the name of a table that stands in for another begins with, after that one's.
+const INTERIM: &str = "_interim";
+
+/// Whether a table of that name stood in for `table` and was left by a crash.
+pub(super) fn is_interim(name: &str, table: &str) -> bool {
+    let rest = name.strip_prefix(table);
+    rest.is_some_and(|rest| rest.starts_with(INTERIM))
 }
 
 /// Everything that is open in a table of ours, of whichever layout.
@@ -197,6 +221,39 @@ pub(super) fn set_of_openings(name: &str) -> Option<(Option<PortRange>, Family)>
 }
 
 impl Survey {
+    /// The same table under a name that nobody has.
+    pub(super) fn beside(&self, ruleset: &Ruleset) -> Ruleset {
+        let table = &ruleset.table;
+        let mut name = format!("{table}{INTERIM}");
+        for number in 2.. {
+            if !self.names.contains(&name) {
+                break;
+            }
+            name = format!("{table}{INTERIM}{number}");
+        }
+        ruleset.named(&name)
+    }
+
+    /// Openings as they are put in again, with what is left of their time now; not those that
+    /// have run out, nor those that the table has no place for.
+    pub(super) fn again<'a>(
+        &self,
+        ruleset: &Ruleset,
+        openings: impl IntoIterator<Item = &'a Found>,
+    ) -> Vec<Element> {
+        let passed = self.at.elapsed();
+        let again = openings.into_iter().filter_map(|found| {
+            let lifetime = match found.left {
+                None => Lifetime::UntilClosed,
+                // Zero would be for ever.
+                Some(left) => Lifetime::For(left.checked_sub(passed).filter(|l| !l.is_zero())?),
+            };
+            let door = found.door.clone().unwrap_or_else(|| "".into());
+            element(ruleset, &found.slot, lifetime, &door)
+        });
+        again.collect()
+    }
+
     /// Whether what is there can be kept, and only its rules and configured elements be
     /// replaced.
     pub(super) fn origin(&self, ruleset: &Ruleset, flags: u32) -> Origin {

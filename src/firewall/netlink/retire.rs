@@ -1,0 +1,145 @@
+//! A table that goes, without a packet that sees half of it: first its chains, then, when no
+//! packet is among its rules any more, its sets.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::thread::{MembarrierCommand, membarrier};
+
+use super::batch::Batch;
+use super::inventory::{self, Content, Layout, TableInfo};
+use super::socket::{Refusal, Socket};
+use super::structure;
+use super::survey::{self, OWNER};
+use crate::firewall::error::FirewallError;
+use crate::firewall::ruleset::Ruleset;
+
+/// How long a packet may be held up among the rules: as long as a hypervisor takes the
+/// processor away, and more.
+const HELD_UP: Duration = Duration::from_millis(100);
+
+/// Waits until every packet that is among the rules now has left them: for one grace period
+/// of RCU, under whose lock they are passed (`nf_hook()`). membarrier(2) does that;
+/// kernel/sched/membarrier.c calls `synchronize_rcu()`. 5 to 25 ms; but on a machine with more
+/// to do than it can, grace periods of 10 s have been seen, and nobody could knock meanwhile.
+pub(super) fn grace() {
+    let (done, over) = mpsc::channel();
+    let waiter = thread::Builder::new().spawn(move || {
+        if membarrier(MembarrierCommand::Global).is_err() {
+            // Refused by kernels with nohz_full, and perhaps by a sandbox.
+            thread::sleep(HELD_UP);
+        }
+        // Nobody listens any more if it took too long.
+        let _ = done.send(());
+    });
+    match waiter {
+        Ok(_) => _ = over.recv_timeout(HELD_UP),
+        Err(_) => thread::sleep(HELD_UP),
+    }
+}
+
+/// A table that is to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Old {
+    table: String,
+    chains: Vec<String>,
+}
+
+impl Old {
+    /// One that was found.
+    pub(super) fn new(info: &TableInfo, content: &Content) -> Self {
+        Self {
+            table: info.name.clone(),
+            chains: content.chains.iter().map(|c| c.name.clone()).collect(),
+        }
+    }
+
+    /// One that we have built.
+    pub(super) fn of(ruleset: &Ruleset) -> Self {
+        Self {
+            table: ruleset.table.to_string(),
+            chains: ruleset.chains.iter().map(|c| c.name.to_owned()).collect(),
+        }
+    }
+
+    /// Takes its chains away. From here on it guards nothing.
+    pub(super) fn empty(&self, socket: &mut Socket) -> Result<(), FirewallError> {
+        let mut batch = Batch::new();
+        // The rules of all of them first: they may hold on to another chain.
+        for chain in &self.chains {
+            structure::delete_rules(&mut batch, &self.table, chain);
+        }
+        for chain in &self.chains {
+            structure::delete_chain(&mut batch, &self.table, chain);
+        }
+        self.commit(socket, &mut batch)
+    }
+
+    /// Takes the table away, whatever is in it.
+    pub(super) fn delete(&self, socket: &mut Socket) -> Result<(), FirewallError> {
+        let mut batch = Batch::new();
+        structure::delete_table(&mut batch, &self.table);
+        self.commit(socket, &mut batch)
+    }
+
+    fn commit(&self, socket: &mut Socket, batch: &mut Batch) -> Result<(), FirewallError> {
+        socket.commit(batch).map_err(|Refusal { errno, .. }| {
+            let what = format!("delete table inet {}", self.table);
+            FirewallError::refused(&self.table, what, errno)
+        })
+    }
+}
+
+/// Takes away tables in whose place another guards. What is returned is why one still stands.
+pub(super) fn retire<'a>(
+    socket: &mut Socket,
+    tables: impl IntoIterator<Item = &'a Old>,
+) -> Result<Option<FirewallError>, FirewallError> {
+    let tables: Vec<&Old> = tables.into_iter().collect();
+    if tables.is_empty() {
+        return Ok(None);
+    }
+    let mut lost = None;
+    for step in [Old::empty, Old::delete] {
+        grace();
+        for table in &tables {
+            match step(table, socket) {
+                Ok(()) => {}
+                // Somebody else did it.
+                Err(error) if error.is_race() => {}
+                Err(error) if error.is_unanswered() => return Err(error),
+                Err(error) => lost = Some(error),
+            }
+        }
+    }
+    Ok(lost)
+}
+
+/// Takes the table away, if it is there and ours, and what a crash has left beside it;
+/// whether there was one.
+pub(in crate::firewall) fn remove(socket: &mut Socket, table: &str) -> Result<bool, FirewallError> {
+    let tables = inventory::tables(socket).map_err(FirewallError::reading)?;
+    let mut old = Vec::new();
+    for info in tables {
+        let this = info.name == table;
+        if !this && (info.layout == Layout::Foreign || !survey::is_interim(&info.name, table)) {
+            continue;
+        }
+        if info.flags & OWNER != 0 && info.owner != Some(socket.port()) {
+            return Err(FirewallError::Owned {
+                table: info.name,
+                port: info.owner,
+            });
+        }
+        if info.layout == Layout::Foreign {
+            return Err(FirewallError::Foreign { table: info.name });
+        }
+        let content = inventory::content(socket, &info.name).map_err(FirewallError::reading)?;
+        old.push(Old::new(&info, &content));
+    }
+    match retire(socket, &old)? {
+        Some(error) => Err(error),
+        None => Ok(!old.is_empty()),
+    }
+}

@@ -1,0 +1,87 @@
+//! Whether what is there is what is configured, as far as an inventory shows it; the first
+//! difference in words.
+
+use super::elements;
+use super::inventory::{self, Content};
+use super::socket::Socket;
+use super::structure;
+use crate::firewall::error::FirewallError;
+use crate::firewall::ruleset::{self, Ruleset};
+use crate::model::SetPath;
+
+/// The whole table.
+pub(in crate::firewall) fn verify(
+    socket: &mut Socket,
+    ruleset: &Ruleset,
+    flags: u32,
+) -> Result<Option<String>, FirewallError> {
+    let tables = inventory::tables(socket).map_err(FirewallError::reading)?;
+    let table = &*ruleset.table;
+    let Some(info) = tables.into_iter().find(|t| t.name == table) else {
+        return Ok(Some(format!("there is no table inet {table}")));
+    };
+    if info.flags != flags || !info.is_current(ruleset) {
+        return Ok(Some(format!(
+            "table inet {table} has flags {:#x} and layout {:?}, not {flags:#x} and \"{}\"",
+            info.flags,
+            info.layout,
+            ruleset.comment()
+        )));
+    }
+    let content = inventory::content(socket, table).map_err(FirewallError::reading)?;
+    if content.objects != 0 {
+        return Ok(Some(format!(
+            "table inet {table} has a stranger's objects in it"
+        )));
+    }
+    if let Some(what) = sets(socket, ruleset, &content)? {
+        return Ok(Some(what));
+    }
+    if content.chains.len() != ruleset.chains.len() {
+        return Ok(Some(format!("table inet {table} has other chains")));
+    }
+    for chain in &ruleset.chains {
+        let there = content.rules.get(chain.name).copied().unwrap_or(0);
+        if there != chain.rules.len() {
+            return Ok(Some(format!(
+                "chain {} has {there} rules, not {}",
+                chain.name,
+                chain.rules.len()
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// Its sets, and what is in them by configuration.
+pub(super) fn sets(
+    socket: &mut Socket,
+    ruleset: &Ruleset,
+    content: &Content,
+) -> Result<Option<String>, FirewallError> {
+    let table = &*ruleset.table;
+    if content.sets.len() != ruleset.sets.len() {
+        return Ok(Some(format!("table inet {table} has other sets")));
+    }
+    for set in &ruleset.sets {
+        let name = &set.name;
+        let Some(shape) = content.sets.get(name) else {
+            return Ok(Some(format!("set {name} is missing")));
+        };
+        if *shape != structure::shape(set) {
+            return Ok(Some(format!("set {name} is of another type")));
+        }
+        if set.content != ruleset::Content::Openings {
+            let path = SetPath {
+                family: "inet".to_owned(),
+                table: table.to_owned(),
+                set: name.clone(),
+            };
+            let dumped = inventory::elements(socket, &path).map_err(FirewallError::reading)?;
+            if !elements::is_filled(set, &inventory::keys(&dumped)) {
+                return Ok(Some(format!("set {name} has other elements")));
+            }
+        }
+    }
+    Ok(None)
+}
