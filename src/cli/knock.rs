@@ -131,7 +131,7 @@ pub fn main() -> ExitCode {
     match hit {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "knock: {error}");
+            super::complain(format_args!("knock: {error}"));
             ExitCode::FAILURE
         }
     }

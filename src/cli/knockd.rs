@@ -207,7 +207,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            eprintln!("knockd: {fault}");
+            super::complain(format_args!("knockd: {fault}"));
             fault.into()
         }
     }
@@ -218,7 +218,7 @@ fn background(args: &[OsString]) -> ExitCode {
     match daemon::background(args.get(1..).unwrap_or_default()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("knockd: cannot go to the background: {error}");
+            super::complain(format_args!("knockd: cannot go to the background: {error}"));
             ExitCode::from(71)
         }
     }

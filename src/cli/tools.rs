@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::complain;
 use super::knockd::Command;
 use crate::config::{self, Note};
 use crate::daemon::{self, Fault, Options, remote};
@@ -58,9 +59,9 @@ fn convert(file: &Path, native: bool) -> Result<(), Fault> {
     })?;
     for Note { line, message } in converted.notes {
         if line == 0 {
-            eprintln!("{name}: {message}");
+            complain(format_args!("{name}: {message}"));
         } else {
-            eprintln!("{name}:{line}: {message}");
+            complain(format_args!("{name}:{line}: {message}"));
         }
     }
     print(&converted.toml)

@@ -131,3 +131,19 @@ fn what_is_not_understood_on_the_command_line_is_usage() {
     assert!(site.run("-V").starts_with("knockd 0."));
     assert!(site.run("-h").contains("--dry-run"));
 }
+
+#[test]
+fn the_exit_code_is_the_same_where_nobody_reads_what_is_wrong() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, FAULTY);
+    let legacy = lab.write("knockd.conf", "[d]\nsequence = 7001,8102\ncommand = x\n");
+    let convert = format!("convert --native {}", legacy.display());
+    for (words, code) in [("-v", 78), ("--dry-run", 78), ("check", 78), (&*convert, 0)] {
+        let gone = std::fs::File::options().write(true).open("/dev/full");
+        let mut command = site.command(words);
+        let status = command
+            .stderr(gone.expect("a device of every Linux"))
+            .status();
+        assert_eq!(status.expect("nsenter").code(), Some(code), "{words}");
+    }
+}
