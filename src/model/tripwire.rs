@@ -3,19 +3,20 @@
 //! To see every wrong port the kernel would have to wake us for every SYN. So one port in
 //! 64 is watched, another 64th for each source, chosen by a keyed hash that the socket
 //! filter computes too: [`hash`] uses nothing that classic BPF has not (32-bit multiply,
-//! xor, shift right). The two ports on either side of each step are watched for
-//! everyone, so that an ascending scan trips at least three between any two steps.
+//! xor, shift right). The two ports on either side of a step are watched for everyone
+//! where no other door's step is near, so that a scan in rising or falling order trips four
+//! between any two steps of a door, or hits that other step.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use super::{Door, PortRange, Protocol, Step, TripwireMode};
 
+mod near;
 #[cfg(test)]
 mod tests;
 
-/// How far from a step a port is a tripwire for everyone.
-pub const NEAR: u16 = 2;
+pub use near::NEAR;
 
 /// A port is a sampled tripwire if its hash, shifted right by this, is zero: one in 64.
 pub const SHIFT: u32 = 26;
@@ -168,16 +169,7 @@ impl Tripwires {
                 wires.exempt.insert_range(range);
             }
         }
-        for step in doors.iter().flat_map(|d| &d.sequence) {
-            let port = step.port.get();
-            for near in port.saturating_sub(NEAR)..=port.saturating_add(NEAR) {
-                if let Some(near) = Step::new(step.protocol, near)
-                    && !wires.exempt.contains(near)
-                {
-                    wires.near.insert(near);
-                }
-            }
-        }
+        wires.near = near::near(doors, &wires.exempt);
         wires
     }
 

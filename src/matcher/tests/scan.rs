@@ -1,6 +1,13 @@
 //! A scan of the ports does not open a door, and who knocks beside one gets in.
 
+use std::num::NonZeroU16;
+
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use proptest::test_runner::{Config, TestRunner};
+
 use super::*;
+use crate::model::{Protocol, SHIFT, hash};
 
 const THREE: &str = "17301/tcp 4022/udp 39855/tcp";
 
@@ -173,4 +180,78 @@ fn a_knock_amid_the_noise_of_others_opens() {
             assert_eq!(of_ours, open(0, 3));
         }
     }
+}
+
+/// The highest port that is scanned.
+const LAST: u16 = 600;
+
+/// One who draws no tripwire among these ports: whoever is stopped is so by those that are
+/// tripwires for everyone, and by steps.
+fn the_luckiest() -> IpAddr {
+    let key = TripwireKey::FIXED;
+    let ports = || (1..=LAST).filter_map(NonZeroU16::new);
+    let draws_none = |source: &IpAddr| !ports().any(|port| hash(&key, *source, port) >> SHIFT == 0);
+    let mut all = (0..u32::MAX).map(|n| IpAddr::from(n.to_be_bytes()));
+    all.find(draws_none).expect("one in 12,000")
+}
+
+/// Steps lie at least five ports apart: fewer, and fewer than four tripwires are between.
+fn some_door() -> impl Strategy<Value = ModelDoor> {
+    let numbers: Vec<u16> = (5..LAST).step_by(5).collect();
+    let all_flags = ["syn,!ack", "syn,!ack", "any", "fin"].map(|f| f.parse().expect("flags"));
+    (
+        subsequence(numbers, 2..5).prop_shuffle(),
+        any::<[bool; 4]>(),
+        select(all_flags.to_vec()),
+        select(vec![None, None, Some(address("203.0.113.9"))]),
+        select(vec!["0.0.0.0/0", "192.0.2.0/24"]),
+        0u8..4,
+    )
+        .prop_map(|(ports, of_udp, tcp_flags, target, from, strays)| {
+            let protocols = of_udp.map(|udp| if udp { Protocol::Udp } else { Protocol::Tcp });
+            let steps = ports.iter().zip(protocols);
+            ModelDoor {
+                tcp_flags,
+                target,
+                strays,
+                from: vec![from.parse().expect("a prefix")],
+                ..ModelDoor::new(
+                    "d",
+                    steps
+                        .filter_map(|(port, of)| Step::new(of, *port))
+                        .collect(),
+                )
+            }
+        })
+}
+
+#[test]
+fn no_scan_in_order_opens_any_of_many_doors() {
+    let scanner = the_luckiest();
+    let of = |protocol| (1..=LAST).filter_map(move |port| Step::new(protocol, port));
+    let (tcp, udp) = (of(Protocol::Tcp), of(Protocol::Udp));
+    let scans: [Vec<Step>; 4] = [
+        tcp.clone().collect(),
+        udp.clone().collect(),
+        tcp.clone().chain(udp.clone()).collect(),
+        tcp.zip(udp).flat_map(|(tcp, udp)| [tcp, udp]).collect(),
+    ];
+    let doors = prop::collection::vec(some_door(), 1..40);
+    let check = |doors: Vec<ModelDoor>| {
+        for scan in &scans {
+            for falling in [false, true] {
+                let mut scan = scan.clone();
+                if falling {
+                    scan.reverse();
+                }
+                for flags in [flag::SYN, flag::FIN, flag::SYN | flag::FIN] {
+                    let mut bed = Bed::with(&doors, TripwireMode::Sampled, 100);
+                    prop_assert_eq!(opens_with(flags, &mut bed, scanner, &scan), 0);
+                }
+            }
+        }
+        Ok(())
+    };
+    let mut runner = TestRunner::new(Config::with_cases(200));
+    runner.run(&doors, check).expect("no scan opens a door");
 }

@@ -146,6 +146,61 @@ fn the_neighbours_of_steps_are_tripwires_for_everyone() {
     }
 }
 
+/// The tripwires for everyone that go with these doors.
+fn near(doors: &[Door]) -> Vec<String> {
+    let wires = Tripwires::new(TripwireMode::Sampled, TripwireKey::FIXED, doors);
+    let of = |protocol| {
+        let steps = wires.near().ports(protocol);
+        steps.filter_map(move |port| Step::new(protocol, port.get()))
+    };
+    let all = of(Protocol::Tcp).chain(of(Protocol::Udp));
+    all.map(|step| step.to_string()).collect()
+}
+
+#[test]
+fn a_step_of_another_door_takes_the_place_of_neighbours() {
+    let one = || door(&["1000/tcp", "3000/tcp"], &[]);
+    let around = |ports: [u16; 8]| ports.map(|port| format!("{port}/tcp")).to_vec();
+    let alone = around([998, 999, 1001, 1002, 2998, 2999, 3001, 3002]);
+    assert_eq!(near(&[one()]), alone);
+    // Each towards the other, and as far as 256 ports.
+    let other = |step: &str| door(&[step], &[]);
+    let with = around([998, 999, 1257, 1258, 2998, 2999, 3001, 3002]);
+    assert_eq!(near(&[one(), other("1256/tcp")]), with);
+    let farther = near(&[one(), other("1257/tcp")]);
+    assert!(alone.iter().all(|port| farther.contains(port)));
+    // Not one that a scan may pass by, and not one behind the door's own next step.
+    let passed_by = [
+        other("1100/udp"),
+        Door {
+            target: Some(IpAddr::from([203, 0, 113, 9])),
+            ..other("1100/tcp")
+        },
+        Door {
+            tcp_flags: crate::model::TcpFlags::ANY,
+            ..other("1100/tcp")
+        },
+    ];
+    for other in passed_by {
+        let near = near(&[one(), other]);
+        assert!(alone.iter().all(|port| near.contains(port)), "{near:?}");
+    }
+    let close = door(&["1000/tcp", "1010/udp"], &[]);
+    let near = near(&[close, other("1020/tcp")]);
+    assert!(near.contains(&"1001/tcp".to_owned()), "{near:?}");
+}
+
+#[test]
+fn many_doors_hardly_need_neighbours() {
+    // Scattered by a multiplication that reaches every port once.
+    let port = |n: u16| step(&format!("{}/tcp", n.wrapping_mul(40_503)));
+    let doors: Vec<_> = (0..500)
+        .map(|n| Door::new("d", (n * 3 + 1..n * 3 + 4).map(port).collect()))
+        .collect();
+    let count = near(&doors).len();
+    assert!(count < 100, "{count}");
+}
+
 #[test]
 fn steps_and_opened_ports_never_are() {
     for mode in [TripwireMode::Sampled, TripwireMode::All, TripwireMode::Off] {

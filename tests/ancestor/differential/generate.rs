@@ -95,12 +95,12 @@ const FLAGS: [(&str, u8, u8); 6] = [
 
 /// Some doors that share steps and beginnings, and the one that ends a bundle.
 pub(super) fn doors(dice: &mut Dice) -> Vec<Door> {
-    // Few ports, so that doors meet; none of them the tripwire of another.
+    // Few ports, so that doors meet; none of them near another.
     let mut pool = Vec::new();
     for i in 0..4 + dice.below(6) {
         pool.push(Port {
             udp: dice.percent(30),
-            number: (2_000 + 500 * i + dice.below(400)) as u16,
+            number: (2_000 + 700 * i + dice.below(400)) as u16,
         });
     }
     let mut doors: Vec<Door> = Vec::new();
