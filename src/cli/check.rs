@@ -65,7 +65,7 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     said.extend(saved_ruleset(&check.saved_ruleset, &config));
     let live = match check.file_only {
         true => Live::Unasked,
-        false => look(&config)?,
+        false => look(&config, &path)?,
     };
     if check.json {
         print(&file_json(&path, Some(&config), &said, &live))?;
@@ -80,8 +80,8 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     }
 }
 
-fn look(config: &Config) -> Result<Live, Fault> {
-    match probe::probe(config) {
+fn look(config: &Config, path: &Path) -> Result<Live, Fault> {
+    match probe::probe(config, path) {
         Ok(report) => Ok(Live::Seen(report)),
         Err(FirewallError::None) => Ok(Live::Unasked),
         Err(FirewallError::Permission) => Ok(Live::NotAllowed),
@@ -125,6 +125,11 @@ fn text(path: &Path, config: &Config, said: &[String], live: &Live) -> String {
             "table inet {table}: ABSENT: nothing is guarded; start knockd (the doors were tried \
              as if it ran)\n"
         ),
+        TableState::Foreign => format!(
+            "table inet {table}: NOT KNOCKD'S: somebody else has made it, and knockd does not \
+             start; set another name in [firewall] table, or delete it (nft delete table inet \
+             {table})\n"
+        ),
         TableState::Drifted(diff) => format!(
             "table inet {table}: NOT AS CONFIGURED: start or reload knockd (the doors were tried \
              as if it were)\n{diff}"
@@ -163,6 +168,7 @@ fn report_json(report: &Report) -> Value {
     let table = match table {
         TableState::AsConfigured => json!({ "state": "as configured" }),
         TableState::Absent => json!({ "state": "absent" }),
+        TableState::Foreign => json!({ "state": "not knockd's" }),
         TableState::Drifted(diff) => json!({ "state": "not as configured", "diff": diff }),
         TableState::Unknown(why) => json!({ "state": "cannot tell", "why": why }),
     };

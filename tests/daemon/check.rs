@@ -530,6 +530,51 @@ fn drift_is_shown_and_a_saved_copy_warned_of() {
 }
 
 #[test]
+fn what_bears_the_name_may_guard_nothing() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    site.run("guard");
+    lab.server.nft("add table inet knockd { flags dormant; }");
+    let (code, said) = site.check();
+    assert_eq!(code, 69);
+    assert!(
+        said[0].starts_with("table inet knockd: NOT AS"),
+        "{said:#?}"
+    );
+    assert!(said.iter().any(|l| l == "+\tflags dormant"), "{said:#?}");
+    lab.server
+        .nft("delete table inet knockd\ntable inet knockd { chain guard { }; }");
+    let (code, said) = site.check();
+    assert_eq!(code, 69);
+    let foreign = "table inet knockd: NOT KNOCKD'S: somebody else has made it";
+    assert!(said[0].starts_with(foreign), "{said:#?}");
+    assert_eq!(said[1], "ssh: works (eth0, IPv4 and IPv6)");
+}
+
+/// A configuration is checked before it is reloaded: what goes with the reload is not in
+/// the way. What another knockd guards is.
+#[test]
+fn the_table_by_its_old_name_does_not_block() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let _daemon = site.start("");
+    let renamed = format!("[firewall]\ntable = \"other\"\n{SSH}");
+    site.configure(&renamed);
+    let (_, said) = site.check();
+    assert!(said[0].starts_with("table inet other: ABSENT"), "{said:#?}");
+    assert_eq!(said[1], "ssh: works (eth0, IPv4 and IPv6)");
+    let file = lab.write("other.toml", &renamed);
+    let output = site.try_run(&format!("check {}", file.display()));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("ssh: BLOCKED by chain inet knockd guard"),
+        "{said}"
+    );
+    assert!(said.contains("table inet knockd is a knockd's"), "{said}");
+    assert!(!said.contains("mend:"), "{said}");
+}
+
+#[test]
 fn without_privilege_the_file_alone_is_checked() {
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);

@@ -59,11 +59,12 @@ fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
             // Behind the brace stands who owns it.
             let head = rest.split(" {").next().unwrap_or(rest);
             lines.push(format!("table {head} {{"));
-        } else if !["\tflags ", "\tcomment "]
-            .iter()
-            .any(|s| line.starts_with(s))
-            && !line.trim().is_empty()
-        {
+        } else if line.starts_with("\tflags ") {
+            // Such a table guards nothing, whatever is in it.
+            if line.contains("dormant") {
+                lines.push("\tflags dormant".to_owned());
+            }
+        } else if !line.starts_with("\tcomment ") && !line.trim().is_empty() {
             lines.push(line.to_owned());
         }
     }

@@ -25,6 +25,17 @@ pub(super) struct Table {
     pub(super) source: Source,
     /// Whether a program keeps it for itself (firewalld from 2.0 on): nobody else may change it.
     pub(super) owned: bool,
+    /// Whether it is a knockd's, of another configuration.
+    pub(super) guard: bool,
+}
+
+/// Which tables are a knockd's, by name.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// What a daemon of this configuration makes, or takes away.
+    pub(super) ours: Vec<String>,
+    /// Those of other configurations.
+    pub(super) guards: Vec<String>,
 }
 
 /// Family and name: `inet filter`.
@@ -91,17 +102,15 @@ impl Live {
             .collect()
     }
 
-    /// Reads all but the table of that name, which is ours.
-    pub(super) fn read(own: &str) -> Result<Self, ProbeError> {
+    /// Reads all but what is ours.
+    pub(super) fn read(known: &Known) -> Result<Self, ProbeError> {
         let text = tool::run("nft", &["-s", "list", "ruleset"], "")?;
-        let own = TableName {
-            family: "inet".to_owned(),
-            name: own.to_owned(),
-        };
+        let among =
+            |name: &TableName, some: &[String]| name.family == "inet" && some.contains(&name.name);
         let base = chains(&tool::run("nft", &["-j", "list", "chains"], "")?)?;
         let mut live = Self::default();
         for Listed { name, text, owned } in split(&text) {
-            if name == own {
+            if among(&name, &known.ours) {
                 continue;
             }
             if name.family == "bridge" {
@@ -117,6 +126,7 @@ impl Live {
             };
             let source = rules.map_or(Source::Nft(text), Source::Iptables);
             let table = Table {
+                guard: among(&name, &known.guards),
                 name,
                 source,
                 owned,

@@ -25,11 +25,12 @@ pub use report::{Blocker, DoorReport, Finding, Mend, Report, TableState, Verdict
 pub use saved::names_table;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use copy::Copy;
 use error::ProbeError;
 use links::Link;
-use live::Live;
+use live::{Known, Live};
 use search::Search;
 use trial::Trial;
 
@@ -37,35 +38,41 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::FirewallError;
 use super::admin;
-use super::netlink::inventory;
+use super::netlink::inventory::{self, Layout, TableInfo};
 use super::netlink::socket::Socket;
 use super::ruleset::{Family, Ruleset};
 use crate::model::{Config, Firewall};
 
-/// Looks at the live system and tries every door in a copy of it.
+/// Looks at the live system and tries every door in a copy of it. The configuration is that
+/// of the file at `path`.
 ///
 /// # Errors
 ///
 /// If nftables cannot be read, for want of privilege mostly; or the configuration has no
 /// table. Whatever else is in the way stands in the report.
-pub fn probe(config: &Config) -> Result<Report, FirewallError> {
+pub fn probe(config: &Config, path: &Path) -> Result<Report, FirewallError> {
     let (Some(ruleset), Some(firewall)) = (Ruleset::new(config), &config.firewall) else {
         return Err(FirewallError::None);
     };
+    let ruleset = ruleset.of(path);
     let mut socket = Socket::open().map_err(FirewallError::reading)?;
     let tables = inventory::tables(&mut socket).map_err(FirewallError::reading)?;
     let sets = admin::survey(&mut socket, &ruleset)?;
     let remarks: Vec<String> = sets.iter().map(ToString::to_string).collect();
-    let there = tables.iter().any(|table| *table.name == *ruleset.table);
+    // What can be told without a comparison.
+    let plain = match tables.iter().find(|table| *table.name == *ruleset.table) {
+        None => Some(TableState::Absent),
+        Some(table) if table.layout == Layout::Foreign => Some(TableState::Foreign),
+        Some(_) => None,
+    };
     let unknown = |error: ProbeError| {
         let why = error.to_string();
-        let table = match there {
-            true => TableState::Unknown(why.clone()),
-            false => TableState::Absent,
-        };
+        let table = plain.clone().unwrap_or(TableState::Unknown(why.clone()));
         (table, doors(config, &[], &why))
     };
-    let (table, doors) = look(config, firewall, &ruleset, there).unwrap_or_else(unknown);
+    let (table, doors) = Live::read(&known(&tables, &ruleset))
+        .and_then(|live| look(config, firewall, &ruleset, live, &plain))
+        .unwrap_or_else(unknown);
     Ok(Report {
         table,
         doors,
@@ -78,7 +85,8 @@ fn look(
     config: &Config,
     firewall: &Firewall,
     ruleset: &Ruleset,
-    there: bool,
+    mut live: Live,
+    plain: &Option<TableState>,
 ) -> Result<(TableState, Vec<DoorReport>), ProbeError> {
     // Each trial takes three files; where that is not to be had it is said of those it is not
     // had for.
@@ -86,11 +94,10 @@ fn look(
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
     let links = links::all()?;
-    let mut live = Live::read(&ruleset.table)?;
     let copy = Copy::new(&links)?;
-    let table = match there {
-        false => TableState::Absent,
-        true => match drift::drift(&copy, ruleset)? {
+    let table = match plain {
+        Some(state) => state.clone(),
+        None => match drift::drift(&copy, ruleset)? {
             None => TableState::AsConfigured,
             Some(diff) => TableState::Drifted(diff),
         },
@@ -119,6 +126,21 @@ fn look(
     let why = "there is no way in: no interface that counts has an address, or nobody may knock \
                who has to";
     Ok((table, doors(config, &found, why)))
+}
+
+/// Which of the tables are a knockd's: what bears this configuration's mark goes when its
+/// daemon starts, whatever its name.
+fn known(tables: &[TableInfo], ruleset: &Ruleset) -> Known {
+    let mut known = Known::default();
+    for table in tables {
+        let same = table.instance.is_some() && table.instance == ruleset.instance;
+        if *table.name == *ruleset.table || same && table.layout != Layout::Foreign {
+            known.ours.push(table.name.clone());
+        } else if table.layout != Layout::Foreign {
+            known.guards.push(table.name.clone());
+        }
+    }
+    known
 }
 
 /// What is to be tried on one interface.

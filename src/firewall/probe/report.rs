@@ -26,6 +26,8 @@ pub enum TableState {
     AsConfigured,
     /// There is none: nothing is guarded.
     Absent,
+    /// There is one of that name that knockd has not made, and does not touch.
+    Foreign,
     /// It is otherwise: a diff of nft's text, from what is configured to what is there.
     Drifted(String),
     /// It could not be compared; why.
@@ -109,7 +111,7 @@ impl Report {
     pub fn is_well(&self) -> bool {
         let table = match self.table {
             TableState::AsConfigured | TableState::Unknown(_) => true,
-            TableState::Absent | TableState::Drifted(_) => false,
+            TableState::Absent | TableState::Foreign | TableState::Drifted(_) => false,
         };
         let mut findings = self.doors.iter().flat_map(|d| &d.findings);
         let doors = findings.all(|finding| finding.verdict.is_well());

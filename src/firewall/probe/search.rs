@@ -268,7 +268,23 @@ impl<'a> Round<'a, '_> {
         blocked: Vec<Stopped<'a>>,
     ) -> Result<Vec<(usize, Verdict)>, ProbeError> {
         let mut verdicts = Vec::new();
-        let mut rest = blocked;
+        let of = |chain: &&Chain| self.search.live.table(chain);
+        let guard = |s: &Stopped<'a>| s.by.iter().filter_map(of).find(|t| t.guard);
+        let (guarded, mut rest): (Vec<_>, Vec<_>) =
+            blocked.into_iter().partition(|s| guard(s).is_some());
+        verdicts.extend(guarded.iter().map(|s| {
+            let mend = guard(s).map(|table| Mend {
+                mark: None,
+                lines: Vec::new(),
+                keep: vec![format!(
+                    "table {0} is a knockd's, of another configuration: if this one takes its \
+                     place, delete it when that daemon is stopped (nft delete table {0}); if not, \
+                     who knocks must knock there, too",
+                    table.name
+                )],
+            });
+            (s.trial, blocked_by(s, mend))
+        }));
         for remedy in Remedy::all(self.search.config) {
             let lines_for = |s: &Stopped<'_>| -> Vec<String> {
                 let ports = &self.trials[s.trial].ports;
