@@ -473,6 +473,20 @@ fn what_a_crash_left_beside_the_table_goes() {
     }
 }
 
+#[test]
+fn a_table_with_the_longest_name_is_replaced_too() {
+    let lab = Lab::new();
+    let name = "k".repeat(255);
+    let toml = TOML.replace("[firewall]", &format!("[firewall]\ntable = \"{name}\""));
+    let path = lab.write("knockd.toml", &toml);
+    let mut agent = Agent::new(&lab.server);
+    agent.order(&format!("guard {}", path.display()));
+    let said = agent.order(&format!("start {}", path.display()));
+    assert_eq!(said, "Rebuilt owned=true kept=0 removed=0 []");
+    let tables = lab.server.run("nft list tables");
+    assert_eq!(tables, format!("table inet {name}\n"));
+}
+
 /// The kernel's transactions, each as the lines of `nft monitor`, while `meanwhile` runs.
 fn transactions(lab: &Lab, meanwhile: impl FnOnce()) -> Vec<Vec<String>> {
     let mut monitor = Process::start(lab.server.command("nft").arg("monitor"));

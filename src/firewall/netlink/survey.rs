@@ -146,12 +146,19 @@ pub(in crate::firewall) fn survey(
     Ok(survey)
 }
 
-/// What the name of a table that stands in for another begins with, after that one's.
+/// What the name of a table that stands in for another has after that one's.
 const INTERIM: &str = "_interim";
+
+/// How much of the other's name it has: a name has at most 255 characters (`NFT_NAME_MAXLEN`).
+const STEM: usize = 240;
+
+fn stem(table: &str) -> &str {
+    table.get(..STEM).unwrap_or(table)
+}
 
 /// Whether a table of that name stood in for `table` and was left by a crash.
 pub(super) fn is_interim(name: &str, table: &str) -> bool {
-    let rest = name.strip_prefix(table);
+    let rest = name.strip_prefix(stem(table));
     rest.is_some_and(|rest| rest.starts_with(INTERIM))
 }
 
@@ -223,13 +230,12 @@ pub(super) fn set_of_openings(name: &str) -> Option<(Option<PortRange>, Family)>
 impl Survey {
     /// The same table under a name that nobody has.
     pub(super) fn beside(&self, ruleset: &Ruleset) -> Ruleset {
-        let table = &ruleset.table;
-        let mut name = format!("{table}{INTERIM}");
-        for number in 2.. {
-            if !self.names.contains(&name) {
-                break;
-            }
-            name = format!("{table}{INTERIM}{number}");
+        let stem = stem(&ruleset.table);
+        let mut name = format!("{stem}{INTERIM}");
+        let mut number = 1;
+        while self.names.contains(&name) {
+            number += 1;
+            name = format!("{stem}{INTERIM}{number}");
         }
         ruleset.named(&name)
     }
