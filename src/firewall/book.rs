@@ -13,11 +13,11 @@ use crate::model::{Effect, Lifetime, PortRange, Ports, SetPath, Step, Timestamp}
 /// Where an element lies, seen from the source: every opening and every element we have
 /// put into a set of the administrator's has one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Slot {
+pub(super) struct Slot {
     /// Whose it is.
-    pub source: IpAddr,
+    pub(super) source: IpAddr,
     /// What it gives.
-    pub place: Place,
+    pub(super) place: Place,
 }
 
 /// What an element gives its source.
@@ -31,11 +31,11 @@ pub enum Place {
 
 /// What is known of an element that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// When it runs out; `None`: when it is closed.
-    pub deadline: Option<Timestamp>,
+    pub(super) deadline: Option<Timestamp>,
     /// The door that made it.
-    pub door: Arc<str>,
+    pub(super) door: Arc<str>,
 }
 
 /// Whether and how a set of the administrator's takes a source.
