@@ -11,10 +11,10 @@ use super::error::FirewallError;
 use super::netlink::inventory::{self, SetInfo};
 use super::netlink::socket::{Refusal, Socket};
 use super::notice::Notice;
-use super::ruleset::{Family, Key, Ruleset};
+use super::ruleset::{Family, Key, Ruleset, Wish};
 use super::table::Table;
 use super::transaction::{Change, ElementKey, Transaction};
-use crate::model::{Lifetime, SetElement, SetPath, Timestamp};
+use crate::model::{Lifetime, SetPath, Timestamp};
 
 /// What is known of them.
 #[derive(Debug, Clone, Default)]
@@ -82,11 +82,11 @@ impl AdminSets {
 }
 
 /// Whether a set can take what doors would put in; if not, why.
-fn judge(info: &SetInfo, path: &SetPath, wishes: &[&SetElement]) -> Result<Shape, String> {
-    let with_ports = wishes.iter().any(|w| !w.ports.is_empty());
-    let timed = wishes
-        .iter()
-        .any(|w| matches!(w.lifetime, Lifetime::For(_)));
+fn judge(info: &SetInfo, path: &SetPath, wishes: &[&Wish]) -> Result<Shape, String> {
+    let with_ports = wishes.iter().any(|w| !w.element.ports.is_empty());
+    // What only takes out does not mind how long the others stay.
+    let adds = || wishes.iter().filter(|w| w.adds).map(|w| w.element.lifetime);
+    let timed = adds().any(|lifetime| matches!(lifetime, Lifetime::For(_)));
     let wanted = || {
         let concatenation = if with_ports {
             " . inet_proto . inet_service"
@@ -108,7 +108,7 @@ fn judge(info: &SetInfo, path: &SetPath, wishes: &[&SetElement]) -> Result<Shape
     }
     let shape = match info.key() {
         Some(Key::Address(f)) if !with_ports => Shape::Address(f),
-        Some(Key::AddressPort(f)) if wishes.iter().all(|w| !w.ports.is_empty()) => {
+        Some(Key::AddressPort(f)) if wishes.iter().all(|w| !w.element.ports.is_empty()) => {
             Shape::AddressPort(f)
         }
         Some(Key::Address(_) | Key::AddressPort(_) | Key::Port) | None => {
@@ -118,14 +118,24 @@ fn judge(info: &SetInfo, path: &SetPath, wishes: &[&SetElement]) -> Result<Shape
     if timed && !info.has_timeouts() {
         return Err(format!("its elements have no timeout; {}", wanted()));
     }
+    // Before Linux 6.12 no element can ask to stay.
+    if info.has_default_timeout() && adds().any(|l| l == Lifetime::UntilClosed) {
+        return Err(format!(
+            "its elements run out by a timeout of the set's own, and none can be there \
+             \"until closed\"; {}",
+            wanted()
+        ));
+    }
     Ok(shape)
 }
 
 fn inspect(
     socket: &mut Socket,
     path: &SetPath,
-    wishes: &[&SetElement],
+    ruleset: &Ruleset,
 ) -> Result<Result<Shape, String>, FirewallError> {
+    let wishes: Vec<&Wish> = ruleset.wishes_for(path).collect();
+
     let info = match inventory::set(socket, path) {
         Ok(info) => info,
         Err(Refusal {
@@ -146,7 +156,7 @@ fn inspect(
             path.family, path.table
         )));
     }
-    Ok(judge(&info, path, wishes))
+    Ok(judge(&info, path, &wishes))
 }
 
 impl Table {
@@ -198,9 +208,7 @@ impl Table {
         path: &Arc<SetPath>,
         now: Timestamp,
     ) -> Result<Option<Notice>, FirewallError> {
-        let wishes = self.ruleset.wishes.iter().map(|w| &w.element);
-        let wishes: Vec<&SetElement> = wishes.filter(|e| e.path == **path).collect();
-        let found = inspect(&mut self.socket, path, &wishes)?;
+        let found = inspect(&mut self.socket, path, &self.ruleset)?;
         let Some(state) = self.sets.sets.get_mut(path) else {
             return Ok(None);
         };
@@ -268,9 +276,7 @@ impl Table {
 pub(super) fn survey(socket: &mut Socket, ruleset: &Ruleset) -> Result<Vec<Notice>, FirewallError> {
     let mut notices = Vec::new();
     for path in AdminSets::new(ruleset).sets.into_keys() {
-        let wishes = ruleset.wishes.iter().map(|w| &w.element);
-        let wishes: Vec<&SetElement> = wishes.filter(|e| e.path == *path).collect();
-        let found = inspect(socket, &path, &wishes)?;
+        let found = inspect(socket, &path, ruleset)?;
         let path = (*path).clone();
         match found {
             Ok(Shape::Address(_) | Shape::AddressPort(_)) => {}

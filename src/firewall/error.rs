@@ -33,7 +33,8 @@ pub enum FirewallError {
     },
     /// A set holds as many as it may.
     #[error(
-        "set {set} is full: it holds {CAPACITY} openings, and none is taken until one runs out"
+        "set {set} is full: none is taken until one runs out (knockd's own hold {CAPACITY} \
+         openings)"
     )]
     Full {
         /// The set.

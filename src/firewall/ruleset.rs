@@ -255,6 +255,11 @@ impl Ruleset {
         self.grants.get(door).is_some_and(|g| g.contains(ports))
     }
 
+    /// What doors do with a set of the administrator's.
+    pub(super) fn wishes_for(&self, path: &SetPath) -> impl Iterator<Item = &Wish> {
+        self.wishes.iter().filter(move |w| w.element.path == *path)
+    }
+
     /// The door of that name, if it puts sources into that set.
     pub(super) fn wisher(&self, door: &str, path: &SetPath) -> Option<Arc<str>> {
         let mut wishes = self.wishes.iter().filter(|w| w.adds);

@@ -150,6 +150,28 @@ fn a_set_that_does_not_fit_is_named() {
             "opened 192.0.2.77 22/tcp; "
         );
     }
+    // Who asks for no end would be given one, and be shut out for good.
+    lab.server.nft(
+        "flush ruleset\ntable inet filter {\n set knocked {\n type ipv4_addr\n timeout 1h\n }\n }",
+    );
+    let lasting = TOML.replace("\"1h\"", "\"until closed\"");
+    let lasting = lab.write("lasting.toml", &lasting);
+    let mut agent = Agent::new(&lab.server);
+    let said = agent.order(&format!("watch {}", lasting.display()));
+    assert!(said.contains("a timeout of the set's own"), "{said}");
+    // What is only taken out of a set may be there for ever.
+    lab.server.nft("flush ruleset\ntable ip6 filter {\n set banned {\n type ipv6_addr\n elements = { 2001:db8::77, 2001:db8::78 }\n }\n }");
+    let removes = TOML.replace(
+        "add      = { table = \"inet filter\", set = \"knocked\", for = \"1h\" }",
+        "remove   = { table = \"ip6 filter\", set = \"banned\" }",
+    );
+    let removes = lab.write("removes.toml", &removes);
+    let mut agent = Agent::new(&lab.server);
+    let said = agent.order(&format!("watch {}", removes.display()));
+    assert!(said.ends_with("[]"), "{said}");
+    agent.order("remove 2001:db8::77 ip6/filter/banned ");
+    let left = lab.server.run("nft list set ip6 filter banned");
+    assert!(left.contains("{ 2001:db8::78 }"), "{left}");
     // Full, and only that.
     lab.server.nft("flush ruleset\ntable inet filter {\n set knocked {\n type ipv4_addr\n size 1\n flags timeout\n elements = { 192.0.2.9 }\n }\n }");
     let mut agent = Agent::start(&lab.server, &path);

@@ -45,6 +45,7 @@ pub(super) mod attr {
     pub(in super::super) const SET_KEY_TYPE: u16 = 4;
     pub(in super::super) const SET_KEY_LEN: u16 = 5;
     pub(in super::super) const SET_DESC: u16 = 9;
+    pub(in super::super) const SET_TIMEOUT: u16 = 11;
     pub(in super::super) const DESC_SIZE: u16 = 1;
     pub(in super::super) const LIST_TABLE: u16 = 1;
     pub(in super::super) const LIST_SET: u16 = 2;
@@ -139,6 +140,8 @@ pub(in crate::firewall) struct Dumped {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::firewall) struct SetInfo {
     pub(super) shape: SetShape,
+    /// How long an element stays that does not say, in milliseconds; 0: for ever.
+    timeout: u64,
 }
 
 /// All tables of family `inet`.
@@ -272,12 +275,14 @@ pub(in crate::firewall) fn set(socket: &mut Socket, path: &SetPath) -> Result<Se
     let request = Request::new(nft(libc::NFT_MSG_GETSET), 0x4, family as u8, 0)
         .with_text(attr::SET_TABLE, &path.table)
         .with_text(attr::SET_NAME, &path.set);
-    let found = socket.query(&request, |m, found: &mut Option<SetShape>| {
-        *found = found.or(Some(set_shape(m.attributes())));
+    let found = socket.query(&request, |m, found: &mut Option<SetInfo>| {
+        let a = m.attributes();
+        found.get_or_insert(SetInfo {
+            shape: set_shape(a),
+            timeout: a.long(attr::SET_TIMEOUT).unwrap_or(0),
+        });
     })?;
-    found
-        .map(|shape| SetInfo { shape })
-        .ok_or(Errno::ENOENT.into())
+    found.ok_or(Errno::ENOENT.into())
 }
 
 /// All elements of a set.
@@ -366,6 +371,11 @@ impl SetInfo {
     /// Whether it takes elements with a timeout.
     pub(in crate::firewall) fn has_timeouts(&self) -> bool {
         self.shape.flags & 0x10 != 0
+    }
+
+    /// Whether an element that asks for no timeout has one all the same.
+    pub(in crate::firewall) fn has_default_timeout(&self) -> bool {
+        self.timeout != 0
     }
 
     /// Whether its elements are single keys that may come and go (no interval, no map, not
