@@ -24,20 +24,8 @@ impl Replay {
     ///
     /// If it cannot be opened, is no capture, or is of another link type.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        // libpcap's own words for this do not tell a missing file from a forbidden one.
-        if path != Path::new("-") {
-            File::open(path).map_err(|source| CaptureError::Open {
-                path: path.to_owned(),
-                source,
-            })?;
-        }
-        let capture =
-            Capture::from_file_with_precision(path, Precision::Nano).map_err(|error| {
-                CaptureError::Format {
-                    path: path.to_owned(),
-                    reason: reason(error),
-                }
-            })?;
+        let capture = Capture::from_file_with_precision(path, Precision::Nano)
+            .map_err(|error| refusal(path, error))?;
         let found = capture.get_datalink();
         let link = known(found).ok_or_else(|| CaptureError::LinkType {
             path: path.to_owned(),
@@ -78,6 +66,24 @@ impl Replay {
                 reason: reason(error),
             }),
         }
+    }
+}
+
+/// libpcap tells in words only whether there is no such file or it is no capture. Asked
+/// afterwards, and of plain files alone: what comes through a pipe can be opened once.
+fn refusal(path: &Path, error: pcap::Error) -> CaptureError {
+    let opened = match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => File::open(path).map(drop),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    let path = path.to_owned();
+    match opened {
+        Err(source) if path != Path::new("-") => CaptureError::Open { path, source },
+        Err(_) | Ok(()) => CaptureError::Format {
+            path,
+            reason: reason(error),
+        },
     }
 }
 

@@ -1,6 +1,9 @@
 //! Every capture kept in tests/captures, read to its end.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use knockd::capture::{CaptureError, Replay};
 use knockd::decode::decode;
@@ -146,6 +149,26 @@ fn a_missing_file_is_not_a_broken_one() {
         Replay::open(&manifest),
         Err(CaptureError::Format { .. })
     ));
+}
+
+/// As `tcpdump -w PIPE` writes it: who lets go of a pipe once has lost what was in it.
+#[test]
+fn a_pipe_is_read_as_a_file_is() {
+    let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures/clients/knock-tcp.pcap");
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    for _ in 0..100 {
+        let (whole, to) = (whole.clone(), pipe.clone());
+        let writer = thread::spawn(move || std::fs::write(to, std::fs::read(whole)?));
+        let (tell, told) = mpsc::channel();
+        let from = pipe.clone();
+        thread::spawn(move || tell.send(read(&from)));
+        let answer = told.recv_timeout(Duration::from_secs(10));
+        let answer = answer.expect("the pipe is read to its end");
+        assert_eq!((answer.frames, answer.knocks), (3, 3), "{answer:?}");
+        writer.join().expect("no panic").expect("all is written");
+    }
 }
 
 #[test]
