@@ -61,7 +61,7 @@ pub struct Run {
     #[arg(short, long)]
     pub lookup: bool,
 
-    /// Write the process number here when in the background [default: /run/knockd.pid].
+    /// Write the process number here when in the background [default: /var/run/knockd.pid].
     #[arg(short, long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
 

@@ -121,11 +121,13 @@ fn status(options: &Options, as_json: bool) -> Result<(), Fault> {
 }
 
 fn close(options: &Options, address: Option<IpAddr>) -> Result<(), Fault> {
-    if let Some(done) = remote::close(options, address) {
-        return print_all(&done?);
-    }
-    match daemon::close(options, address)? {
-        Some(lines) => print_all(&lines),
+    let closed = match remote::close(options, address) {
+        Some(done) => Some(done?),
+        None => daemon::close(options, address)?,
+    };
+    match closed.as_deref() {
+        Some([]) => print("nothing was open\n"),
+        Some(lines) => print_all(lines),
         None => print(&no_table(&table_name(options))),
     }
 }

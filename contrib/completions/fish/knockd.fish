@@ -25,7 +25,7 @@ function __fish_knockd_using_subcommand
 end
 
 complete -c knockd -n "__fish_knockd_needs_command" -s i -l interface -d 'Listen to this interface, whatever the configuration says; a name, a glob or `any`. May be given several times' -r
-complete -c knockd -n "__fish_knockd_needs_command" -s p -l pidfile -d 'Write the process number here when in the background [default: /run/knockd.pid]' -r -F
+complete -c knockd -n "__fish_knockd_needs_command" -s p -l pidfile -d 'Write the process number here when in the background [default: /var/run/knockd.pid]' -r -F
 complete -c knockd -n "__fish_knockd_needs_command" -s g -l logfile -d 'Log to this file, whatever the configuration says' -r -F
 complete -c knockd -n "__fish_knockd_needs_command" -l read -d 'With --dry-run: replay this capture and print what each knock in it would do' -r -F
 complete -c knockd -n "__fish_knockd_needs_command" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
