@@ -8,19 +8,6 @@ use std::net::IpAddr;
 use netlink_packet_core::{NetlinkBuffer, NlaBuffer, NlasIterator};
 use nix::libc;
 
-/// linux/if_link.h.
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MASTER: u16 = 10;
-const IFLA_WIRELESS: u16 = 11;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_SLAVE_KIND: u16 = 4;
-const IFLA_PROP_LIST: u16 = 52;
-const IFLA_ALT_IFNAME: u16 = 53;
-
-/// linux/if_addr.h.
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-
 /// A piece of news.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum News {
@@ -108,17 +95,18 @@ fn link(payload: &[u8]) -> Option<Link> {
     for attribute in attributes_of(attributes) {
         let value = attribute.value();
         match attribute.kind() {
-            IFLA_IFNAME => link.name = text(value),
-            IFLA_MASTER => link.master = word(value).filter(|index| *index != 0),
+            libc::IFLA_IFNAME => link.name = text(value),
+            libc::IFLA_MASTER => link.master = word(value).filter(|index| *index != 0),
             // News of a radio, which leaves the rest out.
-            IFLA_WIRELESS => return None,
-            IFLA_LINKINFO => {
-                is_vrf = attributes_of(value)
-                    .any(|info| info.kind() == IFLA_INFO_SLAVE_KIND && text(info.value()) == "vrf");
+            libc::IFLA_WIRELESS => return None,
+            libc::IFLA_LINKINFO => {
+                is_vrf = attributes_of(value).any(|info| {
+                    info.kind() == libc::IFLA_INFO_SLAVE_KIND && text(info.value()) == "vrf"
+                });
             }
-            IFLA_PROP_LIST => {
+            libc::IFLA_PROP_LIST => {
                 link.alternatives = attributes_of(value)
-                    .filter(|property| property.kind() == IFLA_ALT_IFNAME)
+                    .filter(|property| property.kind() == libc::IFLA_ALT_IFNAME)
                     .map(|property| text(property.value()))
                     .collect();
             }
@@ -139,8 +127,8 @@ fn address(payload: &[u8]) -> Option<(u32, IpAddr)> {
     let mut own = None;
     for attribute in attributes_of(attributes) {
         match attribute.kind() {
-            IFA_LOCAL => own = ip(attribute.value()).or(own),
-            IFA_ADDRESS => own = own.or_else(|| ip(attribute.value())),
+            libc::IFA_LOCAL => own = ip(attribute.value()).or(own),
+            libc::IFA_ADDRESS => own = own.or_else(|| ip(attribute.value())),
             _ => {}
         }
     }

@@ -10,8 +10,12 @@ use nix::libc;
 use super::LinksError;
 use super::news::{News, read, split};
 
-/// linux/rtnetlink.h: the multicast groups of links and of the addresses of each family.
-const GROUPS: [u32; 3] = [1, 5, 9];
+/// The multicast groups of links and of the addresses of each family.
+const GROUPS: [u32; 3] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV6_IFADDR,
+];
 
 /// The kernel fills 32 KiB at most; a notice of one link takes some 1,500 bytes.
 const BUFFER: usize = 64 << 10;
