@@ -135,8 +135,8 @@ impl Links {
     /// Asks for all there is. What is heard afterwards may be older than the answer, but
     /// whatever undoes it is heard as well.
     fn look_anew(&mut self) -> Result<(), LinksError> {
-        let news = route::dump()?;
-        self.table.replace(news);
+        let dump = route::dump()?;
+        self.table.replace(dump);
         Ok(())
     }
 

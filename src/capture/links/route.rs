@@ -109,8 +109,17 @@ fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<()> {
     }
 }
 
+/// What there is, as of one moment; or, where something changed each time while it was
+/// being told, as much of it as was.
+pub(super) struct Dump {
+    /// All links and then all addresses.
+    pub(super) news: Vec<News>,
+    /// Whether nothing is missing.
+    pub(super) is_whole: bool,
+}
+
 /// All links and then all addresses there are.
-pub(super) fn dump() -> Result<Vec<News>, LinksError> {
+pub(super) fn dump() -> Result<Dump, LinksError> {
     let failed = |source| LinksError {
         what: "listing over netlink",
         source,
@@ -118,17 +127,20 @@ pub(super) fn dump() -> Result<Vec<News>, LinksError> {
     // A socket of its own, so that answers and news do not mix.
     let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
     socket.bind_auto().map_err(failed)?;
-    let mut news = Vec::new();
+    let (mut news, mut is_whole) = (Vec::new(), true);
     for (kind, header) in [(libc::RTM_GETLINK, 16), (libc::RTM_GETADDR, 8)] {
         let before = news.len();
+        let mut is_told = false;
         for _ in 0..DUMPS {
             news.truncate(before);
-            if list(&socket, kind, header, &mut news).map_err(failed)? {
+            is_told = list(&socket, kind, header, &mut news).map_err(failed)?;
+            if is_told {
                 break;
             }
         }
+        is_whole &= is_told;
     }
-    Ok(news)
+    Ok(Dump { news, is_whole })
 }
 
 /// Asks for all of one kind. False if something changed meanwhile, so that some may be

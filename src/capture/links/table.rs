@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::Change;
 use super::news::{Link, News};
+use super::route::Dump;
 use crate::model::Pattern;
 
 /// How deep ports lie within ports: a port of a bond that is a port of a bridge is two.
@@ -56,11 +57,24 @@ impl Table {
         }
     }
 
-    /// All there is; what is not in it is gone.
-    pub(super) fn replace(&mut self, all: Vec<News>) {
+    /// All there is: what is not in it is gone. If some may be missing, nothing is: better
+    /// to listen to what is there no more than to be deaf to what is there.
+    pub(super) fn replace(&mut self, Dump { news, is_whole }: Dump) {
+        let gone = if is_whole {
+            self.not_in(&news)
+        } else {
+            Vec::new()
+        };
+        for news in gone.into_iter().chain(news) {
+            self.apply(news);
+        }
+    }
+
+    /// What must have happened if this is all there is.
+    fn not_in(&self, all: &[News]) -> Vec<News> {
         let mut links = HashSet::new();
         let mut addresses = HashSet::new();
-        for news in &all {
+        for news in all {
             match news {
                 News::Link(link) => {
                     links.insert(link.index);
@@ -81,9 +95,7 @@ impl Table {
                 gone.push(News::LinkGone(*index));
             }
         }
-        for news in gone.into_iter().chain(all) {
-            self.apply(news);
-        }
+        gone
     }
 
     /// Ends a batch of news: judges anew, and tells what happened.

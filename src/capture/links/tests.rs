@@ -1,7 +1,10 @@
 use std::net::IpAddr;
 
+use proptest::prelude::*;
+
 use super::Change;
-use super::news::{Link, News};
+use super::news::{Link, News, read, split};
+use super::route::Dump;
 use super::table::Table;
 use crate::model::Pattern;
 
@@ -26,10 +29,17 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
+fn dump(news: Vec<News>) -> Dump {
+    Dump {
+        news,
+        is_whole: true,
+    }
+}
+
 fn table(patterns: &[&str], links: Vec<Link>) -> Table {
     let patterns: Vec<_> = patterns.iter().map(|text| Pattern::new(text)).collect();
     let mut table = Table::new(&patterns);
-    table.replace(links.into_iter().map(News::Link).collect());
+    table.replace(dump(links.into_iter().map(News::Link).collect()));
     table.settle();
     table
 }
@@ -185,11 +195,11 @@ fn looking_anew_tells_what_was_missed() {
     table.apply(News::Address(2, old));
     table.apply(News::Address(3, old));
     table.settle();
-    table.replace(vec![
+    table.replace(dump(vec![
         News::Link(link(2, "eth0")),
         News::Link(link(4, "eth1")),
         News::Address(2, new),
-    ]);
+    ]));
     let name = |name: &str| name.to_owned();
     assert_eq!(
         table.settle(),
@@ -208,6 +218,45 @@ fn looking_anew_tells_what_was_missed() {
     );
     assert!(table.is_local(new) && !table.is_local(old));
     assert!(table.counts(4) && !table.knows(3));
+}
+
+#[test]
+fn what_may_be_missing_is_not_taken_for_gone() {
+    let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
+    let own = address("192.0.2.1");
+    table.apply(News::Address(2, own));
+    table.settle();
+    table.replace(Dump {
+        news: vec![News::Link(link(4, "eth2"))],
+        is_whole: false,
+    });
+    let name = "eth2".to_owned();
+    assert_eq!(table.settle(), [Change::Appeared { name }]);
+    assert_eq!(table.listening(), ["eth0", "eth1", "eth2"]);
+    assert!(table.is_local(own));
+}
+
+proptest! {
+    /// Messages that are whole, with anything in them.
+    #[test]
+    fn odd_news_do_not_panic(
+        kind in prop::sample::select(vec![16_u16, 17, 20, 21, 24]),
+        payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 1..4),
+        cut in 0..20_usize,
+    ) {
+        let mut datagram = Vec::new();
+        for payload in payloads {
+            datagram.extend(u32::try_from(16 + payload.len()).expect("short").to_ne_bytes());
+            datagram.extend(kind.to_ne_bytes());
+            datagram.extend([0; 10]);
+            datagram.extend(payload);
+            datagram.resize(datagram.len().next_multiple_of(4), 0);
+        }
+        datagram.truncate(datagram.len() - cut.min(datagram.len()));
+        for message in split(&datagram) {
+            let _ = (read(&message), message.errno());
+        }
+    }
 }
 
 #[test]
