@@ -2,19 +2,19 @@
 //! `-v` or `-D`), and stderr (what is wrong), which under systemd is the journal.
 //!
 //! Everything is said through `tracing`; this is its subscriber. A line is one write, so
-//! that lines of two writers do not mix.
+//! that lines of two writers do not mix. None waits for whoever reads it.
 
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
+use super::logfile::LogFile;
+use super::streams::{Stream, Streams};
 use super::syslog::Syslog;
 use crate::model;
 
@@ -36,32 +36,41 @@ struct Sinks {
     journal: bool,
     /// The least that is kept, in the file and by syslog, as configured.
     kept: Level,
-    file: Option<File>,
+    file: Option<LogFile>,
+    streams: Streams,
     syslog: Option<Syslog>,
     clock: Clock,
 }
 
-/// The handle by which the log is told of a configuration.
-#[derive(Debug, Clone)]
-pub struct Log(Arc<Mutex<Sinks>>);
+/// The handle by which the log is told of a configuration. With it, the log ends.
+#[derive(Debug)]
+pub(crate) struct Log {
+    sinks: Arc<Mutex<Sinks>>,
+    streams: Streams,
+}
 
 impl Log {
     /// Begins logging; to stdout and stderr alone, until `configure`.
-    #[must_use]
-    pub fn start(options: Options) -> Self {
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub(crate) fn start(options: Options) -> io::Result<Self> {
+        let streams = Streams::start()?;
         let sinks = Sinks {
             journal: is_journal(),
             options,
             kept: Level::INFO,
             file: None,
+            streams: streams.clone(),
             syslog: None,
             clock: Clock::default(),
         };
-        let log = Self(Arc::new(Mutex::new(sinks)));
-        let subscriber = tracing_subscriber::registry().with(Lines(log.clone()));
+        let sinks = Arc::new(Mutex::new(sinks));
+        let lines = Lines(Arc::clone(&sinks));
+        let subscriber = tracing_subscriber::registry().with(lines);
         // A second start in one process (tests) keeps the first.
         let _ = tracing::subscriber::set_global_default(subscriber);
-        log
+        Ok(Self { sinks, streams })
     }
 
     /// Opens what the configuration names, anew each time: after a rotation the old file
@@ -69,29 +78,28 @@ impl Log {
     ///
     /// # Errors
     /// The file that could not be opened, and why.
-    pub fn configure(&self, log: &model::Log) -> Result<(), (PathBuf, io::Error)> {
-        let configured = self.sinks().configure(log);
+    pub(crate) fn configure(&self, log: &model::Log) -> Result<(), (PathBuf, io::Error)> {
+        let configured = lock(&self.sinks).configure(log);
         // tracing asks once for each place in the program whether its lines are wanted, and
         // remembers. (Not under the lock, which the answer takes.)
         tracing::callsite::rebuild_interest_cache();
         configured
     }
 
-    fn sinks(&self) -> MutexGuard<'_, Sinks> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until stdout and stderr have what was said, but not for ever.
+    pub(crate) fn flush(&self) {
+        self.streams.flush();
     }
 }
 
-fn open_log(path: &Path) -> io::Result<File> {
-    if let Some(parent) = path.parent().filter(|p| p.ends_with("knockd")) {
-        // /var/log/knockd is ours to make; another folder's absence is a mistake to report.
-        let _ = std::fs::create_dir(parent);
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.flush();
     }
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
+}
+
+fn lock(sinks: &Mutex<Sinks>) -> MutexGuard<'_, Sinks> {
+    sinks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// sd-daemon(3): `JOURNAL_STREAM` names device and inode of the journal's stream.
@@ -136,7 +144,7 @@ impl Sinks {
         };
         self.syslog = log.syslog.then(|| Syslog::new("/dev/log"));
         let path = self.options.file.as_ref().or(log.file.as_ref());
-        match path.map(|path| (path, open_log(path))) {
+        match path.map(|path| (path, LogFile::open(path))) {
             None => self.file = None,
             Some((_, Ok(file))) => self.file = Some(file),
             Some((path, Err(error))) => return Err((path.clone(), error)),
@@ -171,9 +179,7 @@ impl Sinks {
     fn write_line(&mut self, level: Level, text: &str, first: bool) {
         let is_kept = level <= self.kept;
         if let Some(file) = self.file.as_mut().filter(|_| is_kept) {
-            let line = format!("{}{text}\n", self.clock.now());
-            // Nobody is left to tell: a full disk must not stop the daemon.
-            let _ = file.write_all(line.as_bytes());
+            file.write(self.clock.now(), text);
         }
         if let Some(syslog) = self.syslog.as_mut().filter(|_| is_kept) {
             syslog.send(text);
@@ -185,29 +191,31 @@ impl Sinks {
                 Level::INFO => 6,
                 _ => 7,
             };
-            let _ = io::stderr().write_all(format!("<{priority}>{text}\n").as_bytes());
+            let line = format!("<{priority}>{text}\n");
+            self.streams.write(Stream::Err, line);
         } else if level <= Level::WARN {
             // Whoever pipes the output of -v away must still see why nothing works. What
             // follows a first line (a line of the file, a caret) stands below it as it is.
             let name = if first { "knockd: " } else { "" };
-            let _ = io::stderr().write_all(format!("{name}{text}\n").as_bytes());
+            let line = format!("{name}{text}\n");
+            self.streams.write(Stream::Err, line);
         } else if self.shown().is_some_and(|shown| level <= shown) {
-            let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
+            self.streams.write(Stream::Out, format!("{text}\n"));
         }
     }
 }
 
-struct Lines(Log);
+struct Lines(Arc<Mutex<Sinks>>);
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.target().starts_with("knockd") && self.0.sinks().wants(*metadata.level())
+        metadata.target().starts_with("knockd") && lock(&self.0).wants(*metadata.level())
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = Line::default();
         event.record(&mut line);
-        self.0.sinks().write(*event.metadata().level(), &line.0);
+        lock(&self.0).write(*event.metadata().level(), &line.0);
     }
 }
 

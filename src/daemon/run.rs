@@ -1,5 +1,6 @@
 //! The daemon's life: one poll around everything, until it is told to stop.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,6 +48,11 @@ pub(super) fn tell_fit(fit: Fit) {
     }
 }
 
+/// A thread that is needed is not to be had.
+pub(super) fn no_thread(error: io::Error) -> Fault {
+    Fault::System(format!("cannot start a thread: {error}"))
+}
+
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
@@ -57,8 +63,8 @@ pub fn run(options: &Options) -> Result<(), Fault> {
     }
     // Before any thread: a thread inherits the mask.
     let signals = Signals::block().map_err(|e| Fault::System(format!("signalfd: {e}")))?;
-    let log = Log::start(options.log.clone());
-    let mut daemon = Daemon::start(options, log, signals)?;
+    let log = Log::start(options.log.clone()).map_err(no_thread)?;
+    let mut daemon = Daemon::start(options, &log, signals)?;
     let ended = daemon.serve();
     daemon.stop(ended.is_ok());
     ended
@@ -68,7 +74,7 @@ pub fn run(options: &Options) -> Result<(), Fault> {
 pub(super) struct Daemon<'a> {
     pub(super) options: &'a Options,
     pub(super) path: PathBuf,
-    pub(super) log: Log,
+    pub(super) log: &'a Log,
     pub(super) signals: Signals,
     pub(super) live: Live,
     pub(super) line: Line,
@@ -96,10 +102,12 @@ impl Daemon<'_> {
         self.tell_waits();
         self.manager.ready();
         self.manager.status(self.status_line());
-        if self.options.detached
-            && let Err(error) = background::ready()
-        {
-            tracing::error!("cannot leave the terminal: {error}");
+        if self.options.detached {
+            // While stdout and stderr are still what they were.
+            self.log.flush();
+            if let Err(error) = background::ready() {
+                tracing::error!("cannot leave the terminal: {error}");
+            }
         }
     }
 

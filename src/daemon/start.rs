@@ -28,10 +28,14 @@ const PIDFILE: &str = "/var/run/knockd.pid";
 
 impl<'a> Daemon<'a> {
     /// Starts. What fails here leaves nothing behind but a guard that stands.
-    pub(super) fn start(options: &'a Options, log: Log, signals: Signals) -> Result<Self, Fault> {
+    pub(super) fn start(
+        options: &'a Options,
+        log: &'a Log,
+        signals: Signals,
+    ) -> Result<Self, Fault> {
         let capture = open_capture()?;
         let (path, note) = options.config_path();
-        let setup = first_setup(options, &path, Some(&log))?;
+        let setup = first_setup(options, &path, Some(log))?;
         for line in note.iter().chain(&setup.warnings) {
             tracing::warn!("{line}");
         }
@@ -111,7 +115,7 @@ fn open_capture() -> Result<JoinHandle<Result<Live, CaptureError>>, Fault> {
     // On one processor it would first run when we have nothing left to do. The error says
     // that it does.
     let _ = begun.recv();
-    thread.map_err(|error| Fault::System(format!("cannot start a thread: {error}")))
+    thread.map_err(run::no_thread)
 }
 
 /// The configuration to start with: the file's; if that is faulty, the last one that ran.

@@ -1,8 +1,10 @@
 //! The log: where it goes, how its lines look, and that a flood does not fill the disk.
 
+use std::io::{self, Read as _, Write as _};
 use std::time::Instant;
 
 use etherparse::PacketBuilder;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
 use crate::support::{Lab, Process, SERVER, wait_for, wait_until};
@@ -136,6 +138,52 @@ fn stdout_has_what_was_asked_for_and_stderr_what_is_wrong() {
         );
         assert!(!has("the running configuration stays"), "{flag}: {lines:?}");
         assert_eq!(lines.is_empty(), !happens, "{flag}: {lines:?}");
+    }
+}
+
+/// A pipe with no room left in it, and what it holds.
+fn full_pipe() -> (io::PipeReader, io::PipeWriter, usize) {
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    let set = |flags| fcntl(&writer, FcntlArg::F_SETFL(flags)).expect("a pipe of ours");
+    set(OFlag::O_NONBLOCK);
+    let filled = (0..).take_while(|_| (&writer).write(b"\n").is_ok()).count();
+    set(OFlag::empty());
+    writer.flush().expect("nothing is kept");
+    (reader, writer, filled)
+}
+
+/// A pager that is not paged on, a program that hangs: the daemon opens doors all the same.
+#[test]
+fn who_does_not_read_the_log_holds_up_nobody() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let file = site.path("knockd.log");
+    for streams in ["stdout", "both", "log"] {
+        let (mut reader, writer, filled) = full_pipe();
+        let mut command = match streams {
+            "log" => site.command("-v -g /dev/stdout"),
+            _ => site.command(&format!("-v -g {}", file.display())),
+        };
+        if streams == "both" {
+            command.stderr(writer.try_clone().expect("a pipe of ours"));
+        }
+        let mut daemon = Process::start_unheard(command.stdout(writer));
+        drop(command);
+        wait_until("the daemon", || site.try_run("status").status.success());
+        knock(&lab, SERVER[0], OPEN_SSH);
+        wait_until("the opening", || site.openings().len() == 1);
+        site.run("close --all");
+        // Here is the reader again.
+        let mut said = vec![0; filled];
+        reader.read_exact(&mut said).expect("what was in the pipe");
+        daemon.signal(nix::sys::signal::Signal::SIGTERM);
+        let mut said = String::new();
+        reader.read_to_string(&mut said).expect("its words");
+        let (status, _) = daemon.wait();
+        assert!(status.success());
+        for words in ["starting up, listening on", "192.0.2.77: ssh: OPEN SESAME"] {
+            assert!(said.contains(words), "{streams}: {said}");
+        }
     }
 }
 

@@ -21,15 +21,21 @@ impl Process {
     /// Starts it; both of its outputs are read.
     #[track_caller]
     pub(crate) fn start(command: &mut Command) -> Self {
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut this = Self::start_unheard(command);
+        collect(this.child.stdout.take(), &this.lines);
+        collect(this.child.stderr.take(), &this.lines);
+        this
+    }
+
+    /// Starts it, and leaves its outputs as they are.
+    #[track_caller]
+    pub(crate) fn start_unheard(command: &mut Command) -> Self {
         let name = format!("{command:?}");
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+        let child = command
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: {error}"));
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        collect(child.stdout.take(), &lines);
-        collect(child.stderr.take(), &lines);
+        let lines = Arc::default();
         Self { child, name, lines }
     }
 
