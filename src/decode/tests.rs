@@ -1,3 +1,5 @@
+//! What is a knock and what is none, byte by byte.
+
 use std::net::IpAddr;
 
 use proptest::prelude::*;

@@ -40,7 +40,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Recursion is as deep as there are stars; names have at most 15 bytes (IFNAMSIZ).
+/// Recursion is as deep as the name is long: 15 bytes (IFNAMSIZ), an alternative one 127.
 fn glob(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,

@@ -1,3 +1,5 @@
+//! News in, changes and judgement out, without a kernel.
+
 use std::net::IpAddr;
 
 use proptest::prelude::*;
