@@ -35,6 +35,28 @@ fn lines_of_a_door_that_opens_and_closes_are_word_for_word() {
     );
 }
 
+/// Run so by knock 0.8 too, but that its log has one name for both.
+#[test]
+fn two_doors_of_one_name_both_open_and_a_stop_may_come_at_once() {
+    let lab = Lab::new();
+    let text = "[a]\nsequence = 3401,5520\nstart_command = echo first\ncmd_timeout = 0\n\
+                stop_command = echo stop\n\
+                [a]\nsequence = 4401,6520\nstart_command = echo second\n";
+    let daemon = lab.start_ours(&lab.write("a.conf", text));
+    lab.knock("192.0.2.1 3401 5520");
+    for line in [
+        "192.0.2.77: a: first",
+        "192.0.2.77: a: command timeout",
+        "192.0.2.77: a: stop",
+    ] {
+        daemon.wait_for(line);
+    }
+    lab.knock("192.0.2.1 4401 6520");
+    daemon.wait_for("192.0.2.77: a-2: OPEN SESAME");
+    daemon.wait_for("192.0.2.77: a-2: second");
+    assert_eq!(daemon.count("a: OPEN SESAME"), 1);
+}
+
 #[test]
 fn the_address_and_the_variants_for_ipv6() {
     let lab = Lab::new();

@@ -10,25 +10,8 @@ use super::super::source::Spanned;
 use crate::model::{PortRange, Prefix, Step};
 
 pub(super) fn together(doors: &[DraftDoor], faults: &mut Faults) {
-    names(doors, faults);
     steps_behind_the_guard(doors, faults);
     common_sequences(doors, faults);
-}
-
-/// TOML's own rules forbid two tables of one name; knock 0.8 has none.
-fn names(doors: &[DraftDoor], faults: &mut Faults) {
-    let mut seen = std::collections::HashSet::new();
-    for door in doors {
-        if !seen.insert(door.name.value.as_str()) {
-            let message = format!(
-                "there is a door `{}` already",
-                door.name.value.escape_debug()
-            );
-            faults
-                .error(&door.name.span, message)
-                .help("pending stops and openings are kept by the door's name: choose another");
-        }
-    }
 }
 
 /// Who has opened a door could knock at the port behind it, and whoever may not reach it

@@ -94,7 +94,10 @@ fn raw(toml: &str, text: &str, door: &Door) -> String {
     match (toml, timeout) {
         ("cmd_timeout", Some(timeout)) => write::duration(timeout),
         // Without a command to time it does nothing, but stays, as a line of the old file.
-        ("cmd_timeout", None) => write::string(&format!("{}s", digits(text))),
+        ("cmd_timeout", None) => match digits(text).trim_start_matches('0') {
+            "" => write::string("1ms"),
+            seconds => write::string(&format!("{seconds}s")),
+        },
         _ => write::string(text),
     }
 }

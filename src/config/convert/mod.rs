@@ -138,7 +138,7 @@ impl Converter<'_> {
         for section in &options {
             self.tail(section);
         }
-        let old: Vec<&str> = doors.iter().map(|s| s.name.value).collect();
+        let old: Vec<&str> = config.doors.iter().map(|door| &*door.name).collect();
         let names = names::words(&old);
         let all = doors.iter().zip(&names).zip(&config.doors).zip(&turned);
         for (((section, name), door), turned) in all {

@@ -1,6 +1,7 @@
 //! A door of a knockd.conf.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::lines::Section;
 use super::values::{address, flags, seconds, sequence};
@@ -24,6 +25,20 @@ const KEYS: [&str; 13] = [
     "stop_command_6",
     "cmd_timeout",
 ];
+
+/// What 0 is taken for: the least that a `cmd_timeout` may be.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// A slip most likely, but 0.8 does what it says.
+fn at_once(value: &Spanned<&str>, timeout: Duration, faults: &mut Faults) -> Option<Duration> {
+    if timeout.is_zero() {
+        faults.warn(
+            &value.span,
+            "with 0 a stop command is run as soon as its start command is over",
+        );
+    }
+    Some(timeout.max(AT_ONCE))
+}
 
 pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> DraftDoor {
     let name = &section.name;
@@ -53,7 +68,7 @@ pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> DraftDoor {
                 set(&mut door.target, key, read, value, faults);
             }
             "cmd_timeout" => {
-                let read = given.and_then(|v| seconds(v, faults));
+                let read = given.and_then(|v| at_once(v, seconds(v, faults)?, faults));
                 set(&mut door.cmd_timeout, key, read, value, faults);
             }
             "start_command" | "command" => set(&mut door.start, key, text(), value, faults),

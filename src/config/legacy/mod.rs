@@ -5,12 +5,13 @@ mod door;
 mod lines;
 mod values;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub(super) use self::lines::{File, Line, Section, lines};
 use super::diagnostic::Faults;
-use super::draft::{Defaults, Draft, DraftLog, Field};
+use super::draft::{Defaults, Draft, DraftDoor, DraftLog, Field};
 use super::source::{Source, Spanned};
 use super::suggest::nearest;
 use crate::model::TcpFlags;
@@ -47,11 +48,38 @@ pub(super) fn read(source: &Source, faults: &mut Faults) -> Draft {
             }
         }
     }
+    tell_apart(&mut draft.doors, faults);
     if draft.interfaces.is_absent() {
         let one = Spanned::new(DEFAULT_INTERFACE.to_owned(), 0..0);
         draft.interfaces = Field::Given(Spanned::new(vec![one], 0..0));
     }
     draft
+}
+
+/// To 0.8 two sections of one name are two doors. Pending stops and attempts are kept by the
+/// door's name, so that the second is called otherwise.
+fn tell_apart(doors: &mut [DraftDoor], faults: &mut Faults) {
+    let mut taken: HashSet<String> = HashSet::new();
+    let names = doors.iter().map(|door| door.name.value.clone());
+    let all: HashSet<String> = names.collect();
+    for door in doors {
+        let old = &door.name.value;
+        if taken.insert(old.clone()) {
+            continue;
+        }
+        let numbered = (2..).map(|n: u32| format!("{old}-{n}"));
+        let mut free = numbered.filter(|name| !all.contains(name) && !taken.contains(name));
+        let Some(new) = free.next() else { continue };
+        let (old, shown) = (old.escape_debug(), new.escape_debug());
+        faults
+            .warn(
+                &door.name.span,
+                format!("there is a door `{old}` already: this one is called `{shown}`"),
+            )
+            .help("knock 0.8 has one name for both in its log: choose another");
+        taken.insert(new.clone());
+        door.name.value = new;
+    }
 }
 
 fn options(section: &Section<'_>, draft: &mut Draft, faults: &mut Faults) {
