@@ -89,18 +89,15 @@ fn look(config: &Config, path: &Path) -> Result<Live, Fault> {
     }
 }
 
-/// A warning, if the ruleset that is loaded at boot has our table in it. That it is not
-/// there, or not ours to read, is no fault.
+/// A warning, if the ruleset that is loaded at boot has our table in it.
 fn saved_ruleset(file: &Path, config: &Config) -> Option<String> {
     let table = &config.firewall.as_ref()?.table;
-    let text = std::fs::read_to_string(file).ok()?;
+    let file = probe::saved_in(file, table)?;
     let file = file.display();
-    probe::names_table(&text, table).then(|| {
-        format!(
-            "{file}: warning: table inet {table} is in it: at boot an old copy would be put into \
-             the kernel; take it out, knockd makes it by itself"
-        )
-    })
+    Some(format!(
+        "{file}: warning: table inet {table} is in it: at boot an old copy would be put into \
+         the kernel; take it out, knockd makes it by itself"
+    ))
 }
 
 fn text(path: &Path, config: &Config, said: &[String], live: &Live) -> String {

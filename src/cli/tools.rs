@@ -25,7 +25,7 @@ pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
             door,
             address,
             lifetime,
-        } => print_all(&remote::open(options, door, *address, *lifetime)?),
+        } => open(options, door, *address, *lifetime),
         Command::Close { address, all: _ } => close(options, *address),
         Command::Clear => clear(options),
         Command::Helper => daemon::helper(options),
@@ -118,6 +118,20 @@ fn status(options: &Options, as_json: bool) -> Result<(), Fault> {
         return print(&format!("{:#}\n", json!(status)));
     }
     print(&status.to_string())
+}
+
+fn open(
+    options: &Options,
+    door: &str,
+    address: IpAddr,
+    lifetime: Option<Duration>,
+) -> Result<(), Fault> {
+    let opened = remote::open(options, door, address, lifetime)?;
+    if opened.is_empty() {
+        let nothing = "done; nothing was opened that was not open already, or for longer";
+        return print(&format!("{address}: {door}: {nothing}\n"));
+    }
+    print_all(&opened)
 }
 
 fn close(options: &Options, address: Option<IpAddr>) -> Result<(), Fault> {

@@ -9,9 +9,10 @@ use nix::errno::Errno;
 
 use super::book::{Closed, Place, Slot};
 use super::error::FirewallError;
+use super::netlink::inventory::{self, Layout, TableInfo};
 use super::netlink::socket::Socket;
 use super::netlink::survey::{self, Found, Renamed, Survey};
-use super::netlink::{install, inventory, retire};
+use super::netlink::{install, retire};
 use super::notice::Notice;
 use super::ruleset::Ruleset;
 
@@ -33,9 +34,15 @@ pub struct Opening {
 ///
 /// # Errors
 ///
-/// If the kernel cannot be asked.
+/// If the kernel cannot be asked, or a table of that name is not ours.
 pub fn list(table: &str) -> Result<Option<Vec<Opening>>, FirewallError> {
     let mut socket = Socket::open().map_err(FirewallError::reading)?;
+    let tables = inventory::tables(&mut socket).map_err(FirewallError::reading)?;
+    let foreign = |t: &TableInfo| t.name == table && t.layout == Layout::Foreign;
+    if tables.iter().any(foreign) {
+        let table = table.to_owned();
+        return Err(FirewallError::Foreign { table });
+    }
     let content = match inventory::content(&mut socket, table) {
         Ok(content) => content,
         Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(None),

@@ -108,6 +108,11 @@ fn doors_are_opened_and_closed_by_hand() {
         .expect_connected();
     let said = site.run(&format!("open ssh {four} --for 2h"));
     assert_eq!(said, format!("{four}: ssh: extended 22/tcp for 2h\n"));
+    let said = site.run(&format!("open ssh {four}"));
+    assert_eq!(
+        said,
+        format!("{four}: ssh: done; nothing was opened that was not open already, or for longer\n")
+    );
     let said = site.run(&format!("open mosh {six} --for 90s"));
     let told = [("22/tcp", "1m 30s"), ("50000-50100/udp", "1m 30s")];
     let told = told.map(|(port, time)| format!("{six}: mosh: opened {port} for {time}"));
@@ -186,6 +191,14 @@ fn without_a_daemon_its_table_is_listed_closed_and_cleared() {
     // Closing shuts what is open, not what never was.
     site.run("close --all");
     assert_eq!(lab.server.run("nft list ruleset"), "");
+    // In somebody else's table nothing of ours is open, and nothing guarded.
+    lab.server.nft("table inet knockd { }");
+    for words in ["list", "list --json", "close --all", "clear", "guard"] {
+        let (code, said) = failure(&site.try_run(words));
+        assert_eq!(code, 69, "{words}: {said}");
+        assert!(said.contains("that knockd did not make"), "{words}: {said}");
+    }
+    lab.server.run("nft delete table inet knockd");
 
     // Killed or stopped: its table is an orphan, or a plain one.
     for kill in [true, false] {
