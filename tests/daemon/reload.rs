@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
-use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
+use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip, wait_until};
 
 /// A door more.
 const MORE: &str = r#"
@@ -33,6 +33,42 @@ fn a_faulty_file_changes_nothing() {
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
     assert!(!daemon.lines().iter().any(|line| line.contains("web")));
+}
+
+/// A reload of which each step in turn is refused.
+#[test]
+fn a_reload_that_fails_half_way_leaves_what_was() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SSH);
+    let daemon = site.start("");
+    let connect = || {
+        let to = (ip(SERVER[0]), 22);
+        lab.client.connect(ip(CLIENT[0]), to, SOON)
+    };
+    for step in 1.. {
+        site.configure(&format!("firewall.guard = \"reject\"\n{SSH}{MORE}"));
+        let mut strace = lab.server.command("strace");
+        strace.args(["-f", "-e", "trace=sendto", "-e"]);
+        strace.arg(format!("inject=sendto:error=ENOMEM:when={step}"));
+        let mut strace = Process::start(strace.args(["-p", &daemon.id().to_string()]));
+        strace.wait_for_line("attached");
+        let said = site.reload(&daemon);
+        drop(strace);
+        if said.iter().any(|line| line.contains("is in force")) {
+            assert!(step > 3, "nothing was refused");
+            return;
+        }
+        assert_eq!(lab.server.run("nft list tables"), "table inet knockd\n");
+        knock(&lab, SERVER[0], OPEN_SSH);
+        let deed = ["opened", "extended"][usize::from(step > 1)];
+        wait_until("the opening", || {
+            daemon.count(&format!("192.0.2.77: ssh: {deed} 22/tcp")) > 0
+        });
+        connect().expect_connected();
+        site.configure(SSH);
+        site.reload(&daemon);
+    }
 }
 
 #[test]
