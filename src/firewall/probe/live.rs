@@ -27,6 +27,8 @@ pub(super) struct Table {
     pub(super) owned: bool,
     /// Whether it is a knockd's, of another configuration.
     pub(super) guard: bool,
+    /// Whether some rule of it leaves it to a program what becomes of a packet.
+    pub(super) asks: bool,
 }
 
 /// Which tables are a knockd's, by name.
@@ -85,6 +87,20 @@ impl std::fmt::Display for TableName {
     }
 }
 
+impl Source {
+    /// Whether a program is asked, by `queue` or NFQUEUE. In a copy nobody answers, and the
+    /// packet is dropped, or let pass unasked.
+    fn asks(&self) -> bool {
+        match self {
+            Self::Nft(text) => {
+                let rules = text.lines().filter(|line| line.starts_with("\t\t"));
+                rules.flat_map(str::split_whitespace).any(|w| w == "queue")
+            }
+            Self::Iptables(text) => text.contains("-j NFQUEUE"),
+        }
+    }
+}
+
 impl Live {
     /// The table that a chain belongs to.
     pub(super) fn table(&self, chain: &Chain) -> Option<&Table> {
@@ -113,23 +129,33 @@ impl Live {
             if among(&name, &known.ours) {
                 continue;
             }
+            let mut chains = base.iter().filter(|c| c.table == name);
             if name.family == "bridge" {
+                // What it forwards is for others.
+                if chains.all(|c| c.hook == "forward") {
+                    continue;
+                }
                 let unseen = "what a bridge filters (a copy has no bridge)";
                 live.unseen.push(format!("table {name}: {unseen}"));
                 continue;
             }
             // iptables-save says nothing of what is not its own, so that is asked of the chains.
-            let mut own = base.iter().filter(|c| c.table == name);
             let rules = match name.iptables() {
-                Some(program) if own.all(|c| c.iptables) => saved(program, &name),
+                Some(program) if chains.all(|c| c.iptables) => saved(program, &name),
                 Some(_) | None => None,
             };
             let source = rules.map_or(Source::Nft(text), Source::Iptables);
+            let asks = source.asks();
+            if asks {
+                let unseen = "what the program says that it asks (queue; a copy has none)";
+                live.unseen.push(format!("table {name}: {unseen}"));
+            }
             let table = Table {
                 guard: among(&name, &known.guards),
                 name,
                 source,
                 owned,
+                asks,
             };
             live.tables.push(table);
         }
@@ -157,12 +183,25 @@ fn saved(program: &str, table: &TableName) -> Option<String> {
 
 /// Tables of the older iptables, of which nftables knows nothing.
 fn legacy() -> Option<String> {
-    let names = ["ip_tables_names", "ip6_tables_names"].map(|file| {
+    let mut families = [
+        ("ip_tables_names", "iptables-legacy-save"),
+        ("ip6_tables_names", "ip6tables-legacy-save"),
+    ]
+    .into_iter();
+    let rules = families.any(|(file, program)| {
         let path = format!("/proc/thread-self/net/{file}");
-        std::fs::read_to_string(path).unwrap_or_default()
+        let names = std::fs::read_to_string(path).unwrap_or_default();
+        // Whoever has listed them once has made them; empty they stand in nobody's way.
+        !names.trim().is_empty() && tool::run(program, &[], "").map_or(true, |text| acts(&text))
     });
-    let any = names.iter().any(|n| !n.trim().is_empty());
-    any.then(|| "the rules of iptables-legacy, which nft does not see".to_owned())
+    rules.then(|| "the rules of iptables-legacy, which nft does not see".to_owned())
+}
+
+/// Whether what iptables-save(8) prints does anything.
+fn acts(saved: &str) -> bool {
+    let drops = |line: &str| line.starts_with(':') && line.contains(" DROP ");
+    let mut lines = saved.lines();
+    lines.any(|line| line.starts_with("-A ") || drops(line))
 }
 
 /// A table as listed.
@@ -281,6 +320,25 @@ mod tests {
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn a_program_may_be_asked() {
+        let nft = |rule: &str| {
+            let text = format!("table inet f {{\n\tchain queue {{\n\t\t{rule}\n\t}}\n}}\n");
+            Source::Nft(text).asks()
+        };
+        assert!(nft("tcp dport 22 queue flags bypass to 0"));
+        assert!(!nft("ip saddr @queue drop"));
+        assert!(Source::Iptables("-A INPUT -j NFQUEUE".to_owned()).asks());
+    }
+
+    #[test]
+    fn older_tables_may_be_empty() {
+        let empty = "*filter\n:INPUT ACCEPT [7:420]\nCOMMIT\n";
+        assert!(!acts(empty));
+        assert!(acts(&empty.replace("ACCEPT", "DROP")));
+        assert!(acts(&empty.replace("COMMIT", "-A INPUT -j DROP")));
     }
 
     #[test]

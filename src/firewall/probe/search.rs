@@ -231,8 +231,13 @@ impl<'a> Round<'a, '_> {
             }
         }
         self.together(effects, &mut found)?;
-        let (blocked, odd): (Vec<_>, Vec<_>) = found.into_iter().partition(is_blocked);
-        verdicts.extend(odd.into_iter().map(|s| (s.trial, cannot_tell(&s))));
+        let live = self.search.live;
+        let (blocked, odd): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|s| riddle(s, live).is_none());
+        verdicts.extend(odd.iter().filter_map(|s| {
+            let why = riddle(s, live)?;
+            Some((s.trial, Verdict::CannotTell(why)))
+        }));
         verdicts.extend(self.mend(effects, blocked)?);
         Ok(verdicts)
     }
@@ -339,19 +344,24 @@ impl<'a> Round<'a, '_> {
     }
 }
 
-fn is_blocked(stopped: &Stopped<'_>) -> bool {
-    !stopped.by.is_empty() && stopped.by.iter().all(|c| c.kind != "nat")
-}
-
-fn cannot_tell(stopped: &Stopped<'_>) -> Verdict {
-    let nat = stopped.by.iter().find(|c| c.kind == "nat");
-    Verdict::CannotTell(match nat {
-        Some(chain) => format!(
-            "chain {} {} sends it elsewhere (to a container?), where a copy cannot follow",
-            chain.table, chain.name
-        ),
-        None => "several chains stop it, in several ways".to_owned(),
-    })
+/// Why it cannot be said that these chains block, if it cannot.
+fn riddle(stopped: &Stopped<'_>, live: &Live) -> Option<String> {
+    let of = |chain: &Chain| format!("chain {} {}", chain.table, chain.name);
+    let asks = |chain: &&&Chain| live.table(chain).is_some_and(|table| table.asks);
+    if stopped.by.is_empty() {
+        return Some("several chains stop it, in several ways".to_owned());
+    }
+    if let Some(chain) = stopped.by.iter().find(|c| c.kind == "nat") {
+        return Some(format!(
+            "{} sends it elsewhere (to a container?), where a copy cannot follow",
+            of(chain)
+        ));
+    }
+    let chain = stopped.by.iter().find(asks)?;
+    Some(format!(
+        "{} stops it, or a program that it asks (queue)",
+        of(chain)
+    ))
 }
 
 fn blocked_by(stopped: &Stopped<'_>, mend: Option<Mend>) -> Verdict {
