@@ -146,6 +146,7 @@ pub struct Tripwires {
     key: TripwireKey,
     steps: PortSet,
     exempt: PortSet,
+    /// What lies beside a step, and is no step or opened port itself.
     near: PortSet,
 }
 
@@ -215,11 +216,5 @@ impl Tripwires {
     #[must_use]
     pub fn exempt(&self) -> &PortSet {
         &self.exempt
-    }
-
-    /// What lies beside the steps, and is no step or opened port itself.
-    #[must_use]
-    pub fn near(&self) -> &PortSet {
-        &self.near
     }
 }

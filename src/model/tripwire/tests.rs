@@ -131,7 +131,7 @@ fn wires(mode: TripwireMode) -> Tripwires {
 fn the_neighbours_of_steps_are_tripwires_for_everyone() {
     let wires = wires(TripwireMode::Sampled);
     let near = |protocol| {
-        let ports = wires.near().ports(protocol);
+        let ports = wires.near.ports(protocol);
         ports.map(NonZeroU16::get).collect::<Vec<_>>()
     };
     // 1001 is opened, 1000 and 1002 are steps; the ports end at 1 and 65535.
@@ -150,7 +150,7 @@ fn the_neighbours_of_steps_are_tripwires_for_everyone() {
 fn near(doors: &[Door]) -> Vec<String> {
     let wires = Tripwires::new(TripwireMode::Sampled, TripwireKey::FIXED, doors);
     let of = |protocol| {
-        let steps = wires.near().ports(protocol);
+        let steps = wires.near.ports(protocol);
         steps.filter_map(move |port| Step::new(protocol, port.get()))
     };
     let all = of(Protocol::Tcp).chain(of(Protocol::Udp));
