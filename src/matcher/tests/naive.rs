@@ -66,10 +66,34 @@ impl Naive {
         self.doors.iter().any(|d| d.sequence.contains(&step))
     }
 
-    fn is_near(&self, step: Step) -> bool {
-        let near =
-            |s: &Step| s.protocol == step.protocol && s.port.get().abs_diff(step.port.get()) <= 2;
-        self.doors.iter().any(|d| d.sequence.iter().any(near))
+    fn is_near(&self, port: Step) -> bool {
+        self.doors.iter().any(|door| {
+            let beside = |step: &Step| {
+                let far = step.port.get().abs_diff(port.port.get());
+                step.protocol == port.protocol && far <= 2 && !self.is_guarded(door, *step, port)
+            };
+            door.sequence.iter().any(beside)
+        })
+    }
+
+    /// Whether a scan that goes from this step of the door past the port beside it, or comes
+    /// that way, is stopped by a step of another door.
+    fn is_guarded(&self, door: &ModelDoor, step: Step, port: Step) -> bool {
+        let others = self.doors.iter().filter(|other| {
+            other.target == door.target && other.tcp_flags == door.tcp_flags && other != &door
+        });
+        let is_clear = |to: Step| {
+            let way = step.port.min(to.port)..=step.port.max(to.port);
+            let mut own = door.sequence.iter().filter(|own| **own != step);
+            !own.any(|own| way.contains(&own.port))
+        };
+        others.flat_map(|other| &other.sequence).any(|other| {
+            other.protocol == step.protocol
+                && other.port != step.port
+                && (other.port < step.port) == (port.port < step.port)
+                && other.port.get().abs_diff(step.port.get()) <= 256
+                && is_clear(*other)
+        })
     }
 
     fn is_tripwire(&self, source: IpAddr, step: Step) -> bool {
