@@ -261,7 +261,8 @@ fn several_chains_may_block_and_so_may_one_for_answers() {
     lab.server.nft(
         "table inet a { chain in { type filter hook input priority 0; policy drop; }; }
          table inet b { chain in { type filter hook input priority 5; tcp dport 22 reject; }; }
-         table inet c { chain out { type filter hook output priority 0; policy drop; }; }",
+         table inet c { chain out { type filter hook output priority 0; policy drop; }; }
+         table netdev d { chain out { type filter hook egress device eth0 priority 0; policy drop; }; }",
     );
     let site = Site::new(&lab, &format!("[firewall]\nmark = 7\n{SSH}"));
     let _daemon = site.start("");
@@ -269,7 +270,7 @@ fn several_chains_may_block_and_so_may_one_for_answers() {
     assert_eq!(
         said[1],
         "ssh: BLOCKED by chain inet a in (policy drop) and chain inet b in (a rule) and \
-         chain inet c out (policy drop): eth0, IPv4 and IPv6"
+         chain inet c out (policy drop) and chain netdev d out (policy drop): eth0, IPv4 and IPv6"
     );
     for line in said.iter().filter_map(|l| l.strip_prefix("  mend: ")) {
         lab.server.run(line);

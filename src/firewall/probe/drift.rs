@@ -88,7 +88,20 @@ fn diff(old: &[String], new: &[String]) -> Option<String> {
     if old == new {
         return None;
     }
-    let edits = edits(old, new);
+    // Mostly little differs: what agrees at both ends need not be compared each with each.
+    let agree = |(a, b): &(&String, &String)| a == b;
+    let head = old.iter().zip(new).take_while(agree).count();
+    let (same, old, new) = (&old[..head], &old[head..], &new[head..]);
+    let tail = old
+        .iter()
+        .rev()
+        .zip(new.iter().rev())
+        .take_while(agree)
+        .count();
+    let (old, rest) = old.split_at(old.len() - tail);
+    let mut edits = edits(old, &new[..new.len() - tail]);
+    edits.splice(..0, kept(same));
+    edits.extend(kept(rest));
     let mut out = "--- configured\n+++ in the kernel\n".to_owned();
     let mut skipped = false;
     for (i, (sign, line)) in edits.iter().enumerate() {
@@ -105,6 +118,10 @@ fn diff(old: &[String], new: &[String]) -> Option<String> {
         let _ = writeln!(out, "{sign}{line}");
     }
     Some(out)
+}
+
+fn kept(lines: &[String]) -> impl Iterator<Item = (char, &str)> {
+    lines.iter().map(|line| (' ', line.as_str()))
 }
 
 fn edits<'a>(old: &'a [String], new: &'a [String]) -> Vec<(char, &'a str)> {

@@ -87,7 +87,20 @@ impl std::fmt::Display for TableName {
     }
 }
 
+/// What interfaces have beside their names: those of a copy are all of one kind and group.
+const STRANGE: [&str; 9] = [
+    "iifgroup", "oifgroup", "iifkind", "oifkind", "iiftype", "oiftype", "sdif", "sdifname",
+    "devgroup",
+];
+
 impl Source {
+    /// What it asks of a packet that a copy cannot have.
+    fn strange(&self) -> Option<&'static str> {
+        let (Self::Nft(text) | Self::Iptables(text)) = self;
+        let has = |word: &&str| text.split_whitespace().any(|w| w == *word);
+        STRANGE.into_iter().find(has)
+    }
+
     /// Whether a program is asked, by `queue` or NFQUEUE. In a copy nobody answers, and the
     /// packet is dropped, or let pass unasked.
     fn asks(&self) -> bool {
@@ -145,6 +158,10 @@ impl Live {
                 Some(_) | None => None,
             };
             let source = rules.map_or(Source::Nft(text), Source::Iptables);
+            if let Some(word) = source.strange() {
+                let unseen = format!("what it does by `{word}`, which is otherwise in a copy");
+                live.unseen.push(format!("table {name}: {unseen}"));
+            }
             let asks = source.asks();
             if asks {
                 let unseen = "what the program says that it asks (queue; a copy has none)";
@@ -331,6 +348,16 @@ mod tests {
         assert!(nft("tcp dport 22 queue flags bypass to 0"));
         assert!(!nft("ip saddr @queue drop"));
         assert!(Source::Iptables("-A INPUT -j NFQUEUE".to_owned()).asks());
+    }
+
+    #[test]
+    fn interfaces_have_more_than_names() {
+        let nft = |rule: &str| {
+            let text = format!("table inet f {{\n\tchain c {{\n\t\t{rule}\n\t}}\n}}\n");
+            Source::Nft(text).strange()
+        };
+        assert_eq!(nft("iifgroup 5 drop"), Some("iifgroup"));
+        assert_eq!(nft("iifname \"sdif0\" drop"), None);
     }
 
     #[test]

@@ -65,7 +65,11 @@ impl Remedy {
 
     fn nft(self, chain: &Chain, ports: &PortRange) -> String {
         if sees_answers(chain) {
-            return "ct state established,related accept".to_owned();
+            return match chain.table.family.as_str() {
+                // There is no conntrack so near to the wire.
+                "netdev" => format!("{} sport {} accept", ports.protocol, span(ports, '-')),
+                _ => "ct state established,related accept".to_owned(),
+            };
         }
         match self {
             Self::Mark(mark) => format!("meta mark {mark:#x} accept"),
@@ -96,7 +100,8 @@ impl Remedy {
         if chain.table.name == "firewalld" {
             return format!(
                 "to keep it, tell firewalld, since the guard turns everybody else away: \
-                 firewall-cmd --permanent --add-port={}/{}",
+                 firewall-cmd --permanent --add-port={}/{} (with --zone, if the interface is in \
+                 another than the default one), and then firewall-cmd --reload",
                 span(ports, '-'),
                 ports.protocol
             );
