@@ -2,7 +2,7 @@
 
 pub mod command;
 mod journal;
-pub mod one_time;
+pub(crate) mod one_time;
 mod plan;
 
 pub use plan::plan;

@@ -18,7 +18,7 @@ const MAX_SIZE: u64 = 4 << 20;
 
 /// Why a file of sequences cannot be used. The door must then stay shut.
 #[derive(Debug, thiserror::Error)]
-pub enum OneTimeError {
+pub(crate) enum OneTimeError {
     /// The system says no.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
@@ -39,33 +39,33 @@ pub enum OneTimeError {
 
 /// What a file of sequences holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequences {
+pub(crate) struct Sequences {
     /// The first that can be used; none when all are used up.
-    pub live: Option<LiveSequence>,
+    pub(crate) live: Option<LiveSequence>,
     /// Lines above it that cannot be read.
-    pub skipped: Vec<SkippedLine>,
+    pub(crate) skipped: Vec<SkippedLine>,
     /// Whether users other than the owner and its group can read it.
-    pub world_readable: bool,
+    pub(crate) world_readable: bool,
 }
 
 /// A sequence that can be used, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LiveSequence {
+pub(crate) struct LiveSequence {
     /// The steps, at least one.
-    pub steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
     /// Its line, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     offset: u64,
     text: Vec<u8>,
 }
 
 /// A line that is no sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SkippedLine {
+pub(crate) struct SkippedLine {
     /// Its number, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Why. It may quote the line: a secret, if mistyped.
-    pub error: ParseLegacyError,
+    pub(crate) error: ParseLegacyError,
 }
 
 /// Finds the sequence that is to be knocked next.
@@ -73,7 +73,7 @@ pub struct SkippedLine {
 /// # Errors
 ///
 /// If the file cannot be read.
-pub fn current(path: &Path) -> Result<Sequences, OneTimeError> {
+pub(crate) fn current(path: &Path) -> Result<Sequences, OneTimeError> {
     let (file, bytes) = open(path, false)?;
     let mode = file.metadata().map_err(failed("look at", path))?.mode();
     let mut skipped = Vec::new();
@@ -117,7 +117,7 @@ pub fn current(path: &Path) -> Result<Sequences, OneTimeError> {
 ///
 /// If it is not in the file any more, or the file cannot be written. Then the door must not
 /// act.
-pub fn mark_used(path: &Path, used: &LiveSequence) -> Result<(), OneTimeError> {
+pub(crate) fn mark_used(path: &Path, used: &LiveSequence) -> Result<(), OneTimeError> {
     let (file, bytes) = open(path, true)?;
     let same = || lines(&bytes).filter(|line| line.text == used.text);
     let place = same()

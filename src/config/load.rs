@@ -10,29 +10,25 @@ use super::source::Source;
 use super::{Format, Host, Report, judge};
 
 /// Where TOML lies if nobody says otherwise.
-pub const DEFAULT_TOML: &str = "/etc/knockd.toml";
+pub(crate) const DEFAULT_TOML: &str = "/etc/knockd.toml";
 /// Where a knockd.conf lies if nobody says otherwise.
-pub const DEFAULT_CONF: &str = "/etc/knockd.conf";
+pub(crate) const DEFAULT_CONF: &str = "/etc/knockd.conf";
 
 /// Bigger files are no configuration: 65,535 doors fit in it.
 const SIZE_MAX: u64 = 32 << 20;
 
 /// A file that has been read and judged.
 #[derive(Debug, Clone)]
-pub struct Loaded {
-    /// Which one.
-    pub path: PathBuf,
-    /// In which format.
-    pub format: Format,
+pub(crate) struct Loaded {
     /// Its bytes, for whoever keeps the last good one.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// The judgement.
-    pub report: Report,
+    pub(crate) report: Report,
 }
 
 /// Why a file could not be read at all.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
+pub(crate) enum LoadError {
     /// The kernel says why.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Read {
@@ -51,7 +47,7 @@ pub enum LoadError {
 /// # Errors
 ///
 /// If it cannot be read. What is wrong within it stands in [`Loaded::report`].
-pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
     let failed = |source| LoadError::Read {
         path: path.to_owned(),
         source,
@@ -78,12 +74,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         readable.help = Some(format!("chmod 0600 {}", path.display()));
         report.diagnostics.insert(0, readable);
     }
-    Ok(Loaded {
-        path: path.to_owned(),
-        format,
-        bytes,
-        report,
-    })
+    Ok(Loaded { bytes, report })
 }
 
 /// This host, as far as the kernel tells.
@@ -98,16 +89,16 @@ fn host() -> Host {
 
 /// Which file is taken when nobody names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// The file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// What its owner should know about the choice.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 /// Chooses between the default files: TOML if it is there, and if both are, it says so.
 #[must_use]
-pub fn choose(toml: &Path, conf: &Path) -> Choice {
+pub(crate) fn choose(toml: &Path, conf: &Path) -> Choice {
     let (has_toml, has_conf) = (toml.exists(), conf.exists());
     let both = || {
         format!(
@@ -154,7 +145,6 @@ mod tests {
         for (mode, warnings) in [(0o644, 1), (0o640, 0), (0o600, 0)] {
             set_permissions(&path, Permissions::from_mode(mode)).expect("a mode");
             let loaded = load(&path).expect("a file");
-            assert_eq!(loaded.format, Format::Toml);
             assert_eq!(loaded.bytes, text.as_bytes());
             let report = loaded.report;
             assert_eq!(

@@ -17,7 +17,7 @@ use std::path::Path;
 
 pub use self::convert::{Conversion, Note, convert};
 pub use self::diagnostic::{Diagnostic, Severity};
-pub use self::load::{Choice, DEFAULT_CONF, DEFAULT_TOML, LoadError, Loaded, choose, load};
+pub(crate) use self::load::{DEFAULT_CONF, DEFAULT_TOML, LoadError, choose, load};
 
 use self::diagnostic::Faults;
 use self::source::Source;
