@@ -1,9 +1,11 @@
 //! Files: the only I/O of this room.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::source::Source;
@@ -35,7 +37,7 @@ pub(crate) enum LoadError {
         /// Which file.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// More than any configuration needs.
     #[error("{} is bigger than 32 MiB: that is no configuration", .0.display())]
@@ -52,7 +54,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(failed)?;
+    let file = open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode();
     let mut bytes = Vec::new();
     file.take(SIZE_MAX + 1)
@@ -75,6 +77,17 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
         report.diagnostics.insert(0, readable);
     }
     Ok(Loaded { bytes, report })
+}
+
+/// Opens a file without waiting: a reload must not hang on a pipe whose writer is gone (as
+/// that of `-c <(…)` is by then). One whose writer is there is read to its end.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(file)
 }
 
 /// This host, as far as the kernel tells.
@@ -177,6 +190,36 @@ mod tests {
             let error = load(&path).expect_err("no file").to_string();
             assert!(error.contains(&path.display().to_string()), "{error}");
         }
+    }
+
+    #[test]
+    fn a_pipe_is_read_and_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("k.conf");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let report = load(&path).expect("a pipe").report;
+        assert!(report.config.is_none(), "{report:?}");
+        // Opened for both, so that this does not wait either.
+        let both = OpenOptions::new().read(true).write(true).open(&path);
+        let mut both = both.expect("a pipe");
+        std::thread::scope(|scope| {
+            let loaded = scope.spawn(|| load(&path));
+            io::Write::write_all(&mut both, b"[a]\nsequence = 5129,48210\n").expect("room");
+            while !loaded.is_finished() {
+                // It is open there when somebody else than we has it open.
+                let readers = std::fs::read_dir("/proc/self/fd").expect("ours");
+                let at = |entry: &io::Result<std::fs::DirEntry>| {
+                    let target = entry.as_ref().ok().map(|e| std::fs::read_link(e.path()));
+                    target.is_some_and(|t| t.is_ok_and(|t| t == path))
+                };
+                if readers.filter(at).count() == 2 {
+                    break;
+                }
+            }
+            drop(both);
+            let report = loaded.join().expect("no panic").expect("a pipe").report;
+            assert!(report.config.is_some(), "{report:?}");
+        });
     }
 
     #[test]
