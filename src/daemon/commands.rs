@@ -27,6 +27,9 @@ pub(crate) struct Commands {
     dead_until: Option<Timestamp>,
 }
 
+/// Said when the daemon ends without one.
+const LEFT: &str = "no command helper: pending stop commands wait for the next start";
+
 /// How long a helper must have lived to be replaced at once.
 const REST: Duration = Duration::from_secs(1);
 
@@ -130,10 +133,11 @@ impl Commands {
     /// the daemon.
     pub(crate) fn drain(mut self) {
         if self.dead_until.is_some() && self.client.restart().is_err() {
-            tracing::error!("no command helper: pending stop commands wait for the next start");
+            tracing::error!("{LEFT}");
             return;
         }
         if self.client.send(&Request::Drain).is_err() {
+            tracing::error!("{LEFT}");
             return;
         }
         let end = Instant::now() + DRAIN_TIME;
@@ -149,6 +153,7 @@ impl Commands {
                 continue;
             }
             let Ok(reports) = self.client.read() else {
+                tracing::error!("{LEFT}");
                 return;
             };
             reports.iter().for_each(deeds::tell_report);
