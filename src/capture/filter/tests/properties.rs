@@ -81,13 +81,14 @@ proptest! {
             };
             let is_step = doors.iter().any(|d| d.sequence.contains(&made.step) && flags_fit(d));
             let has_steps = !steps.is_empty();
+            let is_mine = |door: &Door| door.uses(made.step.protocol) && flags_fit(door);
             let is_stray = has_steps && wires.is_tripwire(made.source, made.step)
                 && match made.step.protocol {
                     Protocol::Tcp => TcpFlags::SYN.matches(made.flags),
-                    Protocol::Udp => doors.iter().any(|d| d.uses(Protocol::Udp)),
+                    Protocol::Udp => doors.iter().any(is_mine),
                 }
                 // Beside a step the door's own flags count too.
-                || wires.is_near(made.step) && doors.iter().any(|d| d.uses(made.step.protocol) && flags_fit(d));
+                || wires.is_near(made.step) && doors.iter().any(is_mine);
             let is_passed = passed(&program, &made.packet());
             prop_assert!(is_passed || !(is_step || is_stray), "{made:?}");
             // And nothing but that where all doors ask for the same, and no header is odd.
