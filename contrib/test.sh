@@ -25,6 +25,7 @@ step cargo fmt --all --check
 step cargo clippy --locked --all-targets -- -D warnings
 # The client alone: no libpcap, no libnftnl.
 step cargo clippy --locked --no-default-features --bin knock -- -D warnings
+step cargo clippy --locked --no-default-features --tests -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps
 step cargo test --locked --doc
 step cargo test --locked --no-fail-fast --lib --bins --tests --examples

@@ -1,4 +1,5 @@
 //! Commands, with real processes: a helper, its shells, and a daemon that can be killed.
+#![cfg(feature = "daemon")]
 
 mod commands;
 mod deaths;

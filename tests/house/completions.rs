@@ -55,6 +55,7 @@ fn of_the_client_are_current() {
     check("knock", &cli::knock::Args::command());
 }
 
+#[cfg(feature = "daemon")]
 #[test]
 fn of_the_daemon_are_current() {
     check("knockd", &cli::knockd::command());

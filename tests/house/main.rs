@@ -9,6 +9,7 @@ mod completions;
 #[cfg(feature = "daemon")]
 mod log_lines;
 mod manuals;
+#[cfg(feature = "daemon")]
 mod readme;
 mod rooms;
 #[cfg(feature = "daemon")]
