@@ -47,10 +47,11 @@ impl<'a> Daemon<'a> {
         }
         // A second daemon goes no further than this.
         let lock = take_lock(options, &setup.config, None)?;
-        let commands = Commands::start(options, &path, &setup.config)?;
+        // Before all that may yet fail.
         let ruleset = Ruleset::new(&setup.config).map(|ruleset| ruleset.of(&path));
         let table = ruleset.map(|ruleset| make_table(options, ruleset));
         let table = table.transpose()?;
+        let commands = Commands::start(options, &path, &setup.config)?;
 
         let links = Links::open(&setup.config.interfaces)?;
         let key = TripwireKey::new(random()?);
@@ -180,17 +181,21 @@ pub(super) fn take_lock(
     let Some(firewall) = &config.firewall else {
         return Ok(None);
     };
-    if let Err(error) = std::fs::create_dir_all(&options.run_dir) {
-        // A guard that stands unlocked is better than none.
-        let dir = options.run_dir.display();
-        tracing::warn!("cannot make {dir}: {error}: nothing keeps a second daemon away");
-        return Ok(None);
-    }
     let path = options.run_dir.join(format!("{}.lock", firewall.table));
     if held.is_some_and(|held| held.path() == path) {
         return Ok(None);
     }
-    PidFile::take(&path).map(Some).map_err(Fault::from)
+    // What is wrong with the folder shows when the file is made.
+    let _ = std::fs::create_dir_all(&options.run_dir);
+    match PidFile::take(&path) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ PidFileError::Held { .. }) => Err(error.into()),
+        // A guard that stands unlocked is better than none.
+        Err(error @ PidFileError::Write { .. }) => {
+            tracing::warn!("{error}: nothing keeps a second daemon away");
+            Ok(None)
+        }
+    }
 }
 
 /// Makes the table, or takes over the one that is there.

@@ -93,6 +93,34 @@ fn a_second_daemon_says_who_runs() {
     site.run("status");
 }
 
+/// Neither a folder that cannot be written nor a helper that cannot be had leaves ports open.
+#[test]
+fn the_guard_stands_whatever_else_fails() {
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, SSH);
+    let stands = |daemon: Option<Process>| {
+        let to = (ip(SERVER[0]), 22);
+        let attempt = lab.client.connect(ip(OTHER[0]), to, SILENCE);
+        attempt.expect_silence();
+        drop(daemon);
+        lab.server.run("nft flush ruleset");
+    };
+    std::fs::create_dir_all(site.path("run/knockd.lock")).expect("a folder in the way");
+    let mut daemon = site.start("");
+    daemon.wait_for_line("nothing keeps a second daemon away");
+    stands(Some(daemon));
+    // The helper is the same program, started anew.
+    let refuse = "strace -f -qq -o /dev/null -P /proc/self/exe -e inject=execve:error=EACCES";
+    let command = "start_command = \"true\"\nopen     =";
+    site.configure(&SSH.replacen("open     =", command, 1));
+    let output = site.command_by(refuse, "-v").output();
+    let (code, said) = failure(&output.expect("strace"));
+    assert_eq!(code, 71, "{said}");
+    assert!(said.contains("cannot start the command helper"), "{said}");
+    stands(None);
+}
+
 #[test]
 fn a_missing_capability_is_named() {
     let lab = Lab::new();
