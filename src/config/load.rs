@@ -67,14 +67,18 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
     let format = Format::of(path, source.text());
     let mut report = judge(&source, format, &host());
     let secret = |config: &crate::model::Config| config.doors.iter().any(|d| d.one_time.is_none());
-    if mode & 0o004 != 0 && report.config.as_ref().is_none_or(secret) {
-        let message = format!(
-            "every user of this host can read the sequences (mode {:04o})",
-            mode & 0o7777
-        );
-        let mut readable = Diagnostic::whole(Severity::Warning, source.name(), message);
-        readable.help = Some(format!("chmod 0600 {}", path.display()));
-        report.diagnostics.insert(0, readable);
+    let open_to_all = if mode & 0o002 != 0 {
+        Some("every user of this host can write this file, and have root run commands")
+    } else if mode & 0o004 != 0 && report.config.as_ref().is_none_or(secret) {
+        Some("every user of this host can read the sequences")
+    } else {
+        None
+    };
+    if let Some(what) = open_to_all {
+        let message = format!("{what} (mode {:04o})", mode & 0o7777);
+        let mut warning = Diagnostic::whole(Severity::Warning, source.name(), message);
+        warning.help = Some(format!("chmod 0600 {}", path.display()));
+        report.diagnostics.insert(0, warning);
     }
     Ok(Loaded { bytes, report })
 }
@@ -150,12 +154,12 @@ mod tests {
     }
 
     #[test]
-    fn sequences_that_everybody_can_read_are_warned_of() {
+    fn a_file_that_is_open_to_everybody_is_warned_of() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("k.toml");
         let text = "[door.a]\nsequence = [\"5129/tcp\", \"48210/udp\", \"17766/tcp\"]\nopen = [\"22/tcp\"]\n";
         write(&path, text).expect("a file");
-        for (mode, warnings) in [(0o644, 1), (0o640, 0), (0o600, 0)] {
+        for (mode, warnings) in [(0o644, 1), (0o642, 1), (0o640, 0), (0o600, 0)] {
             set_permissions(&path, Permissions::from_mode(mode)).expect("a mode");
             let loaded = load(&path).expect("a file");
             assert_eq!(loaded.bytes, text.as_bytes());
@@ -168,19 +172,22 @@ mod tests {
             );
             assert!(report.config.is_some());
         }
-        set_permissions(&path, Permissions::from_mode(0o644)).expect("a mode");
-        let said = load(&path)
-            .expect("a file")
-            .report
-            .diagnostics
-            .remove(0)
-            .to_string();
-        let path = path.display();
-        let expected = format!(
-            "{path}: warning: every user of this host can read the sequences (mode 0644)\n\
-             help: chmod 0600 {path}"
-        );
-        assert_eq!(said, expected);
+        for (mode, words) in [
+            (0o644, "read the sequences (mode 0644)"),
+            (
+                0o666,
+                "write this file, and have root run commands (mode 0666)",
+            ),
+        ] {
+            set_permissions(&path, Permissions::from_mode(mode)).expect("a mode");
+            let report = load(&path).expect("a file").report;
+            let said = report.diagnostics.first().map(ToString::to_string);
+            let path = path.display();
+            let expected = format!(
+                "{path}: warning: every user of this host can {words}\nhelp: chmod 0600 {path}"
+            );
+            assert_eq!(said, Some(expected));
+        }
     }
 
     #[test]
