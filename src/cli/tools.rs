@@ -48,7 +48,7 @@ fn print_all(lines: &[String]) -> Result<(), Fault> {
 }
 
 fn convert(file: &Path, native: bool) -> Result<(), Fault> {
-    let text = std::fs::read_to_string(file).map_err(|error| Fault::Input {
+    let text = std::fs::read(file).map_err(|error| Fault::Input {
         path: file.to_owned(),
         why: error.to_string(),
     })?;

@@ -150,3 +150,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn latin_1_in_a_comment_stops_no_conversion() {
+    let door = |remark: &[u8], command: &[u8]| {
+        let lines: [&[u8]; 5] = [
+            b"# ",
+            remark,
+            b"\n[ssh]\nsequence = 17302,4022,39855\ncommand = ",
+            command,
+            b"\n",
+        ];
+        convert("knockd.conf", lines.concat(), false)
+    };
+    let made = door(b"T\xfcr", b"true").expect("a conversion");
+    assert!(
+        made.toml.contains("start_command = \"true\""),
+        "{}",
+        made.toml
+    );
+    assert!(door(b"door", b"T\xfcr").is_err());
+}

@@ -42,8 +42,12 @@ pub struct Note {
 /// # Errors
 ///
 /// What is wrong with the file, if it cannot be used.
-pub fn convert(name: &str, text: &str, native: bool) -> Result<Conversion, Vec<Diagnostic>> {
-    let source = Source::new(name, text);
+pub fn convert(
+    name: &str,
+    text: impl AsRef<[u8]>,
+    native: bool,
+) -> Result<Conversion, Vec<Diagnostic>> {
+    let source = Source::from_bytes(name, text.as_ref());
     let mut faults = Faults::default();
     let draft = legacy::read(&source, &mut faults);
     let Some(config) = check::check(&draft, &Host::default(), &mut faults) else {
