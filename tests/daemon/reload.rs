@@ -38,6 +38,13 @@ fn a_faulty_file_changes_nothing() {
 /// A reload of which each step in turn is refused.
 #[test]
 fn a_reload_that_fails_half_way_leaves_what_was() {
+    for firewall in ["guard = \"reject\"", "table = \"gate\""] {
+        fail_half_way(&format!("firewall.{firewall}\n{SSH}{MORE}"));
+    }
+}
+
+#[track_caller]
+fn fail_half_way(changed: &str) {
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -47,7 +54,7 @@ fn a_reload_that_fails_half_way_leaves_what_was() {
         lab.client.connect(ip(CLIENT[0]), to, SOON)
     };
     for step in 1.. {
-        site.configure(&format!("firewall.guard = \"reject\"\n{SSH}{MORE}"));
+        site.configure(changed);
         let mut strace = lab.server.command("strace");
         strace.args(["-f", "-e", "trace=sendto", "-e"]);
         strace.arg(format!("inject=sendto:error=ENOMEM:when={step}"));
@@ -57,6 +64,8 @@ fn a_reload_that_fails_half_way_leaves_what_was() {
         drop(strace);
         if said.iter().any(|line| line.contains("is in force")) {
             assert!(step > 3, "nothing was refused");
+            let tables = lab.server.run("nft list tables");
+            assert_eq!(tables.lines().count(), 1, "{tables}");
             return;
         }
         assert_eq!(lab.server.run("nft list tables"), "table inet knockd\n");

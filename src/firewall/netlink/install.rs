@@ -34,7 +34,7 @@ use crate::firewall::error::FirewallError;
 use crate::firewall::ruleset::Ruleset;
 
 /// Builds the table anew at once, for nobody can say whether it guards. What is returned is
-/// why some of its openings are missing, or another table still stands.
+/// why some of its openings are missing.
 pub(in crate::firewall) fn rebuild(
     socket: &mut Socket,
     ruleset: &Ruleset,
@@ -45,7 +45,8 @@ pub(in crate::firewall) fn rebuild(
     let anew = survey.table.is_some();
     let openings = survey.again(ruleset, keep);
     let lost = build(socket, (ruleset, flags), &openings, anew, Meanwhile::Open)?;
-    Ok(lost.or(retire(socket, &survey.renamed)?))
+    retire(socket, &survey.renamed)?;
+    Ok(lost)
 }
 
 /// Makes the table what it should be. `keep` are the openings that live on, all of which
@@ -58,28 +59,28 @@ pub(in crate::firewall) fn install(
     keep: &[Found],
 ) -> Result<(Origin, Option<FirewallError>), FirewallError> {
     let origin = survey.origin(ruleset, flags);
-    let lost = match &survey.table {
+    let mut leaving = survey.renamed.clone();
+    let mut lost = None;
+    match &survey.table {
         None => {
             let meanwhile = match survey.renamed.is_empty() {
                 true => Meanwhile::Open,
                 false => Meanwhile::Guarded,
             };
             let openings = survey.again(ruleset, keep);
-            let lost = build(socket, (ruleset, flags), &openings, false, meanwhile)?;
-            lost.or(retire(socket, &survey.renamed)?)
+            lost = build(socket, (ruleset, flags), &openings, false, meanwhile)?;
         }
         Some((_, content))
             if origin == Origin::Adopted && verify::sets(socket, ruleset, content)?.is_none() =>
         {
             adopt(socket, (ruleset, flags), (survey, content), keep)?;
-            retire(socket, &survey.renamed)?
         }
         Some((info, content)) => {
             let old = Old::new(info, content);
-            let beside = replace(socket, (ruleset, flags), (survey, &old), keep)?;
-            retire(socket, survey.renamed.iter().chain([&beside]))?
+            leaving.push(replace(socket, (ruleset, flags), (survey, &old), keep)?);
         }
-    };
+    }
+    retire(socket, &leaving)?;
     Ok((origin, lost))
 }
 

@@ -91,16 +91,16 @@ impl Old {
     }
 }
 
-/// Takes away tables in whose place another guards. What is returned is why one still stands.
+/// Takes away tables in whose place another guards, all that can be.
 pub(super) fn retire<'a>(
     socket: &mut Socket,
     tables: impl IntoIterator<Item = &'a Old>,
-) -> Result<Option<FirewallError>, FirewallError> {
+) -> Result<(), FirewallError> {
     let tables: Vec<&Old> = tables.into_iter().collect();
     if tables.is_empty() {
-        return Ok(None);
+        return Ok(());
     }
-    let mut lost = None;
+    let mut done = Ok(());
     for step in [Old::empty, Old::delete] {
         grace();
         for table in &tables {
@@ -108,12 +108,11 @@ pub(super) fn retire<'a>(
                 Ok(()) => {}
                 // Somebody else did it.
                 Err(error) if error.is_race() => {}
-                Err(error) if error.is_unanswered() => return Err(error),
-                Err(error) => lost = Some(error),
+                Err(error) => done = Err(error),
             }
         }
     }
-    Ok(lost)
+    done
 }
 
 /// Takes the table away, if it is there and ours, and what a crash has left beside it;
@@ -138,8 +137,6 @@ pub(in crate::firewall) fn remove(socket: &mut Socket, table: &str) -> Result<bo
         let content = inventory::content(socket, &info.name).map_err(FirewallError::reading)?;
         old.push(Old::new(&info, &content));
     }
-    match retire(socket, &old)? {
-        Some(error) => Err(error),
-        None => Ok(!old.is_empty()),
-    }
+    retire(socket, &old)?;
+    Ok(!old.is_empty())
 }

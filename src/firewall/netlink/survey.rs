@@ -59,7 +59,7 @@ pub(in crate::firewall) struct Survey {
 pub(in crate::firewall) enum Renamed<'a> {
     /// At a start: those of the same configuration.
     Same,
-    /// At a reload: the one that was ours until now.
+    /// At a reload: those, and the one that was ours until now.
     Old(&'a str),
     /// None: only the configured table is meant.
     None,
@@ -123,7 +123,8 @@ pub(in crate::firewall) fn survey(
         let same = info.instance.is_some() && info.instance == ruleset.instance;
         let meant = match renamed {
             Renamed::Same => same,
-            Renamed::Old(old) => info.name == old || same && is_interim(&info.name, old),
+            // A reload that failed half-way may have left another.
+            Renamed::Old(old) => same || info.name == old,
             Renamed::None => false,
         };
         let meant = meant || same && is_interim(&info.name, &ruleset.table);
