@@ -4,6 +4,7 @@
 mod support;
 
 mod background;
+mod blocked;
 mod cases;
 mod check;
 mod control;
