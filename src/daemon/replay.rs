@@ -29,7 +29,8 @@ pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
         .read(&path)
         .map_err(|said| Fault::Config(said.join("\n")))?;
     for line in note.iter().chain(&setup.warnings) {
-        eprintln!("{line}");
+        // Who closes stderr still wants the table.
+        let _ = writeln!(io::stderr(), "{line}");
     }
     // One write for many lines: a replay may print millions.
     let mut out = io::BufWriter::new(io::stdout().lock());

@@ -166,12 +166,29 @@ fn the_exit_code_is_the_same_where_nobody_reads_what_is_wrong() {
     let site = Site::new(&lab, FAULTY);
     let legacy = lab.write("knockd.conf", "[d]\nsequence = 7001,8102\ncommand = x\n");
     let convert = format!("convert --native {}", legacy.display());
-    for (words, code) in [("-v", 78), ("--dry-run", 78), ("check", 78), (&*convert, 0)] {
+    let ends_with = |words: &str, code| {
         let gone = std::fs::File::options().write(true).open("/dev/full");
         let mut command = site.command(words);
-        let status = command
-            .stderr(gone.expect("a device of every Linux"))
-            .status();
-        assert_eq!(status.expect("nsenter").code(), Some(code), "{words}");
+        command.stderr(gone.expect("a device of every Linux"));
+        let status = command.status().expect("nsenter");
+        assert_eq!(status.code(), Some(code), "{words}");
+    };
+    for words in ["-v", "--dry-run", "check"] {
+        ends_with(words, 78);
     }
+    ends_with(&convert, 0);
+    // With a warning; and with a configuration that was good before.
+    let published = SSH.replace(
+        "7001/tcp\", \"8102/udp\", \"9203",
+        "7000/tcp\", \"8000/udp\", \"9000",
+    );
+    site.configure(&published);
+    ends_with("--dry-run", 0);
+    let (status, _) = site.start("").terminate();
+    assert!(status.success());
+    lab.server.run("nft flush ruleset");
+    site.configure(FAULTY);
+    ends_with("guard", 0);
+    let guard = lab.server.run("nft list ruleset");
+    assert!(guard.contains("tcp . 22"), "{guard}");
 }
