@@ -16,7 +16,7 @@ use std::time::Duration;
 const WAITING: usize = 256 << 10;
 
 /// How long the daemon waits, at its end, for what is not written yet.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
