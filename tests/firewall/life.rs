@@ -1,7 +1,7 @@
 //! Start, stop, restart, reload, and what others do to the table meanwhile.
 
 use crate::agent::Agent;
-use crate::support::{Lab, Process, wait_for};
+use crate::support::{Lab, wait_for};
 
 /// Two doors, a range among what they open.
 pub(crate) const TOML: &str = r#"
@@ -443,110 +443,4 @@ fn what_was_acknowledged_outlives_a_kill() {
             asked.len()
         );
     }
-}
-
-/// As a crash may leave it, in the middle of a replacement.
-#[test]
-fn what_a_crash_left_beside_the_table_goes() {
-    for (clear, rest) in [(true, ""), (false, "table inet knockd\n")] {
-        let lab = Lab::new();
-        let path = lab.write("knockd.toml", TOML);
-        let run = format!("guard {} of one", path.display());
-        Agent::new(&lab.server).order(&run);
-        let table = lab.server.run("nft list table inet knockd");
-        lab.server
-            .nft(&table.replace("inet knockd {", "inet knockd_interim {"));
-        let add = "add element inet knockd_interim openings_v4";
-        lab.server.nft(&format!(
-            "{add} {{ 192.0.2.77 . tcp . 22 timeout 30s comment \"ssh\" }}"
-        ));
-        let tables = lab.server.run("nft list tables");
-        assert_eq!(tables.lines().count(), 2, "{tables}");
-        let mut agent = Agent::new(&lab.server);
-        if clear {
-            assert_eq!(agent.order("clear knockd"), "true");
-        } else {
-            agent.order(&run);
-            assert_eq!(agent.order("list knockd"), "ssh 192.0.2.77 22/tcp 30; ");
-        }
-        assert_eq!(lab.server.run("nft list tables"), rest);
-    }
-}
-
-#[test]
-fn a_table_with_the_longest_name_is_replaced_too() {
-    let lab = Lab::new();
-    let name = "k".repeat(255);
-    let toml = TOML.replace("[firewall]", &format!("[firewall]\ntable = \"{name}\""));
-    let path = lab.write("knockd.toml", &toml);
-    let mut agent = Agent::new(&lab.server);
-    agent.order(&format!("guard {}", path.display()));
-    let said = agent.order(&format!("start {}", path.display()));
-    assert_eq!(said, "Rebuilt owned=true kept=0 removed=0 []");
-    let tables = lab.server.run("nft list tables");
-    assert_eq!(tables, format!("table inet {name}\n"));
-}
-
-/// The kernel's transactions, each as the lines of `nft monitor`, while `meanwhile` runs.
-fn transactions(lab: &Lab, meanwhile: impl FnOnce()) -> Vec<Vec<String>> {
-    let mut monitor = Process::start(lab.server.command("nft").arg("monitor"));
-    // It says nothing when it begins to listen.
-    wait_for("the monitor", || {
-        lab.server.nft("add table ip begun\ndelete table ip begun");
-        (monitor.count("delete table ip begun") > 0).then_some(())
-    });
-    meanwhile();
-    lab.server.nft("add table ip over");
-    monitor.wait_for_line("add table ip over");
-    let lines = monitor.lines();
-    let parts = lines.split(|line| line.starts_with("# new generation"));
-    parts.map(<[String]>::to_vec).collect()
-}
-
-/// A packet that is among the rules while they change goes on with the old ones, and looks
-/// into the new sets: of a table that is deleted, rules and all, they are empty.
-#[test]
-fn rules_and_what_they_look_into_never_change_together() {
-    let lab = Lab::new();
-    let path = lab.write("knockd.toml", TOML);
-    let renamed = TOML.replace("[firewall]", "[firewall]\ntable = \"doors\"");
-    let renamed = lab.write("renamed.toml", &renamed);
-    let other = lab.write("other.toml", &TOML.replace("443/tcp", "993/tcp"));
-    let mut deleted = 0;
-    let run = || {
-        for mode in ["start", "watch"] {
-            let mut agent = Agent::new(&lab.server);
-            agent.order(&format!("{mode} {}", path.display()));
-            open_some(&mut agent);
-            for next in [&renamed, &path, &other, &other] {
-                agent.order(&format!("reload {}", next.display()));
-                let list = ["list doors", "list knockd"].map(|list| agent.order(list));
-                let ssh = "ssh 192.0.2.77 22/tcp 30; ";
-                assert!(list.iter().any(|list| list.contains(ssh)), "{list:?}");
-                let tables = lab.server.run("nft list tables");
-                assert_eq!(tables.lines().count(), 1, "{tables}");
-            }
-            agent.order("stop keep");
-        }
-        Agent::new(&lab.server).order("clear knockd");
-    };
-    for lines in transactions(&lab, run) {
-        let begins = |with: &[&str]| {
-            let begins = |line: &&String| with.iter().any(|w| line.starts_with(w));
-            lines.iter().filter(begins).count()
-        };
-        if begins(&["delete rule", "delete chain"]) > 0 {
-            // An adopted table is told as added.
-            let rules = [
-                "add table",
-                "add chain",
-                "add rule",
-                "delete rule",
-                "delete chain",
-            ];
-            assert_eq!(begins(&rules), lines.len(), "{}", lines.join("\n"));
-        }
-        deleted += begins(&["delete table inet"]);
-    }
-    assert!(deleted >= 8, "{deleted}");
 }

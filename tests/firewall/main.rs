@@ -10,5 +10,6 @@ mod faults;
 mod fragments;
 mod life;
 mod listing;
+mod replace;
 mod traffic;
 mod watch;
