@@ -36,7 +36,7 @@ pub(crate) use process::Process;
 use namespace::UserNamespaces;
 
 /// How long to wait for what must come. Generous: it is spent only by a test that fails.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// How long a silence must last to be taken for one.
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
