@@ -73,7 +73,7 @@ fn print(
         write!(out, "{}", render::nft(ruleset))?;
     }
     for door in &config.doors {
-        writeln!(out, "\n# {}: what an open door does for SOURCE", door.name)?;
+        writeln!(out, "\n# {}: what a knock does for SOURCE", door.name)?;
         if let Some(ruleset) = &ruleset {
             for line in render::door(ruleset, door) {
                 writeln!(out, "#   {line}")?;

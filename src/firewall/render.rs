@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::ruleset::{CAPACITY, Chain, Content, Family, Key, Match, Rule, Ruleset, Set, Verdict};
 use super::transaction::{Change, Element, ElementKey, Transaction};
-use crate::model::{Door, Lifetime, PortRange, SetPath, Step};
+use crate::model::{Close, Door, Lifetime, PortRange, SetPath, Step};
 
 /// The table, ready for `nft -f`: it makes the very ruleset that netlink makes, but for
 /// the table's flags.
@@ -25,39 +25,58 @@ pub fn nft(ruleset: &Ruleset) -> String {
     out
 }
 
-/// What a completed knock at `door` would put into sets, a line each, with `SOURCE` in
-/// place of the address.
+/// What a completed knock at `door` would put into sets, and take out of them if it is there,
+/// a line each, with `SOURCE` in place of the address.
 #[must_use]
 pub fn door(ruleset: &Ruleset, door: &Door) -> Vec<String> {
+    let add = |set: &SetPath, key: &str, lifetime| {
+        let tail = options(timeout(lifetime), &door.name);
+        format!("add element {} {{ {key}{tail} }}", path(set))
+    };
+    let delete = |set: &SetPath, key: &str| format!("delete element {} {{ {key} }}", path(set));
+    let closes = |ports: &PortRange| match &door.close {
+        Close::Nothing => false,
+        Close::Ports(list) => list.iter().any(|closed| closed.overlaps(ports)),
+        Close::All => true,
+    };
     let mut lines = Vec::new();
-    let tail = |lifetime| options(lifetime, &door.name);
     for family in Family::BOTH {
         for ports in &door.open {
-            let Some(path) = ruleset.openings(ports, family) else {
-                continue;
-            };
-            let key = if ports.is_single() {
-                format!("SOURCE . {} . {}", ports.protocol, ports.first)
-            } else {
-                "SOURCE".to_owned()
-            };
-            lines.push(add_line(path, &key, &tail(timeout(door.open_for))));
+            if let Some(set) = ruleset.openings(ports, family) {
+                lines.push(add(set, &opening_key(ports), door.open_for));
+            }
+        }
+        for ports in ruleset.opened().into_iter().filter(closes) {
+            if let Some(set) = ruleset.openings(&ports, family) {
+                lines.push(delete(set, &opening_key(&ports)));
+            }
         }
     }
     for wish in &door.add {
-        if wish.ports.is_empty() {
-            lines.push(add_line(
-                &wish.path,
-                "SOURCE",
-                &tail(timeout(wish.lifetime)),
-            ));
-        }
-        for ports in &wish.ports {
-            let key = format!("SOURCE . {} . {}", ports.protocol, span(ports));
-            lines.push(add_line(&wish.path, &key, &tail(timeout(wish.lifetime))));
-        }
+        let keys = element_keys(&wish.ports);
+        lines.extend(keys.map(|key| add(&wish.path, &key, wish.lifetime)));
+    }
+    for wish in &door.remove {
+        lines.extend(element_keys(&wish.ports).map(|key| delete(&wish.path, &key)));
     }
     lines
+}
+
+/// The key of an opening of ours.
+fn opening_key(ports: &PortRange) -> String {
+    if ports.is_single() {
+        format!("SOURCE . {} . {}", ports.protocol, ports.first)
+    } else {
+        "SOURCE".to_owned()
+    }
+}
+
+/// The keys of elements of an administrator's set.
+fn element_keys(ports: &[PortRange]) -> impl Iterator<Item = String> {
+    let alone = ports.is_empty().then(|| "SOURCE".to_owned());
+    let with = ports.iter();
+    let with = with.map(|ports| format!("SOURCE . {} . {}", ports.protocol, span(ports)));
+    alone.into_iter().chain(with)
 }
 
 impl Display for Transaction {
@@ -97,10 +116,6 @@ fn timeout(lifetime: Lifetime) -> Option<Duration> {
         Lifetime::For(time) => Some(time),
         Lifetime::UntilClosed => None,
     }
-}
-
-fn add_line(set: &SetPath, key: &str, tail: &str) -> String {
-    format!("add element {} {{ {key}{tail} }}", path(set))
 }
 
 fn options(timeout: Option<Duration>, comment: &str) -> String {

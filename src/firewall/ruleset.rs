@@ -249,6 +249,11 @@ impl Ruleset {
         }
     }
 
+    /// What doors open, all of them.
+    pub(super) fn opened(&self) -> BTreeSet<PortRange> {
+        self.grants.values().flatten().copied().collect()
+    }
+
     /// Whether the door of that name opens these ports.
     #[must_use]
     pub fn grants(&self, door: &str, ports: &PortRange) -> bool {

@@ -87,27 +87,25 @@ fn what_it_prints_is_what_nft_loads() {
         assert!(listed.contains(part), "{part}: {listed}");
     }
     // What is said of a door is an nft command as well, once somebody stands for SOURCE.
-    let adds: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("#   add element"))
-        .map(|line| {
-            let source = if line.contains("_v4") {
-                "192.0.2.77"
-            } else {
-                "2001:db8::77"
-            };
-            format!("add element{}", line.replace("SOURCE", source))
-        })
-        .collect();
+    let commands = |verb: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix("#   "));
+        let lines = lines.filter(|line| line.starts_with(verb));
+        let of = |line: &str| ["192.0.2.77", "2001:db8::77"][usize::from(line.contains("_v6"))];
+        lines.map(|line| line.replace("SOURCE", of(line))).collect()
+    };
+    let adds = commands("add element");
     assert_eq!(adds.len(), 4, "{text}");
     lab.server.nft(&adds.join("\n"));
+    let ssh = "192.0.2.77 . tcp . 22 timeout 1h";
     let listed = lab.server.run("nft list ruleset");
-    for part in [
-        "192.0.2.77 . tcp . 22 timeout 1h",
-        "2001:db8::77 timeout 12h",
-    ] {
+    for part in [ssh, "2001:db8::77 timeout 12h"] {
         assert!(listed.contains(part), "{part}: {listed}");
     }
+    let deletes = commands("delete element");
+    assert_eq!(deletes.len(), 2, "{text}");
+    lab.server.nft(&deletes.join("\n"));
+    let listed = lab.server.run("nft list ruleset");
+    assert!(!listed.contains(ssh), "{listed}");
     let transaction = site.run(&format!(
         "--dry-run --read {}",
         captures("clients/knock-tcp.pcap").display()

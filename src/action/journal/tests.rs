@@ -1,3 +1,5 @@
+//! The journal, written and read back, whatever a crash leaves of it.
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The helper's side: what it runs, stops and answers.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! What goes over the socket pair, there and back.
+
 use proptest::prelude::*;
 
 use super::*;

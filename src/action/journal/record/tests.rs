@@ -1,3 +1,5 @@
+//! One record: what is written is read, and nothing else is.
+
 use proptest::prelude::*;
 
 use super::*;
