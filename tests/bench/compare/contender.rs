@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::ancestor;
@@ -33,6 +33,7 @@ pub(crate) struct Setting {
 pub(crate) struct Running {
     child: Option<Child>,
     log: PathBuf,
+    errors: PathBuf,
     configuration: PathBuf,
     run: PathBuf,
     /// From its start until it said that it listens.
@@ -50,17 +51,18 @@ impl Contender {
         }
     }
 
-    /// Starts it on the server, and waits until it listens.
+    /// Starts it on the server, and waits until it listens and has nothing left to do.
     pub(crate) fn start(self, lab: &Lab, setting: Setting) -> Running {
+        let running = self.launch(lab, setting);
+        // What it does after it has said so is not to be counted.
+        std::thread::sleep(Duration::from_millis(200));
+        running
+    }
+
+    /// Starts it on the server, and waits until it listens.
+    pub(crate) fn launch(self, lab: &Lab, setting: Setting) -> Running {
         let path = |name: &str| lab.directory().join(name);
-        let mut running = Running {
-            child: None,
-            log: path("log"),
-            configuration: path("configuration.toml"),
-            run: path("run"),
-            start: Duration::ZERO,
-        };
-        File::create(&running.log).expect("a directory of ours");
+        let mut running = Running::new(lab);
         lab.nft(&match self {
             Self::Ancestor => ANCESTORS_RULES.to_owned(),
             Self::Rules => rules(setting),
@@ -85,27 +87,63 @@ impl Contender {
         command
             .args(["-i", "eth0", "-c"])
             .arg(&running.configuration);
-        let errors = File::create(path("errors")).expect("a directory of ours");
-        command.stderr(errors).stdout(std::process::Stdio::null());
-        let from = Instant::now();
-        running.child = Some(lab.as_server(|| command.spawn()).expect("a daemon"));
-        while running.count("listening on") == 0 {
-            assert!(
-                from.elapsed() < Duration::from_secs(30),
-                "{}: {}",
-                self.name(),
-                std::fs::read_to_string(path("errors")).unwrap_or_default()
-            );
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        running.start = from.elapsed();
-        // What it does after it has said so is not to be counted.
-        std::thread::sleep(Duration::from_millis(200));
+        command.stdout(Stdio::null());
+        running.spawn(lab, &mut command);
         running
     }
 }
 
+/// How long a packet socket with a ring takes to start, and nothing beside: no sniffer that
+/// has one can be faster.
+pub(crate) fn start_of_a_ring(lab: &Lab) -> Duration {
+    let program = lab.directory().join("ring");
+    if !program.exists() {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/compare/ring.c");
+        let mut cc = Command::new("cc");
+        cc.args(["-O2", "-o"]).arg(&program).arg(source);
+        assert!(cc.status().expect("cc (package gcc)").success());
+    }
+    let mut running = Running::new(lab);
+    let says = File::create(&running.log).expect("a directory of ours");
+    running.spawn(lab, Command::new(program).stdout(says));
+    running.start
+}
+
 impl Running {
+    /// Not yet.
+    fn new(lab: &Lab) -> Self {
+        let path = |name: &str| lab.directory().join(name);
+        let running = Self {
+            child: None,
+            log: path("log"),
+            errors: path("errors"),
+            configuration: path("configuration.toml"),
+            run: path("run"),
+            start: Duration::ZERO,
+        };
+        File::create(&running.log).expect("a directory of ours");
+        running
+    }
+
+    /// Waits until the log says that it listens.
+    fn spawn(&mut self, lab: &Lab, command: &mut Command) {
+        command.stderr(File::create(&self.errors).expect("a directory of ours"));
+        // A process that has ended and rules that were changed leave the kernel something to
+        // tidy up, which is not to be waited for here.
+        std::thread::sleep(Duration::from_millis(100));
+        let from = Instant::now();
+        self.child = Some(lab.as_server(|| command.spawn()).expect("a daemon"));
+        while self.count("listening on") == 0 {
+            assert!(
+                from.elapsed() < Duration::from_secs(30),
+                "{command:?}: {}",
+                std::fs::read_to_string(&self.errors).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        self.start = from.elapsed();
+    }
+
     /// How many lines of its log hold this.
     pub(crate) fn count(&self, text: &str) -> usize {
         let log = std::fs::read(&self.log).unwrap_or_default();
@@ -147,8 +185,8 @@ impl Running {
         }
     }
 
-    /// Packets our daemon says found no room.
-    pub(crate) fn lost(&self) -> Option<u64> {
+    /// What our daemon says of packets: `read`, or those `lost` because there was no room.
+    pub(crate) fn packets(&self, what: &str) -> Option<u64> {
         let output = Command::new(env!("CARGO_BIN_EXE_knockd"))
             .args(["status", "--json", "--run-dir"])
             .arg(&self.run)
@@ -157,7 +195,7 @@ impl Running {
             .output()
             .ok()?;
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-        status["packets"]["lost"].as_u64()
+        status["packets"][what].as_u64()
     }
 }
 
@@ -171,12 +209,16 @@ impl Drop for Running {
     }
 }
 
-/// The ports of a door: beyond the first, scattered by a multiplication that reaches each
-/// once, and never among those of the noise.
+/// The ports of a door: beyond the first, scattered over all above 1,023 by a multiplication
+/// that reaches each once.
 pub(crate) fn steps(door: u16) -> [u16; 3] {
     match door {
         0 => STEPS,
-        _ => [0, 1, 2].map(|step| 10_000 + (door * 3 + step).wrapping_mul(7_919) % 19_990),
+        _ => [0, 1, 2].map(|step| {
+            let number = u32::from(door) * 3 + step;
+            // Less than 65,536.
+            1_024 + (number * 7_919 % 64_511) as u16
+        }),
     }
 }
 

@@ -35,6 +35,8 @@ fn main() {
             .exec();
         panic!("unshare (package util-linux): {error}");
     }
+    // Before we load it ourselves.
+    let machine = lab::machine();
     let lab = Lab::new();
     let mut table = Table::default();
     for (name, measure) in measure::ALL {
@@ -44,5 +46,5 @@ fn main() {
         }
     }
     print!("{table}");
-    println!("\n{}", lab::machine());
+    println!("\n{machine}");
 }
