@@ -45,8 +45,7 @@ pub enum Fit {
 impl Live {
     /// Opens the capture. This takes one grace period of the kernel's RCU, 5 to 20 ms in
     /// which nothing is computed: `packet_set_ring()` of net/packet/af_packet.c waits for
-    /// it, with no socket bound yet to wait for. It needs no configuration, so whoever is
-    /// in a hurry opens it in a thread beside other things.
+    /// it, with no socket bound yet to wait for.
     ///
     /// # Errors
     ///

@@ -1,10 +1,8 @@
 //! From nothing to a daemon that hears: the guard first, then the ear.
 
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
 
-use crate::capture::{CaptureError, Links, Live};
+use crate::capture::{Links, Live};
 use crate::firewall::{Mode, Ruleset, Table};
 use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, TripwireKey, Tripwires};
@@ -33,7 +31,12 @@ impl<'a> Daemon<'a> {
         log: &'a Log,
         signals: Signals,
     ) -> Result<Self, Fault> {
-        let capture = open_capture()?;
+        // It does little but wait for a grace period of RCU, and needs nothing of what follows.
+        // Before all else, since each start of a program and each change of rules begins such
+        // a period, whose end would be waited for, too; and not in a thread beside the rest,
+        // since a processor at work makes it longer than that work takes. If it failed, that
+        // is told when the guard stands.
+        let capture = Live::open();
         let (path, note) = options.config_path();
         let setup = first_setup(options, &path, Some(log))?;
         for line in note.iter().chain(&setup.warnings) {
@@ -57,9 +60,7 @@ impl<'a> Daemon<'a> {
         let key = TripwireKey::new(random()?);
         let tripwires = Tripwires::new(setup.config.tripwires, key, &setup.config.doors);
         let settings = Settings::new(random()?);
-        let mut live = capture
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let mut live = capture?;
         run::tell_fit(live.set_filter(&setup.config.doors, &tripwires)?);
         let matcher = Matcher::new(&setup.config.doors, tripwires, settings);
         let Setup {
@@ -100,23 +101,6 @@ impl<'a> Daemon<'a> {
         daemon.keeper.keep_last_good(state, bytes);
         Ok(daemon)
     }
-}
-
-/// Opens the capture beside everything else, which it needs nothing of: it does little but
-/// wait for the kernel, and longer the later it begins. Each start of a program makes work
-/// for RCU, from the next tick on; who comes after that waits for this to end first.
-fn open_capture() -> Result<JoinHandle<Result<Live, CaptureError>>, Fault> {
-    let (waits, begun) = mpsc::channel::<()>();
-    let thread = thread::Builder::new()
-        .name("capture".into())
-        .spawn(move || {
-            drop(waits);
-            Live::open()
-        });
-    // On one processor it would first run when we have nothing left to do. The error says
-    // that it does.
-    let _ = begun.recv();
-    thread.map_err(run::no_thread)
 }
 
 /// The configuration to start with: the file's; if that is faulty, the last one that ran.
