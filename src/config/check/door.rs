@@ -268,6 +268,10 @@ fn close(draft: &DraftDoor, open: &[PortRange], faults: &mut Faults) -> Close {
     }
 }
 
+/// How many ports a door may put into a set of the administrator's: all of them would hold
+/// up the daemon for more than a second, at each knock.
+const ELEMENT_PORTS: usize = 1024;
+
 fn elements(field: &Field<List<DraftElement>>, faults: &mut Faults) -> Vec<SetElement> {
     let Some(list) = field.given() else {
         return Vec::new();
@@ -289,10 +293,23 @@ fn elements(field: &Field<List<DraftElement>>, faults: &mut Faults) -> Vec<SetEl
         {
             time(span, *duration, "for", faults);
         }
+        let listed = ranges(ports, faults);
+        let size = |range: &PortRange| usize::from(range.last.get() - range.first.get()) + 1;
+        let count: usize = listed.iter().map(size).sum();
+        if let Some(given) = ports.given()
+            && count > ELEMENT_PORTS
+        {
+            faults
+                .error(
+                    &given.span,
+                    format!("{count} ports are more than {ELEMENT_PORTS}"),
+                )
+                .help("each becomes an element at every knock: let the set have addresses alone");
+        }
         SetElement {
             path: path.clone(),
             lifetime: lifetime.or(OPEN_FOR),
-            ports: ranges(ports, faults),
+            ports: listed,
         }
     };
     list.value.iter().map(element).collect()
