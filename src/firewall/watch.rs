@@ -131,6 +131,8 @@ impl Table {
         if differs {
             return Ok(self.heal(Damage::Changed, None, now));
         }
+        // How many rules there are is seen, and not what they say.
+        install::rewrite(&mut self.socket, &self.ruleset)?;
         self.reread(now).map(|()| None)
     }
 

@@ -218,6 +218,19 @@ fn more_news_than_can_be_heard() {
     assert!(said.contains("restored"), "{said}");
     assert_eq!(agent.order("list knockd"), OPENED);
 
+    // A rule in place of another: there are as many as there were.
+    make_noise();
+    let whole = ruleset(&lab);
+    let judge = lab.server.run("nft -a list chain inet knockd judge");
+    let last = judge.lines().rfind(|line| line.contains("drop"));
+    let (_, handle) = last.and_then(|l| l.rsplit_once(' ')).expect("a handle");
+    lab.server.nft(&format!(
+        "replace rule inet knockd judge handle {handle} counter accept"
+    ));
+    let said = agent.order("mind 5s");
+    assert!(said.contains("nftables changed too fast"), "{said}");
+    assert_eq!(ruleset(&lab), whole);
+
     // Lost, but nothing of ours was changed except by hand.
     lab.server
         .nft("delete element inet knockd openings_v4 { 192.0.2.77 . tcp . 22 }");

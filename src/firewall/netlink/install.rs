@@ -24,7 +24,7 @@
 use std::collections::BTreeSet;
 
 use super::build::{Draft, Meanwhile, add, build, close};
-use super::inventory::Content;
+use super::inventory::{self, Content};
 use super::retire::{Old, grace, retire};
 use super::socket::Socket;
 use super::survey::{Found, Origin, Survey};
@@ -92,11 +92,7 @@ fn adopt(
     (survey, content): (&Survey, &Content),
     keep: &[Found],
 ) -> Result<(), FirewallError> {
-    let mut rules = Draft::new(ruleset);
-    rules.table(flags);
-    rules.delete_rules(content);
-    rules.chains(content);
-    rules.commit(socket)?;
+    write_rules(socket, (ruleset, flags), content)?;
     let is_there = |f: &&Found| survey.present.contains(&f.slot);
     let new = keep.iter().filter(|f| !is_there(f));
     add(socket, ruleset, &survey.again(ruleset, new))?;
@@ -104,6 +100,27 @@ fn adopt(
     let there = survey.openings.iter().filter(is_there);
     let gone = there.filter(|f| !kept.contains(&f.slot));
     close(socket, ruleset, &survey.again(ruleset, gone))
+}
+
+/// Writes the rules of a watched table anew, all else of which is as it should be.
+pub(in crate::firewall) fn rewrite(
+    socket: &mut Socket,
+    ruleset: &Ruleset,
+) -> Result<(), FirewallError> {
+    let content = inventory::content(socket, &ruleset.table).map_err(FirewallError::reading)?;
+    write_rules(socket, (ruleset, 0), &content)
+}
+
+fn write_rules(
+    socket: &mut Socket,
+    (ruleset, flags): (&Ruleset, u32),
+    content: &Content,
+) -> Result<(), FirewallError> {
+    let mut rules = Draft::new(ruleset);
+    rules.table(flags);
+    rules.delete_rules(content);
+    rules.chains(content);
+    rules.commit(socket)
 }
 
 /// Steps 1 to 3 of the way by a table beside it, which is returned.
