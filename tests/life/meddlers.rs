@@ -69,9 +69,10 @@ fn a_flushed_table_is_back_in_no_time_and_its_openings_with_it() {
         let after = left();
         assert_eq!(after.len(), 2);
         for (before, after) in before.iter().zip(&after) {
-            // What was left, and not the door's own time again.
+            // What was left, and not the door's own time again. The kernel counts in ticks:
+            // two looks within one see the same.
             assert!(
-                after < before && before - after < 10_000,
+                after <= before && before - after < 10_000,
                 "{before} {after}"
             );
         }
