@@ -88,6 +88,7 @@ fn a_converted_file_makes_the_same_decisions() {
             ran.push(command);
         }
         lab.wait_for_written("ran", &ran);
+        daemon.wait_for_count("OPEN SESAME", KNOCKS.len());
         assert_eq!(daemon.count("OPEN SESAME"), KNOCKS.len());
         assert_eq!(lab.server.run("nft list ruleset"), "", "commands alone");
         daemon.terminate();
