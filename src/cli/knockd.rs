@@ -202,7 +202,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(command) => tools::run(command, &options),
         None if parsed.run.dry_run => daemon::dry_run(&options, parsed.run.read.as_deref()),
         None if options.daemon && !options.detached => return background(&args),
-        None => daemon::run(&options),
+        // It says itself what is wrong, in its log.
+        None => return daemon::run(&options).map_or_else(ExitCode::from, |()| ExitCode::SUCCESS),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,6 +13,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
+use super::Fault;
 use super::logfile::LogFile;
 use super::streams::{Stream, Streams};
 use super::syslog::Syslog;
@@ -50,12 +51,13 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Begins logging; to stdout and stderr alone, until `configure`.
-    ///
-    /// # Errors
-    /// No thread can be had.
-    pub(crate) fn start(options: Options) -> io::Result<Self> {
-        let streams = Streams::start()?;
+    /// Begins logging; to stdout and stderr alone, until `configure`. No guard may fail to
+    /// stand for want of a log, so that one without a thread will do.
+    pub(crate) fn start(options: Options) -> Self {
+        let (streams, no_thread) = match Streams::start() {
+            Ok(streams) => (streams, None),
+            Err(error) => (Streams::direct(), Some(error)),
+        };
         let sinks = Sinks {
             journal: is_journal(),
             options,
@@ -70,7 +72,17 @@ impl Log {
         let subscriber = tracing_subscriber::registry().with(lines);
         // A second start in one process (tests) keeps the first.
         let _ = tracing::subscriber::set_global_default(subscriber);
-        Ok(Self { sinks, streams })
+        if let Some(error) = no_thread {
+            tracing::warn!("cannot start a thread for the log: {error}");
+        }
+        Self { sinks, streams }
+    }
+
+    /// Tells why the program ends, as `main` does of every other: but if nobody reads
+    /// stderr, that must not keep it from ending.
+    pub(crate) fn complain(&self, fault: &Fault) {
+        let line = format!("knockd: {fault}\n");
+        self.streams.write(Stream::Err, line);
     }
 
     /// Opens what the configuration names, anew each time: after a rotation the old file

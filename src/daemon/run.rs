@@ -1,6 +1,5 @@
 //! The daemon's life: one poll around everything, until it is told to stop.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,12 +47,7 @@ pub(super) fn tell_fit(fit: Fit) {
     }
 }
 
-/// A thread that is needed is not to be had.
-pub(super) fn no_thread(error: io::Error) -> Fault {
-    Fault::System(format!("cannot start a thread: {error}"))
-}
-
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop. If it fails, it has said why.
 ///
 /// # Errors
 /// It cannot start, or the kernel took away what it needs.
@@ -62,9 +56,16 @@ pub fn run(options: &Options) -> Result<(), Fault> {
         background::detach();
     }
     // Before any thread: a thread inherits the mask.
-    let signals = Signals::block().map_err(|e| Fault::System(format!("signalfd: {e}")))?;
-    let log = Log::start(options.log.clone()).map_err(no_thread)?;
-    let mut daemon = Daemon::start(options, &log, signals)?;
+    let signals = Signals::block();
+    let log = Log::start(options.log.clone());
+    let ended = signals
+        .map_err(|e| Fault::System(format!("signalfd: {e}")))
+        .and_then(|signals| live(options, &log, signals));
+    ended.inspect_err(|fault| log.complain(fault))
+}
+
+fn live(options: &Options, log: &Log, signals: Signals) -> Result<(), Fault> {
+    let mut daemon = Daemon::start(options, log, signals)?;
     let ended = daemon.serve();
     daemon.stop(ended.is_ok());
     ended

@@ -29,7 +29,10 @@ pub(crate) enum Stream {
 
 /// Both, in one queue: their lines keep their order.
 #[derive(Debug, Clone)]
-pub(crate) struct Streams(Arc<Shared>);
+pub(crate) struct Streams {
+    /// `None`: there is no thread, and whoever has a line writes it.
+    queued: Option<Arc<Shared>>,
+}
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -49,28 +52,44 @@ struct Queue {
 
 impl Streams {
     /// Starts the thread, which ends with the process.
+    ///
+    /// # Errors
+    /// None can be had (RLIMIT_NPROC, pids.max).
     pub(crate) fn start() -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let its = Arc::clone(&shared);
         thread::Builder::new()
             .name("streams".into())
             .spawn(move || its.serve(write))?;
-        Ok(Self(shared))
+        Ok(Self::queued(shared))
+    }
+
+    /// Without the thread: each line is written at once, and waits for its reader.
+    pub(crate) fn direct() -> Self {
+        Self { queued: None }
+    }
+
+    fn queued(shared: Arc<Shared>) -> Self {
+        Self {
+            queued: Some(shared),
+        }
     }
 
     /// Has a line written, its end included; or counts it.
     pub(crate) fn write(&self, stream: Stream, line: String) {
-        self.0.push(stream, line);
+        match &self.queued {
+            Some(shared) => shared.push(stream, line),
+            None => write(stream, &line),
+        }
     }
 
     /// Waits for what is not written yet, but not for ever.
     pub(crate) fn flush(&self) {
-        let queue = self.0.lock();
+        let Some(shared) = &self.queued else { return };
         let unwritten = |queue: &mut Queue| !queue.lines.is_empty();
-        let waited = self
-            .0
+        let waited = shared
             .written
-            .wait_timeout_while(queue, PATIENCE, unwritten);
+            .wait_timeout_while(shared.lock(), PATIENCE, unwritten);
         drop(waited);
     }
 }
@@ -148,9 +167,10 @@ mod tests {
 
     #[test]
     fn lines_wait_for_their_reader_and_the_surplus_is_counted() {
-        let streams = Streams(Arc::default());
+        let shared = Arc::<Shared>::default();
+        let streams = Streams::queued(Arc::clone(&shared));
         let (reader, written) = mpsc::sync_channel(0);
-        let its = Arc::clone(&streams.0);
+        let its = Arc::clone(&shared);
         thread::spawn(move || {
             its.serve(|stream, line| reader.send((stream, line.to_owned())).expect("a reader"));
         });
@@ -168,14 +188,15 @@ mod tests {
         streams.write(Stream::Err, "more\n".to_owned());
         assert_eq!(written.recv(), Ok((Stream::Err, "more\n".to_owned())));
         streams.flush();
-        assert!(streams.0.lock().lines.is_empty());
+        assert!(shared.lock().lines.is_empty());
     }
 
     #[test]
     fn the_end_does_not_wait_for_ever() {
-        let streams = Streams(Arc::default());
+        let shared = Arc::<Shared>::default();
+        let streams = Streams::queued(Arc::clone(&shared));
         streams.write(Stream::Out, "nobody writes this\n".to_owned());
         streams.flush();
-        assert_eq!(streams.0.lock().lines.len(), 1);
+        assert_eq!(shared.lock().lines.len(), 1);
     }
 }

@@ -6,7 +6,7 @@ use crate::firewall::{self, Mode, Ruleset, Table};
 use crate::model::OnStop;
 
 use super::log::Log;
-use super::run::{no_thread, now};
+use super::run::now;
 use super::setup::{Options, configuration};
 use super::{Fault, deeds, orders, start};
 
@@ -16,7 +16,7 @@ use super::{Fault, deeds, orders, start};
 /// # Errors
 /// There is no configuration, or the kernel refuses.
 pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
-    let _log = Log::start(options.log.clone()).map_err(no_thread)?;
+    let _log = Log::start(options.log.clone());
     let (path, _) = options.config_path();
     // As the daemon's start does: a faulty file must not leave the host open.
     let config = start::first_setup(options, &path, None)?.config;

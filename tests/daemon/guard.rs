@@ -207,3 +207,28 @@ fn a_knock_gets_through_a_flood() {
     daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
     assert_eq!(site.openings().len(), 1);
 }
+
+/// With as many processes as pids.max or RLIMIT_NPROC allow no thread can be had, not even
+/// for the log. Here it is one whose stack would be larger than the address space.
+#[test]
+fn without_a_thread_for_the_log_the_guard_stands() {
+    const NO_THREAD: (&str, &str) = ("RUST_MIN_STACK", "140737488355328");
+    let (key, value) = NO_THREAD;
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let output = site.command("guard").env(key, value).output();
+    let output = output.expect("nsenter");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("cannot start a thread for the log"), "{said}");
+    assert_eq!(site.run("list"), "nothing is open\n");
+    lab.server.run("nft list table inet knockd");
+
+    let mut daemon = Process::start(site.command("-v").env(key, value));
+    daemon.wait_for_line("cannot start a thread for the log");
+    daemon.wait_for_line("starting up, listening on");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("192.0.2.77: ssh: OPEN SESAME");
+    let (status, _) = daemon.terminate();
+    assert!(status.success(), "{status}");
+}

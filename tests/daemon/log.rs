@@ -187,6 +187,18 @@ fn who_does_not_read_the_log_holds_up_nobody() {
     }
 }
 
+/// Neither what it said before nor why it ends keeps it from ending.
+#[test]
+fn who_does_not_read_the_log_holds_up_no_end() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, "[firewall");
+    let (_reader, writer, _) = full_pipe();
+    let mut command = site.command("");
+    command.stderr(writer);
+    let (status, _) = Process::start_unheard(&mut command).wait();
+    assert_eq!(status.code(), Some(78), "{status}");
+}
+
 #[test]
 fn l_writes_the_names_of_sources() {
     let lab = Lab::new();
