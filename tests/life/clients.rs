@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,9 @@ fn stranger(lab: &Lab) -> Namespace {
 #[track_caller]
 pub(crate) fn connect_throughout<T>(lab: &Lab, meanwhile: impl FnOnce() -> T) -> T {
     let tally = Tally::default();
+    // One test at a time: two of them leave the processors to nobody else.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let service = service(lab);
     let stranger = stranger(lab);
     let closed = STRANGERS.map(|[_, own]| own);

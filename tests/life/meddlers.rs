@@ -18,7 +18,7 @@ fn again_and_again(lab: &Lab, line: &str) -> Process {
     let mut command = lab.server.command("sh");
     command.args([
         "-c",
-        &format!("trap exit TERM; while :; do {line} 2>/dev/null; done"),
+        &format!("trap exit TERM; while :; do ({line}) 2>/dev/null; done"),
     ]);
     Process::start(&mut command)
 }
