@@ -1,7 +1,7 @@
 //! SIGHUP: parse, check, swap. A faulty file changes nothing; a good one loses no opening,
 //! no pending stop, and no attempt at a door that stays.
 
-use crate::firewall::{Ruleset, Table};
+use crate::firewall::Ruleset;
 use crate::model::{Config, Door, OnStop, Tripwires};
 
 use super::commands::Commands;
@@ -78,7 +78,9 @@ impl Daemon<'_> {
         let lock = start::take_lock(self.options, config, self.lock.as_ref())?;
         let ruleset = Ruleset::new(config).map(|ruleset| ruleset.of(&self.path));
         match (&mut self.line.table, ruleset) {
-            (Some(table), Some(ruleset)) => reload_table(table, ruleset)?,
+            (Some(table), Some(ruleset)) => {
+                deeds::tell_started(&table.reload(ruleset, now())?);
+            }
             (None, Some(ruleset)) => {
                 self.line.table = Some(start::make_table(self.options, ruleset)?);
             }
@@ -133,17 +135,4 @@ impl Daemon<'_> {
         }
         self.line.take_config(config, one_time, tripwires, now());
     }
-}
-
-/// What stays must stay whole: of a table that is replaced in steps some may have been done,
-/// and what the kernel gave no answer to may have been.
-fn reload_table(table: &mut Table, ruleset: Ruleset) -> Result<(), Fault> {
-    let old = table.ruleset().clone();
-    let started = table.reload(ruleset, now()).inspect_err(|_| {
-        if let Err(error) = table.reload(old, now()) {
-            tracing::error!("{error}: the table may be that of either; send SIGHUP once more");
-        }
-    })?;
-    deeds::tell_started(&started);
-    Ok(())
 }

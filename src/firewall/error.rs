@@ -62,6 +62,14 @@ pub enum FirewallError {
         /// Why.
         errno: Errno,
     },
+    /// A change was refused half-way, and so was the way back.
+    #[error("{why}; and what was there cannot be put back ({then}): send SIGHUP once more")]
+    HalfDone {
+        /// Why the change was refused.
+        why: Box<FirewallError>,
+        /// Why the way back was.
+        then: Box<FirewallError>,
+    },
     /// The configuration has no table.
     #[error("the configuration has no [firewall]")]
     None,
@@ -85,6 +93,22 @@ impl FirewallError {
             | Self::Foreign { .. }
             | Self::Full { .. }
             | Self::Unsupported { .. }
+            | Self::HalfDone { .. }
+            | Self::None => false,
+        }
+    }
+
+    /// Whether some of a change that failed so may have been done before.
+    pub(super) fn may_be_half_done(&self) -> bool {
+        match self {
+            Self::Refused { .. }
+            | Self::Full { .. }
+            | Self::Unsupported { .. }
+            | Self::Reading { .. } => true,
+            Self::Permission
+            | Self::Owned { .. }
+            | Self::Foreign { .. }
+            | Self::HalfDone { .. }
             | Self::None => false,
         }
     }

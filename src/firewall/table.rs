@@ -62,6 +62,12 @@ pub struct Expired {
     pub notices: Vec<Notice>,
 }
 
+/// How the table came to be, and why some openings are missing in it.
+type Installed = (Origin, Option<FirewallError>);
+
+/// That, the openings that live on, and those that do not.
+type Made = (Installed, Vec<Found>, Vec<Closed>);
+
 /// The table in the kernel, for as long as a daemon runs.
 pub struct Table {
     pub(super) socket: Socket,
@@ -81,8 +87,8 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// If the kernel will not have it, or there is a table of that name that is not ours;
-    /// nothing is changed then.
+    /// If the kernel will not have it, or there is a table of that name that is not ours. What
+    /// guarded guards then, or what was to come in its place.
     pub fn start(
         ruleset: Ruleset,
         mode: Mode,
@@ -124,28 +130,21 @@ impl Table {
     }
 
     /// Makes the table what another configuration says; openings that it still grants live
-    /// on. If it is refused the old one stays.
+    /// on.
     ///
     /// # Errors
     ///
-    /// As for [`Table::start`].
+    /// As for [`Table::start`]; the old one stays, or is made again.
     pub fn reload(&mut self, ruleset: Ruleset, now: Timestamp) -> Result<Started, FirewallError> {
-        let old = self.ruleset.table.clone();
         let postponed = self.watch.as_ref().is_some_and(|w| w.postponed.is_some());
+        // What is not in the kernel for the moment is not closed.
         let known = if postponed {
             self.known(now)
         } else {
             Vec::new()
         };
-        let (installed, keep, mut removed) = steadily(|| {
-            let mut survey = survey::survey(&mut self.socket, &ruleset, Renamed::Old(&old))?;
-            // What is not in the kernel for the moment is not closed.
-            survey.openings.extend(known.iter().cloned());
-            let (keep, removed) = sift(&ruleset, survey.openings.clone());
-            let installed =
-                install::install(&mut self.socket, &ruleset, self.flags, &survey, &keep)?;
-            Ok((installed, keep, removed))
-        })?;
+        let made = self.make(&ruleset, &known);
+        let (installed, keep, mut removed) = made.map_err(|why| self.put_back(why, &known))?;
         if let Some(watch) = &mut self.watch {
             watch.postponed = None;
         }
@@ -154,11 +153,41 @@ impl Table {
         Ok(self.begin(installed, &keep, removed, now))
     }
 
+    /// Makes the table what `ruleset` says, with the openings that are there and `known` ones:
+    /// gives how it was done, which of them live on, and which do not.
+    fn make(&mut self, ruleset: &Ruleset, known: &[Found]) -> Result<Made, FirewallError> {
+        let old = self.ruleset.table.clone();
+        steadily(|| {
+            let mut survey = survey::survey(&mut self.socket, ruleset, Renamed::Old(&old))?;
+            survey.openings.extend(known.iter().cloned());
+            let (keep, removed) = sift(ruleset, survey.openings.clone());
+            let installed =
+                install::install(&mut self.socket, ruleset, self.flags, &survey, &keep)?;
+            Ok((installed, keep, removed))
+        })
+    }
+
+    /// Makes what was again, after a change was refused of which some steps may have been
+    /// done; gives what is to be said.
+    fn put_back(&mut self, why: FirewallError, known: &[Found]) -> FirewallError {
+        if !why.may_be_half_done() {
+            return why;
+        }
+        let ruleset = self.ruleset.clone();
+        match self.make(&ruleset, known) {
+            Ok(_) => why,
+            Err(then) => FirewallError::HalfDone {
+                why: Box::new(why),
+                then: Box::new(then),
+            },
+        }
+    }
+
     /// After the transaction: the book, the watch, and a look at what the kernel made of it.
     /// The kernel has the ruleset now: nothing that fails here makes it the old one again.
     fn begin(
         &mut self,
-        (origin, lost): (Origin, Option<FirewallError>),
+        (origin, lost): Installed,
         keep: &[Found],
         removed: Vec<Closed>,
         now: Timestamp,
@@ -408,11 +437,12 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// If the kernel will not have it: the table then stands as it is, and can be used on.
+    /// If the kernel will not have it: the table then stands as it was, and can be used on.
     pub fn stop(&mut self, on_stop: OnStop) -> Result<(), FirewallError> {
-        match on_stop {
+        let done = match on_stop {
             OnStop::Keep => plain(&mut self.socket, &self.ruleset, Renamed::None).map(|_| ()),
             OnStop::Remove => retire::remove(&mut self.socket, &self.ruleset.table).map(|_| ()),
-        }
+        };
+        done.map_err(|why| self.put_back(why, &[]))
     }
 }

@@ -99,7 +99,12 @@ impl Table {
             return Ok(());
         };
         let (commits, lost) = ear
-            .commits(socket, &self.ruleset.table, port)
+            .commits(
+                socket,
+                &self.ruleset.table,
+                |path| self.sets.knows(path),
+                port,
+            )
             .map_err(FirewallError::reading)?;
         let mut damage: Option<(Damage, Option<Culprit>)> = None;
         for commit in commits {

@@ -32,6 +32,27 @@ fn what_a_crash_left_beside_the_table_goes() {
     }
 }
 
+/// A verdict map holds on to a chain, which cannot be deleted before it.
+#[test]
+fn a_map_of_a_stranger_is_in_nobodys_way() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let guard = format!("guard {}", path.display());
+    Agent::new(&lab.server).order(&guard);
+    lab.server.nft(
+        "add chain inet knockd theirs\n\
+         add map inet knockd verdicts { type inet_service : verdict; }\n\
+         add element inet knockd verdicts { 80 : jump theirs }\n\
+         add rule inet knockd guard tcp dport vmap @verdicts",
+    );
+    for order in ["start", "watch"] {
+        let mut agent = Agent::new(&lab.server);
+        agent.order(&format!("{order} {}", path.display()));
+        let listed = lab.server.run("nft list ruleset");
+        assert!(!listed.contains("theirs"), "{listed}");
+    }
+}
+
 #[test]
 fn a_table_with_the_longest_name_is_replaced_too() {
     let lab = Lab::new();
@@ -94,7 +115,12 @@ fn rules_and_what_they_look_into_never_change_together() {
             let begins = |line: &&String| with.iter().any(|w| line.starts_with(w));
             lines.iter().filter(begins).count()
         };
-        if begins(&["delete rule", "delete chain"]) > 0 {
+        // The chain on the hook; no packet comes to the others but through it.
+        let unhooked = |line: &String| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            matches!(words[..], ["delete", "rule" | "chain", _, _, "guard", ..])
+        };
+        if lines.iter().any(unhooked) {
             // An adopted table is told as added.
             let rules = [
                 "add table",

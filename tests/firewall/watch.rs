@@ -231,6 +231,19 @@ fn more_news_than_can_be_heard() {
     assert!(said.contains("nftables changed too fast"), "{said}");
     assert_eq!(ruleset(&lab), whole);
 
+    // The chain on another hook, which no packet from outside comes by.
+    let guard = lab.server.run("nft list chain inet knockd guard");
+    let judge = lab.server.run("nft list chain inet knockd judge");
+    let off = guard.replace("hook prerouting priority mangle", "hook output priority 0");
+    make_noise();
+    lab.server.nft(&format!(
+        "flush chain inet knockd guard\nflush chain inet knockd judge\n\
+         delete chain inet knockd guard\n{judge}\n{off}"
+    ));
+    let said = agent.order("mind 5s");
+    assert!(said.contains("nftables changed too fast"), "{said}");
+    assert_eq!(ruleset(&lab), whole);
+
     // Lost, but nothing of ours was changed except by hand.
     lab.server
         .nft("delete element inet knockd openings_v4 { 192.0.2.77 . tcp . 22 }");

@@ -31,7 +31,7 @@ pub(in crate::firewall) struct Commit {
     pub(in crate::firewall) removed: Vec<Found>,
     /// Sets of other tables that came or went.
     pub(in crate::firewall) sets: BTreeSet<SetPath>,
-    /// Elements that were deleted from sets of other tables.
+    /// Elements that were deleted from those of them that are known.
     pub(in crate::firewall) emptied: Vec<(SetPath, Vec<u8>)>,
     /// Who did it.
     pub(in crate::firewall) by: Option<Culprit>,
@@ -52,25 +52,35 @@ impl Ear {
         &mut self,
         socket: &mut Socket,
         table: &str,
+        knows: impl Fn(&SetPath) -> bool,
         ours: u32,
     ) -> Result<(Vec<Commit>, bool), Refusal> {
         let mut done = Vec::new();
         let result = socket.drain(|m| {
             if m.port != ours {
-                done.extend(self.hear(m, table));
+                done.extend(self.hear(m, table, &knows));
             }
         });
         match result {
             Ok(()) => Ok((done, false)),
-            Err(Errno::ENOBUFS) => Ok((done, true)),
+            Err(Errno::ENOBUFS) => {
+                // Its end may be among what was lost, and what comes next not belong to it.
+                self.unfinished = Commit::default();
+                Ok((done, true))
+            }
             Err(errno) => Err(errno.into()),
         }
     }
 
     /// Takes a message; gives the transaction that ends with it.
-    fn hear(&mut self, m: &Message<'_>, table: &str) -> Option<Commit> {
+    fn hear(
+        &mut self,
+        m: &Message<'_>,
+        table: &str,
+        knows: &impl Fn(&SetPath) -> bool,
+    ) -> Option<Commit> {
         if m.kind != nft(libc::NFT_MSG_NEWGEN) {
-            note(&mut self.unfinished, m, table);
+            note(&mut self.unfinished, m, table, knows);
             return None;
         }
         let a = m.attributes();
@@ -82,7 +92,7 @@ impl Ear {
     }
 }
 
-fn note(commit: &mut Commit, m: &Message<'_>, table: &str) {
+fn note(commit: &mut Commit, m: &Message<'_>, table: &str, knows: &impl Fn(&SetPath) -> bool) {
     let a = m.attributes();
     // Table, chain, rule, set, list of elements: all have the table's name first.
     let Some(name) = a.text(attr::TABLE_NAME) else {
@@ -94,7 +104,7 @@ fn note(commit: &mut Commit, m: &Message<'_>, table: &str) {
     if new_element || is(libc::NFT_MSG_DELSETELEM) {
         let set = a.text(attr::LIST_SET).unwrap_or_default();
         if !ours {
-            if !new_element && let Some(path) = path(m, name, set) {
+            if !new_element && let Some(path) = path(m, name, set).filter(|path| knows(path)) {
                 let keys = list(a).map(|d| (path.clone(), d.key));
                 commit.emptied.extend(keys);
             }
@@ -142,7 +152,7 @@ mod tests {
 
     fn hear(ear: &mut Ear, request: Request) -> Vec<Commit> {
         let bytes = request.finish(1);
-        let all = Messages(&bytes).filter_map(|m| ear.hear(&m, "knockd"));
+        let all = Messages(&bytes).filter_map(|m| ear.hear(&m, "knockd", &|_| true));
         all.collect()
     }
 

@@ -13,9 +13,9 @@
 //! is replaced by way of another beside it:
 //!
 //! 1. the new table is built under a name of its own: whoever both let in gets in;
-//! 2. the old one loses its chains: now the new one guards alone;
+//! 2. the old one is taken off its hook: now the new one guards alone;
 //! 3. the old one goes and the new one is built under the right name: both say the same;
-//! 4. the one beside it loses its chains;
+//! 4. the one beside it is taken off its hook;
 //! 5. and goes.
 //!
 //! Between any two of these no packet may be under way with rules from before: [`grace`] waits
@@ -143,7 +143,7 @@ fn replace(
     built
         .and_then(|_| {
             grace();
-            old.empty(socket)
+            old.unhook(socket)
         })
         .inspect_err(|error| {
             // Refused, the old one guards, and must do so alone. But if it is not known what

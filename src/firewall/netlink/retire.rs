@@ -1,5 +1,5 @@
-//! A table that goes, without a packet that sees half of it: first its chains, then, when no
-//! packet is among its rules any more, its sets.
+//! A table that goes, without a packet that sees half of it: first its hook, then, when no
+//! packet is among its rules any more, the rest.
 
 use std::sync::mpsc;
 use std::thread;
@@ -43,34 +43,35 @@ pub(super) fn grace() {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Old {
     table: String,
-    chains: Vec<String>,
+    /// Its base chains. The others are reached through them alone, and a map may hold on to
+    /// one.
+    hooked: Vec<String>,
 }
 
 impl Old {
     /// One that was found.
     pub(super) fn new(info: &TableInfo, content: &Content) -> Self {
+        let hooked = content.chains.iter().filter(|c| c.base.is_some());
         Self {
             table: info.name.clone(),
-            chains: content.chains.iter().map(|c| c.name.clone()).collect(),
+            hooked: hooked.map(|c| c.name.clone()).collect(),
         }
     }
 
     /// One that we have built.
     pub(super) fn of(ruleset: &Ruleset) -> Self {
+        let hooked = ruleset.chains.iter().filter(|c| c.base);
         Self {
             table: ruleset.table.to_string(),
-            chains: ruleset.chains.iter().map(|c| c.name.to_owned()).collect(),
+            hooked: hooked.map(|c| c.name.to_owned()).collect(),
         }
     }
 
-    /// Takes its chains away. From here on it guards nothing.
-    pub(super) fn empty(&self, socket: &mut Socket) -> Result<(), FirewallError> {
+    /// Takes it off its hook. From here on it guards nothing.
+    pub(super) fn unhook(&self, socket: &mut Socket) -> Result<(), FirewallError> {
         let mut batch = Batch::new();
-        // The rules of all of them first: they may hold on to another chain.
-        for chain in &self.chains {
+        for chain in &self.hooked {
             structure::delete_rules(&mut batch, &self.table, chain);
-        }
-        for chain in &self.chains {
             structure::delete_chain(&mut batch, &self.table, chain);
         }
         self.commit(socket, &mut batch)
@@ -100,16 +101,18 @@ pub(super) fn retire<'a>(
     if tables.is_empty() {
         return Ok(());
     }
+    grace();
+    for table in &tables {
+        // What is still on its hook goes all the same, though a packet may see half of it.
+        let _ = table.unhook(socket);
+    }
+    grace();
     let mut done = Ok(());
-    for step in [Old::empty, Old::delete] {
-        grace();
-        for table in &tables {
-            match step(table, socket) {
-                Ok(()) => {}
-                // Somebody else did it.
-                Err(error) if error.is_race() => {}
-                Err(error) => done = Err(error),
-            }
+    for table in &tables {
+        match table.delete(socket) {
+            Err(error) if !error.is_race() => done = Err(error),
+            // Or somebody else did it.
+            Ok(()) | Err(_) => {}
         }
     }
     done
@@ -121,11 +124,11 @@ pub(in crate::firewall) fn remove(socket: &mut Socket, table: &str) -> Result<bo
     let tables = inventory::tables(socket).map_err(FirewallError::reading)?;
     let mut old = Vec::new();
     for info in tables {
-        let this = info.name == table;
-        if !this && (info.layout == Layout::Foreign || !survey::is_interim(&info.name, table)) {
+        let taken = info.flags & OWNER != 0 && info.owner != Some(socket.port());
+        if info.name != table && (taken || !survey::is_interim(&info, table)) {
             continue;
         }
-        if info.flags & OWNER != 0 && info.owner != Some(socket.port()) {
+        if taken {
             return Err(FirewallError::Owned {
                 table: info.name,
                 port: info.owner,

@@ -9,6 +9,7 @@ use super::inventory::{self, Content, Dumped, Layout, TableInfo};
 use super::retire::Old;
 use super::socket::{Refusal, Socket};
 use super::structure;
+use super::verify;
 use crate::firewall::book::{Entry, Place, Slot, element};
 use crate::firewall::error::FirewallError;
 use crate::firewall::ruleset::{Family, Key, Ruleset};
@@ -70,7 +71,7 @@ pub(in crate::firewall) enum Renamed<'a> {
 pub enum Origin {
     /// There was none.
     Created,
-    /// It was there and was taken over.
+    /// It was there and was taken over, openings and all.
     Adopted,
     /// It was there but had to be built anew (another layout or mode, or a stranger's work
     /// in it), with its openings.
@@ -127,7 +128,7 @@ pub(in crate::firewall) fn survey(
             Renamed::Old(old) => same || info.name == old,
             Renamed::None => false,
         };
-        let meant = meant || same && is_interim(&info.name, &ruleset.table);
+        let meant = meant || is_interim(&info, &ruleset.table);
         if !this && !meant {
             if renamed == Renamed::Same && info.instance.is_none() {
                 survey.strays.push(info.name);
@@ -157,10 +158,12 @@ fn stem(table: &str) -> &str {
     table.get(..STEM).unwrap_or(table)
 }
 
-/// Whether a table of that name stood in for `table` and was left by a crash.
-pub(super) fn is_interim(name: &str, table: &str) -> bool {
-    let rest = name.strip_prefix(stem(table));
-    rest.is_some_and(|rest| rest.starts_with(INTERIM))
+/// Whether a table of ours stood in for `table` and was left by a crash.
+pub(super) fn is_interim(info: &TableInfo, table: &str) -> bool {
+    let rest = info.name.strip_prefix(stem(table));
+    let number = rest.and_then(|rest| rest.strip_prefix(INTERIM));
+    info.layout != Layout::Foreign
+        && number.is_some_and(|n| n.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 /// Everything that is open in a table of ours, of whichever layout.
@@ -269,15 +272,7 @@ impl Survey {
         };
         // The kernel takes a table from orphan to owned, and from nothing to nothing else.
         let flags_fit = info.flags == flags || (info.flags == ORPHAN && flags == OWNED);
-        let chains_fit = content.chains.iter().all(|c| {
-            ruleset.chains.iter().any(|wanted| {
-                let base = wanted.base.then(|| {
-                    let accept = 1;
-                    (0, structure::MANGLE, accept, "filter".to_owned())
-                });
-                c.name == wanted.name && c.base == base
-            })
-        });
+        let chains_fit = verify::chains_fit(ruleset, content);
         let sets_fit = ruleset.sets.iter().all(|wanted| {
             let there = content.sets.get(&wanted.name);
             there.is_none_or(|shape| *shape == structure::shape(wanted))

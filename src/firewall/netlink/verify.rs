@@ -37,7 +37,7 @@ pub(in crate::firewall) fn verify(
     if let Some(what) = sets(socket, ruleset, &content)? {
         return Ok(Some(what));
     }
-    if content.chains.len() != ruleset.chains.len() {
+    if content.chains.len() != ruleset.chains.len() || !chains_fit(ruleset, &content) {
         return Ok(Some(format!("table inet {table} has other chains")));
     }
     for chain in &ruleset.chains {
@@ -51,6 +51,19 @@ pub(in crate::firewall) fn verify(
         }
     }
     Ok(None)
+}
+
+/// Whether each of its chains is one of the ruleset's, on the same hook or none.
+pub(super) fn chains_fit(ruleset: &Ruleset, content: &Content) -> bool {
+    content.chains.iter().all(|there| {
+        ruleset.chains.iter().any(|wanted| {
+            let base = wanted.base.then(|| {
+                let accept = 1;
+                (0, structure::MANGLE, accept, "filter".to_owned())
+            });
+            there.name == wanted.name && there.base == base
+        })
+    })
 }
 
 /// Its sets, and what is in them by configuration.
