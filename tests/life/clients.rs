@@ -1,10 +1,11 @@
 //! Clients that connect without pause, to see what the guard does at every moment.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,9 +52,7 @@ fn stranger(lab: &Lab) -> Namespace {
 #[track_caller]
 pub(crate) fn connect_throughout<T>(lab: &Lab, meanwhile: impl FnOnce() -> T) -> T {
     let tally = Tally::default();
-    // One test at a time: two of them leave the processors to nobody else.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let service = service(lab);
     let stranger = stranger(lab);
     let closed = STRANGERS.map(|[_, own]| own);
@@ -74,6 +73,15 @@ pub(crate) fn connect_throughout<T>(lab: &Lab, meanwhile: impl FnOnce() -> T) ->
     assert_eq!(opened.passed, opened.came, "packets of opened sources");
     assert_eq!(closed.passed, 0, "packets of closed sources");
     result
+}
+
+/// One test at a time connects without pause: two of them leave the processors to nobody
+/// else. Gives what holds the others off, in whichever process they are.
+fn alone() -> File {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("alone");
+    let file = File::create(path).expect("the target directory");
+    file.lock().expect("a lock");
+    file
 }
 
 /// Runs `meanwhile` while the clients do; both have got through before and after.
