@@ -37,6 +37,7 @@ pub(super) fn door(
     who(draft, faults);
     let open = ranges(&draft.open, faults);
     let close = close(draft, &open, faults);
+    let mut element_ports = 0;
     Door {
         name: draft.name.value.as_str().into(),
         sequence: steps,
@@ -49,8 +50,8 @@ pub(super) fn door(
         open,
         open_for: open_for(draft, faults),
         close,
-        add: elements(&draft.add, faults),
-        remove: removals(draft, faults),
+        add: elements(&draft.add, &mut element_ports, faults),
+        remove: removals(draft, &mut element_ports, faults),
         commands: commands(draft, faults),
     }
 }
@@ -268,11 +269,16 @@ fn close(draft: &DraftDoor, open: &[PortRange], faults: &mut Faults) -> Close {
     }
 }
 
-/// How many ports a door may put into a set of the administrator's: all of them would hold
-/// up the daemon for more than a second, at each knock.
+/// How many ports a door may put into sets of the administrator's, and take out of them: all
+/// of them would hold up the daemon for more than a second, at each knock.
 const ELEMENT_PORTS: usize = 1024;
 
-fn elements(field: &Field<List<DraftElement>>, faults: &mut Faults) -> Vec<SetElement> {
+/// `count` is that of the door's ports so far.
+fn elements(
+    field: &Field<List<DraftElement>>,
+    count: &mut usize,
+    faults: &mut Faults,
+) -> Vec<SetElement> {
     let Some(list) = field.given() else {
         return Vec::new();
     };
@@ -295,14 +301,15 @@ fn elements(field: &Field<List<DraftElement>>, faults: &mut Faults) -> Vec<SetEl
         }
         let listed = ranges(ports, faults);
         let size = |range: &PortRange| usize::from(range.last.get() - range.first.get()) + 1;
-        let count: usize = listed.iter().map(size).sum();
+        let before = *count;
+        *count += listed.iter().map(size).sum::<usize>();
         if let Some(given) = ports.given()
-            && count > ELEMENT_PORTS
+            && (before..*count).contains(&ELEMENT_PORTS)
         {
             faults
                 .error(
                     &given.span,
-                    format!("{count} ports are more than {ELEMENT_PORTS}"),
+                    format!("{count} ports of one door are more than {ELEMENT_PORTS}"),
                 )
                 .help("each becomes an element at every knock: let the set have addresses alone");
         }
@@ -315,7 +322,7 @@ fn elements(field: &Field<List<DraftElement>>, faults: &mut Faults) -> Vec<SetEl
     list.value.iter().map(element).collect()
 }
 
-fn removals(draft: &DraftDoor, faults: &mut Faults) -> Vec<SetElement> {
+fn removals(draft: &DraftDoor, count: &mut usize, faults: &mut Faults) -> Vec<SetElement> {
     let added = values(&draft.add);
     for element in draft.remove.given().iter().flat_map(|list| &list.value) {
         if added.iter().any(|a| a.path == element.value.path) {
@@ -325,7 +332,7 @@ fn removals(draft: &DraftDoor, faults: &mut Faults) -> Vec<SetElement> {
             );
         }
     }
-    elements(&draft.remove, faults)
+    elements(&draft.remove, count, faults)
 }
 
 fn commands(draft: &DraftDoor, faults: &mut Faults) -> Option<Commands> {
