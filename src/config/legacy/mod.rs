@@ -5,7 +5,7 @@ mod door;
 mod lines;
 mod values;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,14 +62,21 @@ fn tell_apart(doors: &mut [DraftDoor], faults: &mut Faults) {
     let mut taken: HashSet<String> = HashSet::new();
     let names = doors.iter().map(|door| door.name.value.clone());
     let all: HashSet<String> = names.collect();
+    // Where the search for a free number goes on: a file may have thousands of one name.
+    let mut next: HashMap<String, u32> = HashMap::new();
     for door in doors {
         let old = &door.name.value;
         if taken.insert(old.clone()) {
             continue;
         }
-        let numbered = (2..).map(|n: u32| format!("{old}-{n}"));
-        let mut free = numbered.filter(|name| !all.contains(name) && !taken.contains(name));
-        let Some(new) = free.next() else { continue };
+        let next = next.entry(old.clone()).or_insert(2);
+        let new = loop {
+            let name = format!("{old}-{next}");
+            *next += 1;
+            if !all.contains(&name) && !taken.contains(&name) {
+                break name;
+            }
+        };
         let (old, shown) = (old.escape_debug(), new.escape_debug());
         faults
             .warn(
