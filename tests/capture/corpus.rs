@@ -164,7 +164,7 @@ fn a_pipe_is_read_as_a_file_is() {
         let (tell, told) = mpsc::channel();
         let from = pipe.clone();
         thread::spawn(move || tell.send(read(&from)));
-        let answer = told.recv_timeout(Duration::from_secs(10));
+        let answer = told.recv_timeout(Duration::from_secs(30));
         let answer = answer.expect("the pipe is read to its end");
         assert_eq!((answer.frames, answer.knocks), (3, 3), "{answer:?}");
         writer.join().expect("no panic").expect("all is written");
