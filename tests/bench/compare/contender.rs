@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+
 use crate::ancestor;
 use crate::lab::Lab;
 
@@ -156,22 +159,30 @@ impl Running {
         std::fs::read_to_string(format!("/proc/{id}/{file}")).ok()
     }
 
-    /// CPU time of its one thread so far; a command it ran is not in it.
+    /// CPU time of all its threads so far (clock_getcpuclockid(3)); a command it ran is not
+    /// in it.
     pub(crate) fn cpu(&self) -> Option<Duration> {
-        let schedstat = self.proc("schedstat")?;
-        let nanos = schedstat.split(' ').next()?.parse().ok()?;
-        Some(Duration::from_nanos(nanos))
+        let id = i32::try_from(self.child.as_ref()?.id()).ok()?;
+        let clock = clock_getcpuclockid(Pid::from_raw(id)).ok()?;
+        clock_gettime(clock).ok().map(Duration::from)
     }
 
-    /// A number of /proc/PID/status.
+    /// How often the threads that it has now have gone to sleep so far: /proc/PID/status
+    /// has that of the first one alone (proc_pid_status(5)).
+    pub(crate) fn sleeps(&self) -> Option<f64> {
+        let id = self.child.as_ref()?.id();
+        let tasks = std::fs::read_dir(format!("/proc/{id}/task")).ok()?;
+        let tasks = tasks.map_while(Result::ok).map(|task| task.path());
+        tasks
+            // One may end meanwhile.
+            .filter_map(|task| std::fs::read_to_string(task.join("status")).ok())
+            .map(|status| number(&status, "voluntary_ctxt_switches"))
+            .sum()
+    }
+
+    /// A number of /proc/PID/status that is the whole process's.
     pub(crate) fn status(&self, key: &str) -> Option<f64> {
-        let status = self.proc("status")?;
-        let line = status.lines().find_map(|l| l.strip_prefix(key))?;
-        line.trim_start_matches(':')
-            .split_whitespace()
-            .next()?
-            .parse()
-            .ok()
+        number(&self.proc("status")?, key)
     }
 
     /// Waits until it has nothing left to do: until it has slept longer than the 50 ms for
@@ -197,6 +208,12 @@ impl Running {
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
         status["packets"][what].as_u64()
     }
+}
+
+fn number(status: &str, key: &str) -> Option<f64> {
+    let line = status.lines().find_map(|l| l.strip_prefix(key))?;
+    let number = line.trim_start_matches(':').split_whitespace().next()?;
+    number.parse().ok()
 }
 
 impl Drop for Running {

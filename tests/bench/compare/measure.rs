@@ -256,11 +256,9 @@ fn rest(lab: &Lab, contender: Contender, table: &mut Table) {
         let cell = format!("{} / {}", memory("VmRSS"), memory("VmHWM"));
         note("memory at rest / at its start, MiB", cell);
         if doors == 1 {
-            let wakes = || {
-                running
-                    .status("voluntary_ctxt_switches")
-                    .unwrap_or(f64::NAN)
-            };
+            let wakes = || running.sleeps().unwrap_or(f64::NAN);
+            // What it does beside its start is done, and the thread for that is gone.
+            running.settle();
             let before = wakes();
             sleep(Duration::from_secs(SECONDS));
             note(
