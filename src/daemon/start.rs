@@ -1,4 +1,5 @@
-//! From nothing to a daemon that hears: the guard first, then the ear.
+//! From nothing to a daemon that hears. The capture is opened first, since that takes the
+//! kernel longest; then the guard is put in place, and then the ear listens.
 
 use std::path::Path;
 
