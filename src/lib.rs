@@ -29,3 +29,4 @@ pub mod firewall;
 pub mod matcher;
 
 pub mod cli;
+mod stderr;

@@ -9,6 +9,7 @@ use clap::{ArgAction, Parser};
 
 use crate::client::{self, Family, Request};
 use crate::model::{ParsePortError, Protocol, Step};
+use crate::stderr::complain;
 
 /// Hits the ports of a host in order: a port-knock client.
 ///
@@ -131,7 +132,7 @@ pub fn main() -> ExitCode {
     match hit {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            super::complain(format_args!("knock: {error}"));
+            complain(format_args!("knock: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use super::check::Check;
 use super::tools;
 use crate::daemon::{self, Options};
+use crate::stderr::complain;
 
 /// A port-knocking firewall manager: opens ports in nftables for those who know the sequence.
 #[derive(Debug, Parser)]
@@ -208,7 +209,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            super::complain(format_args!("knockd: {fault}"));
+            complain(format_args!("knockd: {fault}"));
             fault.into()
         }
     }
@@ -219,7 +220,7 @@ fn background(args: &[OsString]) -> ExitCode {
     match daemon::background(args.get(1..).unwrap_or_default()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            super::complain(format_args!("knockd: cannot go to the background: {error}"));
+            complain(format_args!("knockd: cannot go to the background: {error}"));
             ExitCode::from(71)
         }
     }

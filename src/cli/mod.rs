@@ -7,11 +7,3 @@ pub mod knock;
 pub mod knockd;
 #[cfg(feature = "daemon")]
 mod tools;
-
-use std::io::{self, Write as _};
-
-/// Writes a line to stderr. If that fails nobody is left to tell, and the exit code must
-/// still say what it has to: `eprintln!` would panic.
-fn complain(line: std::fmt::Arguments<'_>) {
-    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
-}

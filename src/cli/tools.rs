@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::complain;
 use super::knockd::Command;
 use crate::config::{self, Note};
 use crate::daemon::{self, Fault, Options, remote};
 use crate::firewall::{self, Opening};
+use crate::stderr::complain;
 
 /// Does what the subcommand says.
 pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {

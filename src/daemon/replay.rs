@@ -11,6 +11,7 @@ use crate::decode::decode;
 use crate::firewall::{Preview, Ruleset, render};
 use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, DoorId, Effect, Event, Outcome, Timestamp, TripwireKey, Tripwires};
+use crate::stderr::complain;
 
 use super::setup::Options;
 use super::{Fault, words};
@@ -29,8 +30,7 @@ pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
         .read(&path)
         .map_err(|said| Fault::Config(said.join("\n")))?;
     for line in note.iter().chain(&setup.warnings) {
-        // Who closes stderr still wants the table.
-        let _ = writeln!(io::stderr(), "{line}");
+        complain(format_args!("{line}"));
     }
     // One write for many lines: a replay may print millions.
     let mut out = io::BufWriter::new(io::stdout().lock());

@@ -1,13 +1,13 @@
 //! From the command line and the file to the configuration that runs.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::action::one_time::{self, LiveSequence, SkippedLine};
 use crate::config::{self, Format, Host, Report};
 use crate::model::{Config, Door, DoorId, Pattern};
+use crate::stderr::complain;
 
 use super::Fault;
 use super::place::State;
@@ -170,13 +170,11 @@ pub fn configuration(options: &Options, path: &Path) -> Result<Config, Fault> {
     let faults = faults.join("\n");
     match options.last_good(path) {
         Some(setup) => {
-            // The guard must stand though nobody reads this: `eprintln!` would panic.
-            let _ = writeln!(
-                io::stderr(),
+            complain(format_args!(
                 "{faults}\nknockd: {} CANNOT BE USED: the last configuration that was good is \
                  taken",
                 path.display()
-            );
+            ));
             Ok(setup.config)
         }
         None => Err(Fault::Config(faults)),
