@@ -1,7 +1,8 @@
-//! From nothing to a daemon that hears. The capture is opened first, since that takes the
-//! kernel longest; then the guard is put in place, and then the ear listens.
+//! From nothing to a daemon that hears. The capture takes the kernel longest to open: beside
+//! that the guard is put in place, and then the ear listens.
 
 use std::path::Path;
+use std::thread;
 
 use crate::capture::{Links, Live};
 use crate::firewall::{Mode, Ruleset, Table};
@@ -34,10 +35,12 @@ impl<'a> Daemon<'a> {
     ) -> Result<Self, Fault> {
         // It does little but wait for a grace period of RCU, and needs nothing of what follows.
         // Before all else, since each start of a program and each change of rules begins such
-        // a period, whose end would be waited for, too; and not in a thread beside the rest,
-        // since a processor at work makes it longer than that work takes. If it failed, that
-        // is told when the guard stands.
-        let capture = Live::open();
+        // a period, whose end would be waited for, too; and in a thread beside the rest, for
+        // on a busy machine it takes seconds, and the guard must not wait for it. If it
+        // failed, that is told when the guard stands.
+        let capture = thread::Builder::new()
+            .name("capture".into())
+            .spawn(Live::open);
         let (path, note) = options.config_path();
         let setup = first_setup(options, &path, Some(log))?;
         for line in note.iter().chain(&setup.warnings) {
@@ -61,7 +64,13 @@ impl<'a> Daemon<'a> {
         let key = TripwireKey::new(random()?);
         let tripwires = Tripwires::new(setup.config.tripwires, key, &setup.config.doors);
         let settings = Settings::new(random()?);
-        let mut live = capture?;
+        let mut live = match capture {
+            Ok(thread) => thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+            // Nobody waits beside anything then.
+            Err(_) => Live::open()?,
+        };
         run::tell_fit(live.set_filter(&setup.config.doors, &tripwires)?);
         let matcher = Matcher::new(&setup.config.doors, tripwires, settings);
         let Setup {
