@@ -12,8 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// As many bytes wait for a reader; more are lost.
-const WAITING: usize = 256 << 10;
+/// As many bytes wait for a reader; more are lost. A line for each opening that a set holds
+/// has room: all may be closed at once.
+const WAITING: usize = 4 << 20;
 
 /// How long the daemon waits, at its end, for what is not written yet.
 const PATIENCE: Duration = Duration::from_secs(3);

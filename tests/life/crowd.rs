@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::forge::{self, BRIEF, DOORS, MORE, SSH, source};
 use crate::rounds;
 use crate::site::Site;
-use crate::support::{Lab, Process, wait_for};
+use crate::support::{Lab, Process, wait_for, wait_until};
 
 /// How many sources knock before it is waited until they are heard: they find room in the
 /// capture's ring.
@@ -96,7 +96,9 @@ fn ten_thousand_are_listed_extended_closed_and_run_out() {
     assert!(said.lines().count() < all, "{said}");
     assert!(said.ends_with("more, all of them in the log\n"), "{said}");
     assert!(site.openings().is_empty());
-    assert_eq!(daemon.count(": closed 22/tcp"), all - 1);
+    wait_until("the last line", || {
+        daemon.count(": closed 22/tcp") == all - 1
+    });
 
     // Run out, each by itself and each said once.
     knock(&wire, &daemon, 0..all, BRIEF, "brief: opened 443/tcp");
