@@ -1,7 +1,7 @@
 //! One table in the place of another, in steps, so that no packet sees half of either.
 
 use crate::agent::Agent;
-use crate::life::{TOML, open_some};
+use crate::life::{OPENED, TOML, open_some};
 use crate::support::{Lab, Process, wait_for};
 
 /// As a crash may leave it, in the middle of a replacement.
@@ -30,6 +30,25 @@ fn what_a_crash_left_beside_the_table_goes() {
         }
         assert_eq!(lab.server.run("nft list tables"), rest);
     }
+}
+
+/// As a crash leaves it after the old table was taken off its hook.
+#[test]
+fn a_table_that_a_crash_left_without_its_hook_is_built_anew() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::start(&lab.server, &path);
+    open_some(&mut agent);
+    let guard = lab.server.run("nft list chain inet knockd guard");
+    agent.kill();
+    lab.server
+        .nft("flush chain inet knockd guard\ndelete chain inet knockd guard");
+    let mut agent = Agent::new(&lab.server);
+    let said = agent.order(&format!("start {}", path.display()));
+    assert_eq!(said, "Rebuilt owned=true kept=3 removed=0 []");
+    assert_eq!(agent.order("list knockd"), OPENED);
+    let again = lab.server.run("nft list chain inet knockd guard");
+    assert_eq!(again, guard);
 }
 
 /// A verdict map holds on to a chain, which cannot be deleted before it.

@@ -88,8 +88,10 @@ fn no_packet_sees_a_crash_amid_a_reload_or_a_stop() {
     open_both(&lab, &mut daemon);
     connect_throughout(&lab, || {
         let mut interim = 0;
-        for text in variants().iter().cycle().take(rounds(40)) {
-            site.configure(text);
+        // Each twice: what is there may be the very table that is wanted, or another.
+        let twice = variants().into_iter().flat_map(|text| [text.clone(), text]);
+        for text in twice.cycle().take(rounds(60)) {
+            site.configure(&text);
             let reload = random.below(2) == 0;
             daemon.signal(if reload {
                 Signal::SIGHUP

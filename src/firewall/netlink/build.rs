@@ -87,14 +87,18 @@ impl<'a> Draft<'a> {
     }
 
     /// The chains and their rules. From here on, the table guards.
-    pub(super) fn chains(&mut self, present: &Content) {
+    fn chains(&mut self) {
         let table = &*self.ruleset.table;
         for chain in &self.ruleset.chains {
-            if present.chains.iter().all(|c| c.name != chain.name) {
-                let text = format!("add chain inet {table} {}", chain.name);
-                structure::add_chain(self.about(text), table, chain);
-            }
+            let text = format!("add chain inet {table} {}", chain.name);
+            structure::add_chain(self.about(text), table, chain);
         }
+        self.rules();
+    }
+
+    /// The rules of chains that are there.
+    pub(super) fn rules(&mut self) {
+        let table = &*self.ruleset.table;
         for chain in &self.ruleset.chains {
             for rule in &chain.rules {
                 let text = render::rule(rule);
@@ -133,7 +137,6 @@ pub(super) fn build(
     anew: bool,
     meanwhile: Meanwhile,
 ) -> Result<Option<FirewallError>, FirewallError> {
-    let nothing = Content::default();
     let begun = |openings: &[Element]| {
         let mut draft = Draft::new(ruleset);
         if anew {
@@ -145,7 +148,7 @@ pub(super) fn build(
         draft
     };
     let mut whole = begun(openings);
-    whole.chains(&nothing);
+    whole.chains();
     match whole.commit(socket) {
         Err(FirewallError::Refused {
             errno: Errno::EMSGSIZE,
@@ -158,14 +161,14 @@ pub(super) fn build(
             begun(&[]).commit(socket)?;
             add(socket, ruleset, openings)?;
             let mut guard = Draft::new(ruleset);
-            guard.chains(&nothing);
+            guard.chains();
             guard.commit(socket)?;
             Ok(None)
         }
         Meanwhile::Open => {
             let (first, others) = openings.split_at(PART);
             let mut guard = begun(first);
-            guard.chains(&nothing);
+            guard.chains();
             guard.commit(socket)?;
             Ok(add(socket, ruleset, others).err())
         }

@@ -119,7 +119,7 @@ fn write_rules(
     let mut rules = Draft::new(ruleset);
     rules.table(flags);
     rules.delete_rules(content);
-    rules.chains(content);
+    rules.rules();
     rules.commit(socket)
 }
 

@@ -37,7 +37,7 @@ pub(in crate::firewall) fn verify(
     if let Some(what) = sets(socket, ruleset, &content)? {
         return Ok(Some(what));
     }
-    if content.chains.len() != ruleset.chains.len() || !chains_fit(ruleset, &content) {
+    if !chains_fit(ruleset, &content) {
         return Ok(Some(format!("table inet {table} has other chains")));
     }
     for chain in &ruleset.chains {
@@ -53,17 +53,21 @@ pub(in crate::firewall) fn verify(
     Ok(None)
 }
 
-/// Whether each of its chains is one of the ruleset's, on the same hook or none.
+/// Whether its chains are the ruleset's, each on the same hook or none. One is missing if a
+/// crash came when the table was off its hook, and the kernel adds no base chain in the
+/// transaction in which a table changes hands (`nf_tables_addchain()`).
 pub(super) fn chains_fit(ruleset: &Ruleset, content: &Content) -> bool {
-    content.chains.iter().all(|there| {
-        ruleset.chains.iter().any(|wanted| {
-            let base = wanted.base.then(|| {
-                let accept = 1;
-                (0, structure::MANGLE, accept, "filter".to_owned())
-            });
-            there.name == wanted.name && there.base == base
+    let same_count = content.chains.len() == ruleset.chains.len();
+    same_count
+        && content.chains.iter().all(|there| {
+            ruleset.chains.iter().any(|wanted| {
+                let base = wanted.base.then(|| {
+                    let accept = 1;
+                    (0, structure::MANGLE, accept, "filter".to_owned())
+                });
+                there.name == wanted.name && there.base == base
+            })
         })
-    })
 }
 
 /// Its sets, and what is in them by configuration.
