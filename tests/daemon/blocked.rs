@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::Stdio;
+use std::time::Duration;
 
 use crate::check::MOSH;
 use crate::site::{OPEN_SSH, SSH, Site, knock};
 use crate::support::net::{Reach, is_alive};
-use crate::support::{CLIENT, Lab, SERVER, SILENCE, ip, wait_until};
+use crate::support::{CLIENT, Lab, SERVER, SILENCE, SOON, ip, wait_until};
 
 /// In the shape of ufw's: a dropping policy, and chains of its own below.
 pub(crate) const UFW: &str = "
@@ -81,9 +82,9 @@ table inet firewalld {
 }
 ";
 
-fn connect(lab: &Lab, family: usize) -> Reach {
+fn connect(lab: &Lab, family: usize, patience: Duration) -> Reach {
     let (from, to) = (ip(CLIENT[family]), ip(SERVER[family]));
-    lab.client.connect(from, (to, 22), SILENCE)
+    lab.client.connect(from, (to, 22), patience)
 }
 
 /// Beside such a firewall both doors are blocked, and by the lines that are printed they
@@ -97,7 +98,7 @@ fn mended(lab: &Lab, by: &[&str], lines: &[&str]) {
     for (family, server) in SERVER.into_iter().enumerate() {
         knock(lab, server, OPEN_SSH);
         daemon.wait_for_line(&format!("{}: ssh: opened 22/tcp", CLIENT[family]));
-        let reach = connect(lab, family);
+        let reach = connect(lab, family, SILENCE);
         assert!(!matches!(reach, Reach::Connected(_)), "{reach:?}");
     }
 
@@ -125,7 +126,7 @@ fn mended(lab: &Lab, by: &[&str], lines: &[&str]) {
         lab.server.run(line);
     }
     for family in [0, 1] {
-        assert!(is_alive(&connect(lab, family).expect_connected()));
+        assert!(is_alive(&connect(lab, family, SOON).expect_connected()));
     }
     let (code, said) = site.check();
     assert_eq!(code, 0, "{said:#?}");
@@ -257,7 +258,7 @@ fn a_connection_is_more_than_its_first_packet() {
     for line in said.iter().filter_map(|l| l.strip_prefix("  mend: ")) {
         lab.server.run(line);
     }
-    assert!(is_alive(&connect(&lab, 0).expect_connected()));
+    assert!(is_alive(&connect(&lab, 0, SOON).expect_connected()));
     let (code, said) = site.check();
     assert_eq!(code, 0, "{said:#?}");
 }

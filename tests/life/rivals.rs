@@ -1,7 +1,7 @@
 //! Two daemons for one table, and tables of that name that are somebody else's.
 
 use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
-use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, ip};
+use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
 
 #[test]
 fn a_daemon_that_owns_the_table_is_named_to_a_second_and_not_harmed() {
@@ -47,7 +47,7 @@ fn the_watch_gives_way_to_an_owner_and_comes_back_after_it() {
     let first = Site::new(&lab, SSH);
     let mut watching = first.start("--watch");
     let second = Site::new(&lab, SSH);
-    let owning = second.start("");
+    let mut owning = second.start("");
     watching.wait_for_line("could not be put back: table inet knockd is owned by another");
     let closed = || {
         let to = (ip(SERVER[0]), 22);
@@ -58,8 +58,9 @@ fn the_watch_gives_way_to_an_owner_and_comes_back_after_it() {
     // Both have heard it; it is open by the one that can.
     knock(&lab, SERVER[0], OPEN_SSH);
     watching.wait_for_line("192.0.2.77: ssh: OPEN SESAME");
+    owning.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
     let to = (ip(SERVER[0]), 22);
-    let reach = lab.client.connect(ip(CLIENT[0]), to, SILENCE);
+    let reach = lab.client.connect(ip(CLIENT[0]), to, SOON);
     let _open = reach.expect_connected();
     let (status, _) = owning.terminate();
     assert!(status.success());
@@ -94,12 +95,12 @@ fn a_table_that_knockd_did_not_make_is_left_alone() {
     let said = site.reload(&daemon).join("\n");
     assert!(said.contains("that knockd did not make"), "{said}");
     assert!(said.contains("the running configuration stays"), "{said}");
-    let reach = |own| {
+    let reach = |own, patience| {
         let to = (ip(SERVER[0]), 22);
-        lab.client.connect(ip(own), to, SILENCE)
+        lab.client.connect(ip(own), to, patience)
     };
-    let _open = reach(CLIENT[0]).expect_connected();
-    reach(OTHER[0]).expect_silence();
+    let _open = reach(CLIENT[0], SOON).expect_connected();
+    reach(OTHER[0], SILENCE).expect_silence();
     daemon.terminate();
     assert!(lab.server.run("nft list ruleset").contains(&before));
 }
