@@ -243,7 +243,8 @@ fn obey(table: &mut Option<Table>, words: &[&str]) -> Result<String, firewall::F
             let mut out = String::new();
             for o in all {
                 let door = o.door.as_deref().unwrap_or("-");
-                let left = o.left.map_or(0, |l| l.as_millis().div_ceil(1000));
+                // In steps of ten seconds: however slow the machine, what was asked for.
+                let left = o.left.map_or(0, |l| l.as_millis().div_ceil(10_000) * 10);
                 let _ = write!(out, "{door} {} {} {left}; ", o.source, place(&o.place));
             }
             out

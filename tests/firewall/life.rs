@@ -277,8 +277,8 @@ fn what_runs_out_is_told_once() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
-    agent.order("open ssh 192.0.2.77 22/tcp 150ms");
-    agent.order("open mosh 2001:db8::77 60000-61000/udp 150ms");
+    agent.order("open ssh 192.0.2.77 22/tcp 1s");
+    agent.order("open mosh 2001:db8::77 60000-61000/udp 1s");
     assert_eq!(agent.order("expire"), "");
     let mut said = String::new();
     wait_for("both to run out", || {
