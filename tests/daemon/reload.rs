@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
-use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip, wait_until};
+use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip, wait_until};
 
 /// A door more.
 const MORE: &str = r#"
@@ -58,13 +58,10 @@ fn fail_half_way(changed: &str, tables: usize) {
     };
     for step in 1.. {
         site.configure(changed);
-        let mut strace = lab.server.command("strace");
-        strace.args(["-f", "-e", "trace=sendto", "-e"]);
-        strace.arg(format!("inject=sendto:error=ENOMEM:when={step}"));
-        let mut strace = Process::start(strace.args(["-p", &daemon.id().to_string()]));
-        strace.wait_for_line("attached");
+        let fault = format!("sendto:error=ENOMEM:when={step}");
+        let strace = lab.server.inject(daemon.id(), &fault);
         let said = site.reload(&daemon);
-        drop(strace);
+        strace.kill();
         if said.iter().any(|line| line.contains("is in force")) {
             assert!(step > 3, "nothing was refused");
             let there = lab.server.run("nft list tables");

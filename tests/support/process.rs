@@ -8,7 +8,7 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{wait_for, wait_until};
+use super::{Namespace, wait_for, wait_until};
 
 /// A running program whose output is collected, line by line. Killed when dropped.
 pub(crate) struct Process {
@@ -128,6 +128,21 @@ impl Drop for Process {
         if thread::panicking() {
             eprintln!("{}\n  {}", self.name, self.lines().join("\n  "));
         }
+    }
+}
+
+impl Namespace {
+    /// Has system calls of a process on this host fail, in the words of strace(1)
+    /// (`inject=`), for as long as what is given lives; it says what it does.
+    #[track_caller]
+    pub(crate) fn inject(&self, process: u32, fault: &str) -> Process {
+        let (call, _) = fault.split_once(':').expect("CALL:FAULT");
+        let mut strace = self.command("strace");
+        strace.args(["-f", "-e", &format!("trace={call}")]);
+        strace.args(["-e", &format!("inject={fault}")]);
+        let mut strace = Process::start(strace.args(["-p", &process.to_string()]));
+        strace.wait_for_line("attached");
+        strace
     }
 }
 
