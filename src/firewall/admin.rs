@@ -135,7 +135,6 @@ fn inspect(
     ruleset: &Ruleset,
 ) -> Result<Result<Shape, String>, FirewallError> {
     let wishes: Vec<&Wish> = ruleset.wishes_for(path).collect();
-
     let info = match inventory::set(socket, path) {
         Ok(info) => info,
         Err(Refusal {

@@ -13,8 +13,9 @@ use crate::model::{PortRange, Prefix, Protocol, SetElement, SetPath, Step};
 pub const CAPACITY: u32 = 65_536;
 
 /// The comment of every table that is ours; the number of the layout follows it, and a word
-/// for the configuration (see [`Ruleset::of`]). It is kept as nft keeps a table's comment (in the table's userdata), so it lives on in a
-/// saved ruleset and whoever lists the table sees whose it is.
+/// for the configuration (see [`Ruleset::of`]). It is kept as nft keeps a table's comment (in
+/// the table's userdata), so it lives on in a saved ruleset and whoever lists the table sees
+/// whose it is.
 pub const SIGNATURE: &str = "knockd layout ";
 
 /// The layout that this program builds. A table of another layout is rebuilt.

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 
 use super::book::{Closed, Place, Slot};
 use super::error::FirewallError;
+use super::netlink::build::Wanted;
 use super::netlink::inventory::{self, Layout, TableInfo};
 use super::netlink::socket::Socket;
 use super::netlink::survey::{self, Found, Renamed, Survey};
@@ -93,7 +94,8 @@ pub(super) fn plain(
     steadily(|| {
         let survey = survey::survey(socket, ruleset, renamed)?;
         let (keep, _) = sift(ruleset, survey.openings.clone());
-        let (_, lost) = install::install(socket, ruleset, 0, &survey, &keep)?;
+        let wanted = Wanted { ruleset, flags: 0 };
+        let (_, lost) = install::install(socket, wanted, &survey, &keep)?;
         lost.map_or_else(|| Ok(strays(survey)), Err)
     })
 }

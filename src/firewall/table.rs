@@ -10,6 +10,7 @@ use super::admin::AdminSets;
 use super::book::{Applied, Book, Closed, Entry, Place, Plan, element};
 use super::error::{FirewallError, no_answer};
 use super::netlink::batch::Batch;
+use super::netlink::build::Wanted;
 use super::netlink::install;
 use super::netlink::inventory;
 use super::netlink::retire;
@@ -95,20 +96,23 @@ impl Table {
         now: Timestamp,
     ) -> Result<(Self, Started), FirewallError> {
         let mut socket = Socket::open().map_err(FirewallError::reading)?;
-        let wanted = match mode {
+        let mut flags = match mode {
             Mode::Auto => OWNED,
             Mode::Watch => 0,
         };
-        let mut flags = wanted;
+        let wanted = |flags| Wanted {
+            ruleset: &ruleset,
+            flags,
+        };
         let (installed, keep, removed, said) = steadily(|| {
             let survey = survey::survey(&mut socket, &ruleset, Renamed::Same)?;
             let (keep, removed) = sift(&ruleset, survey.openings.clone());
-            let installed = match install::install(&mut socket, &ruleset, flags, &survey, &keep) {
+            let installed = match install::install(&mut socket, wanted(flags), &survey, &keep) {
                 // Before Linux 6.9 there is no persist. Owner alone would not do: the table
                 // would die with us, and the host be open.
                 Err(FirewallError::Unsupported { .. }) if flags != 0 => {
                     flags = 0;
-                    install::install(&mut socket, &ruleset, flags, &survey, &keep)?
+                    install::install(&mut socket, wanted(flags), &survey, &keep)?
                 }
                 other => other?,
             };
@@ -161,8 +165,11 @@ impl Table {
             let mut survey = survey::survey(&mut self.socket, ruleset, Renamed::Old(&old))?;
             survey.openings.extend(known.iter().cloned());
             let (keep, removed) = sift(ruleset, survey.openings.clone());
-            let installed =
-                install::install(&mut self.socket, ruleset, self.flags, &survey, &keep)?;
+            let wanted = Wanted {
+                ruleset,
+                flags: self.flags,
+            };
+            let installed = install::install(&mut self.socket, wanted, &survey, &keep)?;
             Ok((installed, keep, removed))
         })
     }

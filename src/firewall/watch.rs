@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::book::{Place, Slot};
 use super::error::FirewallError;
+use super::netlink::build::Wanted;
 use super::netlink::events::{Commit, Ear};
 use super::netlink::install;
 use super::netlink::inventory;
@@ -274,8 +275,11 @@ impl Table {
     fn restore(&mut self, now: Timestamp) -> Result<(), FirewallError> {
         let survey = survey::survey(&mut self.socket, &self.ruleset, Renamed::None)?;
         let keep = self.known(now);
-        install::rebuild(&mut self.socket, &self.ruleset, self.flags, &survey, &keep)?
-            .map_or(Ok(()), Err)
+        let wanted = Wanted {
+            ruleset: &self.ruleset,
+            flags: self.flags,
+        };
+        install::rebuild(&mut self.socket, wanted, &survey, &keep)?.map_or(Ok(()), Err)
     }
 
     /// The openings that are in our own book.

@@ -105,7 +105,7 @@ fn a_reload_takes_away_what_the_configuration_no_longer_has() {
     let (ssh, _) = TOML.split_once("[door.mosh]").expect("two doors");
     let ssh = lab.write("ssh.toml", ssh);
     let said = agent.order(&format!("reload {}", ssh.display()));
-    assert_eq!(said, "Adopted owned=true kept=1 removed=1 []");
+    assert_eq!(said, "Rebuilt owned=true kept=1 removed=1 []");
     let sets = lab.server.run("nft list sets inet");
     assert!(!sets.contains("60000"), "{sets}");
 
@@ -211,7 +211,7 @@ fn what_a_stranger_put_there_goes() {
     );
     let mut agent = Agent::new(&lab.server);
     let said = agent.order(&format!("watch {}", path.display()));
-    assert_eq!(said, "Adopted owned=false kept=3 removed=0 []");
+    assert_eq!(said, "Rebuilt owned=false kept=3 removed=0 []");
 }
 
 #[test]

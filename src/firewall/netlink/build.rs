@@ -27,6 +27,15 @@ pub(super) enum Meanwhile {
     Open,
 }
 
+/// What a table is to be.
+#[derive(Clone, Copy)]
+pub(in crate::firewall) struct Wanted<'a> {
+    /// What is in it.
+    pub(in crate::firewall) ruleset: &'a Ruleset,
+    /// Whose it is: `NFT_TABLE_F_…`.
+    pub(in crate::firewall) flags: u32,
+}
+
 /// A batch in the making, and what each of its messages is about, for the error that
 /// names one.
 pub(super) struct Draft<'a> {
@@ -132,7 +141,7 @@ impl<'a> Draft<'a> {
 /// Gives the error that kept openings out, if the table guards all the same.
 pub(super) fn build(
     socket: &mut Socket,
-    (ruleset, flags): (&Ruleset, u32),
+    Wanted { ruleset, flags }: Wanted<'_>,
     openings: &[Element],
     anew: bool,
     meanwhile: Meanwhile,

@@ -4,10 +4,10 @@
 //! One transaction is not enough for that. The kernel makes a transaction visible at once,
 //! but not to a packet that is among the rules already: that goes on with the old rules,
 //! and looks from then on into the new sets (`nft_do_chain()` takes the rules of one
-//! generation, each lookup asks `nft_genmask_cur()` for itself). Where a table is deleted, its
-//! sets are empty for such a packet: whom the rules let in because he is in a set is refused, and
-//! a port that is guarded because it is in a set is open. On a machine with 2 processors under
-//! full flood, 2 in 20,000 transactions that rebuilt a table let a packet in.
+//! generation, each lookup asks `nft_genmask_cur()` for itself). Where a table is deleted,
+//! its sets are empty for such a packet: whom the rules let in because he is in a set is
+//! refused, and a port that is guarded because it is in a set is open. On a machine with 2
+//! processors under full flood, 2 in 20,000 transactions that rebuilt a table let a packet in.
 //!
 //! So rules and what they look into never change together. A table that cannot stay as it is
 //! is replaced by way of another beside it:
@@ -23,11 +23,11 @@
 
 use std::collections::BTreeSet;
 
-use super::build::{Draft, Meanwhile, add, build, close};
-use super::inventory::{self, Content};
+use super::build::{Draft, Meanwhile, Wanted, add, build, close};
+use super::inventory::{self, Content, TableInfo};
 use super::retire::{Old, grace, retire};
 use super::socket::Socket;
-use super::survey::{Found, Origin, Survey};
+use super::survey::{Found, ORPHAN, OWNED, Origin, Survey};
 use super::verify;
 use crate::firewall::book::Slot;
 use crate::firewall::error::FirewallError;
@@ -37,62 +37,79 @@ use crate::firewall::ruleset::Ruleset;
 /// why some of its openings are missing.
 pub(in crate::firewall) fn rebuild(
     socket: &mut Socket,
-    ruleset: &Ruleset,
-    flags: u32,
+    wanted: Wanted<'_>,
     survey: &Survey,
     keep: &[Found],
 ) -> Result<Option<FirewallError>, FirewallError> {
     let anew = survey.table.is_some();
-    let openings = survey.again(ruleset, keep);
-    let lost = build(socket, (ruleset, flags), &openings, anew, Meanwhile::Open)?;
+    let openings = survey.again(wanted.ruleset, keep);
+    let lost = build(socket, wanted, &openings, anew, Meanwhile::Open)?;
     retire(socket, &survey.renamed)?;
     Ok(lost)
 }
 
 /// Makes the table what it should be. `keep` are the openings that live on, all of which
-/// `ruleset` has a place for. What is returned with the origin is as for [`rebuild`].
+/// the ruleset has a place for. What is returned with the origin is as for [`rebuild`].
 pub(in crate::firewall) fn install(
     socket: &mut Socket,
-    ruleset: &Ruleset,
-    flags: u32,
+    wanted: Wanted<'_>,
     survey: &Survey,
     keep: &[Found],
 ) -> Result<(Origin, Option<FirewallError>), FirewallError> {
-    let origin = survey.origin(ruleset, flags);
     let mut leaving = survey.renamed.clone();
     let mut lost = None;
-    match &survey.table {
+    let origin = match &survey.table {
         None => {
             let meanwhile = match survey.renamed.is_empty() {
                 true => Meanwhile::Open,
                 false => Meanwhile::Guarded,
             };
-            let openings = survey.again(ruleset, keep);
-            lost = build(socket, (ruleset, flags), &openings, false, meanwhile)?;
+            let openings = survey.again(wanted.ruleset, keep);
+            lost = build(socket, wanted, &openings, false, meanwhile)?;
+            Origin::Created
         }
-        Some((_, content))
-            if origin == Origin::Adopted && verify::sets(socket, ruleset, content)?.is_none() =>
-        {
-            adopt(socket, (ruleset, flags), (survey, content), keep)?;
+        Some((info, content)) if may_stay(socket, wanted, info, content)? => {
+            adopt(socket, wanted, survey, content, keep)?;
+            Origin::Adopted
         }
         Some((info, content)) => {
             let old = Old::new(info, content);
-            leaving.push(replace(socket, (ruleset, flags), (survey, &old), keep)?);
+            leaving.push(replace(socket, wanted, survey, &old, keep)?);
+            Origin::Rebuilt
         }
-    }
+    };
     retire(socket, &leaving)?;
     Ok((origin, lost))
 }
 
-/// Takes over a table that looks into the very sets that it should. Its rules alone are
-/// written anew: somebody may have changed them.
+/// Whether what is there is the table that is wanted, but for its rules and openings.
+fn may_stay(
+    socket: &mut Socket,
+    Wanted { ruleset, flags }: Wanted<'_>,
+    info: &TableInfo,
+    content: &Content,
+) -> Result<bool, FirewallError> {
+    // The kernel takes a table from orphan to owned, and from nothing to nothing else; and it
+    // changes no comment of a table that is there.
+    let flags_fit = info.flags == flags || (info.flags == ORPHAN && flags == OWNED);
+    let fits = flags_fit
+        && info.is_current(ruleset)
+        && content.objects == 0
+        && verify::chains_fit(ruleset, content);
+    Ok(fits && verify::sets(socket, ruleset, content)?.is_none())
+}
+
+/// Takes over a table that [may stay](may_stay). Its rules are written anew: somebody may
+/// have changed them.
 fn adopt(
     socket: &mut Socket,
-    (ruleset, flags): (&Ruleset, u32),
-    (survey, content): (&Survey, &Content),
+    wanted: Wanted<'_>,
+    survey: &Survey,
+    content: &Content,
     keep: &[Found],
 ) -> Result<(), FirewallError> {
-    write_rules(socket, (ruleset, flags), content)?;
+    write_rules(socket, wanted, content)?;
+    let ruleset = wanted.ruleset;
     let is_there = |f: &&Found| survey.present.contains(&f.slot);
     let new = keep.iter().filter(|f| !is_there(f));
     add(socket, ruleset, &survey.again(ruleset, new))?;
@@ -108,12 +125,12 @@ pub(in crate::firewall) fn rewrite(
     ruleset: &Ruleset,
 ) -> Result<(), FirewallError> {
     let content = inventory::content(socket, &ruleset.table).map_err(FirewallError::reading)?;
-    write_rules(socket, (ruleset, 0), &content)
+    write_rules(socket, Wanted { ruleset, flags: 0 }, &content)
 }
 
 fn write_rules(
     socket: &mut Socket,
-    (ruleset, flags): (&Ruleset, u32),
+    Wanted { ruleset, flags }: Wanted<'_>,
     content: &Content,
 ) -> Result<(), FirewallError> {
     let mut rules = Draft::new(ruleset);
@@ -126,19 +143,18 @@ fn write_rules(
 /// Steps 1 to 3 of the way by a table beside it, which is returned.
 fn replace(
     socket: &mut Socket,
-    (ruleset, flags): (&Ruleset, u32),
-    (survey, old): (&Survey, &Old),
+    wanted: Wanted<'_>,
+    survey: &Survey,
+    old: &Old,
     keep: &[Found],
 ) -> Result<Old, FirewallError> {
-    let beside = survey.beside(ruleset);
+    let beside = survey.beside(wanted.ruleset);
     let openings = survey.again(&beside, keep);
-    let built = build(
-        socket,
-        (&beside, flags),
-        &openings,
-        false,
-        Meanwhile::Guarded,
-    );
+    let at_first = Wanted {
+        ruleset: &beside,
+        ..wanted
+    };
+    let built = build(socket, at_first, &openings, false, Meanwhile::Guarded);
     let interim = Old::of(&beside);
     built
         .and_then(|_| {
@@ -154,13 +170,7 @@ fn replace(
         })?;
     grace();
     // The kernel has had the same a moment ago.
-    let openings = survey.again(ruleset, keep);
-    build(
-        socket,
-        (ruleset, flags),
-        &openings,
-        true,
-        Meanwhile::Guarded,
-    )?;
+    let openings = survey.again(wanted.ruleset, keep);
+    build(socket, wanted, &openings, true, Meanwhile::Guarded)?;
     Ok(interim)
 }

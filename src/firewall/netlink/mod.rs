@@ -4,7 +4,7 @@
 //! write into one [`batch::Batch`], which goes out in one `send`.
 
 pub(super) mod batch;
-mod build;
+pub(super) mod build;
 pub(super) mod elements;
 pub(super) mod events;
 mod ffi;

@@ -124,8 +124,8 @@ impl Socket {
         send(self.fd.as_raw_fd(), bytes, MsgFlags::empty()).map(|_| ())
     }
 
-    /// Asks for one thing or for a list, and gives every message of the answer to `take`.
-    /// An interrupted dump is asked for again: `reset` is called before each attempt.
+    /// Asks for one thing or for a list, and gives every message of the answer to `take`,
+    /// with what it has found so far. An interrupted dump is asked for again, from nothing.
     pub(super) fn query<T: Default>(
         &mut self,
         request: &Request,

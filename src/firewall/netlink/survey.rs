@@ -1,4 +1,4 @@
-//! What is there before the start-up batch: our table or what keeps us from it, tables of
+//! What is there before anything is changed: our table or what keeps us from it, tables of
 //! ours by an older name, and every opening in them.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,6 @@ use super::inventory::{self, Content, Dumped, Layout, TableInfo};
 use super::retire::Old;
 use super::socket::{Refusal, Socket};
 use super::structure;
-use super::verify;
 use crate::firewall::book::{Entry, Place, Slot, element};
 use crate::firewall::error::FirewallError;
 use crate::firewall::ruleset::{Family, Key, Ruleset};
@@ -73,8 +72,8 @@ pub enum Origin {
     Created,
     /// It was there and was taken over, openings and all.
     Adopted,
-    /// It was there but had to be built anew (another layout or mode, or a stranger's work
-    /// in it), with its openings.
+    /// It was there but had to be built anew (other doors, another layout or mode, or a
+    /// stranger's work in it), with its openings.
     Rebuilt,
 }
 
@@ -262,26 +261,5 @@ impl Survey {
             element(ruleset, &found.slot, lifetime, &door)
         });
         again.collect()
-    }
-
-    /// Whether what is there can be kept, and only its rules and configured elements be
-    /// replaced.
-    pub(super) fn origin(&self, ruleset: &Ruleset, flags: u32) -> Origin {
-        let Some((info, content)) = &self.table else {
-            return Origin::Created;
-        };
-        // The kernel takes a table from orphan to owned, and from nothing to nothing else.
-        let flags_fit = info.flags == flags || (info.flags == ORPHAN && flags == OWNED);
-        let chains_fit = verify::chains_fit(ruleset, content);
-        let sets_fit = ruleset.sets.iter().all(|wanted| {
-            let there = content.sets.get(&wanted.name);
-            there.is_none_or(|shape| *shape == structure::shape(wanted))
-        });
-        // The kernel changes no comment of a table that is there.
-        if info.is_current(ruleset) && flags_fit && chains_fit && sets_fit && content.objects == 0 {
-            Origin::Adopted
-        } else {
-            Origin::Rebuilt
-        }
     }
 }
