@@ -42,7 +42,8 @@ pub enum FirewallError {
     },
     /// The kernel lacks something.
     #[error(
-        "the kernel has no support for this: {what} (nf_tables with fib, ct and reject; Linux 5.10 or later)"
+        "the kernel has no support for this: {what} (nf_tables with fib, ct and reject; Linux \
+         5.10 or later)"
     )]
     Unsupported {
         /// What was asked of it.

@@ -64,6 +64,13 @@ pub struct Door {
 }
 
 impl Door {
+    /// How long a sequence may take if nobody says.
+    pub const SEQ_TIMEOUT: Duration = Duration::from_secs(15);
+    /// How many strays are forgiven if nobody says.
+    pub const STRAYS: u8 = 2;
+    /// How long an opening lives if nobody says.
+    pub const OPEN_FOR: Lifetime = Lifetime::For(Duration::from_secs(30));
+
     /// A door of these steps that does nothing yet, with the defaults of knockd.toml(5).
     #[must_use]
     pub fn new(name: &str, sequence: Vec<Step>) -> Self {
@@ -71,13 +78,13 @@ impl Door {
             name: name.into(),
             sequence,
             one_time: None,
-            seq_timeout: Duration::from_secs(15),
+            seq_timeout: Self::SEQ_TIMEOUT,
             tcp_flags: TcpFlags::SYN,
             from: Vec::new(),
             target: None,
-            strays: 2,
+            strays: Self::STRAYS,
             open: Vec::new(),
-            open_for: Lifetime::For(Duration::from_secs(30)),
+            open_for: Self::OPEN_FOR,
             close: Close::Nothing,
             add: Vec::new(),
             remove: Vec::new(),

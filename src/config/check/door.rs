@@ -12,14 +12,8 @@ use crate::model::{
     Step, TcpFlags, TripwireMode,
 };
 
-/// How long an opening lives if nobody says.
-const OPEN_FOR: Lifetime = Lifetime::For(Duration::from_secs(30));
-
 /// knock 0.8's time from start to stop.
 const CMD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How many strays are forgiven if nobody says.
-const STRAYS: u8 = 2;
 
 pub(super) fn door(
     draft: &DraftDoor,
@@ -176,7 +170,7 @@ fn who(draft: &DraftDoor, faults: &mut Faults) {
 
 fn strays(field: &Field<i64>, faults: &mut Faults) -> u8 {
     let Some(given) = field.given() else {
-        return STRAYS;
+        return Door::STRAYS;
     };
     let read = u8::try_from(given.value).ok().filter(|n| *n <= MAX_STRAYS);
     if read.is_none() {
@@ -185,7 +179,7 @@ fn strays(field: &Field<i64>, faults: &mut Faults) -> u8 {
             format!("`strays` is a number from 0 to {MAX_STRAYS}"),
         );
     }
-    read.unwrap_or(STRAYS)
+    read.unwrap_or(Door::STRAYS)
 }
 
 fn open_for(draft: &DraftDoor, faults: &mut Faults) -> Lifetime {
@@ -200,7 +194,7 @@ fn open_for(draft: &DraftDoor, faults: &mut Faults) -> Lifetime {
             );
         }
     }
-    draft.open_for.or(OPEN_FOR)
+    draft.open_for.or(Door::OPEN_FOR)
 }
 
 /// Ports, none of them twice.
@@ -315,7 +309,7 @@ fn elements(
         }
         SetElement {
             path: path.clone(),
-            lifetime: lifetime.or(OPEN_FOR),
+            lifetime: lifetime.or(Door::OPEN_FOR),
             ports: listed,
         }
     };

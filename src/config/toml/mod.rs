@@ -7,8 +7,6 @@ mod door;
 mod keys;
 mod values;
 
-use std::time::Duration;
-
 use ::toml::de::{DeTable, DeValue};
 
 use self::keys::Keys;
@@ -16,10 +14,10 @@ use self::values::{Value, boolean, integer, list, path, prefix, text, word};
 use super::diagnostic::Faults;
 use super::draft::{Defaults, Draft, DraftFirewall, DraftLog};
 use super::source::{Source, Spanned};
-use crate::model::{Guard, Level, OnStop, TcpFlags, TripwireMode};
+use crate::model::{Door, Guard, Level, OnStop, TcpFlags, TripwireMode};
 
 const DEFAULTS: Defaults = Defaults {
-    seq_timeout: Duration::from_secs(15),
+    seq_timeout: Door::SEQ_TIMEOUT,
     tcp_flags: TcpFlags::SYN,
 };
 
