@@ -136,7 +136,7 @@ fn flood(lab: &Lab, contender: Contender, table: &mut Table, rate: u32) {
 fn slow(lab: &Lab, contender: Contender, table: &mut Table) {
     let _running = contender.start(lab, ONE_DOOR);
     let people: Vec<_> = (0..20).map(|_| lab.person()).collect();
-    let (_, opened) = while_flooding(lab, (50_000, 7), first_step, || {
+    let (_, opened) = while_flooding(lab, (50_000, 6), first_step, || {
         sleep(Duration::from_secs(1));
         for (number, port) in STEPS.into_iter().enumerate() {
             if number > 0 {
@@ -186,7 +186,7 @@ fn attempts(lab: &Lab, contender: Contender, table: &mut Table) {
 /// SYNs to ports of no door; and, where there are many doors, to all ports alike.
 fn noise(lab: &Lab, contender: Contender, table: &mut Table) {
     const RATE: u32 = 100_000;
-    const SECONDS: u32 = 3;
+    const SECONDS: u32 = 2;
     let other_port = |n: u32| 30_000 + n % 30_000;
     let any_port = |n: u32| n.wrapping_mul(40_503) % 65_535 + 1;
     for (doors, row) in [
