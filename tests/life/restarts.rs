@@ -80,7 +80,7 @@ fn no_packet_sees_a_reload_or_a_restart_of_the_watch() {
 }
 
 #[test]
-fn no_packet_sees_a_crash_amid_a_reload_or_a_stop() {
+fn no_packet_sees_a_crash_amid_a_start_a_reload_or_a_stop() {
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut random = Random::new();
@@ -91,23 +91,25 @@ fn no_packet_sees_a_crash_amid_a_reload_or_a_stop() {
         // Each twice: what is there may be the very table that is wanted, or another.
         let twice = variants().into_iter().flat_map(|text| [text.clone(), text]);
         for text in twice.cycle().take(rounds(60)) {
+            let mode = |random: &mut Random| ["", "--watch"][random.below(2) as usize];
             site.configure(&text);
-            let reload = random.below(2) == 0;
-            daemon.signal(if reload {
-                Signal::SIGHUP
-            } else {
-                Signal::SIGTERM
-            });
-            // Both take some 40 ms, most of which the kernel is waited for.
+            match random.below(3) {
+                0 => daemon.signal(Signal::SIGHUP),
+                1 => daemon.signal(Signal::SIGTERM),
+                _ => {
+                    daemon.kill();
+                    daemon = Process::start(&mut site.command(mode(&mut random)));
+                }
+            }
+            // Each takes some 40 ms, most of which the kernel is waited for.
             thread::sleep(Duration::from_micros(random.below(60_000)));
-            daemon.signal(Signal::SIGKILL);
-            daemon.wait();
+            daemon.kill();
             interim += lab
                 .server
                 .run("nft list tables")
                 .matches("_interim")
                 .count();
-            daemon = site.start("");
+            daemon = site.start(mode(&mut random));
             assert_eq!(daemon.count(KEPT), 1, "{}", daemon.lines().join("\n"));
             let tables = lab.server.run("nft list tables");
             // And the gauge.
