@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual};
+use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual, value_of};
 
 /// The words after `firewall-cmd`.
 pub(super) fn read(words: &[String]) -> Result<Understood, String> {
@@ -14,11 +14,7 @@ pub(super) fn read(words: &[String]) -> Result<Understood, String> {
             Some((option, value)) => (option, Some(value)),
             None => (word, None),
         };
-        let mut value = || {
-            given
-                .or_else(|| words.next())
-                .ok_or_else(|| format!("`{option}` lacks its value"))
-        };
+        let mut value = || value_of(option, given.or_else(|| words.next()));
         match option {
             "--add-rich-rule" => rule = Some((true, value()?)),
             "--remove-rich-rule" => rule = Some((false, value()?)),

@@ -1,6 +1,6 @@
 //! iptables(8), and knock_helper_ipt.sh, which calls it.
 
-use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual};
+use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual, value_of};
 use crate::model::{PortRange, Protocol};
 
 /// Chains through which packets for this host come.
@@ -55,11 +55,7 @@ pub(super) fn read(words: &[String], family: Family) -> Result<Understood, Strin
     let mut rule = Rule::default();
     let mut words = words.iter().map(String::as_str).peekable();
     while let Some(word) = words.next() {
-        let mut value = || {
-            words
-                .next()
-                .ok_or_else(|| format!("`{word}` lacks its value"))
-        };
+        let mut value = || value_of(word, words.next());
         match word {
             "-A" | "--append" | "-I" | "--insert" | "-D" | "--delete" => {
                 rule.added = Some(!matches!(word, "-D" | "--delete"));
@@ -129,11 +125,7 @@ pub(super) fn read_helper(words: &[String]) -> Result<Understood, String> {
     };
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
-        let mut value = || {
-            words
-                .next()
-                .ok_or_else(|| format!("`{word}` lacks its value"))
-        };
+        let mut value = || value_of(word, words.next());
         match word {
             "-a" | "--append" | "-i" | "--insert" => rule.added = Some(true),
             "-x" | "--delete" => rule.added = Some(false),

@@ -288,6 +288,11 @@ fn ports(text: &str, between: char, protocol: Protocol) -> Result<Vec<PortRange>
     Ok(all)
 }
 
+/// What follows an option, which does not go without.
+fn value_of<'a>(option: &str, next: Option<&'a str>) -> Result<&'a str, String> {
+    next.ok_or_else(|| format!("`{option}` lacks its value"))
+}
+
 /// What is said of a word that makes a rule more than an opening.
 fn unusual(word: &str) -> String {
     format!("`{}` is more than an opening can say", word.escape_debug())

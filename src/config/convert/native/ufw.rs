@@ -1,6 +1,6 @@
 //! ufw(8): `allow from %IP% to any port 22 proto tcp`.
 
-use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual};
+use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual, value_of};
 use crate::model::Protocol;
 
 /// The words after `ufw`.
@@ -9,11 +9,7 @@ pub(super) fn read(words: &[String]) -> Result<Understood, String> {
     let (mut deleted, mut verdict, mut source) = (false, None, false);
     let (mut list, mut only) = (None, None);
     while let Some(word) = words.next() {
-        let mut value = || {
-            words
-                .next()
-                .ok_or_else(|| format!("`{word}` lacks its value"))
-        };
+        let mut value = || value_of(word, words.next());
         match word {
             "--force" | "rule" | "prepend" | "in" => {}
             "insert" | "comment" => {
