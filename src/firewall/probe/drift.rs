@@ -38,7 +38,9 @@ fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
         if let Some(text) = &mut elements {
             // A long list goes on further to the right.
             if line.starts_with("\t\t\t") {
-                text.push_str(line.trim());
+                if !openings {
+                    text.push_str(line.trim());
+                }
                 continue;
             }
             lines.extend(sorted(text));
