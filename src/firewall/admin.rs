@@ -7,10 +7,11 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::book::{Closed, Entry, Place, Shape, Slot, element};
-use super::error::FirewallError;
+use super::error::{FirewallError, netlink_port};
 use super::netlink::inventory::{self, SetInfo};
 use super::netlink::socket::{Refusal, Socket};
 use super::notice::Notice;
+use super::render;
 use super::ruleset::{Family, Key, Ruleset, Wish};
 use super::table::Table;
 use super::transaction::{Change, ElementKey, Transaction};
@@ -55,6 +56,20 @@ impl AdminSets {
 
     pub(super) fn shape(&self, path: &SetPath) -> Shape {
         self.sets.get(path).map_or(Shape::Unfit, |s| s.shape)
+    }
+
+    /// Why nothing goes into it for now, if so.
+    pub(super) fn obstacle(&self, path: &SetPath) -> Option<Notice> {
+        let state = self.sets.get(path)?;
+        let path = path.clone();
+        match state.shape {
+            Shape::Address(_) | Shape::AddressPort(_) => None,
+            Shape::Awaited => Some(Notice::Awaited { path }),
+            Shape::Unfit => {
+                let why = state.why.clone()?;
+                Some(Notice::Unfit { path, why })
+            }
+        }
     }
 
     /// It is not there any more.
@@ -149,13 +164,33 @@ fn inspect(
     };
     let owner = inventory::owner(socket, path).unwrap_or(None);
     if let Some(port) = owner.filter(|port| *port != socket.port()) {
-        return Ok(Err(format!(
-            "table {} {} is owned by another program (netlink port {port}, mostly its process \
-             id), which lets nobody else change it; a set in a table of your own will do",
-            path.family, path.table
-        )));
+        return Ok(Err(owned(path, Some(port))));
     }
     Ok(judge(&info, path, &wishes))
+}
+
+fn owned(path: &SetPath, port: Option<u32>) -> String {
+    let SetPath { family, table, .. } = path;
+    let port = netlink_port(port);
+    format!(
+        "table {family} {table} is owned by another program{port}, which lets nobody else change \
+         it; a set in a table of your own will do"
+    )
+}
+
+/// What is to be said of a set that was looked at and fits, and would not have it after all.
+pub(super) fn refused(path: &SetPath, errno: Errno) -> Notice {
+    if errno == Errno::ENOENT {
+        return Notice::Awaited { path: path.clone() };
+    }
+    // The owner of its table, and no knockd, has come in between.
+    let why = if errno == Errno::EPERM {
+        owned(path, None)
+    } else {
+        FirewallError::refused(&path.table, render::path(path), errno).to_string()
+    };
+    let path = path.clone();
+    Notice::Unfit { path, why }
 }
 
 impl Table {
@@ -227,15 +262,23 @@ impl Table {
             Ok(shape) => {
                 state.shape = shape;
                 state.why = None;
-                let elements = self.fill(path, now)?;
+                let (elements, unwanted) = self.fill(path, now)?;
+                if let Some(errno) = unwanted {
+                    return Ok(Some(refused(path, errno)));
+                }
                 let path = path_of();
                 Ok((elements > 0).then_some(Notice::Back { path, elements }))
             }
         }
     }
 
-    /// Takes over what an earlier daemon has put into a set, and puts in what is missing.
-    fn fill(&mut self, path: &Arc<SetPath>, now: Timestamp) -> Result<usize, FirewallError> {
+    /// Takes over what an earlier daemon has put into a set, and puts in what is missing: how
+    /// many elements, and why none, if the set would not have them.
+    fn fill(
+        &mut self,
+        path: &Arc<SetPath>,
+        now: Timestamp,
+    ) -> Result<(usize, Option<Errno>), FirewallError> {
         let dumped = inventory::elements(&mut self.socket, path).map_err(FirewallError::reading)?;
         let mut there = std::collections::BTreeSet::new();
         for d in dumped {
@@ -265,9 +308,9 @@ impl Table {
             let element = element(&self.ruleset, slot, lifetime, &entry.door);
             transaction.changes.extend(element.map(Change::Add));
         }
-        let missing = transaction.changes.len();
-        self.send(&mut transaction)?;
-        Ok(missing)
+        let refused = self.send(&mut transaction)?;
+        let why = refused.first().map(|(_, errno)| *errno);
+        Ok((transaction.changes.len(), why))
     }
 }
 

@@ -14,7 +14,7 @@ pub enum FirewallError {
     /// Another program owns the table.
     #[error(
         "table inet {table} is owned by another program{}: is another knockd running?",
-        port.map_or_else(String::new, |p| format!(" (netlink port {p}, mostly its process id)"))
+        netlink_port(*port)
     )]
     Owned {
         /// The table.
@@ -141,4 +141,11 @@ impl FirewallError {
 /// in the receive buffer (netlink(7)), or there was none.
 pub(super) fn no_answer(errno: Errno) -> bool {
     errno == Errno::ENOBUFS || errno == Errno::EPROTO
+}
+
+/// Behind "another program": which, as far as that is known.
+pub(super) fn netlink_port(port: Option<u32>) -> String {
+    port.map_or_else(String::new, |p| {
+        format!(" (netlink port {p}, mostly its process id)")
+    })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::admin::AdminSets;
+use super::admin::{self, AdminSets};
 use super::book::{Applied, Book, Closed, Entry, Place, Plan, element};
 use super::error::{FirewallError, no_answer};
 use super::netlink::batch::Batch;
@@ -256,12 +256,22 @@ impl Table {
     /// If the kernel will not have it; nothing of it is done then.
     pub fn apply(&mut self, effects: &[Effect], now: Timestamp) -> Result<Applied, FirewallError> {
         let mut plan = self.plan(effects, now);
-        let mut notices = Vec::new();
+        // Said at the start, too; but who has knocked in vain is to find it where he looks.
+        let mut notices: Vec<Notice> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Add { path, .. } => self.sets.obstacle(path),
+                Effect::Open { .. }
+                | Effect::Close { .. }
+                | Effect::Remove { .. }
+                | Effect::Run { .. } => None,
+            })
+            .collect();
         let refused = match self.send(&mut plan.transaction) {
             Err(error) if self.flags == 0 && error.is_race() => {
                 // Somebody has taken the table away and we have not heard of it yet. It is
                 // put back, or that is put off: then with what is noted now.
-                notices = self.on_readable(now);
+                notices.extend(self.on_readable(now));
                 plan = self.plan(effects, now);
                 match self.send(&mut plan.transaction) {
                     Err(error) if error.is_race() => Vec::new(),
@@ -282,19 +292,16 @@ impl Table {
         } = plan;
         applied.notices.extend(notices);
         for (path, errno) in refused {
-            let path = (*path).clone();
+            applied.notices.push(admin::refused(&path, errno));
             if errno == Errno::ENOENT {
                 // It has gone this moment. What is noted is put in when it is back.
                 self.sets.lose(&path);
-                applied.notices.push(Notice::Awaited { path });
                 continue;
             }
-            let meant = |place: &Place| matches!(place, Place::Set(p, _) if **p == path);
+            let meant = |place: &Place| matches!(place, Place::Set(p, _) if **p == *path);
             writes.retain(|slot, _| !meant(&slot.place));
             applied.opened.retain(|o| !meant(&o.place));
             applied.closed.retain(|c| !meant(&c.place));
-            let why = FirewallError::refused(&path.table, render::path(&path), errno).to_string();
-            applied.notices.push(Notice::Unfit { path, why });
         }
         self.book.note(writes);
         Ok(applied)
