@@ -30,13 +30,16 @@ pub struct Check {
 
 /// What became of looking at the running system.
 enum Live {
-    /// It was not asked for, or there is nothing to look for.
-    Unasked,
+    /// It was not asked for, or there is nothing to look for: which.
+    Unasked(&'static str),
     /// Only root may.
     NotAllowed,
     /// It was looked at.
     Seen(Report),
 }
+
+/// Why the running system is not looked at for a user.
+const NEEDS_ROOT: &str = "that needs root (CAP_NET_ADMIN)";
 
 pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     let path = match &check.file {
@@ -53,7 +56,12 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     let Some(mut config) = loaded.report.config else {
         let fault = Fault::Config(format!("{} cannot be used", path.display()));
         match check.json {
-            true => print(&file_json(&path, None, &said, &Live::Unasked))?,
+            true => print(&file_json(
+                &path,
+                None,
+                &said,
+                &Live::Unasked("the configuration cannot be used"),
+            ))?,
             false => said.iter().try_for_each(|s| print(&format!("{s}\n")))?,
         }
         return Err(fault);
@@ -64,7 +72,7 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     }
     said.extend(saved_ruleset(&check.saved_ruleset, &config));
     let live = match check.file_only {
-        true => Live::Unasked,
+        true => Live::Unasked("the file alone was asked for"),
         false => look(&config, &path)?,
     };
     if check.json {
@@ -76,14 +84,14 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
         Live::Seen(report) if !report.is_well() => Err(Fault::Unavailable(
             "not all is as it should be: see above".to_owned(),
         )),
-        Live::Seen(_) | Live::Unasked | Live::NotAllowed => Ok(()),
+        Live::Seen(_) | Live::Unasked(_) | Live::NotAllowed => Ok(()),
     }
 }
 
 fn look(config: &Config, path: &Path) -> Result<Live, Fault> {
     match probe::probe(config, path) {
         Ok(report) => Ok(Live::Seen(report)),
-        Err(FirewallError::None) => Ok(Live::Unasked),
+        Err(FirewallError::None) => Ok(Live::Unasked("the configuration has no table")),
         Err(FirewallError::Permission) => Ok(Live::NotAllowed),
         Err(other) => Err(other.into()),
     }
@@ -108,10 +116,9 @@ fn text(path: &Path, config: &Config, said: &[String], live: &Live) -> String {
     };
     text += &format!("{}: {doors}, no errors\n", path.display());
     let report = match live {
-        Live::Unasked => return text,
+        Live::Unasked(_) => return text,
         Live::NotAllowed => {
-            return text
-                + "the running system was not looked at: that needs root (CAP_NET_ADMIN)\n";
+            return text + &format!("the running system was not looked at: {NEEDS_ROOT}\n");
         }
         Live::Seen(report) => report,
     };
@@ -143,15 +150,17 @@ fn text(path: &Path, config: &Config, said: &[String], live: &Live) -> String {
 }
 
 fn file_json(path: &Path, config: Option<&Config>, said: &[String], live: &Live) -> String {
-    let live = match live {
-        Live::Unasked | Live::NotAllowed => Value::Null,
-        Live::Seen(report) => report_json(report),
+    let (live, not_looked_at) = match live {
+        Live::Unasked(why) => (Value::Null, Some(*why)),
+        Live::NotAllowed => (Value::Null, Some(NEEDS_ROOT)),
+        Live::Seen(report) => (report_json(report), None),
     };
     let value = json!({
         "file": path.to_string_lossy(),
         "usable": config.is_some(),
         "diagnostics": said,
         "live": live,
+        "not_looked_at": not_looked_at,
     });
     format!("{value:#}\n")
 }

@@ -77,7 +77,7 @@ fn list(options: &Options, as_json: bool) -> Result<(), Fault> {
         return print(&format!("{:#}\n", json!(all)));
     }
     if !is_there {
-        return print(&no_table(&table));
+        return print_all(&[daemon::no_table(&table)]);
     }
     if openings.is_empty() {
         return print("nothing is open\n");
@@ -142,7 +142,7 @@ fn close(options: &Options, address: Option<IpAddr>) -> Result<(), Fault> {
     match closed.as_deref() {
         Some([]) => print("nothing was open\n"),
         Some(lines) => print_all(lines),
-        None => print(&no_table(&table_name(options))),
+        None => print_all(&[daemon::no_table(&table_name(options))]),
     }
 }
 
@@ -151,15 +151,11 @@ fn clear(options: &Options) -> Result<(), Fault> {
         return print_all(&done?);
     }
     let table = table_name(options);
-    if firewall::clear(&table)? {
-        print(&format!("the table inet {table} is removed\n"))
-    } else {
-        print(&no_table(&table))
-    }
-}
-
-fn no_table(name: &str) -> String {
-    format!("there is no table inet {name}: nothing is guarded\n")
+    let line = match firewall::clear(&table)? {
+        true => daemon::removed(&table),
+        false => daemon::no_table(&table),
+    };
+    print_all(&[line])
 }
 
 /// The table's name: the configuration's, or where that has none or cannot be read, the

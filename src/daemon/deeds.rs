@@ -37,10 +37,12 @@ pub(crate) fn reply(said: Vec<Said>) -> Reply {
             Said::Error(text) => failed.push(text),
         }
     }
-    if failed.is_empty() {
-        Reply::Done(done)
-    } else {
-        Reply::Refused(failed.join("; "))
+    let failed = failed.join("; ");
+    match (failed.as_str(), done.as_slice()) {
+        ("", _) => Reply::Done(done),
+        (_, []) => Reply::Refused(failed),
+        // He must know what there is to be taken back.
+        (_, done) => Reply::Refused(format!("{failed}; but this is done: {}", done.join("; "))),
     }
 }
 

@@ -35,6 +35,7 @@ pub use background::start as background;
 pub use commands::helper;
 pub use deeds::place as place_words;
 pub use fault::Fault;
+pub use orders::{no_table, removed};
 pub use replay::dry_run;
 pub use run::run;
 pub use setup::{Options, configuration, duration};

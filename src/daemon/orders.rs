@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::action;
-use crate::firewall::Table;
+use crate::firewall::{self, Table};
 use crate::matcher::Occupancy;
-use crate::model::{DoorId, Effect, Lifetime, MAX_TIME, OnStop, Ports, Timestamp};
+use crate::model::{DoorId, Effect, Firewall, Lifetime, MAX_TIME, OnStop, Ports, Timestamp};
 
 use super::control::{Reply, Request};
 use super::deeds::{self, Said};
@@ -67,7 +67,8 @@ impl Daemon<'_> {
             }
         }
         let said = self.line.perform(&effects, now);
-        if !said.iter().any(|said| matches!(said, Said::Error(_))) {
+        let failed = said.iter().any(|said| matches!(said, Said::Error(_)));
+        if !failed || said.iter().any(|said| matches!(said, Said::Info(_))) {
             tracing::info!("{address}: {name}: opened by hand");
         }
         said.iter().for_each(Said::tell);
@@ -76,7 +77,7 @@ impl Daemon<'_> {
 
     fn close(&mut self, address: Option<IpAddr>, now: Timestamp) -> Reply {
         let Some(table) = &self.line.table else {
-            return Reply::Refused("this daemon has no table: nothing is open".to_owned());
+            return Reply::Done(vec![no_table(&self.table_name())]);
         };
         let effects = closing(table, address, now);
         let said = self.line.perform(&effects, now);
@@ -87,7 +88,13 @@ impl Daemon<'_> {
     /// The table goes; the daemon stays, so that a reload puts it back.
     fn clear(&mut self) -> Reply {
         let Some(table) = &mut self.line.table else {
-            return Reply::Refused("this daemon has no table".to_owned());
+            // One may be left of an earlier configuration.
+            let name = self.table_name();
+            return match firewall::clear(&name) {
+                Ok(true) => Reply::Done(vec![removed(&name)]),
+                Ok(false) => Reply::Done(vec![no_table(&name)]),
+                Err(error) => Reply::Refused(error.to_string()),
+            };
         };
         match table.stop(OnStop::Remove) {
             Ok(()) => {
@@ -99,6 +106,11 @@ impl Daemon<'_> {
             }
             Err(error) => Reply::Refused(error.to_string()),
         }
+    }
+
+    fn table_name(&self) -> String {
+        let firewall = self.line.config.firewall.as_ref();
+        firewall.map_or_else(|| Firewall::default().table, |f| f.table.clone())
     }
 
     fn status(&mut self, now: Timestamp) -> Status {
@@ -143,6 +155,18 @@ impl Daemon<'_> {
 
 fn strings(names: Vec<impl ToString>) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
+}
+
+/// There is nothing to close or to clear.
+#[must_use]
+pub fn no_table(name: &str) -> String {
+    format!("there is no table inet {name}: nothing is guarded")
+}
+
+/// Cleared, and no daemon minds.
+#[must_use]
+pub fn removed(name: &str) -> String {
+    format!("the table inet {name} is removed")
 }
 
 /// What ends every opening of this source, or of all.

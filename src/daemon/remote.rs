@@ -22,13 +22,12 @@ impl Options {
 /// # Errors
 /// No daemon runs, or it does not answer.
 pub fn status(options: &Options) -> Result<Status, Fault> {
-    match ask(&options.control_path(), &Request::Status)? {
-        Some(Reply::Status(status)) => Ok(*status),
-        Some(Reply::Refused(why)) => Err(Fault::Unavailable(why)),
-        Some(Reply::Done(_)) => Err(Fault::Unavailable(
+    match ask(options, &Request::Status)? {
+        Answer::Given(Reply::Status(status)) => Ok(*status),
+        Answer::Given(Reply::Refused(why)) | Answer::Nobody(why) => Err(Fault::Unavailable(why)),
+        Answer::Given(Reply::Done(_)) => Err(Fault::Unavailable(
             "the daemon is of another version".to_owned(),
         )),
-        None => Err(nobody(options)),
     }
 }
 
@@ -47,7 +46,10 @@ pub fn open(
         address,
         for_ms: lifetime.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
     };
-    done(ask(&options.control_path(), &request)?).unwrap_or_else(|| Err(nobody(options)))
+    match ask(options, &request)? {
+        Answer::Given(reply) => done(reply),
+        Answer::Nobody(why) => Err(Fault::Unavailable(why)),
+    }
 }
 
 /// `knockd close`; `None` if no daemon runs.
@@ -67,36 +69,58 @@ pub fn clear(options: &Options) -> Option<Result<Vec<String>, Fault>> {
 }
 
 fn order(options: &Options, request: &Request) -> Option<Result<Vec<String>, Fault>> {
-    match ask(&options.control_path(), request) {
-        Ok(reply) => done(reply),
+    match ask(options, request) {
+        Ok(Answer::Given(reply)) => Some(done(reply)),
+        Ok(Answer::Nobody(_)) => None,
         Err(fault) => Some(Err(fault)),
     }
 }
 
-fn ask(path: &Path, request: &Request) -> Result<Option<Reply>, Fault> {
-    control::ask(path, request).map_err(|error| {
-        let path = path.display();
-        if error.kind() == std::io::ErrorKind::PermissionDenied {
-            Fault::Permission(format!("{path}: only root may control knockd"))
-        } else {
-            Fault::Unavailable(format!("{path}: {error}"))
-        }
-    })
+/// What came of asking.
+enum Answer {
+    /// The daemon's.
+    Given(Reply),
+    /// No daemon of this configuration listens: why.
+    Nobody(String),
 }
 
-fn done(reply: Option<Reply>) -> Option<Result<Vec<String>, Fault>> {
-    Some(match reply? {
+/// Asks the daemon; not one that runs with another file than the one that is named.
+fn ask(options: &Options, request: &Request) -> Result<Answer, Fault> {
+    let path = options.control_path();
+    let at = path.display();
+    // Whatever else is wrong with the answer shows when the question itself is asked.
+    if let Some(named) = &options.config
+        && let Ok(Some(Reply::Status(status))) = control::ask(&path, &Request::Status)
+        && !is_same(named, Path::new(&status.configuration))
+    {
+        return Ok(Answer::Nobody(format!(
+            "the daemon that listens at {at} runs with {}, not with {} (whose daemon needs a \
+             --run-dir of its own)",
+            status.configuration,
+            named.display()
+        )));
+    }
+    match control::ask(&path, request) {
+        Ok(Some(reply)) => Ok(Answer::Given(reply)),
+        Ok(None) => Ok(Answer::Nobody(format!("no daemon listens at {at}"))),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(
+            Fault::Permission(format!("{at}: only root may control knockd")),
+        ),
+        Err(error) => Err(Fault::Unavailable(format!("{at}: {error}"))),
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    one == other || resolved(one) == resolved(other)
+}
+
+fn done(reply: Reply) -> Result<Vec<String>, Fault> {
+    match reply {
         Reply::Done(lines) => Ok(lines),
         Reply::Refused(why) => Err(Fault::Unavailable(why)),
         Reply::Status(_) => Err(Fault::Unavailable(
             "the daemon is of another version".to_owned(),
         )),
-    })
-}
-
-fn nobody(options: &Options) -> Fault {
-    Fault::Unavailable(format!(
-        "no daemon listens at {}",
-        options.control_path().display()
-    ))
+    }
 }

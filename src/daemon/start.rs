@@ -210,9 +210,22 @@ fn listen(options: &Options) -> Option<Control> {
     let path = options.control_path();
     let made = std::fs::create_dir_all(&options.run_dir);
     let control = made.and_then(|()| Control::listen(&path));
-    control
-        .inspect_err(|error| tracing::debug!("no control socket at {}: {error}", path.display()))
-        .ok()
+    let path = path.display();
+    match control {
+        Ok(control) => Some(control),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            tracing::warn!(
+                "no control socket at {path}: another knockd has it; to reach this one by \
+                 status, open and close, start it with a --run-dir of its own"
+            );
+            None
+        }
+        // A container without a place to write is usual, and no fault.
+        Err(error) => {
+            tracing::debug!("no control socket at {path}: {error}");
+            None
+        }
+    }
 }
 
 /// Sixteen bytes that nobody can guess.

@@ -205,6 +205,13 @@ fn without_privilege_the_file_alone_is_checked() {
         .expect("setpriv (package util-linux)");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(failure(&output).0, 0, "{said}");
+    let json = site
+        .command_by(unprivileged, "check --json")
+        .output()
+        .expect("setpriv");
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert!(json["live"].is_null());
+    assert_eq!(json["not_looked_at"], "that needs root (CAP_NET_ADMIN)");
     let end = "2 doors, no errors\nthe running system was not looked at: that needs root (CAP_NET_ADMIN)\n";
     assert!(said.ends_with(end), "{said}");
     // Rules may be read, but no namespace made to try them in.
@@ -230,6 +237,7 @@ fn as_json() {
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(value["usable"], true);
     assert_eq!(value["live"]["table"]["state"], "as configured");
+    assert!(value["not_looked_at"].is_null());
     let finding = &value["live"]["doors"][0]["findings"][0];
     assert_eq!(finding["verdict"], "blocked");
     assert_eq!(finding["by"][0]["chain"], "inet filter input");

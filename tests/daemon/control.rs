@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::json;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
-use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
+use crate::site::{KNOCKD, OPEN_SSH, SSH, Site, failure, knock};
+use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip};
 
 /// A door whose opening has no end, and with a range.
 const MOSH: &str = r#"
@@ -163,6 +163,11 @@ fn a_cleared_table_stays_away_until_the_reload() {
     let _open = connect(SOON).expect_connected();
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("the table was cleared by hand");
+    // Once more is no fault, and nothing is open because everything is.
+    for words in ["clear", "close --all", "list"] {
+        let none = "there is no table inet knockd: nothing is guarded\n";
+        assert_eq!(site.run(words), none, "{words}");
+    }
     site.reload(&daemon);
     connect(SILENCE).expect_silence();
     knock(&lab, SERVER[0], OPEN_SSH);
@@ -227,6 +232,59 @@ fn without_a_daemon_its_table_is_listed_closed_and_cleared() {
             .connect(ip(CLIENT[0]), to, SOON)
             .expect_connected();
     }
+}
+
+/// Of two daemons with one folder the first has the socket: what is meant for the other is
+/// not done by it.
+#[test]
+fn a_daemon_of_another_file_is_not_meant() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let _daemon = site.start("");
+    let renamed = format!("[firewall]\ntable = \"other\"\n{SSH}");
+    let file = lab.write("other.toml", &renamed);
+    let run_dir = site.path("run");
+    let other = |words: &str| {
+        let mut command = lab.server.command(KNOCKD);
+        command.args(words.split_whitespace()).arg("-c").arg(&file);
+        command.arg("--run-dir").arg(&run_dir);
+        command.arg("--state-dir").arg(site.path("other"));
+        command
+    };
+    let mut second = Process::start(&mut other("-v"));
+    second.wait_for_line("another knockd has it");
+    second.wait_for_line("starting up, listening on");
+    site.run(&format!("open ssh {}", CLIENT[0]));
+    for words in ["status", "open ssh 192.0.2.78", "close --all", "clear"] {
+        let output = other(words).output().expect("nsenter");
+        let (code, said) = failure(&output);
+        assert_eq!(code, 69, "{words}: {said}");
+    }
+    let (_, said) = failure(&other("status").output().expect("nsenter"));
+    let runs = format!("runs with {}, not with", site.config().display());
+    assert!(said.contains(&runs), "{said}");
+    assert_eq!(site.openings().len(), 1);
+    // With its daemon gone, its table is an orphan like any other.
+    second.terminate();
+    let output = other("clear").output().expect("nsenter");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said, "the table inet other is removed\n");
+    assert_eq!(lab.server.run("nft list tables"), "table inet knockd\n");
+}
+
+/// A set of two may be full: the one who asked is told what is done all the same.
+#[test]
+fn what_is_half_done_is_told() {
+    let lab = Lab::new();
+    let two = "add = { table = \"inet filter\", set = \"knocked\", for = \"1h\" }\n[door.shut]";
+    let site = Site::new(&lab, &SSH.replacen("[door.shut]", two, 1));
+    let mut daemon = site.start("");
+    let (code, said) = failure(&site.try_run("open ssh 192.0.2.77"));
+    assert_eq!(code, 69);
+    assert!(said.contains("knocked is not there yet"), "{said}");
+    let done = "but this is done: 192.0.2.77: ssh: opened 22/tcp for 1h";
+    assert!(said.contains(done), "{said}");
+    daemon.wait_for_line("192.0.2.77: ssh: opened by hand");
 }
 
 #[test]

@@ -183,7 +183,10 @@ fn a_set_that_does_not_fit_is_named() {
     agent.order(add);
     lab.server.nft("table inet filter {\n set knocked {\n type ipv4_addr\n size 1\n flags timeout\n elements = { 192.0.2.9 }\n }\n }");
     let said = agent.order("mind 5s");
-    assert!(said.contains("is full") && !said.contains("put in"), "{said}");
+    assert!(
+        said.contains("is full") && !said.contains("put in"),
+        "{said}"
+    );
 }
 
 #[test]
