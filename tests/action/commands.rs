@@ -8,7 +8,8 @@ use knockd::action::command::{Ending, Refusal, Report, Request};
 use knockd::model::{Commands, Phase};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::support::*;
+use crate::lab::*;
+use crate::support::{SOON, ip, wait_until};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -52,7 +53,7 @@ fn the_command_is_reported_as_it_is_run() {
     let (reports, _) = daemon.wait_end("d", Phase::Start);
     let running = Report::Running {
         door: "d".into(),
-        source: address("192.0.2.7"),
+        source: ip("192.0.2.7"),
         phase: Phase::Start,
         command: "true 192.0.2.7\\n#\t\\n".into(),
     };
@@ -152,7 +153,7 @@ fn what_a_command_leaves_in_the_background_may_go_on_writing() {
     fs::write(&go, "").expect("written");
     let reports = daemon.wait(|r| matches!(r, Report::Output { .. }));
     assert_eq!(output(&reports), ["later"]);
-    eventually("its last word", || lab.read("done") == "done\n");
+    wait_until("its last word", || lab.read("done") == "done\n");
 }
 
 #[test]
@@ -200,22 +201,22 @@ fn no_more_run_than_may_and_the_surplus_is_refused() {
             source: std::net::IpAddr::from([10, 0, (n / 256) as u8, (n % 256) as u8]),
         };
         // This side is bounded too: wait for the helper to take some.
-        eventually("room", || daemon.client.send(&request).is_ok());
+        wait_until("room", || daemon.client.send(&request).is_ok());
     }
     let mut refused = 0;
     while refused < 100 {
-        let report = daemon.next(PATIENCE).expect("alive");
+        let report = daemon.next(SOON).expect("alive");
         if let Report::Refused { refusal, .. } = report {
             assert_eq!(refusal, Refusal::TooManyWaiting);
             refused += 1;
         }
     }
-    eventually("as many as may", || lab.read("ran").lines().count() == 64);
+    wait_until("as many as may", || lab.read("ran").lines().count() == 64);
     assert_eq!(children(daemon.client.helper()).len(), 64);
     drop(gate);
     let mut ended = 0;
     while ended < 64 + 1024 {
-        if let Some(Report::Ended { .. }) = daemon.next(PATIENCE) {
+        if let Some(Report::Ended { .. }) = daemon.next(SOON) {
             ended += 1;
         }
     }
@@ -265,7 +266,7 @@ fn the_journal_is_for_nobody_elses_eyes() {
     let lab = Lab::new(&[door("d", "true", "true", Duration::from_secs(3600))]);
     let mut daemon = lab.helper();
     daemon.start("d", "192.0.2.7");
-    eventually("a journal", || lab.journal().exists());
+    wait_until("a journal", || lab.journal().exists());
     let mode = |path: &std::path::Path| fs::metadata(path).expect("there").permissions().mode();
     assert_eq!(mode(&lab.journal()) & 0o7777, 0o600);
     assert_eq!(mode(&lab.state()) & 0o7777, 0o700);

@@ -8,7 +8,8 @@ use knockd::model::Phase;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::*;
+use crate::lab::*;
+use crate::support::{SOON, wait_until};
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(1500);
@@ -26,9 +27,9 @@ fn after_the_daemon_was_killed_the_overdue_run_and_the_others_are_armed_again() 
     let late = door("late", &start, "echo stop late %IP%", LONG);
     lab.configure(&[soon, late]);
     let mut doomed = lab.doomed(&["soon", "late"], "192.0.2.7");
-    eventually("both starts", || lab.read("started").lines().count() == 2);
+    wait_until("both starts", || lab.read("started").lines().count() == 2);
     // Both stops are armed when the journal has two lines for each.
-    eventually("both to be armed", || {
+    wait_until("both to be armed", || {
         let journal = fs::read_to_string(lab.journal()).unwrap_or_default();
         journal.matches("\tdue\t").count() == 2
     });
@@ -36,7 +37,7 @@ fn after_the_daemon_was_killed_the_overdue_run_and_the_others_are_armed_again() 
     assert_eq!(helpers.len(), 1);
     doomed.kill().expect("killed");
     doomed.wait().expect("reaped");
-    eventually("the helper's end", || !lives(helpers[0]));
+    wait_until("the helper's end", || !lives(helpers[0]));
     // Nobody is there when the first is due; and by then it has no door any more.
     std::thread::sleep(SHORT);
     lab.configure(&[door("late", "", "echo something else", LONG)]);
@@ -73,7 +74,7 @@ fn when_the_daemon_is_gone_what_runs_may_end() {
     lab.configure(&[door("d", &command, "true", LONG)]);
     let mut doomed = lab.doomed(&["d"], "192.0.2.7");
     let mut helpers = Vec::new();
-    eventually("a shell", || {
+    wait_until("a shell", || {
         helpers = children(doomed.id());
         helpers.iter().any(|h| !children(*h).is_empty())
     });
@@ -94,8 +95,8 @@ fn when_the_daemon_is_gone_what_runs_may_end() {
         "{reports:?}"
     );
     fs::write(&go, "").expect("written");
-    eventually("its end", || lab.read("end") == "end\n");
-    eventually("the helper's end", || !lives(helpers[0]));
+    wait_until("its end", || lab.read("end") == "end\n");
+    wait_until("the helper's end", || !lives(helpers[0]));
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn a_helper_that_is_killed_is_replaced_and_nothing_pending_is_lost() {
     daemon.wait_end("d", Phase::Start);
     let old = daemon.client.helper();
     kill(pid(old), Signal::SIGKILL).expect("killed");
-    while daemon.next(PATIENCE).is_some() {}
+    while daemon.next(SOON).is_some() {}
     daemon.client.restart().expect("another one");
     assert_ne!(daemon.client.helper(), old);
     assert!(!fs::exists(format!("/proc/{old}")).expect("proc"), "reaped");
@@ -144,7 +145,7 @@ fn a_damaged_journal_is_told_and_the_rest_of_it_run() {
     }
     let helper = daemon.client.helper();
     drop(daemon);
-    eventually("the helper's end", || !lives(helper));
+    wait_until("the helper's end", || !lives(helper));
     let journal = fs::read_to_string(lab.journal()).expect("a journal");
     let rubbish = journal.replace("192.0.2.2\td\techo", "192.0.2.2\td\trm -rf");
     assert_ne!(journal, rubbish);
@@ -168,11 +169,11 @@ fn a_hundred_at_once_survive_a_kill() {
     // A start that is told of has its stop on the disk.
     let mut told = 0;
     while told < 100 {
-        let report = daemon.next(PATIENCE).expect("alive");
+        let report = daemon.next(SOON).expect("alive");
         told += usize::from(matches!(report, Report::Running { .. }));
     }
     kill(pid(daemon.client.helper()), Signal::SIGKILL).expect("killed");
-    while daemon.next(PATIENCE).is_some() {}
+    while daemon.next(SOON).is_some() {}
     daemon.client.restart().expect("another one");
     daemon.wait(|r| matches!(r, Report::Ready { pending: 100, .. }));
     assert_eq!(output(&daemon.drain()).len(), 100);

@@ -1,20 +1,23 @@
 //! Commands, with real processes: a helper, its shells, and a daemon that can be killed.
 #![cfg(feature = "daemon")]
 
-mod commands;
-mod deaths;
-mod stops;
+#[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
+mod deaths;
+mod lab;
+mod stops;
+
 /// Not a test by itself: what the helper process of the others runs. It gives itself away by
-/// the environment that `support` sets.
+/// the environment that `lab` sets.
 #[test]
 fn helper() {
-    support::helper_main();
+    lab::helper_main();
 }
 
 /// Nor is this: a daemon that is there to be killed.
 #[test]
 fn daemon() {
-    support::daemon_main();
+    lab::daemon_main();
 }

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use knockd::capture::{CaptureError, Replay};
 use knockd::decode::decode;
 use knockd::model::{Frame, LinkType, Timestamp};
 use proptest::prelude::*;
+
+use crate::support::SOON;
 
 /// The captures in a folder of tests/captures, in order.
 fn captures(folder: &str) -> Vec<PathBuf> {
@@ -164,7 +165,7 @@ fn a_pipe_is_read_as_a_file_is() {
         let (tell, told) = mpsc::channel();
         let from = pipe.clone();
         thread::spawn(move || tell.send(read(&from)));
-        let answer = told.recv_timeout(Duration::from_secs(30));
+        let answer = told.recv_timeout(SOON);
         let answer = answer.expect("the pipe is read to its end");
         assert_eq!((answer.frames, answer.knocks), (3, 3), "{answer:?}");
         writer.join().expect("no panic").expect("all is written");

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use knockd::capture::{Change, Links};
 use knockd::model::Pattern;
@@ -10,13 +10,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
 use super::netns::{index, ip, ip_batch, run};
+use crate::support::{SOON, ip as address};
 
 fn patterns(names: &[&str]) -> Vec<Pattern> {
     names.iter().map(|name| Pattern::new(name)).collect()
-}
-
-fn address(text: &str) -> IpAddr {
-    text.parse().expect("an address")
 }
 
 fn name(name: &str) -> String {
@@ -25,7 +22,7 @@ fn name(name: &str) -> String {
 
 /// Takes news in until it is as it should be; gives the changes. Fails if it never is.
 fn until(links: &mut Links, is_so: impl Fn(&Links, &[Change]) -> bool) -> Vec<Change> {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + SOON;
     let mut changes = Vec::new();
     loop {
         changes.extend(links.on_readable().expect("news"));

@@ -1,7 +1,5 @@
 //! The real filter on a real wire.
 
-use std::net::IpAddr;
-
 use knockd::capture::{CaptureError, Fit, Live, Program};
 use knockd::decode::decode;
 use knockd::model::{
@@ -12,12 +10,7 @@ use knockd::model::{
 use super::corpus::packets;
 use super::netns::{index, ip, run, run_with};
 use super::wire::{HERE, Wire, knocks, knocks_until, syn};
-
-const CLIENT: &str = "192.0.2.77";
-
-fn address(text: &str) -> IpAddr {
-    text.parse().expect("an address")
-}
+use crate::support::{CLIENT, ip as address};
 
 fn door(sequence: Vec<Step>, tcp_flags: TcpFlags) -> Door {
     Door {
@@ -109,7 +102,7 @@ fn the_kernel_takes_the_very_tripwires_of_the_matcher() {
             let wires = wires(TripwireMode::Sampled, &doors);
             let mut live = Live::open().expect("a capture");
             live.set_filter(&doors, &wires).expect("a filter");
-            for source in [CLIENT, "2001:db8::77", "fe80::1"] {
+            for source in [CLIENT[0], CLIENT[1], "fe80::1"] {
                 let source = address(source);
                 let mut expected = Vec::new();
                 let mut read = Vec::new();
@@ -141,7 +134,7 @@ fn a_frame_counts_where_the_kernel_gives_it_for_good() {
         || {
             let mut wire = Wire::lay();
             let mut live = watch(&[door_of(&[7000])]);
-            let packet = |sequence| syn(address(CLIENT), 7000, sequence);
+            let packet = |sequence| syn(address(CLIENT[0]), 7000, sequence);
             let other = [2, 0, 0, 0, 0, 9];
             wire.send(HERE, &[8, 0], &packet(0));
             wire.send([0xff; 6], &[8, 0], &packet(1));
@@ -179,7 +172,7 @@ fn an_interface_made_later_is_heard() {
         let mut live = watch(&[door_of(&[7000])]);
         for _ in 0..3 {
             let mut wire = Wire::lay();
-            wire.send_packet(&syn(address(CLIENT), 7000, 1));
+            wire.send_packet(&syn(address(CLIENT[0]), 7000, 1));
             assert_eq!(knocks(&mut live, 1)[0].interface, Some(index("here")));
             ip("link del here");
         }
@@ -196,7 +189,7 @@ fn a_filter_takes_the_place_of_another_with_no_gap() {
             let mut live = watch(&doors);
             let sender = std::thread::spawn(move || {
                 for sequence in 0..20_000 {
-                    wire.send_packet(&syn(address(CLIENT), 7000, sequence));
+                    wire.send_packet(&syn(address(CLIENT[0]), 7000, sequence));
                 }
             });
             let (mut read, mut filters) = (0, 0);
@@ -229,7 +222,7 @@ fn packets_that_find_no_room_are_counted() {
         let mut dropped_before = 0;
         for _ in 0..2 {
             for sequence in 0..10_000 {
-                wire.send_packet(&syn(address(CLIENT), 7000, sequence));
+                wire.send_packet(&syn(address(CLIENT[0]), 7000, sequence));
             }
             let dropped = live.dropped().expect("statistics");
             let read = knocks_until(&mut live, |_| true).len() as u64;
@@ -262,7 +255,7 @@ fn where_the_kernel_has_little_room_the_filter_is_coarser() {
             let few = &doors[..100];
             let fit = live.set_filter(few, &wires(TripwireMode::Sampled, few));
             assert_eq!(fit.expect("a filter"), Fit::Exact);
-            wire.send_packet(&syn(address(CLIENT), 30, 1));
+            wire.send_packet(&syn(address(CLIENT[0]), 30, 1));
             knocks(&mut live, 1);
         },
     );

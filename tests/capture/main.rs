@@ -1,5 +1,8 @@
 //! Capture and decoding on real packets: files, and the kernel in namespaces of their own.
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod corpus;
 mod heard;
 mod links;

@@ -1,7 +1,7 @@
 //! A wire between `here` and `there`, two ends of a veth pair, and frames sent along it.
 
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use knockd::capture::Live;
 use knockd::decode::decode;
@@ -10,12 +10,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap::{Active, Capture};
 
 use super::netns::ip;
+use crate::support::SOON;
 
 /// The address of `here`; frames for it are *for this host*.
 pub(crate) const HERE: [u8; 6] = [2, 0, 0, 0, 0, 1];
-
-/// How long to wait for what must come.
-const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What sends from `there` to `here`.
 pub(crate) struct Wire(Capture<Active>);
@@ -87,7 +85,7 @@ pub(crate) fn knocks(live: &mut Live, count: usize) -> Vec<Knock> {
 
 /// Reads until what has come is enough, and then what is there already.
 pub(crate) fn knocks_until(live: &mut Live, is_enough: impl Fn(&[Knock]) -> bool) -> Vec<Knock> {
-    let end = Instant::now() + DEADLINE;
+    let end = Instant::now() + SOON;
     let mut knocks = Vec::new();
     loop {
         let read = live

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,15 +12,10 @@ use knockd::action::command::{self, Client, Ending, Report, Request, Table};
 use knockd::model::{Commands, Config, Door, Phase};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Long enough for a busy machine; nothing waits so long when all is well.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{SOON, ip};
 
 const DIRECTORY: &str = "KNOCKD_TEST_DIRECTORY";
 const DAEMON: &str = "KNOCKD_TEST_DAEMON";
-
-pub(crate) fn address(text: &str) -> IpAddr {
-    text.parse().expect("an address")
-}
 
 /// A door that runs something.
 pub(crate) fn door(name: &str, start: &str, stop: &str, timeout: Duration) -> Door {
@@ -159,7 +153,7 @@ impl Daemon {
     pub(crate) fn start(&mut self, door: &str, source: &str) {
         let request = Request::Start {
             door: door.into(),
-            source: address(source),
+            source: ip(source),
         };
         self.client.send(&request).expect("sent");
     }
@@ -187,7 +181,7 @@ impl Daemon {
     pub(crate) fn wait(&mut self, wanted: impl Fn(&Report) -> bool) -> Vec<Report> {
         let mut seen = Vec::new();
         loop {
-            let report = self.next(PATIENCE);
+            let report = self.next(SOON);
             let report = report.unwrap_or_else(|| panic!("the helper is gone after {seen:?}"));
             let done = wanted(&report);
             seen.push(report);
@@ -224,15 +218,6 @@ pub(crate) fn output(reports: &[Report]) -> Vec<&str> {
         }
     }
     lines
-}
-
-/// Waits until this holds, looking again now and then.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let give_up = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < give_up, "never came: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Whether a process is there and no zombie.
