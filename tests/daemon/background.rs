@@ -88,9 +88,9 @@ fn without_a_pid_file_it_runs_all_the_same() {
     let site = Site::new(&lab, SSH);
     let mut command = site.command("-d -p /nowhere/knockd.pid");
     let (status, lines) = Process::start(&mut command).wait();
-    let text = site.run("status --json");
-    let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let number = told["pid"].as_i64().and_then(|pid| pid.try_into().ok());
+    let number = site.status()["pid"]
+        .as_i64()
+        .and_then(|pid| pid.try_into().ok());
     let _daemon = Background(Pid::from_raw(number.expect("a number")));
     assert_eq!(status.code(), Some(0), "{lines:?}");
     let told = |line: &String| line.contains("cannot write /nowhere/knockd.pid");

@@ -72,7 +72,7 @@ fn the_status_tells_what_is_heard_and_done() {
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("opened 22/tcp");
-    let status: serde_json::Value = serde_json::from_str(&site.run("status --json")).expect("JSON");
+    let status = site.status();
     assert_eq!(status["pid"], daemon.id());
     assert_eq!(status["configuration"], site.config().display().to_string());
     assert_eq!(status["listening"], json!(["eth0"]));

@@ -131,6 +131,12 @@ impl<'lab> Site<'lab> {
         })
     }
 
+    /// What `knockd status --json` says.
+    #[track_caller]
+    pub(crate) fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.run("status --json")).expect("JSON")
+    }
+
     /// What `knockd list --json` says.
     #[track_caller]
     pub(crate) fn openings(&self) -> Vec<serde_json::Value> {

@@ -103,7 +103,7 @@ impl<'lab> Ears<'lab> {
     /// What `knockd status --json` says.
     #[track_caller]
     pub(crate) fn status(&self) -> serde_json::Value {
-        serde_json::from_str(&self.site.run("status --json")).expect("JSON")
+        self.site.status()
     }
 
     /// Whether a list of the status names this interface.

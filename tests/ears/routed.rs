@@ -2,7 +2,7 @@
 
 use crate::ears::Ears;
 use crate::site::{KNOCK, OPEN_SSH, Site};
-use crate::support::{Lab, SERVER, ip};
+use crate::support::{Lab, SERVER, ip, wait_until};
 
 /// The host behind the router.
 const BEHIND: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
@@ -48,11 +48,9 @@ fn what_a_router_forwards_fits_the_target_alone() {
             }
             daemon.wait_for_line(&format!("behind{i}: OPEN SESAME"));
         }
-        // Two at the door with the target, two at each of the two without one.
-        daemon.wait_for_line("here1: OPEN SESAME");
-        let status: serde_json::Value =
-            serde_json::from_str(&site.run("status --json")).expect("JSON");
-        assert_eq!(status["opened"], 6);
+        // One at each door with a target, two at each of the two without one.
+        wait_until("all to open", || daemon.count(": OPEN SESAME") >= 6);
+        assert_eq!(site.status()["opened"], 6);
         for door in ["behind0", "behind1"] {
             assert_eq!(daemon.count(&format!("{door}: OPEN SESAME")), 1);
         }
