@@ -1,6 +1,7 @@
 //! The order of a boot: `knockd guard` first, then the network, then the daemon.
 
 use crate::clients::connect_throughout;
+use crate::open_both;
 use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
 use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
 
@@ -45,10 +46,7 @@ fn the_guard_does_not_come_between_a_daemon_and_its_table() {
         let lab = Lab::new();
         let site = Site::new(&lab, SSH);
         let mut daemon = site.start(words);
-        for (own, server) in CLIENT.into_iter().zip(SERVER) {
-            knock(&lab, server, OPEN_SSH);
-            daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
-        }
+        open_both(&lab, &mut daemon);
         let said = site.run("guard");
         let running = format!("knockd runs already, as process {}", daemon.id());
         assert!(said.contains(&running), "{said}");

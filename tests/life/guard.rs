@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use crate::open_both;
 use crate::site::{OPEN_SSH, SHUT_SSH, SSH, Site, knock};
 use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
 
@@ -86,10 +87,7 @@ fn a_mark_lets_the_opened_through_a_firewall_that_drops() {
         let toml = format!("firewall.guard = \"{guard}\"\n{SSH}");
         let site = Site::new(&lab, &toml);
         let mut daemon = site.start("");
-        for (own, server) in CLIENT.into_iter().zip(SERVER) {
-            knock(&lab, server, OPEN_SSH);
-            daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
-        }
+        open_both(&lab, &mut daemon);
         let reach = |own, server, patience| {
             let to = (ip(server), 22);
             lab.client.connect(ip(own), to, patience)

@@ -26,10 +26,22 @@ mod restarts;
 mod rivals;
 mod saved;
 
+use site::{OPEN_SSH, knock};
+use support::{CLIENT, Lab, Process, SERVER};
+
 /// How many rounds to make where `usual` are made usually.
 fn rounds(usual: usize) -> usize {
     let percent = std::env::var("KNOCKD_ROUNDS").map_or(100, |text| {
         text.parse().expect("KNOCKD_ROUNDS is a number, in percent")
     });
     (usual * percent / 100).max(1)
+}
+
+/// Opens the door of [`site::SSH`] to both of the client's own addresses.
+#[track_caller]
+fn open_both(lab: &Lab, daemon: &mut Process) {
+    for (own, server) in CLIENT.into_iter().zip(SERVER) {
+        knock(lab, server, OPEN_SSH);
+        daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
+    }
 }

@@ -1,16 +1,10 @@
 //! Other tools' hands in the ruleset, while clients connect or the daemon starts.
 
 use crate::clients::connect_throughout;
+use crate::open_both;
 use crate::rounds;
 use crate::site::{OPEN_SSH, SSH, Site, knock};
 use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip, wait_until};
-
-fn open_both(lab: &Lab, daemon: &mut Process) {
-    for (own, server) in CLIENT.into_iter().zip(SERVER) {
-        knock(lab, server, OPEN_SSH);
-        daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
-    }
-}
 
 /// Runs a line again and again on the server, whether it succeeds or not. To be ended by
 /// SIGTERM: a shell that is killed leaves its last line running.

@@ -1,6 +1,7 @@
 //! Whoever saves the ruleset after a clean stop can load it again: at boot, or elsewhere.
 
-use crate::site::{OPEN_SSH, SSH, Site, knock};
+use crate::open_both;
+use crate::site::{SSH, Site, knock};
 use crate::support::{CLIENT, Lab, SERVER};
 
 /// All that a table can have in it.
@@ -22,9 +23,8 @@ fn a_ruleset_saved_after_a_clean_stop_loads_again_openings_and_all() {
         let lab = Lab::new();
         let site = Site::new(&lab, &format!("{ALL}{SSH}"));
         let mut daemon = site.start(words);
+        open_both(&lab, &mut daemon);
         for (own, server) in CLIENT.into_iter().zip(SERVER) {
-            knock(&lab, server, OPEN_SSH);
-            daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
             knock(&lab, server, "7004 8105:udp 9206");
             daemon.wait_for_line(&format!("{own}: mosh: opened 443/tcp"));
         }
