@@ -42,7 +42,7 @@ pub(crate) fn reply(said: Vec<Said>) -> Reply {
         ("", _) => Reply::Done(done),
         (_, []) => Reply::Refused(failed),
         // He must know what there is to be taken back.
-        (_, done) => Reply::Refused(format!("{failed}; but this is done: {}", done.join("; "))),
+        (_, done) => Reply::Refused(failed + "; but this is done: " + &done.join("; ")),
     }
 }
 

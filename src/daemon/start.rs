@@ -215,8 +215,8 @@ fn listen(options: &Options) -> Option<Control> {
         Ok(control) => Some(control),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             tracing::warn!(
-                "no control socket at {path}: another knockd has it; to reach this one by \
-                 status, open and close, start it with a --run-dir of its own"
+                "no control socket at {path}: another knockd has it; give this one a --run-dir \
+                 of its own"
             );
             None
         }

@@ -143,7 +143,7 @@ impl fmt::Display for Notice {
             ),
             Self::NotRestored { error } => write!(f, "the table could not be put back: {error}"),
             Self::Fault { error } => error.fmt(f),
-            Self::Missed => f.write_str("nftables changed too fast to follow: table compared"),
+            Self::Missed => write!(f, "nftables changed too fast to follow: table compared"),
             Self::Stray { table } => write!(
                 f,
                 "table inet {table} is an older knockd's, and guards still: if no configuration \

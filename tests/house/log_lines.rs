@@ -1,6 +1,6 @@
 //! knockd(8) explains every line that the daemon writes to the log. The lines are taken
-//! from its source: what stands in `tracing::info!`, `warn!` and `error!`, and, in the two
-//! files that make nothing but lines, in `format!`.
+//! from its source: what stands in `tracing::info!`, `warn!` and `error!`, and, in the files
+//! that make nothing but lines, in `format!` or `write!`.
 
 use std::path::Path;
 use std::process::Command;
@@ -25,7 +25,9 @@ fn texts(tokens: TokenStream, macros: &[&str], found: &mut Vec<String>) {
         let name = before(2).map(ToString::to_string).unwrap_or_default();
         let is_macro = before(1).is_some_and(|t| t.to_string() == "!");
         if is_macro && macros.contains(&name.as_str()) {
-            let first = group.stream().into_iter().next();
+            // Before it, and a comma, `write!` has where to.
+            let skipped = if name == "write" { 2 } else { 0 };
+            let first = group.stream().into_iter().nth(skipped);
             found.extend(first.and_then(|t| literal(&t.to_string())));
         }
         texts(group.stream(), macros, found);
@@ -79,7 +81,7 @@ fn has(line: &str, parts: &[String]) -> bool {
 /// The lines of knockd(8) as a reader sees them, none of them folded.
 fn manual() -> Vec<String> {
     let output = Command::new("mandoc")
-        .args(["-T", "ascii", "-O", "width=1000"])
+        .args(["-T", "utf8", "-O", "width=1000"])
         .arg(directory().join("knockd.8"))
         .output()
         .expect("mandoc (package mandoc)");
@@ -114,6 +116,10 @@ fn knockd_8_explains_every_line_of_the_log() {
         }
         texts(tokens, &macros, &mut said);
     }
+    let notices = daemon.with_file_name("firewall").join("notice.rs");
+    let source = std::fs::read_to_string(notices).expect("source");
+    let tokens = TokenStream::from_str(&source).expect("Rust");
+    texts(tokens, &["write"], &mut said);
     assert!(said.len() > 20, "the lines are not found: {said:?}");
     let unexplained: Vec<_> = said
         .iter()
