@@ -126,7 +126,10 @@ fn open(
     address: IpAddr,
     lifetime: Option<Duration>,
 ) -> Result<(), Fault> {
-    let opened = remote::open(options, door, address, lifetime)?;
+    let opened = match remote::open(options, door, address, lifetime) {
+        Some(done) => done?,
+        None => daemon::open(options, door, address, lifetime)?,
+    };
     if opened.is_empty() {
         let nothing = "done; nothing was opened that was not open already, or for longer";
         return print(&format!("{address}: {door}: {nothing}\n"));

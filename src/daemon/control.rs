@@ -50,7 +50,7 @@ pub(crate) enum Request {
         /// Whose; nobody's in particular is everybody's.
         address: Option<IpAddr>,
     },
-    /// Remove the table; the daemon ends.
+    /// Remove the table; the daemon stays.
     Clear,
 }
 

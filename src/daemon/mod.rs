@@ -40,4 +40,4 @@ pub use replay::dry_run;
 pub use run::run;
 pub use setup::{Options, configuration, duration};
 pub use status::Status;
-pub use tools::{close, guard};
+pub use tools::{close, guard, open};

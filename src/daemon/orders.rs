@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::action;
 use crate::firewall::{self, Table};
 use crate::matcher::Occupancy;
-use crate::model::{DoorId, Effect, Firewall, Lifetime, MAX_TIME, OnStop, Ports, Timestamp};
+use crate::model::{
+    Config, DoorId, Effect, Firewall, Lifetime, MAX_TIME, OnStop, Ports, Timestamp,
+};
 
 use super::control::{Reply, Request};
 use super::deeds::{self, Said};
@@ -39,33 +41,11 @@ impl Daemon<'_> {
 
     /// What a knock of `address` at the door would do, sequence or not.
     fn open(&mut self, name: &str, address: IpAddr, for_ms: Option<u64>, now: Timestamp) -> Reply {
-        let doors = &self.line.config.doors;
-        let Some(index) = doors.iter().position(|door| &*door.name == name) else {
-            let names: Vec<_> = doors.iter().map(|door| &*door.name).collect();
-            return Reply::Refused(format!("no door `{name}`; there are: {}", names.join(", ")));
+        let time = for_ms.map(Duration::from_millis);
+        let effects = match by_hand(&self.line.config, name, address, time) {
+            Ok(effects) => effects,
+            Err(why) => return Reply::Refused(why),
         };
-        let wanted = for_ms.map(Duration::from_millis);
-        match wanted {
-            Some(Duration::ZERO) => {
-                return Reply::Refused("a time of 0 opens nothing".to_owned());
-            }
-            Some(time) if time > MAX_TIME => {
-                return Reply::Refused("ten years are the longest time".to_owned());
-            }
-            Some(_) | None => {}
-        }
-        let id = DoorId(u16::try_from(index).unwrap_or(u16::MAX));
-        let mut effects = action::plan(id, &self.line.config, address);
-        if let Some(wanted) = wanted.map(Lifetime::For) {
-            for effect in &mut effects {
-                match effect {
-                    Effect::Open { lifetime, .. } | Effect::Add { lifetime, .. } => {
-                        *lifetime = wanted;
-                    }
-                    Effect::Close { .. } | Effect::Remove { .. } | Effect::Run { .. } => {}
-                }
-            }
-        }
         let said = self.line.perform(&effects, now);
         let failed = said.iter().any(|said| matches!(said, Said::Error(_)));
         if !failed || said.iter().any(|said| matches!(said, Said::Info(_))) {
@@ -167,6 +147,37 @@ pub fn no_table(name: &str) -> String {
 #[must_use]
 pub fn removed(name: &str) -> String {
     format!("the table inet {name} is removed")
+}
+
+/// What a knock of `address` at the door of that name does, for another `time` than the
+/// door's own if one is given; or why there is no such thing.
+pub(super) fn by_hand(
+    config: &Config,
+    name: &str,
+    address: IpAddr,
+    time: Option<Duration>,
+) -> Result<Vec<Effect>, String> {
+    let doors = &config.doors;
+    let Some(index) = doors.iter().position(|door| &*door.name == name) else {
+        let names: Vec<_> = doors.iter().map(|door| &*door.name).collect();
+        return Err(format!("no door `{name}`; there are: {}", names.join(", ")));
+    };
+    match time {
+        Some(Duration::ZERO) => return Err("a time of 0 opens nothing".to_owned()),
+        Some(time) if time > MAX_TIME => return Err("ten years are the longest time".to_owned()),
+        Some(_) | None => {}
+    }
+    let id = DoorId(u16::try_from(index).unwrap_or(u16::MAX));
+    let mut effects = action::plan(id, config, address);
+    if let Some(time) = time.map(Lifetime::For) {
+        for effect in &mut effects {
+            match effect {
+                Effect::Open { lifetime, .. } | Effect::Add { lifetime, .. } => *lifetime = time,
+                Effect::Close { .. } | Effect::Remove { .. } | Effect::Run { .. } => {}
+            }
+        }
+    }
+    Ok(effects)
 }
 
 /// What ends every opening of this source, or of all.

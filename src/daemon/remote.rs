@@ -31,25 +31,22 @@ pub fn status(options: &Options) -> Result<Status, Fault> {
     }
 }
 
-/// `knockd open`: what a knock of `address` at `door` would do.
+/// `knockd open`: what a knock of `address` at `door` would do; `None` if no daemon runs.
 ///
 /// # Errors
-/// No daemon runs, or it refuses.
+/// The daemon refuses.
 pub fn open(
     options: &Options,
     door: &str,
     address: IpAddr,
     lifetime: Option<Duration>,
-) -> Result<Vec<String>, Fault> {
+) -> Option<Result<Vec<String>, Fault>> {
     let request = Request::Open {
         door: door.to_owned(),
         address,
         for_ms: lifetime.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
     };
-    match ask(options, &request)? {
-        Answer::Given(reply) => done(reply),
-        Answer::Nobody(why) => Err(Fault::Unavailable(why)),
-    }
+    order(options, &request)
 }
 
 /// `knockd close`; `None` if no daemon runs.

@@ -1,10 +1,13 @@
 //! What subcommands share with the daemon.
 
 use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
 
-use crate::firewall::{self, Mode, Ruleset, Table};
-use crate::model::OnStop;
+use crate::firewall::{self, Applied, Mode, Ruleset, Table};
+use crate::model::{Config, Effect, OnStop, Timestamp};
 
+use super::control::Reply;
 use super::log::Log;
 use super::run::now;
 use super::setup::{Options, configuration};
@@ -35,6 +38,41 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
     Ok(None)
 }
 
+/// `knockd open` with no daemon, on the table that one has left: what was opened, a line
+/// each. Commands are a daemon's.
+///
+/// # Errors
+/// There is no such door or table, a daemon has it after all, or the kernel refuses.
+pub fn open(
+    options: &Options,
+    door: &str,
+    address: IpAddr,
+    time: Option<Duration>,
+) -> Result<Vec<String>, Fault> {
+    let (path, _) = options.config_path();
+    let config = configuration(options, &path)?;
+    let effects = orders::by_hand(&config, door, address, time).map_err(Fault::Unavailable)?;
+    let is_command = |effect: &Effect| matches!(effect, Effect::Run { .. });
+    if !effects.is_empty() && effects.iter().all(is_command) {
+        return Err(Fault::Unavailable(format!(
+            "no daemon runs, and none but it runs the command of {door}"
+        )));
+    }
+    let Some(applied) = on_orphan(options, &path, &config, |_, _| effects.clone())? else {
+        let table = config.firewall.unwrap_or_default().table;
+        return Err(Fault::Unavailable(orders::no_table(&table)));
+    };
+    let mut lines = match deeds::reply(deeds::applied(&applied)) {
+        Reply::Done(lines) => lines,
+        Reply::Refused(why) => return Err(Fault::Unavailable(why)),
+        Reply::Status(_) => Vec::new(),
+    };
+    if effects.iter().any(is_command) {
+        lines.push(format!("the command of {door} is not run: no daemon runs"));
+    }
+    Ok(lines)
+}
+
 /// `knockd close` with no daemon, on the table that one has left: what was closed, a line
 /// each; `None` if there is no such table.
 ///
@@ -43,7 +81,20 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
 pub fn close(options: &Options, address: Option<IpAddr>) -> Result<Option<Vec<String>>, Fault> {
     let (path, _) = options.config_path();
     let config = configuration(options, &path)?;
-    let Some(ruleset) = Ruleset::new(&config) else {
+    let closing = |table: &Table, now| orders::closing(table, address, now);
+    let applied = on_orphan(options, &path, &config, closing)?;
+    Ok(applied.map(|applied| applied.closed.iter().map(deeds::closed).collect()))
+}
+
+/// Does what `effects` says to the table that a daemon has left, and leaves it again; `None`
+/// if there is none.
+fn on_orphan(
+    options: &Options,
+    path: &Path,
+    config: &Config,
+    effects: impl FnOnce(&Table, Timestamp) -> Vec<Effect>,
+) -> Result<Option<Applied>, Fault> {
+    let Some(ruleset) = Ruleset::new(config) else {
         return Err(Fault::Unavailable(format!(
             "{} has no table: nothing is opened in nftables",
             path.display()
@@ -53,13 +104,13 @@ pub fn close(options: &Options, address: Option<IpAddr>) -> Result<Option<Vec<St
     if firewall::list(&ruleset.table)?.is_none() {
         return Ok(None);
     }
-    let lock = start::take_lock(options, &config, None)?;
+    let lock = start::take_lock(options, config, None)?;
     let now = now();
-    let (mut table, _) = Table::start(ruleset.of(&path), Mode::Auto, now)?;
-    let applied = table.apply(&orders::closing(&table, address, now), now);
+    let (mut table, _) = Table::start(ruleset.of(path), Mode::Auto, now)?;
+    let applied = table.apply(&effects(&table, now), now);
     table.stop(OnStop::Keep)?;
     if let Some(lock) = lock {
         lock.remove();
     }
-    Ok(Some(applied?.closed.iter().map(deeds::closed).collect()))
+    Ok(Some(applied?))
 }

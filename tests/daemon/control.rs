@@ -179,10 +179,13 @@ fn without_a_daemon_its_table_is_listed_closed_and_cleared() {
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, &format!("{SSH}{MOSH}"));
-    for words in ["status", "open ssh 192.0.2.77"] {
+    for (words, why) in [
+        ("status", "no daemon listens at"),
+        ("open ssh 192.0.2.77", "there is no table inet knockd"),
+    ] {
         let (code, said) = failure(&site.try_run(words));
         assert_eq!(code, 69, "{said}");
-        assert!(said.contains("no daemon listens at"), "{said}");
+        assert!(said.contains(why), "{said}");
     }
     assert_eq!(
         site.run("list"),
@@ -232,6 +235,37 @@ fn without_a_daemon_its_table_is_listed_closed_and_cleared() {
             .connect(ip(CLIENT[0]), to, SOON)
             .expect_connected();
     }
+}
+
+/// At three in the morning it is the daemon that does not start, and its guard that stands.
+#[test]
+fn without_a_daemon_somebody_is_let_in_all_the_same() {
+    const COMMANDS: &str = "start_command = \"true\"\n[door.run]\nsequence = \
+        [\"7011/tcp\", \"8112/udp\", \"9213/tcp\"]\nstart_command = \"true\"\n[door.shut]";
+    let lab = Lab::new();
+    let _echo = lab.server.echo(22);
+    let site = Site::new(&lab, &SSH.replacen("[door.shut]", COMMANDS, 1));
+    site.start("").kill();
+    let [four, _] = CLIENT;
+    let said = site.run(&format!("open ssh {four} --for 5m"));
+    let done = [
+        format!("{four}: ssh: opened 22/tcp for 5m"),
+        "the command of ssh is not run: no daemon runs".to_owned(),
+    ];
+    assert_eq!(lines(&said), done);
+    let to = (ip(SERVER[0]), 22);
+    let _open = lab.client.connect(ip(four), to, SOON).expect_connected();
+    lab.client
+        .connect(ip(OTHER[0]), to, SILENCE)
+        .expect_silence();
+    for (door, why) in [("run", "no daemon runs"), ("shh", "no door `shh`")] {
+        let (code, said) = failure(&site.try_run(&format!("open {door} {four}")));
+        assert_eq!(code, 69);
+        assert!(said.contains(why), "{said}");
+    }
+    // The daemon takes it over.
+    let _daemon = site.start("");
+    assert_eq!(site.openings().len(), 1);
 }
 
 /// Of two daemons with one folder the first has the socket: what is meant for the other is
