@@ -73,11 +73,7 @@ impl Ruleset {
             table,
             sets,
             chains: vec![guard, judge],
-            grants: config
-                .doors
-                .iter()
-                .map(|d| (d.name.clone(), d.open.iter().copied().collect()))
-                .collect(),
+            grants: grants(&config.doors),
             wishes: config.doors.iter().flat_map(wishes).collect(),
             singles: Family::BOTH.map(|f| path(singles_name(f))),
             ranges: ranges
@@ -87,6 +83,15 @@ impl Ruleset {
             instance: None,
         })
     }
+}
+
+fn grants(doors: &[Door]) -> Vec<(Arc<str>, PortRange)> {
+    let mut grants = Vec::new();
+    for door in doors {
+        grants.extend(door.open.iter().map(|p| (Arc::clone(&door.name), *p)));
+    }
+    grants.sort_unstable();
+    grants
 }
 
 /// The rules on the hook: every packet passes these, few pass more.

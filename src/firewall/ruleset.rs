@@ -30,9 +30,9 @@ pub struct Ruleset {
     pub sets: Vec<Set>,
     /// Its chains; the first is the base chain.
     pub chains: Vec<Chain>,
-    /// Which ports each door opens: an opening that no door would make any more goes with
-    /// the reload.
-    pub(super) grants: BTreeMap<Arc<str>, BTreeSet<PortRange>>,
+    /// Which ports each door opens, sorted: an opening that no door would make any more
+    /// goes with the reload.
+    pub(super) grants: Vec<(Arc<str>, PortRange)>,
     /// What doors put into sets of the administrator's, or take out.
     pub(super) wishes: Vec<Wish>,
     /// Where openings of single ports lie, IPv4 and IPv6.
@@ -252,13 +252,15 @@ impl Ruleset {
 
     /// What doors open, all of them.
     pub(super) fn opened(&self) -> BTreeSet<PortRange> {
-        self.grants.values().flatten().copied().collect()
+        self.grants.iter().map(|(_, ports)| *ports).collect()
     }
 
     /// Whether the door of that name opens these ports.
     #[must_use]
     pub fn grants(&self, door: &str, ports: &PortRange) -> bool {
-        self.grants.get(door).is_some_and(|g| g.contains(ports))
+        self.grants
+            .binary_search_by(|(d, p)| (&**d, p).cmp(&(door, ports)))
+            .is_ok()
     }
 
     /// What doors do with a set of the administrator's.

@@ -1,31 +1,68 @@
 //! The doors as the matcher needs them: who has which step, and what fits.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{self, DoorId, Knock, MAX_STEPS, MAX_STRAYS, Step, Transport};
+use crate::model::{
+    self, DoorId, Knock, MAX_STEPS, MAX_STRAYS, Prefix, Protocol, Step, TcpFlags, Transport,
+};
 
-/// A door, and its place in the matcher.
+/// What of a door decides about attempts, and its place in the matcher.
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) id: DoorId,
-    /// With no more steps and strays than the table has room for.
-    pub(super) model: model::Door,
+    name: Arc<str>,
+    /// No more than the table has room for.
+    pub(super) sequence: Box<[Step]>,
+    seq_timeout: Duration,
+    tcp_flags: TcpFlags,
+    from: Box<[Prefix]>,
+    target: Option<IpAddr>,
+    /// No more than the table has room for.
+    pub(super) strays: u8,
     /// Which of the table's lanes its attempts run in.
     pub(super) lane: u16,
 }
 
 impl Door {
+    /// One with more steps than [`MAX_STEPS`] is taken for disabled; the check lets none
+    /// through.
+    fn new(id: DoorId, door: &model::Door, lane: u16) -> Self {
+        let steps = Some(door.sequence.as_slice()).filter(|steps| steps.len() <= MAX_STEPS);
+        Self {
+            id,
+            name: Arc::clone(&door.name),
+            sequence: steps.unwrap_or_default().into(),
+            seq_timeout: door.seq_timeout,
+            tcp_flags: door.tcp_flags,
+            from: door.from.as_slice().into(),
+            target: door.target,
+            strays: door.strays.min(MAX_STRAYS),
+            lane,
+        }
+    }
+
+    /// Whether `source` may knock here.
+    fn admits(&self, source: IpAddr) -> bool {
+        self.from.is_empty() || self.from.iter().any(|p| p.contains(source))
+    }
+
+    /// Whether a step of it is of this protocol.
+    pub(super) fn uses(&self, protocol: Protocol) -> bool {
+        self.sequence.iter().any(|s| s.protocol == protocol)
+    }
+
     /// Rule 0, first half: whether packets to this destination are for this door.
     pub(super) fn faces(&self, hit: &Hit) -> bool {
-        self.model
-            .target
+        self.target
             .map_or(hit.local, |target| target == hit.knock.destination)
     }
 
     /// Rule 0, second half: whether such packets count.
     pub(super) fn counts(&self, hit: &Hit) -> bool {
         match hit.knock.transport {
-            Transport::Tcp { flags, sequence: _ } => self.model.tcp_flags.matches(flags),
+            Transport::Tcp { flags, sequence: _ } => self.tcp_flags.matches(flags),
             Transport::Udp { identification: _ } => true,
         }
     }
@@ -33,14 +70,13 @@ impl Door {
     /// Whether an attempt may go on from one to the other: all that decides about it is
     /// equal, and so is the name.
     fn decides_like(&self, other: &Self) -> bool {
-        let (one, other) = (&self.model, &other.model);
-        one.name == other.name
-            && one.sequence == other.sequence
-            && one.seq_timeout == other.seq_timeout
-            && one.tcp_flags == other.tcp_flags
-            && one.from == other.from
-            && one.target == other.target
-            && one.strays == other.strays
+        self.name == other.name
+            && self.sequence == other.sequence
+            && self.seq_timeout == other.seq_timeout
+            && self.tcp_flags == other.tcp_flags
+            && self.from == other.from
+            && self.target == other.target
+            && self.strays == other.strays
     }
 }
 
@@ -64,21 +100,16 @@ pub(super) struct Doors {
 }
 
 impl Doors {
-    /// Of at most 65,535 doors. One with more steps than [`MAX_STEPS`] is taken for
-    /// disabled; the check lets none through.
+    /// Of at most 65,535 doors.
     pub(super) fn new(doors: &[model::Door]) -> Self {
         let mut all = Self::default();
         for (id, door) in (0..u16::MAX).map(DoorId).zip(doors) {
-            let mut model = door.clone();
-            if model.sequence.len() > MAX_STEPS {
-                model.sequence.clear();
-            }
-            model.strays = model.strays.min(MAX_STRAYS);
-            let steps = &model.sequence;
+            let lane = all.lane(door.seq_timeout);
+            let door = Door::new(id, door, lane);
+            let steps = &door.sequence;
             all.firsts.extend(steps.first().map(|first| (*first, id)));
             all.users.extend(steps.iter().map(|step| (*step, id)));
-            let lane = all.lane(model.seq_timeout);
-            all.doors.push(Door { id, model, lane });
+            all.doors.push(door);
         }
         all.firsts.sort_unstable();
         all.users.sort_unstable();
@@ -113,7 +144,7 @@ impl Doors {
     pub(super) fn most_steps(&self) -> usize {
         self.doors
             .iter()
-            .map(|d| d.model.sequence.len())
+            .map(|d| d.sequence.len())
             .max()
             .unwrap_or(0)
     }
@@ -122,7 +153,7 @@ impl Doors {
     pub(super) fn most_strays(&self) -> usize {
         self.doors
             .iter()
-            .map(|d| d.model.strays.into())
+            .map(|d| d.strays.into())
             .max()
             .unwrap_or(0)
     }
@@ -131,7 +162,7 @@ impl Doors {
     pub(super) fn begun_by<'a>(&'a self, hit: Hit<'a>) -> impl Iterator<Item = &'a Door> {
         with(&self.firsts, hit.knock.step)
             .map(|id| self.get(id))
-            .filter(move |d| d.faces(&hit) && d.counts(&hit) && d.model.admits(hit.knock.source))
+            .filter(move |d| d.faces(&hit) && d.counts(&hit) && d.admits(hit.knock.source))
     }
 
     /// Whether the packet fits some door that has its step.
@@ -144,11 +175,9 @@ impl Doors {
     /// For each of these doors the one among `new` that decides alike.
     pub(super) fn moved_to(&self, new: &Self) -> Vec<Option<(DoorId, u16)>> {
         let mut names: Vec<&Door> = new.doors.iter().collect();
-        names.sort_unstable_by_key(|d| &d.model.name);
+        names.sort_unstable_by_key(|d| &d.name);
         let find = |door: &Door| {
-            let place = names
-                .binary_search_by_key(&&door.model.name, |d| &d.model.name)
-                .ok()?;
+            let place = names.binary_search_by_key(&&door.name, |d| &d.name).ok()?;
             let found = names.get(place).filter(|d| d.decides_like(door))?;
             Some((found.id, found.lane))
         };

@@ -100,10 +100,7 @@ impl Matcher {
                 self.table.remove(slot);
                 continue;
             }
-            let repeats = || {
-                self.table
-                    .has_made(slot, &door.model.sequence, knock.step, mark)
-            };
+            let repeats = || self.table.has_made(slot, &door.sequence, knock.step, mark);
             let cause = match judge(&hit, door, stage, repeats, &self.doors, &self.tripwires) {
                 Verdict::Ignored => {
                     self.used[door.id.index()] = self.packets;
@@ -112,7 +109,7 @@ impl Matcher {
                 Verdict::Advances => {
                     self.used[door.id.index()] = self.packets;
                     tell(Outcome::Stage(stage + 1));
-                    if usize::from(stage) + 1 < door.model.sequence.len() {
+                    if usize::from(stage) + 1 < door.sequence.len() {
                         self.table.advance(slot, mark);
                     } else {
                         tell(Outcome::Open);
@@ -122,7 +119,7 @@ impl Matcher {
                 }
                 Verdict::WrongStep => Cause::WrongStep(knock.step),
                 Verdict::Stray => {
-                    if self.table.survives(slot, knock.step, door.model.strays) {
+                    if self.table.survives(slot, knock.step, door.strays) {
                         continue;
                     }
                     Cause::Strays(knock.step)
@@ -139,7 +136,7 @@ impl Matcher {
             if self.used[door.id.index()] == self.packets {
                 continue;
             }
-            if door.model.sequence.len() > 1 {
+            if door.sequence.len() > 1 {
                 if self.table.is_full()
                     && let Some(slot) = self.table.most_expendable()
                 {
@@ -156,7 +153,7 @@ impl Matcher {
                     .insert(knock.source, door.id, door.lane, knock.at, mark);
             }
             events.push(event(knock, door, Outcome::Stage(1)));
-            if door.model.sequence.len() == 1 {
+            if door.sequence.len() == 1 {
                 events.push(event(knock, door, Outcome::Open));
             }
         }

@@ -39,7 +39,7 @@ fn is_scan(knock: &Knock) -> bool {
 /// likely to be: a scanner sends what he likes.
 fn is_stray(hit: &Hit, door: &Door, tripwires: &Tripwires) -> bool {
     let Knock { source, step, .. } = *hit.knock;
-    let is_mine = door.model.uses(step.protocol);
+    let is_mine = door.uses(step.protocol);
     match step.protocol {
         Protocol::Udp => is_mine && tripwires.is_tripwire(source, step),
         Protocol::Tcp if is_scan(hit.knock) => tripwires.is_tripwire(source, step),
@@ -74,15 +74,15 @@ pub(super) fn judge(
         return Verdict::Ignored;
     }
     // Rule 2.
-    if door.model.sequence.get(stage) == Some(&step) {
+    if door.sequence.get(stage) == Some(&step) {
         return Verdict::Advances;
     }
     // Rule 3.
-    if door.model.sequence.get(stage.wrapping_sub(1)) == Some(&step) {
+    if door.sequence.get(stage.wrapping_sub(1)) == Some(&step) {
         return Verdict::Ignored;
     }
     // Rule 4.
-    if door.model.sequence.contains(&step) || doors.fits_any(hit) {
+    if door.sequence.contains(&step) || doors.fits_any(hit) {
         return Verdict::WrongStep;
     }
     Verdict::Ignored

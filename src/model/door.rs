@@ -92,12 +92,6 @@ impl Door {
         }
     }
 
-    /// Whether `source` may knock here.
-    #[must_use]
-    pub fn admits(&self, source: IpAddr) -> bool {
-        self.from.is_empty() || self.from.iter().any(|p| p.contains(source))
-    }
-
     /// Whether a step of it is of this protocol.
     #[must_use]
     pub fn uses(&self, protocol: Protocol) -> bool {

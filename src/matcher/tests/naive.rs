@@ -112,6 +112,11 @@ impl Naive {
             }
     }
 
+    fn admits(&self, door: usize, source: IpAddr) -> bool {
+        let from = &self.doors[door].from;
+        from.is_empty() || from.iter().any(|p| p.contains(source))
+    }
+
     pub(super) fn observe(&mut self, knock: &Knock, local: bool) {
         self.expire(knock.at);
         let mut busy = Vec::new();
@@ -132,7 +137,7 @@ impl Naive {
         }
         for door in 0..self.doors.len() {
             let first = self.doors[door].sequence.first() == Some(&knock.step);
-            let may = self.doors[door].admits(knock.source) && self.fits(door, knock, local);
+            let may = self.admits(door, knock.source) && self.fits(door, knock, local);
             if first && may && !busy.contains(&door) {
                 self.begin(door, knock);
             }
