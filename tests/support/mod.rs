@@ -35,8 +35,10 @@ pub(crate) use process::Process;
 
 use namespace::UserNamespaces;
 
-/// How long to wait for what must come. Generous: it is spent only by a test that fails.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// How long to wait for what must come. Generous: it is spent only by a test that fails, and
+/// on a busy machine the kernel's own threads, for which every change to nftables waits, have
+/// been seen to get no processor for a minute ("rcu_preempt kthread starved").
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 /// How long a silence must last to be taken for one.
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
