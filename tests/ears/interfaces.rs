@@ -1,9 +1,9 @@
 //! Interfaces that come, go, and change their names.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::ears::Ears;
-use crate::support::{CLIENT, Lab, SERVER, SOON};
+use crate::support::{CLIENT, Lab, SERVER};
 
 #[test]
 fn deleted_and_created_again() {
@@ -95,7 +95,8 @@ fn started_before_the_interface_exists() {
     let host = lab.host("late");
     let begun = Instant::now();
     let mut ears = Ears::on(&lab, &host, "interfaces = [\"ppp0\", \"wan*\"]", "");
-    assert!(begun.elapsed() < SOON / 2, "{:?}", begun.elapsed());
+    let waited = begun.elapsed();
+    assert!(waited < Duration::from_secs(15), "{waited:?}");
     ears.said("waiting for interface ppp0: there is none of that name", 1);
     assert_eq!(ears.status()["waiting_for"].to_string(), "[\"ppp0\"]");
     let wires = [("ppp0", "198.51.100"), ("wan3", "203.0.113")];
@@ -169,12 +170,7 @@ fn lo_is_heard_where_it_is_named() {
     ears.knocked_by(&lab.client);
     SERVER.iter().for_each(|server| ears.hears(server));
     let lines = ears.close();
-    let source = |line: &&String| line.contains("OPEN SESAME") && !line.starts_with(CLIENT[0]);
-    assert!(
-        lines
-            .iter()
-            .filter(source)
-            .all(|line| line.starts_with(CLIENT[1])),
-        "{lines:?}"
-    );
+    let mut opened = lines.iter().filter(|line| line.contains("OPEN SESAME"));
+    let is_clients = |line: &String| CLIENT.iter().any(|own| line.starts_with(own));
+    assert!(opened.all(is_clients), "{lines:?}");
 }

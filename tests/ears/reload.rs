@@ -1,7 +1,6 @@
 //! A reload changes what is listened to, and misses nothing of what stays.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::ears::{Ears, configuration};
@@ -67,11 +66,10 @@ fn knocks_at_full_speed_all_open() {
         format!("tripwires = \"all\"\n{MANY}{MORE}"),
     ];
     let wire = lab.client.frames("eth0");
-    let is_over = AtomicBool::new(false);
     let mut reloads = 0;
     let sesames = || daemon.count(": many: OPEN SESAME");
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let knocking = scope.spawn(|| {
             for n in 0..KNOCKS {
                 for port in [7601, 7602, 7603] {
                     send(&wire, n, port);
@@ -83,9 +81,8 @@ fn knocks_at_full_speed_all_open() {
                     });
                 }
             }
-            is_over.store(true, Ordering::Relaxed);
         });
-        while !is_over.load(Ordering::Relaxed) {
+        while !knocking.is_finished() {
             site.configure(&texts[reloads % texts.len()]);
             site.reload(&daemon);
             reloads += 1;

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 
 use crate::ears::Ears;
-use crate::support::{Lab, Namespace, Process};
+use crate::support::{Lab, Namespace, Process, wait_until};
 
 /// The tunnel; it goes with its devices when dropped.
 struct Tunnel {
@@ -72,6 +72,11 @@ fn comes_and_goes(kind: &str) {
             }
             drop(tunnel);
             ears.said(&format!("interface {name} is gone"), round);
+            // Else the next finds the old one there.
+            wait_until("the client's end to go", || {
+                let there = lab.client.try_run(&format!("ip link show dev {name}"));
+                !there.status.success()
+            });
         }
         ears.close();
     }
