@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use socket2::Socket;
 
+use crate::support::frame::mac;
 use crate::support::{CLIENT_MAC, Lab, SERVER_MAC};
 
 /// TCP flags (RFC 9293, 3.1).
@@ -96,12 +97,6 @@ impl Packet {
         }
         segment
     }
-}
-
-fn mac(text: &str) -> Vec<u8> {
-    text.split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).expect("a MAC address"))
-        .collect()
 }
 
 /// Sends packets from the client's end of the wire.

@@ -7,8 +7,8 @@ use etherparse::PacketBuilder;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
+use crate::support::frame::{IPV4, frame};
 use crate::support::{Lab, Process, SERVER, wait_for, wait_until};
-use crate::wire::{IPV4, frame};
 
 fn read(path: &std::path::Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();

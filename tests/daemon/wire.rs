@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use pcap::Linktype;
 use socket2::Socket;
 
+use crate::support::frame::{IPV4, IPV6, frame};
+
 /// A packet of a capture, as an Ethernet frame.
 pub(crate) struct Recorded {
     /// When it came, from the first on.
@@ -40,21 +42,6 @@ pub(crate) fn recorded(file: &Path) -> Vec<Recorded> {
     }
     assert!(!all.is_empty(), "{}", file.display());
     all
-}
-
-/// The MAC addresses of server and client in the laboratory.
-const ADDRESSES: [u8; 12] = [
-    0x3e, 0x7d, 0x34, 0x62, 0x0f, 0x98, 0x1a, 0xf7, 0xe6, 0x9f, 0xe7, 0x47,
-];
-
-/// The EtherType of IPv4 (RFC 894).
-pub(crate) const IPV4: [u8; 2] = [0x08, 0x00];
-/// The EtherType of IPv6 (RFC 2464).
-pub(crate) const IPV6: [u8; 2] = [0x86, 0xdd];
-
-/// An Ethernet frame from client to server.
-pub(crate) fn frame(kind: [u8; 2], packet: &[u8]) -> Vec<u8> {
-    [&ADDRESSES, &kind[..], packet].concat()
 }
 
 fn ethernet(link: Linktype, data: &[u8]) -> Option<Vec<u8>> {

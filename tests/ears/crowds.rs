@@ -5,7 +5,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 
 use crate::ears::Ears;
-use crate::frames::send;
+use crate::support::frame::{send_datagram, source};
 use crate::support::{Lab, SERVER};
 
 /// Makes a hundred interfaces with an address each, and takes them away again.
@@ -67,9 +67,9 @@ fn packets_lost_are_counted_and_told() {
     ears.hears(SERVER[0]);
     assert_eq!(ears.status()["packets"]["lost"], 0);
     let wire = lab.client.frames("eth0");
-    let flood = |from: u32| (from..from + 20_000).for_each(|n| send(&wire, n, 8102));
+    let flood = |count| (0..count).for_each(|n| send_datagram(&wire, source(n), 8102));
     ears.daemon.signal(Signal::SIGSTOP);
-    flood(0);
+    flood(20_000);
     ears.daemon.signal(Signal::SIGCONT);
     ears.said(" packets lost: more came than could be read", 1);
     let lost = ears.status()["packets"]["lost"].as_u64();

@@ -15,7 +15,6 @@ mod bridges;
 mod crowds;
 mod devices;
 mod ears;
-mod frames;
 mod interfaces;
 mod reload;
 mod routed;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use crate::agent::Agent;
-use crate::support::{CLIENT, CLIENT_MAC, Lab, SERVER, SERVER_MAC, SILENCE, SOON, ip};
+use crate::support::frame::{IPV4, IPV6, frame};
+use crate::support::{CLIENT, Lab, SERVER, SILENCE, SOON, ip};
 
 /// The guarded port and one that is not.
 const GUARDED: u16 = 22;
@@ -248,11 +249,6 @@ const SIX: &[Case] = &[
     },
 ];
 
-fn mac(text: &str) -> Vec<u8> {
-    let bytes = text.split(':').map(|b| u8::from_str_radix(b, 16));
-    bytes.map(|b| b.expect("a byte")).collect()
-}
-
 /// Sends what a case says, and tells whether the server answers as to a SYN, in time.
 fn answered(
     wire: &Socket,
@@ -261,12 +257,9 @@ fn answered(
     (case, from): (&Case, u16),
     patience: Duration,
 ) -> bool {
-    let ether: u16 = [0x0800, 0x86dd][family];
+    let kind = [IPV4, IPV6][family];
     for packet in (case.packets)(from) {
-        let mut frame = [mac(SERVER_MAC), mac(CLIENT_MAC)].concat();
-        frame.extend(ether.to_be_bytes());
-        frame.extend(packet);
-        wire.send(&frame).expect("a wire");
+        wire.send(&frame(kind, &packet)).expect("a wire");
     }
     let deadline = Instant::now() + patience;
     let mut buffer = [0; 2048];

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
-use crate::forge::{self, BRIEF, DOORS, SSH, source};
+use crate::forge::{self, BRIEF, DOORS, SSH};
 use crate::rounds;
 use crate::site::Site;
+use crate::support::frame::source;
 use crate::support::{Lab, Process, wait_until};
 
 /// Random numbers (xorshift64*, Marsaglia and Vigna), the same for the same seed.

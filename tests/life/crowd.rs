@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::forge::{self, BRIEF, DOORS, MORE, SSH, source};
+use crate::forge::{self, BRIEF, DOORS, MORE, SSH};
 use crate::rounds;
 use crate::site::Site;
+use crate::support::frame::source;
 use crate::support::{Lab, Process, wait_for, wait_until};
 
 /// How many sources knock before it is waited until they are heard: they find room in the
@@ -47,7 +48,7 @@ fn knock(
 
 #[test]
 fn ten_thousand_are_listed_extended_closed_and_run_out() {
-    let all = rounds(10_000);
+    let all = rounds(10_000).max(4 * TOGETHER);
     let lab = Lab::new();
     let site = Site::new(&lab, DOORS);
     let wire = lab.client.frames("eth0");
@@ -55,7 +56,7 @@ fn ten_thousand_are_listed_extended_closed_and_run_out() {
     let opened = "ssh: opened 22/tcp";
 
     // What one more costs, where there is none, where there are some, and many.
-    let few = all / 10;
+    let few = (all / 10).max(2 * TOGETHER);
     let first = knock(&wire, &daemon, 0..TOGETHER, SSH, opened);
     knock(&wire, &daemon, TOGETHER..few, SSH, opened);
     let second = knock(&wire, &daemon, few..few + TOGETHER, SSH, opened);

@@ -20,6 +20,7 @@
 
 pub(crate) mod ancestor;
 pub(crate) mod capture;
+pub(crate) mod frame;
 pub(crate) mod namespace;
 pub(crate) mod net;
 pub(crate) mod process;
