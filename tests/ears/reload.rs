@@ -90,7 +90,11 @@ fn knocks_at_full_speed_all_open() {
     });
     wait_until("the last", || sesames() >= KNOCKS);
     assert!(reloads >= 5, "{reloads}");
-    let openings = site.openings();
+    // A list read while the kernel still makes room in the set, beside everything else, may
+    // lack some; the set does not.
+    wait_until("all openings in the list", || {
+        site.openings().len() == KNOCKS
+    });
     let (_, lines) = daemon.terminate();
     let opened: HashSet<_> = lines
         .iter()
@@ -100,6 +104,5 @@ fn knocks_at_full_speed_all_open() {
         let source = source(n).to_string();
         assert!(opened.contains(source.as_str()), "{source}");
     }
-    assert_eq!(openings.len(), KNOCKS);
     assert!(!lines.iter().any(|line| line.contains("packets lost")));
 }
