@@ -182,7 +182,8 @@ impl Daemon<'_> {
             self.line.expire(now);
             self.tend_table(now, ready.table);
             self.tend_commands(now, ready.commands);
-            if ready.control {
+            let patience = self.control.as_ref().and_then(Control::next_deadline);
+            if ready.control || patience.is_some_and(|at| at <= now) {
                 self.serve_control(now);
             }
             if ready.signals {

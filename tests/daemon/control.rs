@@ -390,6 +390,9 @@ fn bad_clients_are_refused_and_wait_for_nobody() {
         client().send(b"\"status\"").expect("the daemon listens");
     }
     assert!(site.run("status").contains("process"));
+    // Who says nothing is hung up on when his second is over, though nobody else comes.
+    let mut silent = client();
+    assert_eq!(silent.read(&mut [0; 1]).expect("within a second"), 0);
     assert!(site.openings().is_empty());
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
