@@ -18,19 +18,14 @@ pub(super) enum Field<T> {
     Absent,
     /// In the file, but it could not be read; that has been reported.
     Faulty,
-    /// As read. Boxed, for most settings of most doors are absent.
-    Given(Box<Spanned<T>>),
+    /// As read.
+    Given(Spanned<T>),
 }
 
 impl<T> Field<T> {
-    /// What was read, and where.
-    pub(super) fn new(value: T, span: Span) -> Self {
-        Self::Given(Box::new(Spanned::new(value, span)))
-    }
-
     pub(super) fn given(&self) -> Option<&Spanned<T>> {
         match self {
-            Self::Given(given) => Some(given.as_ref()),
+            Self::Given(value) => Some(value),
             Self::Absent | Self::Faulty => None,
         }
     }

@@ -82,7 +82,7 @@ pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> DraftDoor {
     // programs. So silence counts as an empty command, which the check lets pass.
     let commands = [&door.start, &door.stop, &door.start_6, &door.stop_6];
     if commands.iter().all(|c| c.is_absent()) {
-        door.start = Field::new(String::new(), name.span.clone());
+        door.start = Field::Given(Spanned::new(String::new(), name.span.clone()));
     }
     door
 }

@@ -51,7 +51,7 @@ pub(super) fn read(source: &Source, faults: &mut Faults) -> Draft {
     tell_apart(&mut draft.doors, faults);
     if draft.interfaces.is_absent() {
         let one = Spanned::new(DEFAULT_INTERFACE.to_owned(), 0..0);
-        draft.interfaces = Field::new(vec![one], 0..0);
+        draft.interfaces = Field::Given(Spanned::new(vec![one], 0..0));
     }
     draft
 }
@@ -94,7 +94,7 @@ fn options(section: &Section<'_>, draft: &mut Draft, faults: &mut Faults) {
         let path = || value.as_ref().map(|v| v.value);
         match key.value.to_ascii_lowercase().as_str() {
             "usesyslog" => match value {
-                None => draft.log.syslog = Field::new(true, key.span.clone()),
+                None => draft.log.syslog = Field::Given(Spanned::new(true, key.span.clone())),
                 Some(value) => faults
                     .error(&value.span, "`UseSyslog` takes no value")
                     .help("write `UseSyslog` alone on the line"),
@@ -145,7 +145,7 @@ fn set<T>(
         );
     }
     *field = match (value, read) {
-        (Some(value), Some(read)) => Field::new(read, value.span.clone()),
+        (Some(value), Some(read)) => Field::Given(Spanned::new(read, value.span.clone())),
         (Some(_), None) => Field::Faulty,
         (None, _) => {
             faults

@@ -58,7 +58,7 @@ fn check_name(name: &Spanned<String>, faults: &mut Faults) {
 
 /// `"all"`, or a list of ports.
 fn close(value: Value<'_>, faults: &mut Faults) -> Option<DraftClose> {
-    let DeValue::String(word) = &value.value else {
+    let Some(word) = value.value.as_str() else {
         return list(value, faults, "\"22/tcp\"", ports).map(DraftClose::Ports);
     };
     if word == "all" {

@@ -1,29 +1,29 @@
 //! A table whose keys are asked for one by one; what nobody asked for is unknown.
 
-use ::toml::de::{DeString, DeTable, DeValue};
+use ::toml::de::{DeTable, DeValue};
 
 use super::values::{Value, kind};
 use crate::config::diagnostic::Faults;
 use crate::config::draft::Field;
-use crate::config::source::Span;
+use crate::config::source::{Span, Spanned};
 use crate::config::suggest::nearest;
 
 pub(super) struct Keys<'a> {
     /// What stands before a key in a message: `log.`.
     prefix: &'static str,
-    entries: Vec<(DeString<'a>, Span, Value<'a>)>,
+    entries: Vec<(&'a str, Span, Value<'a>)>,
     asked: Vec<&'static str>,
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn new(table: DeTable<'a>, prefix: &'static str) -> Self {
-        let entries = table.into_iter().map(|(key, value)| {
-            let span = key.span();
-            (key.into_inner(), span, Value::new(value))
-        });
+    pub(super) fn new(table: &'a DeTable<'_>, prefix: &'static str) -> Self {
+        let entry = |(key, value): (
+            &'a ::toml::Spanned<::toml::de::DeString<'_>>,
+            &'a ::toml::Spanned<DeValue<'_>>,
+        )| { (key.get_ref().as_ref(), key.span(), Value::new(value)) };
         Self {
             prefix,
-            entries: entries.collect(),
+            entries: table.iter().map(entry).collect(),
             asked: Vec::new(),
         }
     }
@@ -48,7 +48,7 @@ impl<'a> Keys<'a> {
         };
         let span = value.span.clone();
         match read(value, faults) {
-            Some(value) => Field::new(value, span),
+            Some(value) => Field::Given(Spanned::new(value, span)),
             None => Field::Faulty,
         }
     }
@@ -65,7 +65,7 @@ impl<'a> Keys<'a> {
             faults
                 .error(
                     &value.span,
-                    format!("`{key}` is a table, not {}", kind(&value.value)),
+                    format!("`{key}` is a table, not {}", kind(value.value)),
                 )
                 .help(format!("write its keys under `[{key}]`"));
             return None;
@@ -85,7 +85,7 @@ impl<'a> Keys<'a> {
     pub(super) fn finish(&mut self, faults: &mut Faults) {
         for (key, span, _) in self.entries.drain(..) {
             let noted = faults.error(&span, format!("unknown key `{}`", key.escape_debug()));
-            if let Some(near) = nearest(&key, self.asked.iter().copied()) {
+            if let Some(near) = nearest(key, self.asked.iter().copied()) {
                 noted.help(format!("did you mean `{near}`?"));
             } else {
                 let known: Vec<_> = self.asked.iter().map(|k| format!("`{k}`")).collect();

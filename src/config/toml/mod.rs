@@ -26,7 +26,7 @@ const DEFAULTS: Defaults = Defaults {
 pub(super) fn read(source: &Source, faults: &mut Faults) -> Option<Draft> {
     let (document, errors) = DeTable::parse_recoverable(source.text());
     if errors.is_empty() {
-        return Some(draft(document.into_inner(), faults));
+        return Some(draft(document.get_ref(), faults));
     }
     for error in errors {
         let end = source.text().len();
@@ -36,12 +36,12 @@ pub(super) fn read(source: &Source, faults: &mut Faults) -> Option<Draft> {
         faults.error(&span, message);
     }
     let mut later = Faults::default();
-    draft(document.into_inner(), &mut later);
+    draft(document.get_ref(), &mut later);
     faults.add_elsewhere(later, source);
     None
 }
 
-fn draft(document: DeTable<'_>, faults: &mut Faults) -> Draft {
+fn draft(document: &DeTable<'_>, faults: &mut Faults) -> Draft {
     let mut keys = Keys::new(document, "");
     let draft = Draft {
         defaults: DEFAULTS,
@@ -107,15 +107,12 @@ fn doors(value: Value<'_>, faults: &mut Faults) -> Vec<super::draft::DraftDoor> 
             .help("begin it with `[door.NAME]`");
         return Vec::new();
     };
-    let mut entries: Vec<_> = table.into_iter().collect();
+    let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
-    // Each goes as it is read, and leaves its room to those that follow: of thousands of
-    // doors there would else be two of each, and the heap would stay as large.
-    let mut doors = Vec::new();
+    let mut doors = Vec::with_capacity(entries.len());
     for (name, value) in entries {
-        let span = name.span();
-        let name = Spanned::new(name.into_inner().into_owned(), span);
-        let DeValue::Table(table) = value.into_inner() else {
+        let name = Spanned::new(name.get_ref().to_string(), name.span());
+        let DeValue::Table(table) = value.get_ref() else {
             faults
                 .error(&name.span, "a door has a name, and its keys stand under it")
                 .help("begin it with `[door.NAME]`");

@@ -15,16 +15,15 @@ use crate::model::{Lifetime, PortRange, Prefix, Step, TcpFlags};
 
 /// A TOML value and where it stands.
 pub(super) struct Value<'a> {
-    pub(super) value: DeValue<'a>,
+    pub(super) value: &'a DeValue<'a>,
     pub(super) span: Span,
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn new(value: ::toml::Spanned<DeValue<'a>>) -> Self {
-        let span = value.span();
+    pub(super) fn new(value: &'a ::toml::Spanned<DeValue<'_>>) -> Self {
         Self {
-            value: value.into_inner(),
-            span,
+            value: value.get_ref(),
+            span: value.span(),
         }
     }
 }
@@ -43,7 +42,7 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 fn wrong(value: &Value<'_>, faults: &mut Faults, wanted: &str, example: Option<String>) {
-    let message = format!("{wanted} must stand here, not {}", kind(&value.value));
+    let message = format!("{wanted} must stand here, not {}", kind(value.value));
     let noted = faults.error(&value.span, message);
     if let Some(example) = example {
         noted.help(example);
@@ -60,11 +59,11 @@ fn bare(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-fn string<'v>(value: &'v Value<'_>, faults: &mut Faults, wanted: &str) -> Option<&'v str> {
-    if let DeValue::String(text) = &value.value {
+fn string<'a>(value: &Value<'a>, faults: &mut Faults, wanted: &str) -> Option<&'a str> {
+    if let DeValue::String(text) = value.value {
         return Some(text.as_ref());
     }
-    let help = bare(&value.value).map(|bare| format!("put it in quotes: \"{bare}\""));
+    let help = bare(value.value).map(|bare| format!("put it in quotes: \"{bare}\""));
     wrong(value, faults, wanted, help);
     None
 }
@@ -82,7 +81,7 @@ pub(super) fn path(value: Value<'_>, faults: &mut Faults) -> Option<PathBuf> {
 /// `true` or `false`.
 pub(super) fn boolean(value: Value<'_>, faults: &mut Faults) -> Option<bool> {
     if let DeValue::Boolean(yes) = value.value {
-        return Some(yes);
+        return Some(*yes);
     }
     wrong(&value, faults, "true or false", None);
     None
@@ -90,7 +89,7 @@ pub(super) fn boolean(value: Value<'_>, faults: &mut Faults) -> Option<bool> {
 
 /// A whole number; whether it is in bounds is the check's affair.
 pub(super) fn integer(value: Value<'_>, faults: &mut Faults) -> Option<i64> {
-    let DeValue::Integer(number) = &value.value else {
+    let DeValue::Integer(number) = value.value else {
         wrong(&value, faults, "a whole number", None);
         return None;
     };
@@ -109,7 +108,7 @@ pub(super) fn word<T: Copy>(
 ) -> Option<T> {
     let all: Vec<_> = words.iter().map(|(w, _)| format!("\"{w}\"")).collect();
     let all = all.join(", ");
-    let DeValue::String(given) = &value.value else {
+    let DeValue::String(given) = value.value else {
         wrong(&value, faults, &format!("one of {all}"), None);
         return None;
     };
@@ -130,21 +129,19 @@ pub(super) fn list<'a, T>(
     example: &str,
     read: impl Fn(Value<'a>, &mut Faults) -> Option<T>,
 ) -> Option<List<T>> {
-    let Value { value, span } = value;
-    let DeValue::Array(array) = value else {
-        let help = if let DeValue::String(one) = &value {
+    let DeValue::Array(array) = value.value else {
+        let help = if let DeValue::String(one) = value.value {
             format!("put it in brackets: [\"{}\"]", one.escape_debug())
         } else {
             format!("such as [{example}]")
         };
-        wrong(&Value { value, span }, faults, "a list", Some(help));
+        wrong(&value, faults, "a list", Some(help));
         return None;
     };
     let mut all = Some(Vec::new());
-    for element in array {
-        let span = element.span();
+    for element in array.iter() {
         match (read(Value::new(element), faults), &mut all) {
-            (Some(read), Some(all)) => all.push(Spanned::new(read, span)),
+            (Some(read), Some(all)) => all.push(Spanned::new(read, element.span())),
             (Some(_), None) => {}
             (None, _) => all = None,
         }
@@ -223,7 +220,7 @@ pub(super) fn lifetime(value: Value<'_>, faults: &mut Faults) -> Option<Lifetime
 }
 
 fn time(value: &Value<'_>, faults: &mut Faults, wanted: &str) -> Option<Duration> {
-    if let DeValue::Integer(number) = &value.value {
+    if let DeValue::Integer(number) = value.value {
         let help = format!("put it in quotes, with its unit: \"{}s\"", number.as_str());
         wrong(value, faults, wanted, Some(help));
         return None;
