@@ -52,7 +52,15 @@ impl Daemon<'_> {
             tracing::info!("{address}: {name}: opened by hand");
         }
         said.iter().for_each(Said::tell);
-        deeds::reply(said)
+        let mut reply = deeds::reply(said);
+        let is_command = |effect: &Effect| matches!(effect, Effect::Run { .. });
+        if let Reply::Done(lines) = &mut reply
+            && effects.iter().any(is_command)
+        {
+            let line = "the command is asked for; what becomes of it is in the log";
+            lines.push(format!("{address}: {name}: {line}"));
+        }
+        reply
     }
 
     fn close(&mut self, address: Option<IpAddr>, now: Timestamp) -> Reply {

@@ -263,9 +263,12 @@ fn without_a_daemon_somebody_is_let_in_all_the_same() {
         assert_eq!(code, 69);
         assert!(said.contains(why), "{said}");
     }
-    // The daemon takes it over.
-    let _daemon = site.start("");
+    // The daemon takes it over, and runs commands.
+    let mut daemon = site.start("");
     assert_eq!(site.openings().len(), 1);
+    let said = site.run(&format!("open run {four}"));
+    assert!(said.contains("run: the command is asked for"), "{said}");
+    daemon.wait_for_line("run: running command: true");
 }
 
 /// Of two daemons with one folder the first has the socket: what is meant for the other is
