@@ -8,6 +8,7 @@ mod commands;
 mod control;
 mod deeds;
 mod fault;
+mod heap;
 mod limit;
 mod line;
 pub mod log;

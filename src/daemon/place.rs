@@ -80,6 +80,8 @@ impl Keeper {
             if let Err(error) = state.keep_last_good(&bytes) {
                 tracing::debug!("the last good configuration is not kept: {error}");
             }
+            drop(bytes);
+            super::heap::give_back();
         };
         match thread::Builder::new().name("keeper".into()).spawn(work) {
             Ok(thread) => self.at_work = Some(thread),
