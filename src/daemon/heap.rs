@@ -1,4 +1,5 @@
-//! The heap after a configuration was read: the one file of the daemon with `unsafe` in it.
+//! The heap after a configuration was read: the one file of the daemon with `unsafe` in it, for
+//! no crate wraps this call.
 #![allow(unsafe_code)]
 
 /// Gives back to the kernel what is free. glibc does so by itself only at the end of the heap,
