@@ -249,6 +249,7 @@ fn obey(table: &mut Option<Table>, words: &[&str]) -> Result<String, firewall::F
             }
             out
         }),
+        ["least", name, time] => least(name, time),
         ["expire"] => {
             let expired = table.as_mut().expect("a table").expire(now());
             let mut out = closed(&expired.closed);
@@ -378,6 +379,17 @@ fn mind(table: &mut Table, time: Duration) -> String {
         }
     }
     out
+}
+
+/// Lists what is open again and again for a while; how many those were in the shortest list.
+fn least(name: &str, time: &str) -> Result<String, firewall::FirewallError> {
+    let end = now() + humantime::parse_duration(time).expect("a time");
+    let mut least = usize::MAX;
+    while now() < end {
+        let listed = firewall::list(name)?.unwrap_or_default();
+        least = least.min(listed.len());
+    }
+    Ok(least.to_string())
 }
 
 /// Opens a port for many sources, one knock each; says the median cost of the first and of

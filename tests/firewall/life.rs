@@ -371,6 +371,26 @@ fn ten_thousand_openings() {
     assert_eq!(list.matches("22/tcp 7").count(), 9_999, "two hours each");
 }
 
+/// A dump goes on by a count, which is wrong once the kernel has cleared away what has run out.
+#[test]
+fn a_list_of_many_lacks_none() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    for _ in 0..3 {
+        let mut agent = Agent::start(&lab.server, &path);
+        agent.order("fill 20000 22/tcp 1h");
+        agent.order("open mosh 192.0.2.77 443/tcp 1s");
+        let mut others = [(); 3].map(|()| Agent::new(&lab.server));
+        for other in &mut others {
+            other.blurt("least knockd 4s");
+        }
+        for mut other in others {
+            assert_eq!(other.answer().expect("a list"), "20000");
+        }
+        agent.order("stop remove");
+    }
+}
+
 #[test]
 fn a_full_set_is_said_in_words() {
     let lab = Lab::new();

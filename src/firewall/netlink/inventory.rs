@@ -285,16 +285,41 @@ pub(in crate::firewall) fn set(socket: &mut Socket, path: &SetPath) -> Result<Se
     found.ok_or(Errno::ENOENT.into())
 }
 
-/// All elements of a set.
+/// How often a set is dumped to see all of it, somebody filling it meanwhile.
+const DUMPS: usize = 10;
+
+/// All elements of a set, sorted by key.
+///
+/// A dump that takes several messages goes on in each by a count (`nft_rhash_walk()`). If the
+/// kernel clears away in between what has run out, or makes the hash table smaller, as many
+/// others are left out, and nothing says so: it is no new generation. So such a set is dumped
+/// until nothing new is seen.
 pub(in crate::firewall) fn elements(
     socket: &mut Socket,
     path: &SetPath,
 ) -> Result<Vec<Dumped>, Refusal> {
+    let mut all: BTreeMap<Vec<u8>, Dumped> = BTreeMap::new();
+    for _ in 0..DUMPS {
+        let known = all.len();
+        let (messages, dumped) = dump(socket, path)?;
+        for element in dumped {
+            all.entry(element.key.clone()).or_insert(element);
+        }
+        if messages < 2 || all.len() == known {
+            break;
+        }
+    }
+    Ok(all.into_values().collect())
+}
+
+/// What one dump shows of a set, and how many messages it took.
+fn dump(socket: &mut Socket, path: &SetPath) -> Result<(usize, Vec<Dumped>), Refusal> {
     let family = family(&path.family).map_or(0, |f| f as u8);
     let request = Request::new(nft(libc::NFT_MSG_GETSETELEM), DUMP, family, 0)
         .with_text(attr::LIST_TABLE, &path.table)
         .with_text(attr::LIST_SET, &path.set);
-    socket.query(&request, |m, found: &mut Vec<Dumped>| {
+    socket.query(&request, |m, (messages, found): &mut (usize, Vec<_>)| {
+        *messages += 1;
         found.extend(list(m.attributes()));
     })
 }
