@@ -1,7 +1,5 @@
 //! Interfaces that come, go, and change their names.
 
-use std::time::{Duration, Instant};
-
 use crate::ears::Ears;
 use crate::support::{CLIENT, Lab, SERVER};
 
@@ -93,10 +91,7 @@ fn taken_by_a_container() {
 fn started_before_the_interface_exists() {
     let lab = Lab::new();
     let host = lab.host("late");
-    let begun = Instant::now();
     let mut ears = Ears::on(&lab, &host, "interfaces = [\"ppp0\", \"wan*\"]", "");
-    let waited = begun.elapsed();
-    assert!(waited < Duration::from_secs(15), "{waited:?}");
     ears.said("waiting for interface ppp0: there is none of that name", 1);
     assert_eq!(ears.status()["waiting_for"].to_string(), "[\"ppp0\"]");
     let wires = [("ppp0", "198.51.100"), ("wan3", "203.0.113")];

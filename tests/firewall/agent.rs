@@ -243,8 +243,8 @@ fn obey(table: &mut Option<Table>, words: &[&str]) -> Result<String, firewall::F
             let mut out = String::new();
             for o in all {
                 let door = o.door.as_deref().unwrap_or("-");
-                // In steps of ten seconds: however slow the machine, what was asked for.
-                let left = o.left.map_or(0, |l| l.as_millis().div_ceil(10_000) * 10);
+                // In steps of half a minute: on a slow machine, too, what was asked for.
+                let left = o.left.map_or(0, |l| l.as_millis().div_ceil(30_000) * 30);
                 let _ = write!(out, "{door} {} {} {left}; ", o.source, place(&o.place));
             }
             out

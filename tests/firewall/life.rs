@@ -277,8 +277,8 @@ fn what_runs_out_is_told_once() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
-    agent.order("open ssh 192.0.2.77 22/tcp 1s");
-    agent.order("open mosh 2001:db8::77 60000-61000/udp 1s");
+    agent.order("open ssh 192.0.2.77 22/tcp 3s");
+    agent.order("open mosh 2001:db8::77 60000-61000/udp 3s");
     assert_eq!(agent.order("expire"), "");
     let mut said = String::new();
     wait_for("both to run out", || {
@@ -385,7 +385,8 @@ fn a_list_of_many_lacks_none() {
             other.blurt("least knockd 4s");
         }
         for mut other in others {
-            assert_eq!(other.answer().expect("a list"), "20000");
+            let least: usize = other.answer().expect("a list").parse().expect("a number");
+            assert!(least >= 20_000, "{least}");
         }
         agent.order("stop remove");
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::agent::Agent;
 use crate::support::net::is_alive;
 use crate::support::{
-    CLIENT, Lab, Namespace, OTHER, Reach, SERVER, SILENCE, SOON, ip, wait_for, wait_until,
+    CLIENT, Lab, Namespace, OTHER, Over, Reach, SERVER, SILENCE, SOON, ip, wait_for, wait_until,
 };
 
 const TOML: &str = r#"
@@ -75,7 +75,7 @@ fn closed_then_open_then_closed() {
             "not guarded"
         );
 
-        agent.order(&format!("open ssh {from} 22/tcp,8000-8100/tcp 2s"));
+        agent.order(&format!("open ssh {from} 22/tcp,8000-8100/tcp 5s"));
         let session = connect(&lab, from, to, 22).expect_connected();
         assert!(is_alive(&session));
         assert!(is_alive(&connect(&lab, from, to, 8050).expect_connected()));
@@ -394,6 +394,7 @@ fn no_packet_sees_a_gap() {
             }
             seen
         });
+        let over = Over(|| done.store(true, std::sync::atomic::Ordering::Relaxed));
         for i in 0..200 {
             let next = [&other, &path, &renamed, &path][i % 4];
             agent.order(&format!("reload {}", next.display()));
@@ -405,7 +406,7 @@ fn no_packet_sees_a_gap() {
             drop(std::mem::replace(&mut agent, Agent::new(&lab.server)));
             agent.order(&format!("start {}", path.display()));
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(over);
         let sent = sender.join().expect("a sender");
         let (let_in, wrongly) = reader.join().expect("a reader");
         assert_eq!(wrongly, 0, "let in of {sent} that must not");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::gauge::Gauge;
-use crate::support::{CLIENT, Lab, Namespace, Reach, SERVER, SOON, ip, wait_until};
+use crate::support::{CLIENT, Lab, Namespace, Over, Reach, SERVER, SOON, ip, wait_until};
 
 /// How long an attempt from a closed source may still be let in.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -109,15 +109,6 @@ fn with_clients<T>(
         more(10);
         result
     })
-}
-
-/// Does this at the end, also when the test panics: threads would go on for ever.
-struct Over<F: Fn()>(F);
-
-impl<F: Fn()> Drop for Over<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
 }
 
 /// A service on all addresses of the server.

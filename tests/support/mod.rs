@@ -151,3 +151,12 @@ pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(what, || condition().then_some(()));
 }
+
+/// Does this at the end, also when the test panics: threads would go on for ever.
+pub(crate) struct Over<F: Fn()>(pub(crate) F);
+
+impl<F: Fn()> Drop for Over<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
