@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The most lines of an answer: what does not fit the send buffer (212,992 bytes as the
 /// kernel comes) would not be sent at all. A line has at most some 350.
 const LONGEST_REPLY: usize = 500;
+/// The longest refusal, in bytes: likewise.
+const LONGEST_REFUSAL: usize = 64 * 1024;
 /// Clients at a time; one more and the oldest goes.
 const CLIENTS: usize = 8;
 
@@ -76,7 +78,11 @@ impl Reply {
                 lines.push(format!("and {more} more, all of them in the log"));
                 Self::Done(lines)
             }
-            Self::Done(_) | Self::Refused(_) | Self::Status(_) => self,
+            Self::Refused(mut why) => {
+                why.truncate(why.floor_char_boundary(LONGEST_REFUSAL));
+                Self::Refused(why)
+            }
+            Self::Done(_) | Self::Status(_) => self,
         }
     }
 }

@@ -46,26 +46,36 @@ impl Daemon<'_> {
             Ok(effects) => effects,
             Err(why) => return Reply::Refused(why),
         };
-        let said = self.line.perform(&effects, now);
+        let mut said = self.line.perform(&effects, now);
         let failed = said.iter().any(|said| matches!(said, Said::Error(_)));
         if !failed || said.iter().any(|said| matches!(said, Said::Info(_))) {
             tracing::info!("{address}: {name}: opened by hand");
         }
         said.iter().for_each(Said::tell);
-        let mut reply = deeds::reply(said);
         let is_command = |effect: &Effect| matches!(effect, Effect::Run { .. });
-        if let Reply::Done(lines) = &mut reply
-            && effects.iter().any(is_command)
-        {
-            let line = "the command is asked for; what becomes of it is in the log";
-            lines.push(format!("{address}: {name}: {line}"));
+        if effects.iter().any(is_command) {
+            let who = format!("{address}: {name}");
+            said.push(match self.line.commands {
+                Some(_) => Said::Info(format!(
+                    "{who}: the command is asked for; what becomes of it is in the log"
+                )),
+                None => Said::Error(format!("{who}: no command runs: the log says why")),
+            });
         }
-        reply
+        deeds::reply(said)
     }
 
     fn close(&mut self, address: Option<IpAddr>, now: Timestamp) -> Reply {
         let Some(table) = &self.line.table else {
-            return Reply::Done(vec![no_table(&self.table_name())]);
+            let name = self.table_name();
+            return match firewall::list(&name) {
+                Ok(None) => Reply::Done(vec![no_table(&name)]),
+                Ok(Some(_)) => Reply::Refused(format!(
+                    "table inet {name} is left of an earlier configuration, and guards still: \
+                     `knockd clear` takes it away"
+                )),
+                Err(error) => Reply::Refused(error.to_string()),
+            };
         };
         let effects = closing(table, address, now);
         let said = self.line.perform(&effects, now);
@@ -79,7 +89,11 @@ impl Daemon<'_> {
             // One may be left of an earlier configuration.
             let name = self.table_name();
             return match firewall::clear(&name) {
-                Ok(true) => Reply::Done(vec![removed(&name)]),
+                Ok(true) => {
+                    let line = removed(&name);
+                    tracing::warn!("{line}");
+                    Reply::Done(vec![line])
+                }
                 Ok(false) => Reply::Done(vec![no_table(&name)]),
                 Err(error) => Reply::Refused(error.to_string()),
             };

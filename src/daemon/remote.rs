@@ -85,17 +85,25 @@ enum Answer {
 fn ask(options: &Options, request: &Request) -> Result<Answer, Fault> {
     let path = options.control_path();
     let at = path.display();
-    // Whatever else is wrong with the answer shows when the question itself is asked.
-    if let Some(named) = &options.config
-        && let Ok(Some(Reply::Status(status))) = control::ask(&path, &Request::Status)
-        && !is_same(named, Path::new(&status.configuration))
-    {
-        return Ok(Answer::Nobody(format!(
-            "the daemon that listens at {at} runs with {}, not with {} (whose daemon needs a \
-             --run-dir of its own)",
-            status.configuration,
-            named.display()
-        )));
+    if let Some(named) = &options.config {
+        match control::ask(&path, &Request::Status) {
+            Ok(Some(Reply::Status(status)))
+                if !is_same(named, Path::new(&status.configuration)) =>
+            {
+                return Ok(Answer::Nobody(format!(
+                    "the daemon that listens at {at} runs with {}, not with {} (whose daemon \
+                     needs a --run-dir of its own)",
+                    status.configuration,
+                    named.display()
+                )));
+            }
+            // Too busy to say whose it is: it must not be told to do anything.
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                return Err(Fault::Unavailable(format!("{at}: {error}")));
+            }
+            // Whatever else is wrong shows when the question itself is asked.
+            Ok(_) | Err(_) => {}
+        }
     }
     match control::ask(&path, request) {
         Ok(Some(reply)) => Ok(Answer::Given(reply)),

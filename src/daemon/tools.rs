@@ -1,17 +1,20 @@
 //! What subcommands share with the daemon.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::firewall::{self, Applied, Mode, Ruleset, Table};
-use crate::model::{Config, Effect, OnStop, Timestamp};
+use crate::firewall::{self, Applied, Mode, Notice, Place, Ruleset, Table};
+use crate::model::{Config, Effect, OnStop, SetPath, Timestamp};
 
 use super::control::Reply;
+use super::deeds::Said;
 use super::log::Log;
 use super::run::now;
 use super::setup::{Options, configuration};
 use super::{Fault, deeds, orders, start};
+use crate::stderr::complain;
 
 /// `knockd guard`: the guard without the daemon, for the time before the network is up.
 /// Where a daemon guards already, nothing is done, and that is said.
@@ -58,11 +61,15 @@ pub fn open(
             "no daemon runs, and none but it runs the command of {door}"
         )));
     }
-    let Some(applied) = on_orphan(options, &path, &config, |_, _| effects.clone())? else {
+    let Some(mut applied) = on_orphan(options, &path, &config, |_, _| effects.clone())? else {
         let table = config.firewall.unwrap_or_default().table;
         return Err(Fault::Unavailable(orders::no_table(&table)));
     };
-    let mut lines = match deeds::reply(deeds::applied(&applied)) {
+    let absent = take_awaited(&mut applied);
+    let absent = absent.map(|path| format!("set {path} is not there, and no daemon waits for it"));
+    let mut said = deeds::applied(&applied);
+    said.extend(absent.map(Said::Error));
+    let mut lines = match deeds::reply(said) {
         Reply::Done(lines) => lines,
         Reply::Refused(why) => return Err(Fault::Unavailable(why)),
         Reply::Status(_) => Vec::new(),
@@ -71,6 +78,21 @@ pub fn open(
         lines.push(format!("the command of {door} is not run: no daemon runs"));
     }
     Ok(lines)
+}
+
+/// Takes out what would be put into sets when they are there: no daemon will do it. Gives
+/// the sets.
+fn take_awaited(applied: &mut Applied) -> impl Iterator<Item = SetPath> + use<> {
+    let mut absent = BTreeSet::new();
+    applied.notices.retain(|notice| {
+        if let Notice::Awaited { path } = notice {
+            absent.insert(path.clone());
+        }
+        !matches!(notice, Notice::Awaited { .. })
+    });
+    let waits = |place: &Place| matches!(place, Place::Set(path, _) if absent.contains(&**path));
+    applied.opened.retain(|opened| !waits(&opened.place));
+    absent.into_iter()
 }
 
 /// `knockd close` with no daemon, on the table that one has left: what was closed, a line
@@ -108,9 +130,16 @@ fn on_orphan(
     let now = now();
     let (mut table, _) = Table::start(ruleset.of(path), Mode::Auto, now)?;
     let applied = table.apply(&effects(&table, now), now);
-    table.stop(OnStop::Keep)?;
+    let stopped = table.stop(OnStop::Keep);
     if let Some(lock) = lock {
         lock.remove();
     }
-    Ok(Some(applied?))
+    let applied = applied?;
+    if let Err(error) = stopped {
+        // What was asked for is done all the same, and he must know.
+        complain(format_args!(
+            "the table could not be left as it was: {error}"
+        ));
+    }
+    Ok(Some(applied))
 }

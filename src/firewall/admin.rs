@@ -26,7 +26,7 @@ pub(super) struct AdminSets {
 #[derive(Debug, Clone)]
 struct State {
     shape: Shape,
-    /// Why it is unfit: said once, and again when it has changed.
+    /// Why it is unfit: said when that changes, and at each knock.
     why: Option<String>,
 }
 
@@ -183,7 +183,7 @@ pub(super) fn refused(path: &SetPath, errno: Errno) -> Notice {
     if errno == Errno::ENOENT {
         return Notice::Awaited { path: path.clone() };
     }
-    // The owner of its table, and no knockd, has come in between.
+    // Somebody who owns its table has come in between; whether a knockd, cannot be known.
     let why = if errno == Errno::EPERM {
         owned(path, None)
     } else {

@@ -47,7 +47,7 @@ pub(super) enum Shape {
     AddressPort(Family),
     /// It is not there yet: its elements are kept until it is.
     Awaited,
-    /// It cannot take what is asked of it; that has been said.
+    /// It cannot take what is asked of it.
     Unfit,
 }
 

@@ -138,7 +138,10 @@ impl Table {
             return Ok(self.heal(Damage::Changed, None, now));
         }
         // How many rules there are is seen, and not what they say.
-        install::rewrite(&mut self.socket, &self.ruleset)?;
+        match install::rewrite(&mut self.socket, &self.ruleset) {
+            Err(error) if error.is_race() => return Ok(self.heal(Damage::Changed, None, now)),
+            other => other?,
+        }
         self.reread(now).map(|()| None)
     }
 

@@ -309,7 +309,7 @@ fn a_daemon_of_another_file_is_not_meant() {
     assert_eq!(lab.server.run("nft list tables"), "table inet knockd\n");
 }
 
-/// A set of two may be full: the one who asked is told what is done all the same.
+/// One of two sets may not be there: who asked is told what is done all the same.
 #[test]
 fn what_is_half_done_is_told() {
     let lab = Lab::new();
@@ -322,6 +322,32 @@ fn what_is_half_done_is_told() {
     let done = "but this is done: 192.0.2.77: ssh: opened 22/tcp for 1h";
     assert!(said.contains(done), "{said}");
     daemon.wait_for_line("192.0.2.77: ssh: opened by hand");
+    // Without a daemon nobody waits for the set.
+    daemon.kill();
+    let (code, said) = failure(&site.try_run("open ssh 192.0.2.78"));
+    assert_eq!(code, 69);
+    let all = "set inet filter knocked is not there, and no daemon waits for it; \
+               but this is done: 192.0.2.78: ssh: opened 22/tcp for 1h\n";
+    assert!(said.ends_with(all), "{said}");
+}
+
+/// `[firewall]` is gone from the file, and the table is not.
+#[test]
+fn a_table_of_an_earlier_file_is_not_denied() {
+    const NO_TABLE: &str = "[door.run]\nsequence = [\"7011/tcp\", \"8112/udp\", \
+        \"9213/tcp\"]\nstart_command = \"true\"\n";
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    site.start("").terminate();
+    site.configure(NO_TABLE);
+    let mut daemon = site.start("");
+    let (code, said) = failure(&site.try_run("close --all"));
+    assert_eq!(code, 69);
+    assert!(said.contains("guards still"), "{said}");
+    assert_eq!(site.run("clear"), "the table inet knockd is removed\n");
+    daemon.wait_for_line("the table inet knockd is removed");
+    let nothing = "there is no table inet knockd: nothing is guarded\n";
+    assert_eq!(site.run("close --all"), nothing);
 }
 
 #[test]

@@ -120,6 +120,11 @@ fn knockd_8_explains_every_line_of_the_log() {
     let source = std::fs::read_to_string(notices).expect("source");
     let tokens = TokenStream::from_str(&source).expect("Rust");
     texts(tokens, &["write"], &mut said);
+    // As macros, for they are read alike.
+    let errors = daemon.with_file_name("firewall").join("error.rs");
+    let source = std::fs::read_to_string(errors).expect("source");
+    let tokens = TokenStream::from_str(&source.replace("#[error(", "#[error!(")).expect("Rust");
+    texts(tokens, &["error"], &mut said);
     assert!(said.len() > 20, "the lines are not found: {said:?}");
     let unexplained: Vec<_> = said
         .iter()

@@ -23,6 +23,8 @@
 
 use std::collections::BTreeSet;
 
+use nix::errno::Errno;
+
 use super::build::{Draft, Meanwhile, Wanted, add, build, close};
 use super::inventory::{self, Content, TableInfo};
 use super::retire::{Old, grace, retire};
@@ -125,6 +127,11 @@ pub(in crate::firewall) fn rewrite(
     ruleset: &Ruleset,
 ) -> Result<(), FirewallError> {
     let content = inventory::content(socket, &ruleset.table).map_err(FirewallError::reading)?;
+    if !verify::chains_fit(ruleset, &content) {
+        // It went while it was looked at.
+        let errno = Errno::ENOENT;
+        return Err(FirewallError::Reading { errno });
+    }
     write_rules(socket, Wanted { ruleset, flags: 0 }, &content)
 }
 
