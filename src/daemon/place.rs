@@ -81,6 +81,7 @@ impl Keeper {
                 tracing::debug!("the last good configuration is not kept: {error}");
             }
             drop(bytes);
+            // The last that is done with the file, and the packets do not wait for it either.
             super::heap::give_back();
         };
         match thread::Builder::new().name("keeper".into()).spawn(work) {
