@@ -10,8 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use super::Fault;
 use super::logfile::LogFile;
@@ -69,9 +68,8 @@ impl Log {
         };
         let sinks = Arc::new(Mutex::new(sinks));
         let lines = Lines(Arc::clone(&sinks));
-        let subscriber = tracing_subscriber::registry().with(lines);
         // A second start in one process (tests) keeps the first.
-        let _ = tracing::subscriber::set_global_default(subscriber);
+        let _ = tracing::subscriber::set_global_default(lines);
         if let Some(error) = no_thread {
             tracing::warn!("cannot start a thread for the log: {error}");
         }
@@ -217,18 +215,34 @@ impl Sinks {
     }
 }
 
+/// Events become lines. Spans tell nothing that a line says: nobody makes any.
 struct Lines(Arc<Mutex<Sinks>>);
 
-impl<S: Subscriber> Layer<S> for Lines {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.target().starts_with("knockd") && lock(&self.0).wants(*metadata.level())
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        !metadata.is_span()
+            && metadata.target().starts_with("knockd")
+            && lock(&self.0).wants(*metadata.level())
     }
 
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
         lock(&self.0).write(*event.metadata().level(), &line.0);
     }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        // None is enabled, so that none is told from another.
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
 }
 
 #[derive(Default)]
