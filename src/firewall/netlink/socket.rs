@@ -6,8 +6,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
-    recv, send, setsockopt, socket, sockopt,
+    send, setsockopt, socket, sockopt,
 };
+use rustix::buffer::spare_capacity;
+use rustix::net::{RecvFlags, recv};
 
 use super::batch::Batch;
 use super::wire::{DONE, DUMP_INTERRUPTED, ERROR, Message, Messages, Request};
@@ -39,6 +41,8 @@ pub(in crate::firewall) struct Socket {
     fd: OwnedFd,
     /// Our number on the netlink bus: what we cause bears it.
     port: u32,
+    /// Room for one datagram. Never filled with zeros: of its pages only those are resident
+    /// that some answer has needed.
     buffer: Vec<u8>,
     seq: u32,
 }
@@ -66,7 +70,7 @@ impl Socket {
         Ok(Self {
             fd,
             port,
-            buffer: vec![0; BUFFER],
+            buffer: Vec::with_capacity(BUFFER),
             seq: 0,
         })
     }
@@ -176,11 +180,13 @@ impl Socket {
     pub(super) fn drain(&mut self, mut take: impl FnMut(&Message<'_>)) -> Result<(), Errno> {
         let mut lost = Ok(());
         loop {
-            let fd = self.fd.as_raw_fd();
-            match recv(fd, &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) | Err(Errno::EAGAIN) => return lost,
-                Ok(n) => {
-                    for message in Messages(self.buffer.get(..n).unwrap_or_default()) {
+            self.buffer.clear();
+            let room = spare_capacity(&mut self.buffer);
+            let received = recv(&self.fd, room, RecvFlags::DONTWAIT);
+            match received.map_err(|error| Errno::from_raw(error.raw_os_error())) {
+                Ok((0, _)) | Err(Errno::EAGAIN) => return lost,
+                Ok(_) => {
+                    for message in Messages(&self.buffer) {
                         take(&message);
                     }
                 }
