@@ -43,6 +43,8 @@ impl<'a> Daemon<'a> {
             .spawn(Live::open);
         let (path, note) = options.config_path();
         let setup = first_setup(options, &path, Some(log))?;
+        // What was taken for the file's tree: now, for soon other things lie in it.
+        super::heap::give_back();
         for line in note.iter().chain(&setup.warnings) {
             tracing::warn!("{line}");
         }
