@@ -21,7 +21,7 @@ pub fn plan(door: DoorId, config: &Config, source: IpAddr) -> Vec<Effect> {
 
     let closed = match &configured.close {
         Close::Nothing => None,
-        Close::Ports(ports) => Some(Ports::Listed(ports.clone())),
+        Close::Ports(ports) => Some(Ports::Listed(ports.to_vec())),
         Close::All => Some(Ports::All),
     };
     effects.extend(closed.map(|ports| Effect::Close {
@@ -33,7 +33,7 @@ pub fn plan(door: DoorId, config: &Config, source: IpAddr) -> Vec<Effect> {
         effects.push(Effect::Open {
             door: name(),
             source,
-            ports: configured.open.clone(),
+            ports: configured.open.to_vec(),
             lifetime: configured.open_for,
         });
     }
@@ -105,11 +105,11 @@ mod tests {
     #[test]
     fn what_ends_comes_first_and_the_command_last() {
         let config = config(Door {
-            open: vec![port("22/tcp"), port("60000-61000/udp")],
+            open: [port("22/tcp"), port("60000-61000/udp")].into(),
             close: Close::All,
-            add: vec![element("in")],
-            remove: vec![element("out")],
-            commands: Some(commands(None)),
+            add: [element("in")].into(),
+            remove: [element("out")].into(),
+            commands: Some(commands(None).into()),
             ..Door::new("mosh", Vec::new())
         });
         let effects = plan(DoorId(0), &config, FOUR);
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn an_empty_ipv6_command_means_none() {
         let config = config(Door {
-            commands: Some(commands(Some(""))),
+            commands: Some(commands(Some("")).into()),
             ..Door::new("wake", Vec::new())
         });
         assert_eq!(plan(DoorId(0), &config, FOUR).len(), 1);
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn ports_to_close_are_listed_and_a_door_that_is_gone_does_nothing() {
         let config = config(Door {
-            close: Close::Ports(vec![port("22/tcp")]),
+            close: Close::Ports([port("22/tcp")].into()),
             ..Door::new("shut", Vec::new())
         });
         assert_eq!(

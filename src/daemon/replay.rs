@@ -192,5 +192,5 @@ fn clock(at: Timestamp) -> String {
 fn use_up(config: &mut Config, id: DoorId) -> bool {
     let door = config.doors.get_mut(id.index());
     let used = door.filter(|door| door.one_time.is_some());
-    used.map(|door| door.sequence.clear()).is_some()
+    used.map(|door| door.sequence = Box::default()).is_some()
 }

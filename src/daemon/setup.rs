@@ -129,7 +129,7 @@ pub(crate) fn fill_one_time(
             continue;
         };
         let file = source.file.display();
-        door.sequence.clear();
+        door.sequence = Box::default();
         match one_time::current(&source.file) {
             Ok(found) => {
                 if found.world_readable {
@@ -142,7 +142,7 @@ pub(crate) fn fill_one_time(
                 }
                 match found.live {
                     Some(next) => {
-                        door.sequence.clone_from(&next.steps);
+                        door.sequence = next.steps.as_slice().into();
                         live.insert(id, next);
                     }
                     None => said.push(format!(

@@ -29,14 +29,14 @@ impl Door {
     /// One with more steps than [`MAX_STEPS`] is taken for disabled; the check lets none
     /// through.
     fn new(id: DoorId, door: &model::Door, lane: u16) -> Self {
-        let steps = Some(door.sequence.as_slice()).filter(|steps| steps.len() <= MAX_STEPS);
+        let steps = Some(&*door.sequence).filter(|steps| steps.len() <= MAX_STEPS);
         Self {
             id,
             name: Arc::clone(&door.name),
             sequence: steps.unwrap_or_default().into(),
             seq_timeout: door.seq_timeout,
             tcp_flags: door.tcp_flags,
-            from: door.from.as_slice().into(),
+            from: door.from.clone(),
             target: door.target,
             strays: door.strays.min(MAX_STRAYS),
             lane,

@@ -29,14 +29,15 @@ impl DoorId {
     }
 }
 
-/// A door as configured.
+/// A door as configured. There may be thousands, and nothing is added to them: each list is a
+/// slice, and what few have lies apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Door {
     /// Its name: one word, unique among the doors.
     pub name: Arc<str>,
     /// The steps, 1 to [`MAX_STEPS`]. Empty: the door is disabled (its one-time sequences are used
     /// up, or not read yet).
-    pub sequence: Vec<Step>,
+    pub sequence: Box<[Step]>,
     /// Where the steps come from, if each sequence is good for one use.
     pub one_time: Option<OneTime>,
     /// How long after the first step the last one may come; never zero.
@@ -44,23 +45,23 @@ pub struct Door {
     /// Which TCP packets count.
     pub tcp_flags: TcpFlags,
     /// Who may knock; empty: everybody.
-    pub from: Vec<Prefix>,
+    pub from: Box<[Prefix]>,
     /// The destination knocked at, in place of this host's own addresses.
     pub target: Option<IpAddr>,
     /// How many distinct strays an attempt survives; at most [`MAX_STRAYS`].
     pub strays: u8,
     /// What it opens for the source.
-    pub open: Vec<PortRange>,
+    pub open: Box<[PortRange]>,
     /// For how long.
     pub open_for: Lifetime,
     /// What it closes for the source.
     pub close: Close,
     /// Elements it adds to sets of the administrator's own.
-    pub add: Vec<SetElement>,
+    pub add: Box<[SetElement]>,
     /// Elements it removes from such sets.
-    pub remove: Vec<SetElement>,
+    pub remove: Box<[SetElement]>,
     /// Command strings it runs.
-    pub commands: Option<Commands>,
+    pub commands: Option<Box<Commands>>,
 }
 
 impl Door {
@@ -76,18 +77,18 @@ impl Door {
     pub fn new(name: &str, sequence: Vec<Step>) -> Self {
         Self {
             name: name.into(),
-            sequence,
+            sequence: sequence.into(),
             one_time: None,
             seq_timeout: Self::SEQ_TIMEOUT,
             tcp_flags: TcpFlags::SYN,
-            from: Vec::new(),
+            from: Box::default(),
             target: None,
             strays: Self::STRAYS,
-            open: Vec::new(),
+            open: Box::default(),
             open_for: Self::OPEN_FOR,
             close: Close::Nothing,
-            add: Vec::new(),
-            remove: Vec::new(),
+            add: Box::default(),
+            remove: Box::default(),
             commands: None,
         }
     }
@@ -113,7 +114,7 @@ pub enum Close {
     #[default]
     Nothing,
     /// The openings of these ports.
-    Ports(Vec<PortRange>),
+    Ports(Box<[PortRange]>),
     /// Every opening.
     All,
 }

@@ -65,10 +65,10 @@ fn a_six_command_is_for_six_and_falls_back_to_four() {
     let with = |start_6: Option<&str>, stop_6: Option<&str>| {
         let mut door = door("d", "echo four", "echo stop four", SHORT);
         let commands = door.commands.as_mut().expect("commands");
-        *commands = Commands {
+        **commands = Commands {
             start_6: start_6.map(str::to_owned),
             stop_6: stop_6.map(str::to_owned),
-            ..commands.clone()
+            ..Commands::clone(commands)
         };
         let lab = Lab::new(&[door]);
         let mut daemon = lab.helper();

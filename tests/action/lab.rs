@@ -21,13 +21,13 @@ const DAEMON: &str = "KNOCKD_TEST_DAEMON";
 pub(crate) fn door(name: &str, start: &str, stop: &str, timeout: Duration) -> Door {
     let some = |s: &str| (!s.is_empty()).then(|| s.to_owned());
     Door {
-        commands: Some(Commands {
+        commands: Some(Box::new(Commands {
             start: some(start),
             stop: some(stop),
             start_6: None,
             stop_6: None,
             timeout,
-        }),
+        })),
         ..Door::new(name, Vec::new())
     }
 }
@@ -261,13 +261,13 @@ fn load(directory: &Path) -> std::io::Result<Table> {
         let name: Arc<str> = entry.file_name().to_string_lossy().into();
         let millis = read("timeout").and_then(|t| t.parse().ok()).unwrap_or(1);
         let mut door = door(&name, "", "", Duration::from_millis(millis));
-        door.commands = Some(Commands {
+        door.commands = Some(Box::new(Commands {
             start: read("start"),
             stop: read("stop"),
             start_6: read("start_6"),
             stop_6: read("stop_6"),
             timeout: Duration::from_millis(millis),
-        });
+        }));
         doors.push(door);
     }
     Ok(Table::new(&config(doors)))

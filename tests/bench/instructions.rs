@@ -173,7 +173,7 @@ fn door() -> Door {
     let step = |port: &str| port.parse().expect("a step");
     let steps = ["10000/tcp", "20000/tcp", "30000/tcp"].map(step);
     Door {
-        open: vec!["22/tcp".parse().expect("a port")],
+        open: ["22/tcp".parse().expect("a port")].into(),
         ..Door::new("ssh", steps.to_vec())
     }
 }

@@ -27,7 +27,7 @@ fn door(number: u16) -> Door {
     let port = |n: u16| format!("{n}/tcp").parse().expect("a step");
     let steps = [10_000, 20_000, 30_000].map(|first| port(first + number));
     Door {
-        open: vec!["22/tcp".parse().expect("a port")],
+        open: ["22/tcp".parse().expect("a port")].into(),
         ..Door::new(&format!("door{number}"), steps.to_vec())
     }
 }

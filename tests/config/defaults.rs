@@ -11,7 +11,7 @@ fn a_door_of_few_words_has_the_defaults_of_the_model() {
     let expected = Config {
         firewall: Some(Firewall::default()),
         doors: vec![Door {
-            open: vec!["22/tcp".parse().expect("a port")],
+            open: ["22/tcp".parse().expect("a port")].into(),
             ..Door::new(
                 "ssh",
                 ["17302/tcp", "4022/udp", "39855/tcp"].map(step).to_vec(),

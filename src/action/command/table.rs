@@ -18,7 +18,7 @@ impl Table {
         let doors = config.doors.iter();
         Self(
             doors
-                .filter_map(|d| Some((Arc::clone(&d.name), d.commands.clone()?)))
+                .filter_map(|d| Some((Arc::clone(&d.name), d.commands.as_deref()?.clone())))
                 .collect(),
         )
     }

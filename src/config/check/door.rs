@@ -34,19 +34,19 @@ pub(super) fn door(
     let mut element_ports = 0;
     Door {
         name: draft.name.value.as_str().into(),
-        sequence: steps,
+        sequence: steps.into(),
         one_time: path(&draft.one_time, faults).map(|file| OneTime { file }),
         seq_timeout: draft.seq_timeout.or(defaults.seq_timeout),
         tcp_flags,
-        from: values(&draft.from),
+        from: values(&draft.from).into(),
         target: draft.target.given().map(|t| t.value),
         strays,
-        open,
+        open: open.into(),
         open_for: open_for(draft, faults),
         close,
-        add: elements(&draft.add, &mut element_ports, faults),
-        remove: removals(draft, &mut element_ports, faults),
-        commands: commands(draft, faults),
+        add: elements(&draft.add, &mut element_ports, faults).into(),
+        remove: removals(draft, &mut element_ports, faults).into(),
+        commands: commands(draft, faults).map(Box::new),
     }
 }
 

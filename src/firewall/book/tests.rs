@@ -11,7 +11,7 @@ fn ports(text: &str) -> Vec<PortRange> {
 
 fn ruleset() -> Ruleset {
     let door = Door {
-        open: ports("22/tcp,60000-61000/udp"),
+        open: ports("22/tcp,60000-61000/udp").into(),
         ..Door::new("ssh", Vec::new())
     };
     let config = Config {

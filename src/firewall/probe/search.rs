@@ -132,7 +132,7 @@ fn knock(door: &Door, source: std::net::IpAddr) -> impl Iterator<Item = Effect> 
     let open = Effect::Open {
         door: door.name.clone(),
         source,
-        ports: door.open.clone(),
+        ports: door.open.to_vec(),
         lifetime: LONG,
     };
     let adds = door.add.iter().map(move |element| {

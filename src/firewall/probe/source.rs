@@ -27,7 +27,7 @@ pub(super) fn of(
     ];
     let networks: Vec<Prefix> = match door.from.is_empty() {
         true => anywhere.into_iter().flatten().collect(),
-        false => door.from.clone(),
+        false => door.from.to_vec(),
     };
     networks
         .iter()

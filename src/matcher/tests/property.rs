@@ -76,7 +76,7 @@ fn a_door(number: usize) -> impl Strategy<Value = ModelDoor> {
             move |(sequence, seconds, tcp_flags, from, target, strays, opens)| {
                 let from = from.iter().map(|p| p.parse().expect("a prefix"));
                 ModelDoor {
-                    sequence,
+                    sequence: sequence.into(),
                     seq_timeout: Duration::from_secs(seconds),
                     tcp_flags,
                     from: from.collect(),

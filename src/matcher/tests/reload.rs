@@ -19,7 +19,7 @@ fn attempts_at_a_door_that_stays_go_on_under_its_new_number() {
     bed.hit(ONE, "1000/tcp");
     // What happens after the knock is not the attempt's business.
     let opens = ModelDoor {
-        open: vec!["22/tcp".parse().expect("a port")],
+        open: ["22/tcp".parse().expect("a port")].into(),
         ..b
     };
     let mut brief = door("c", "4000/tcp");
@@ -36,10 +36,10 @@ fn attempts_at_a_door_that_stays_go_on_under_its_new_number() {
 fn attempts_at_a_door_that_decides_otherwise_end() {
     let changes: [fn(&mut ModelDoor); 7] = [
         |d| d.name = "other".into(),
-        |d| d.sequence = vec![step("1000/tcp"), step("2000/udp")],
+        |d| d.sequence = [step("1000/tcp"), step("2000/udp")].into(),
         |d| d.seq_timeout = Duration::from_secs(14),
         |d| d.tcp_flags = TcpFlags::ANY,
-        |d| d.from = vec!["192.0.2.0/24".parse().expect("a prefix")],
+        |d| d.from = ["192.0.2.0/24".parse().expect("a prefix")].into(),
         |d| d.target = Some(address(HOST)),
         |d| d.strays = 1,
     ];

@@ -82,7 +82,7 @@ fn rule_0_other_flags_never_came() {
 #[test]
 fn who_is_not_admitted_never_came() {
     let mut only = door("only", "1000/tcp 2000/tcp");
-    only.from = vec!["192.0.2.1".parse().expect("a prefix")];
+    only.from = ["192.0.2.1".parse().expect("a prefix")].into();
     let mut bed = Bed::new(&[only]);
     assert_eq!(bed.hit(TWO, "1000/tcp"), NOTHING);
     assert_eq!(bed.live(), 0);

@@ -214,7 +214,7 @@ fn some_door() -> impl Strategy<Value = ModelDoor> {
                 tcp_flags,
                 target,
                 strays,
-                from: vec![from.parse().expect("a prefix")],
+                from: [from.parse().expect("a prefix")].into(),
                 ..ModelDoor::new(
                     "d",
                     steps

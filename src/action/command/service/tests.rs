@@ -13,13 +13,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// nothing.
 fn table() -> Table {
     let door = |name: &str, start: bool, stop: bool| Door {
-        commands: Some(Commands {
+        commands: Some(Box::new(Commands {
             start: start.then(|| "start %IP%".to_owned()),
             stop: stop.then(|| "stop %IP%".to_owned()),
             start_6: None,
             stop_6: None,
             timeout: TIMEOUT,
-        }),
+        })),
         ..Door::new(name, Vec::new())
     };
     Table::new(&Config {

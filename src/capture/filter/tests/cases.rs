@@ -119,7 +119,7 @@ fn a_packet_cut_before_its_flags_is_dropped() {
 #[test]
 fn no_steps_nothing_passes() {
     let mut disabled = doors(&[&["7000/tcp"]]);
-    disabled[0].sequence.clear();
+    disabled[0].sequence = Box::default();
     let (program, _) = program(TripwireMode::All, &disabled);
     assert_eq!(program, Program::nothing());
 }
@@ -136,10 +136,11 @@ fn tripwires_over_udp_are_for_doors_with_udp_steps() {
 #[test]
 fn in_mode_all_opened_ports_are_still_left_alone() {
     let mut doors = doors(&[&["7000/tcp", "8000/udp"]]);
-    doors[0].open = vec![
+    doors[0].open = [
         "22/tcp".parse().expect("a port"),
         "60000-61000/udp".parse().expect("ports"),
-    ];
+    ]
+    .into();
     let (program, _) = program(TripwireMode::All, &doors);
     for (step, is_wanted) in [
         ("22/tcp", false),

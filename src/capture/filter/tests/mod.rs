@@ -15,7 +15,7 @@ use crate::model::{
 fn door(sequence: Vec<Step>, tcp_flags: TcpFlags, open: Vec<PortRange>) -> Door {
     Door {
         tcp_flags,
-        open,
+        open: open.into(),
         ..Door::new("d", sequence)
     }
 }

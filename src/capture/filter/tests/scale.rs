@@ -84,7 +84,7 @@ fn any_number_of_doors_fits() {
 
 #[test]
 fn the_longest_program_fits() {
-    // Every third port a step of one protocol or the other, every third one opened.
+    // Every thirds port a step of one protocol or the other, every thirds one opened.
     let mut doors: Vec<Door> = (1..=u16::MAX)
         .step_by(6)
         .filter_map(|port| {
@@ -93,12 +93,9 @@ fn the_longest_program_fits() {
             Some(door(vec![tcp, udp], TcpFlags::ANY, Vec::new()))
         })
         .collect();
-    for port in (2..=u16::MAX).step_by(3) {
-        for protocol in ["tcp", "udp"] {
-            let range = format!("{port}/{protocol}").parse().expect("a port");
-            doors[0].open.push(range);
-        }
-    }
+    let open = |port| ["tcp", "udp"].map(|protocol| format!("{port}/{protocol}"));
+    let thirds = (2..=u16::MAX).step_by(3).flat_map(open);
+    doors[0].open = thirds.map(|p| p.parse().expect("a port")).collect();
     for mode in [TripwireMode::Sampled, TripwireMode::All, TripwireMode::Off] {
         let (program, _) = program(mode, &doors);
         let length = program.instructions().len();
