@@ -1,35 +1,50 @@
-//! Packets as they come in: one handle on every interface.
+//! Packets as they come in, from every interface.
 
-use std::io;
+use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
 
-use pcap::{Active, Capture, Linktype};
-use socket2::{Domain, SockFilter, SockRef, Socket, Type};
-
-use super::error::{CaptureError, reason};
+use super::error::CaptureError;
 use super::filter::{MAX_RUNS, Program};
-use crate::model::{Door, Frame, LinkType, Timestamp, Tripwires};
+use super::plain::Plain;
+use super::ring::Ring;
+use super::socket::is_no_memory;
+use crate::model::{Door, Frame, Timestamp, TripwireMode, Tripwires};
 
-/// Linux cooked v2, which names the interface; libpcap has it since 1.10.
-const LINUX_SLL2: Linktype = Linktype(276);
-
-/// Holds 20 bytes of cooked header, 40 of IPv6, 20 of TCP, and 112 of extension headers.
-const SNAPLEN: i32 = 192;
-
-/// 7,280 frames of this snaplen: at 50,000 packets a second, 145 ms in which we may be
-/// kept from reading. All of it is resident from the start.
-const RING: i32 = 2 << 20;
-
-/// More frames than the ring holds.
-const MOST: usize = 1 << 16;
+/// So many bytes of packets are enough for the bell: it holds at least one (socket(7)).
+const BELL: usize = 1;
 
 /// A capture of all interfaces, those included that come later. Nothing is read before
 /// [`Live::set_filter`].
+///
+/// The kernel needs some time to make the ring. Until it is there, a socket without one
+/// hears; from then on that socket is the *bell*: it passes the steps of doors alone, so
+/// that whoever lets packets gather can wait for one that somebody else waits for.
 pub struct Live {
-    capture: Capture<Active>,
-    /// The total as of the last reading, which wraps.
-    counted: u32,
-    dropped: u64,
+    plain: Plain,
+    ring: State,
+    bell: Bell,
+}
+
+struct Bell {
+    /// What rings it.
+    steps: Program,
+    is_on: bool,
+}
+
+enum State {
+    /// There was no thread to make it in.
+    Unmade,
+    /// The ring is being made.
+    Coming {
+        made: Receiver<Result<Ring, CaptureError>>,
+        /// At its end as soon as there is something in `made`.
+        done: PipeReader,
+        /// What it is to pass then.
+        wanted: Program,
+    },
+    Here(Ring),
 }
 
 /// Whether the kernel had room for a program that passes no port too many.
@@ -43,36 +58,23 @@ pub enum Fit {
 }
 
 impl Live {
-    /// Opens the capture. This takes one grace period of the kernel's RCU, 5 to 20 ms in
-    /// which nothing is computed: `packet_set_ring()` of net/packet/af_packet.c waits for
-    /// it, with no socket bound yet to wait for.
+    /// Opens the capture, which hears as soon as it has a filter. The ring is made in a
+    /// thread beside it: see [`Live::read`].
     ///
     /// # Errors
     ///
     /// [`CaptureError::Capability`] if CAP_NET_RAW is missing; [`CaptureError::Start`] if
     /// the kernel or libpcap cannot.
     pub fn open() -> Result<Self, CaptureError> {
-        let start = |error| CaptureError::Start {
-            reason: reason(error),
+        // First, for each start of a program and each change of rules begins a grace period
+        // of RCU, and whose own it is not must wait for the next as well.
+        let ring = State::coming().unwrap_or(State::Unmade);
+        let plain = Plain::open()?;
+        let bell = Bell {
+            steps: Program::nothing(),
+            is_on: false,
         };
-        let mut capture = Capture::from_device("any")
-            .map_err(start)?
-            .immediate_mode(true)
-            .snaplen(SNAPLEN)
-            .buffer_size(RING)
-            .open()
-            .map_err(refusal)?;
-        capture.set_datalink(LINUX_SLL2).map_err(start)?;
-        let mut live = Self {
-            capture: capture.setnonblock().map_err(start)?,
-            counted: 0,
-            dropped: 0,
-        };
-        // What came in before a filter was there may have had a VLAN's tag beside it,
-        // which a cooked frame does not show: such packets are given again.
-        live.attach(&Program::nothing())?;
-        while live.read(Timestamp(0), MOST, |_| ())? > 0 {}
-        Ok(live)
+        Ok(Self { plain, ring, bell })
     }
 
     /// From now on passes what these doors and tripwires want. What an earlier filter has
@@ -84,75 +86,151 @@ impl Live {
     /// # Errors
     ///
     /// If the kernel refuses even the coarsest; the filter is then the earlier one, or
-    /// passes too much.
+    /// passes too much. Those of [`Live::open`], where no thread could be had for the ring.
     pub fn set_filter(&mut self, doors: &[Door], wires: &Tripwires) -> Result<Fit, CaptureError> {
+        if let State::Unmade = self.ring {
+            self.ring = State::Here(Ring::open()?);
+        }
+        let refused = |source| CaptureError::Filter { source };
         let mut runs = MAX_RUNS;
-        loop {
-            let error = match self.replace(&Program::coarse(doors, wires, runs)) {
-                Ok(()) if runs == MAX_RUNS => return Ok(Fit::Exact),
-                Ok(()) => return Ok(Fit::Coarse),
-                Err(error) => error,
+        let wanted = loop {
+            let program = Program::coarse(doors, wires, runs);
+            let attached = match &self.ring {
+                State::Unmade | State::Coming { .. } => self.plain.attach(&program),
+                State::Here(ring) => ring.attach(&program),
             };
-            if !is_no_memory(&error) || runs < 8 {
-                return Err(CaptureError::Filter { source: error });
+            match attached {
+                Ok(()) => break program,
+                Err(error) if is_no_memory(&error) && runs >= 8 => runs = runs * 7 / 8,
+                Err(error) => return Err(refused(error)),
             }
-            runs = runs * 7 / 8;
+        };
+        if let State::Coming { wanted: then, .. } = &mut self.ring {
+            *then = wanted;
         }
-    }
-
-    /// The old program and the new must fit `net.core.optmem_max` together. If they do
-    /// not, a short one that passes too much takes the place of the old one first.
-    fn replace(&self, program: &Program) -> io::Result<()> {
-        match self.attach_raw(program) {
-            Err(error) if is_no_memory(&error) => {
-                self.attach_raw(&Program::everything())?;
-                self.attach_raw(program)
-            }
-            done => done,
+        let only_steps = Tripwires::new(TripwireMode::Off, *wires.key(), doors);
+        self.bell.steps = Program::coarse(doors, &only_steps, runs);
+        if self.bell.is_on {
+            self.plain.attach(&self.bell.steps).map_err(refused)?;
         }
+        Ok(if runs == MAX_RUNS {
+            Fit::Exact
+        } else {
+            Fit::Coarse
+        })
     }
 
-    fn attach(&self, program: &Program) -> Result<(), CaptureError> {
-        self.attach_raw(program)
-            .map_err(|source| CaptureError::Filter { source })
-    }
-
-    /// SO_ATTACH_FILTER of socket(7): in one step, without the reject-all that libpcap
-    /// puts in between.
-    fn attach_raw(&self, program: &Program) -> io::Result<()> {
-        let filters: Vec<_> = program
-            .instructions()
-            .iter()
-            .map(|i| SockFilter::new(i.code, i.jt, i.jf, i.k))
-            .collect();
-        SockRef::from(&self.capture).attach_filter(&filters)
-    }
-
-    /// Hands over what has come in, at most `max` frames, all as of `now`; returns how
-    /// many there were. Never waits. Costs no system call while there are frames.
+    /// Hands over what has come in, at most `max` frames and some more when the ring takes
+    /// over, all as of `now`; returns how many there were. Never waits. Costs no system call
+    /// while there are frames in the ring.
+    ///
+    /// A packet that comes while the ring takes over may be handed over twice; none is
+    /// missed.
     ///
     /// # Errors
     ///
-    /// If libpcap cannot read from the ring.
+    /// If libpcap cannot read from the ring; or if it could not make it, in the words of
+    /// [`CaptureError::Start`].
     pub fn read(
         &mut self,
         now: Timestamp,
         max: usize,
         mut each: impl FnMut(&Frame<'_>),
     ) -> Result<usize, CaptureError> {
-        let hand_over = |packet: pcap::Packet<'_>| {
-            each(&Frame {
-                at: now,
-                link: LinkType::LinuxCooked2,
-                wire_len: packet.header.len,
-                data: packet.data,
-            });
+        match &mut self.ring {
+            State::Here(ring) => ring.read(now, max, each),
+            State::Unmade => Ok(0),
+            State::Coming { made, .. } => {
+                let made = made.try_recv();
+                let taken = self.plain.read(now, max, &mut each)?;
+                match made {
+                    Err(TryRecvError::Empty) => Ok(taken),
+                    Ok(ring) => Ok(taken + self.take(ring?, now, each)?),
+                    Err(TryRecvError::Disconnected) => Err(CaptureError::Start {
+                        reason: "the ring was not made".to_owned(),
+                    }),
+                }
+            }
+        }
+    }
+
+    /// From now on the ring hears. Hands over what the socket without one has left.
+    fn take(
+        &mut self,
+        ring: Ring,
+        now: Timestamp,
+        each: impl FnMut(&Frame<'_>),
+    ) -> Result<usize, CaptureError> {
+        let refused = |source| CaptureError::Filter { source };
+        let State::Coming { wanted, .. } = &self.ring else {
+            return Ok(0);
         };
-        self.capture
-            .dispatch(Some(max.min(MOST)), hand_over)
-            .map_err(|error| CaptureError::Read {
-                reason: reason(error),
-            })
+        ring.attach(wanted).map_err(refused)?;
+        // Now both hear.
+        self.plain.attach(&Program::nothing()).map_err(refused)?;
+        let last = self.plain.read(now, usize::MAX, each)?;
+        self.plain.make_room(BELL);
+        self.ring = State::Here(ring);
+        Ok(last)
+    }
+
+    /// Whether the ring is there, and so a bell.
+    #[must_use]
+    pub fn has_ring(&self) -> bool {
+        match &self.ring {
+            State::Unmade | State::Coming { .. } => false,
+            State::Here(_) => true,
+        }
+    }
+
+    /// What is readable when there are frames, or something else to be done by
+    /// [`Live::read`].
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let (one, other) = match &self.ring {
+            State::Unmade => (self.plain.as_fd(), None),
+            State::Coming { done, .. } => (self.plain.as_fd(), Some(done.as_fd())),
+            State::Here(ring) => (ring.as_fd(), None),
+        };
+        [Some(one), other].into_iter().flatten()
+    }
+
+    /// Lets the bell ring from now on, or no longer; says whether it was otherwise before.
+    /// It rings when a packet to a door's step comes, and may ring for another that the
+    /// filter cannot tell from one. Without a ring there is no bell.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no room for its filter.
+    pub fn set_bell(&mut self, on: bool) -> Result<bool, CaptureError> {
+        let on = on && self.has_ring();
+        if on == self.bell.is_on {
+            return Ok(false);
+        }
+        let program = if on {
+            &self.bell.steps
+        } else {
+            &Program::nothing()
+        };
+        self.plain
+            .attach(program)
+            .map_err(|source| CaptureError::Filter { source })?;
+        self.bell.is_on = on;
+        if !on {
+            self.plain.hush();
+        }
+        Ok(true)
+    }
+
+    /// What is readable when the bell has rung; `None` if it cannot.
+    #[must_use]
+    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.bell.is_on.then(|| self.plain.as_fd())
+    }
+
+    /// Makes the bell ready to ring again; says whether it had rung. To be done before
+    /// [`Live::read`], or a packet between the two would not ring it.
+    pub fn hush(&mut self) -> bool {
+        self.bell.is_on && self.plain.hush()
     }
 
     /// How many packets that the filter passed found no room in the ring, since the start.
@@ -161,36 +239,27 @@ impl Live {
     ///
     /// If the kernel gives no statistics.
     pub fn dropped(&mut self) -> Result<u64, CaptureError> {
-        let stat = self.capture.stats().map_err(|error| CaptureError::Read {
-            reason: reason(error),
+        match &mut self.ring {
+            State::Unmade | State::Coming { .. } => Ok(0),
+            State::Here(ring) => ring.dropped(),
+        }
+    }
+}
+
+impl State {
+    /// Begins to make the ring.
+    fn coming() -> io::Result<Self> {
+        let (done, end) = io::pipe()?;
+        let (give, made) = sync_channel(1);
+        thread::Builder::new().name("ring".into()).spawn(move || {
+            // Nobody may be waiting for it any more.
+            let _ = give.send(Ring::open());
+            drop(end);
         })?;
-        // The kernel resets its counter at each reading; libpcap adds them up.
-        self.dropped += u64::from(stat.dropped.wrapping_sub(self.counted));
-        self.counted = stat.dropped;
-        Ok(self.dropped)
-    }
-}
-
-impl AsFd for Live {
-    /// Readable when there are frames.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.capture.as_fd()
-    }
-}
-
-fn is_no_memory(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(nix::libc::ENOMEM)
-}
-
-/// libpcap tells a missing capability in words only, and not in the same ones in each
-/// version: the kernel is asked once more.
-fn refusal(error: pcap::Error) -> CaptureError {
-    match Socket::new(Domain::PACKET, Type::DGRAM, None) {
-        Err(again) if again.kind() == io::ErrorKind::PermissionDenied => CaptureError::Capability {
-            capability: "CAP_NET_RAW",
-        },
-        Ok(_) | Err(_) => CaptureError::Start {
-            reason: reason(error),
-        },
+        Ok(Self::Coming {
+            made,
+            done,
+            wanted: Program::nothing(),
+        })
     }
 }

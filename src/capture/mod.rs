@@ -11,6 +11,9 @@ mod file;
 mod filter;
 mod links;
 mod live;
+mod plain;
+mod ring;
+mod socket;
 
 pub use error::CaptureError;
 pub use file::Replay;

@@ -39,6 +39,8 @@ pub(crate) struct Line {
     pub(crate) names_steps: bool,
     /// The sequences that doors of one-time sequences wait for.
     pub(crate) one_time: setup::Live,
+    /// Packets to steps of doors since the start.
+    pub(crate) steps: u64,
     /// Doors opened since the start.
     pub(crate) opened: u64,
     /// A one-time sequence was used: matcher and filter want the next one.
@@ -66,6 +68,7 @@ impl Line {
             only_ip_v4: false,
             names_steps: false,
             one_time: setup::Live::new(),
+            steps: 0,
             opened: 0,
             sequence_used: false,
             events: Vec::new(),
@@ -78,6 +81,7 @@ impl Line {
         let Some(knock) = &decode(frame) else {
             return;
         };
+        self.steps += u64::from(self.matcher.is_step(knock.step));
         if self.only_ip_v4 && knock.source.is_ipv6() {
             return;
         }

@@ -18,7 +18,7 @@ use super::limit::Kind;
 use super::line::Line;
 use super::log::Log;
 use super::notify::Manager;
-use super::pace::Pace;
+use super::pace::{Gather, Pace};
 use super::pidfile::PidFile;
 use super::place::Keeper;
 use super::setup::Options;
@@ -91,7 +91,7 @@ pub(super) struct Daemon<'a> {
     pub(super) packets: u64,
     pub(super) pace: Pace,
     /// How long the next packets are let gather; `None`: they are read at once.
-    pub(super) gather: Option<Duration>,
+    pub(super) gather: Option<Gather>,
     pub(super) started: Timestamp,
     pub(super) stopping: bool,
 }
@@ -199,18 +199,30 @@ impl Daemon<'_> {
 
     fn read_capture(&mut self, now: Timestamp) -> Result<(), Fault> {
         let Self { live, line, .. } = self;
+        // Before the packets are read: whichever comes later rings it again.
+        let rang = live.hush();
+        let steps = line.steps;
         let taken = live.read(now, BATCH, |frame| line.frame(frame))?;
+        let rung = self.gather.map(|_| rang || line.steps > steps);
         self.packets += taken as u64;
         // The ring can only have run over while we were busy; asking costs a call.
-        if taken == BATCH {
+        if taken >= BATCH {
             self.count_drops(now);
         }
         if self.line.sequence_used {
             self.next_sequences();
         }
-        let moment = self.pace.after(now, taken);
+        let gather = self.pace.after(now, taken, rung);
         // A full batch has left more behind.
-        self.gather = moment.filter(|_| taken < BATCH);
+        self.gather = gather.filter(|_| taken < BATCH && self.live.has_ring());
+        let at_bell = self.gather.is_some_and(|gather| gather.ends_at_bell);
+        self.gather = match self.live.set_bell(at_bell) {
+            // What came before it could ring is looked at now.
+            Ok(true) if at_bell => self.gather.map(Gather::over),
+            Ok(_) => self.gather,
+            // Without a bell nobody is let wait for so long.
+            Err(_) => None,
+        };
         Ok(())
     }
 
@@ -299,13 +311,22 @@ impl Daemon<'_> {
         let line = &self.line;
         // What is polled, and where it is noted that there is something to do.
         let read = PollFlags::POLLIN;
+        let capture: Note = |r| &mut r.capture;
         let mut waited: Vec<(Note, BorrowedFd<'_>, PollFlags)> = Vec::with_capacity(8);
         if line.links_rest.is_none() {
             waited.push((|r| &mut r.links, line.links.as_fd(), read));
         }
         waited.push((|r| &mut r.signals, self.signals.as_fd(), read));
-        if self.gather.is_none() {
-            waited.push((|r| &mut r.capture, self.live.as_fd(), read));
+        match self.gather {
+            None => {
+                let fds = self.live.fds();
+                waited.extend(fds.map(|fd| (capture, fd, read)));
+            }
+            Some(gather) if gather.ends_at_bell => {
+                let bell = self.live.bell();
+                waited.extend(bell.map(|fd| (capture, fd, read)));
+            }
+            Some(_) => {}
         }
         if let Some(fd) = line.table.as_ref().and_then(Table::events) {
             waited.push((|r| &mut r.table, fd, read));
@@ -327,7 +348,7 @@ impl Daemon<'_> {
             ..Ready::default()
         };
         let timeout = match self.gather {
-            Some(moment) => PollTimeout::try_from(moment).unwrap_or(PollTimeout::MAX),
+            Some(gather) => PollTimeout::try_from(gather.most).unwrap_or(PollTimeout::MAX),
             None => self.timeout(),
         };
         match poll(&mut fds, timeout) {

@@ -1,8 +1,7 @@
-//! From nothing to a daemon that hears. The capture takes the kernel longest to open: beside
-//! that the guard is put in place, and then the ear listens.
+//! From nothing to a daemon that hears. The kernel makes the capture's ring while the guard is
+//! put in place, and for some time after that.
 
 use std::path::Path;
-use std::thread;
 
 use crate::capture::{Links, Live};
 use crate::firewall::{Mode, Ruleset, Table};
@@ -33,14 +32,9 @@ impl<'a> Daemon<'a> {
         log: &'a Log,
         signals: Signals,
     ) -> Result<Self, Fault> {
-        // It does little but wait for a grace period of RCU, and needs nothing of what follows.
-        // Before all else, since each start of a program and each change of rules begins such
-        // a period, whose end would be waited for, too; and in a thread beside the rest, for
-        // on a busy machine it takes seconds, and the guard must not wait for it. If it
-        // failed, that is told when the guard stands.
-        let capture = thread::Builder::new()
-            .name("capture".into())
-            .spawn(Live::open);
+        // Before all else, for the kernel needs its time to make the ring. If it failed,
+        // that is told when the guard stands.
+        let live = Live::open();
         let (path, note) = options.config_path();
         let setup = first_setup(options, &path, Some(log))?;
         // What was taken for the file's tree: now, for soon other things lie in it.
@@ -66,13 +60,7 @@ impl<'a> Daemon<'a> {
         let key = TripwireKey::new(random()?);
         let tripwires = Tripwires::new(setup.config.tripwires, key, &setup.config.doors);
         let settings = Settings::new(random()?);
-        let mut live = match capture {
-            Ok(thread) => thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-            // Nobody waits beside anything then.
-            Err(_) => Live::open()?,
-        };
+        let mut live = live?;
         run::tell_fit(live.set_filter(&setup.config.doors, &tripwires)?);
         let matcher = Matcher::new(&setup.config.doors, tripwires, settings);
         let Setup {

@@ -20,7 +20,9 @@ mod tests;
 
 use std::net::IpAddr;
 
-use crate::model::{self, Cause, DoorId, Event, Knock, Outcome, Timestamp, Transport, Tripwires};
+use crate::model::{
+    self, Cause, DoorId, Event, Knock, Outcome, Step, Timestamp, Transport, Tripwires,
+};
 
 use self::doors::{Door, Doors, Hit};
 use self::rules::{Verdict, judge, matters};
@@ -77,12 +79,18 @@ impl Matcher {
         let mark = mark(knock);
         self.packets += 1;
         self.continue_attempts(hit, mark, events);
-        if self.tripwires.steps().contains(knock.step) {
+        if self.is_step(knock.step) {
             self.begin_attempts(hit, mark, events);
         }
         if events.len() > from + 1 {
             events[from..].sort_by_key(|e| e.door);
         }
+    }
+
+    /// Whether the port is a step of some door.
+    #[must_use]
+    pub fn is_step(&self, step: Step) -> bool {
+        self.tripwires.steps().contains(step)
     }
 
     fn continue_attempts(&mut self, hit: Hit, mark: Mark, events: &mut Vec<Event>) {

@@ -1,0 +1,153 @@
+//! A packet socket without a ring. It is there at once, but takes a system call for each
+//! packet and holds few.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{LinkAddr, MsgFlags, recv, recvmsg, setsockopt, sockopt::RcvBufForce};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::error::CaptureError;
+use super::filter::Program;
+use super::socket::{self, SNAPLEN};
+use crate::model::{Frame, LinkType, Timestamp};
+
+/// The header of Linux cooked v2 (LINKTYPE_LINUX_SLL2 of tcpdump.org).
+const HEADER: usize = 20;
+
+/// Room for some 2,700 packets, which the kernel counts with all that it has around them.
+const ROOM: usize = 1 << 20;
+
+/// More than there is room for.
+const MOST: usize = 1 << 12;
+
+/// A cooked packet socket on all interfaces, those included that come later. Passes nothing
+/// until it has another program.
+pub(super) struct Plain(Socket);
+
+impl Plain {
+    /// Opens the socket.
+    pub(super) fn open() -> Result<Self, CaptureError> {
+        let every = i32::from((nix::libc::ETH_P_ALL as u16).to_be());
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(every)));
+        let mut plain = Self(socket.map_err(refusal)?);
+        plain
+            .attach(&Program::nothing())
+            .map_err(|source| CaptureError::Filter { source })?;
+        plain.hush();
+        plain.make_room(ROOM);
+        Ok(plain)
+    }
+
+    /// The filter that the packets must pass from now on.
+    pub(super) fn attach(&self, program: &Program) -> io::Result<()> {
+        socket::attach(self, program)
+    }
+
+    /// Hands over at most `max` frames, as [`super::Live::read`] does.
+    pub(super) fn read(
+        &mut self,
+        now: Timestamp,
+        max: usize,
+        mut each: impl FnMut(&Frame<'_>),
+    ) -> Result<usize, CaptureError> {
+        let mut taken = 0;
+        let mut frame = [0; SNAPLEN as usize];
+        while taken < max {
+            let (header, packet) = frame.split_at_mut(HEADER);
+            let room = packet.len();
+            // MSG_TRUNC: the length is the packet's own (packet(7)).
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+            let mut into = [IoSliceMut::new(packet)];
+            let (length, from) =
+                match recvmsg::<LinkAddr>(self.0.as_raw_fd(), &mut into, None, flags) {
+                    Ok(message) => (message.bytes, message.address),
+                    Err(Errno::EAGAIN) => break,
+                    Err(errno) => {
+                        return Err(CaptureError::Read {
+                            reason: errno.to_string(),
+                        });
+                    }
+                };
+            taken += 1;
+            // None: an address longer than eight bytes, of InfiniBand.
+            let Some(from) = from else { continue };
+            header.copy_from_slice(&cooked(&from));
+            each(&Frame {
+                at: now,
+                link: LinkType::LinuxCooked2,
+                wire_len: u32::try_from(HEADER + length).unwrap_or(u32::MAX),
+                data: frame.get(..HEADER + length.min(room)).unwrap_or_default(),
+            });
+        }
+        Ok(taken)
+    }
+
+    /// Throws away what has come in; says whether there was anything.
+    pub(super) fn hush(&mut self) -> bool {
+        // They may come as fast as they go.
+        let thrown = (0..MOST)
+            .take_while(|_| recv(self.0.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT).is_ok());
+        thrown.count() > 0
+    }
+
+    /// How many bytes of packets it holds, within the kernel's limits.
+    pub(super) fn make_room(&self, bytes: usize) {
+        // Past net.core.rmem_max with CAP_NET_ADMIN only (socket(7)); less room is no fault.
+        if setsockopt(&self.0, RcvBufForce, &bytes).is_err() {
+            let _ = self.0.set_recv_buffer_size(bytes);
+        }
+    }
+}
+
+impl AsFd for Plain {
+    /// Readable when there are frames.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What libpcap would write before the packet.
+fn cooked(from: &LinkAddr) -> [u8; HEADER] {
+    // The kernel has it in the network's order already.
+    let [p0, p1] = from.protocol().to_ne_bytes();
+    let index = u32::try_from(from.ifindex()).unwrap_or(0);
+    let [i0, i1, i2, i3] = index.to_be_bytes();
+    let [h0, h1] = from.hatype().to_be_bytes();
+    let length = u8::try_from(from.halen()).unwrap_or(0);
+    let [a0, a1, a2, a3, a4, a5] = from.addr().unwrap_or_default();
+    [
+        p0,
+        p1,
+        0,
+        0,
+        i0,
+        i1,
+        i2,
+        i3,
+        h0,
+        h1,
+        from.pkttype(),
+        length,
+        a0,
+        a1,
+        a2,
+        a3,
+        a4,
+        a5,
+        0,
+        0,
+    ]
+}
+
+fn refusal(error: io::Error) -> CaptureError {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return CaptureError::Capability {
+            capability: "CAP_NET_RAW",
+        };
+    }
+    CaptureError::Start {
+        reason: error.to_string(),
+    }
+}
