@@ -68,7 +68,7 @@ mod tests {
 
     fn config(door: Door) -> Config {
         Config {
-            doors: vec![door],
+            doors: [door].into(),
             ..Config::default()
         }
     }

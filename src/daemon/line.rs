@@ -164,7 +164,7 @@ impl Line {
         now: Timestamp,
     ) {
         self.matcher
-            .reload(&config.doors, tripwires, now, &mut self.events);
+            .reload(config.doors.clone(), tripwires, now, &mut self.events);
         // Told before the swap: the places in these events are those of the doors before.
         self.settle();
         self.config = config;

@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::action;
 use crate::action::command::expand;
@@ -72,7 +73,7 @@ fn print(
     if let Some(ruleset) = &ruleset {
         write!(out, "{}", render::nft(ruleset))?;
     }
-    for door in &config.doors {
+    for door in &*config.doors {
         writeln!(out, "\n# {}: what a knock does for SOURCE", door.name)?;
         if let Some(ruleset) = &ruleset {
             for line in render::door(ruleset, door) {
@@ -109,7 +110,7 @@ fn replay(
     let mut capture = Replay::open(file)?;
     let wires =
         |config: &Config| Tripwires::new(config.tripwires, TripwireKey::FIXED, &config.doors);
-    let mut matcher = Matcher::new(&config.doors, wires(&config), Settings::new(SECRET));
+    let mut matcher = Matcher::new(config.doors.clone(), wires(&config), Settings::new(SECRET));
     let mut events = Vec::new();
     let mut end = Timestamp::default();
     while let Some(frame) = capture.next_frame()? {
@@ -133,7 +134,7 @@ fn replay(
             used |= event.outcome == Outcome::Open && use_up(&mut config, event.door);
         }
         if used {
-            matcher.reload(&config.doors, wires(&config), knock.at, &mut events);
+            matcher.reload(config.doors.clone(), wires(&config), knock.at, &mut events);
             // Only the door just opened has changed, and it has no attempts but strangers'.
             events.clear();
         }
@@ -190,7 +191,10 @@ fn clock(at: Timestamp) -> String {
 /// In a replay the file stays as it is, so only its first sequence counts: after it the door
 /// is disabled. Whether anything has changed.
 fn use_up(config: &mut Config, id: DoorId) -> bool {
-    let door = config.doors.get_mut(id.index());
-    let used = door.filter(|door| door.one_time.is_some());
-    used.map(|door| door.sequence = Box::default()).is_some()
+    let door = config.doors.get(id.index());
+    let used = door.is_some_and(|door| door.one_time.is_some());
+    if used && let Some(door) = Arc::make_mut(&mut config.doors).get_mut(id.index()) {
+        door.sequence = Box::default();
+    }
+    used
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::one_time::{self, LiveSequence, SkippedLine};
@@ -121,7 +122,7 @@ pub(crate) fn fill_one_time(
     meant: impl Fn(&Live, DoorId, &Door) -> bool,
 ) -> Vec<String> {
     let mut said = Vec::new();
-    for (id, door) in (0..).map(DoorId).zip(&mut config.doors) {
+    for (id, door) in (0..).map(DoorId).zip(Arc::make_mut(&mut config.doors)) {
         if !meant(live, id, door) {
             continue;
         }

@@ -62,7 +62,7 @@ impl<'a> Daemon<'a> {
         let settings = Settings::new(random()?);
         let mut live = live?;
         run::tell_fit(live.set_filter(&setup.config.doors, &tripwires)?);
-        let matcher = Matcher::new(&setup.config.doors, tripwires, settings);
+        let matcher = Matcher::new(setup.config.doors.clone(), tripwires, settings);
         let Setup {
             config,
             one_time,

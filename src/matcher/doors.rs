@@ -4,80 +4,75 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{
-    self, DoorId, Knock, MAX_STEPS, MAX_STRAYS, Prefix, Protocol, Step, TcpFlags, Transport,
-};
+use crate::model::{self, DoorId, Knock, MAX_STEPS, MAX_STRAYS, Protocol, Step, Transport};
 
-/// What of a door decides about attempts, and its place in the matcher.
-#[derive(Debug)]
-pub(super) struct Door {
+/// A door as configured, and its place in the matcher.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Door<'a> {
     pub(super) id: DoorId,
-    name: Arc<str>,
-    /// No more than the table has room for.
-    pub(super) sequence: Box<[Step]>,
-    seq_timeout: Duration,
-    tcp_flags: TcpFlags,
-    from: Box<[Prefix]>,
-    target: Option<IpAddr>,
-    /// No more than the table has room for.
-    pub(super) strays: u8,
     /// Which of the table's lanes its attempts run in.
     pub(super) lane: u16,
+    door: &'a model::Door,
 }
 
-impl Door {
-    /// One with more steps than [`MAX_STEPS`] is taken for disabled; the check lets none
-    /// through.
-    fn new(id: DoorId, door: &model::Door, lane: u16) -> Self {
-        let steps = Some(&*door.sequence).filter(|steps| steps.len() <= MAX_STEPS);
-        Self {
-            id,
-            name: Arc::clone(&door.name),
-            sequence: steps.unwrap_or_default().into(),
-            seq_timeout: door.seq_timeout,
-            tcp_flags: door.tcp_flags,
-            from: door.from.clone(),
-            target: door.target,
-            strays: door.strays.min(MAX_STRAYS),
-            lane,
-        }
+impl<'a> Door<'a> {
+    /// No more than the table has room for: one with more than [`MAX_STEPS`] is taken for
+    /// disabled; the check lets none through.
+    pub(super) fn sequence(self) -> &'a [Step] {
+        sequence(self.door)
+    }
+
+    /// No more than the table has room for.
+    pub(super) fn strays(self) -> u8 {
+        strays(self.door)
     }
 
     /// Whether `source` may knock here.
-    fn admits(&self, source: IpAddr) -> bool {
-        self.from.is_empty() || self.from.iter().any(|p| p.contains(source))
+    fn admits(self, source: IpAddr) -> bool {
+        let from = &self.door.from;
+        from.is_empty() || from.iter().any(|p| p.contains(source))
     }
 
     /// Whether a step of it is of this protocol.
-    pub(super) fn uses(&self, protocol: Protocol) -> bool {
-        self.sequence.iter().any(|s| s.protocol == protocol)
+    pub(super) fn uses(self, protocol: Protocol) -> bool {
+        self.sequence().iter().any(|s| s.protocol == protocol)
     }
 
     /// Rule 0, first half: whether packets to this destination are for this door.
-    pub(super) fn faces(&self, hit: &Hit) -> bool {
-        self.target
-            .map_or(hit.local, |target| target == hit.knock.destination)
+    pub(super) fn faces(self, hit: &Hit) -> bool {
+        let target = self.door.target;
+        target.map_or(hit.local, |target| target == hit.knock.destination)
     }
 
     /// Rule 0, second half: whether such packets count.
-    pub(super) fn counts(&self, hit: &Hit) -> bool {
+    pub(super) fn counts(self, hit: &Hit) -> bool {
         match hit.knock.transport {
-            Transport::Tcp { flags, sequence: _ } => self.tcp_flags.matches(flags),
+            Transport::Tcp { flags, sequence: _ } => self.door.tcp_flags.matches(flags),
             Transport::Udp { identification: _ } => true,
         }
     }
+}
 
-    /// Whether an attempt may go on from one to the other: all that decides about it is
-    /// equal, and so is the name.
-    fn decides_like(&self, other: &Self) -> bool {
-        self.name == other.name
-            && self.sequence == other.sequence
-            && self.seq_timeout == other.seq_timeout
-            && self.tcp_flags == other.tcp_flags
-            && self.from == other.from
-            && self.target == other.target
-            && self.strays == other.strays
-    }
+fn sequence(door: &model::Door) -> &[Step] {
+    Some(&*door.sequence)
+        .filter(|steps| steps.len() <= MAX_STEPS)
+        .unwrap_or_default()
+}
+
+fn strays(door: &model::Door) -> u8 {
+    door.strays.min(MAX_STRAYS)
+}
+
+/// Whether an attempt may go on from one to the other: all that decides about it is equal,
+/// and so is the name.
+fn decide_alike(one: &model::Door, other: &model::Door) -> bool {
+    one.name == other.name
+        && one.sequence == other.sequence
+        && one.seq_timeout == other.seq_timeout
+        && one.tcp_flags == other.tcp_flags
+        && one.from == other.from
+        && one.target == other.target
+        && one.strays == other.strays
 }
 
 /// A packet, and whether its destination is this host's own.
@@ -90,7 +85,10 @@ pub(super) struct Hit<'a> {
 /// All doors, and by step who has it.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
-    doors: Vec<Door>,
+    /// Shared with the configuration: of 500 doors a copy takes 60 KiB.
+    doors: Arc<[model::Door]>,
+    /// By door.
+    lanes: Vec<u16>,
     /// Sorted: each door by its first step.
     firsts: Vec<(Step, DoorId)>,
     /// Sorted, each pair once: each door by every step it has.
@@ -101,19 +99,23 @@ pub(super) struct Doors {
 
 impl Doors {
     /// Of at most 65,535 doors.
-    pub(super) fn new(doors: &[model::Door]) -> Self {
+    pub(super) fn new(doors: Arc<[model::Door]>) -> Self {
         let mut all = Self::default();
-        for (id, door) in (0..u16::MAX).map(DoorId).zip(doors) {
+        for (id, door) in (0..u16::MAX).map(DoorId).zip(&*doors) {
             let lane = all.lane(door.seq_timeout);
-            let door = Door::new(id, door, lane);
-            let steps = &door.sequence;
+            let steps = sequence(door);
+            all.lanes.push(lane);
             all.firsts.extend(steps.first().map(|first| (*first, id)));
             all.users.extend(steps.iter().map(|step| (*step, id)));
-            all.doors.push(door);
         }
+        all.doors = doors;
         all.firsts.sort_unstable();
         all.users.sort_unstable();
         all.users.dedup();
+        // They stay as they are until a reload.
+        all.lanes.shrink_to_fit();
+        all.firsts.shrink_to_fit();
+        all.users.shrink_to_fit();
         all
     }
 
@@ -127,12 +129,16 @@ impl Doors {
         lane as u16
     }
 
-    pub(super) fn get(&self, id: DoorId) -> &Door {
-        &self.doors[id.index()]
+    pub(super) fn get(&self, id: DoorId) -> Door<'_> {
+        Door {
+            id,
+            lane: self.lanes[id.index()],
+            door: &self.doors[id.index()],
+        }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.doors.len()
+        self.lanes.len()
     }
 
     /// A `seq_timeout` for each lane.
@@ -144,7 +150,7 @@ impl Doors {
     pub(super) fn most_steps(&self) -> usize {
         self.doors
             .iter()
-            .map(|d| d.sequence.len())
+            .map(|d| sequence(d).len())
             .max()
             .unwrap_or(0)
     }
@@ -153,13 +159,13 @@ impl Doors {
     pub(super) fn most_strays(&self) -> usize {
         self.doors
             .iter()
-            .map(|d| d.strays.into())
+            .map(|d| strays(d).into())
             .max()
             .unwrap_or(0)
     }
 
     /// The doors that begin with this packet, in their order.
-    pub(super) fn begun_by<'a>(&'a self, hit: Hit<'a>) -> impl Iterator<Item = &'a Door> {
+    pub(super) fn begun_by<'a>(&'a self, hit: Hit<'a>) -> impl Iterator<Item = Door<'a>> {
         with(&self.firsts, hit.knock.step)
             .map(|id| self.get(id))
             .filter(move |d| d.faces(&hit) && d.counts(&hit) && d.admits(hit.knock.source))
@@ -174,12 +180,14 @@ impl Doors {
 
     /// For each of these doors the one among `new` that decides alike.
     pub(super) fn moved_to(&self, new: &Self) -> Vec<Option<(DoorId, u16)>> {
-        let mut names: Vec<&Door> = new.doors.iter().collect();
-        names.sort_unstable_by_key(|d| &d.name);
-        let find = |door: &Door| {
-            let place = names.binary_search_by_key(&&door.name, |d| &d.name).ok()?;
-            let found = names.get(place).filter(|d| d.decides_like(door))?;
-            Some((found.id, found.lane))
+        let ids = (0..u16::MAX).map(DoorId);
+        let mut names: Vec<(&str, DoorId)> = new.doors.iter().map(|d| &*d.name).zip(ids).collect();
+        names.sort_unstable();
+        let find = |door: &model::Door| {
+            let place = names.binary_search_by(|(name, _)| (*name).cmp(&door.name));
+            let (_, id) = names.get(place.ok()?)?;
+            let found = new.get(*id);
+            decide_alike(found.door, door).then_some((found.id, found.lane))
         };
         self.doors.iter().map(find).collect()
     }

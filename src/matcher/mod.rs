@@ -19,6 +19,7 @@ mod table;
 mod tests;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::{
     self, Cause, DoorId, Event, Knock, Outcome, Step, Timestamp, Transport, Tripwires,
@@ -50,7 +51,7 @@ pub struct Matcher {
 impl Matcher {
     /// With no attempts. The tripwires must have been made for the same doors.
     #[must_use]
-    pub fn new(doors: &[model::Door], tripwires: Tripwires, settings: Settings) -> Self {
+    pub fn new(doors: Arc<[model::Door]>, tripwires: Tripwires, settings: Settings) -> Self {
         let mut matcher = Self {
             doors: Doors::default(),
             tripwires,
@@ -108,7 +109,7 @@ impl Matcher {
                 self.table.remove(slot);
                 continue;
             }
-            let repeats = || self.table.has_made(slot, &door.sequence, knock.step, mark);
+            let repeats = || self.table.has_made(slot, door.sequence(), knock.step, mark);
             let cause = match judge(&hit, door, stage, repeats, &self.doors, &self.tripwires) {
                 Verdict::Ignored => {
                     self.used[door.id.index()] = self.packets;
@@ -117,7 +118,7 @@ impl Matcher {
                 Verdict::Advances => {
                     self.used[door.id.index()] = self.packets;
                     tell(Outcome::Stage(stage + 1));
-                    if usize::from(stage) + 1 < door.sequence.len() {
+                    if usize::from(stage) + 1 < door.sequence().len() {
                         self.table.advance(slot, mark);
                     } else {
                         tell(Outcome::Open);
@@ -127,7 +128,7 @@ impl Matcher {
                 }
                 Verdict::WrongStep => Cause::WrongStep(knock.step),
                 Verdict::Stray => {
-                    if self.table.survives(slot, knock.step, door.strays) {
+                    if self.table.survives(slot, knock.step, door.strays()) {
                         continue;
                     }
                     Cause::Strays(knock.step)
@@ -144,7 +145,7 @@ impl Matcher {
             if self.used[door.id.index()] == self.packets {
                 continue;
             }
-            if door.sequence.len() > 1 {
+            if door.sequence().len() > 1 {
                 if self.table.is_full()
                     && let Some(slot) = self.table.most_expendable()
                 {
@@ -161,7 +162,7 @@ impl Matcher {
                     .insert(knock.source, door.id, door.lane, knock.at, mark);
             }
             events.push(event(knock, door, Outcome::Stage(1)));
-            if door.sequence.len() == 1 {
+            if door.sequence().len() == 1 {
                 events.push(event(knock, door, Outcome::Open));
             }
         }
@@ -193,7 +194,7 @@ impl Matcher {
     /// old numbers.
     pub fn reload(
         &mut self,
-        doors: &[model::Door],
+        doors: Arc<[model::Door]>,
         tripwires: Tripwires,
         now: Timestamp,
         events: &mut Vec<Event>,
@@ -238,7 +239,7 @@ fn mark(knock: &Knock) -> Mark {
     Mark(u64::from(knock.source_port) << 32 | u64::from(number))
 }
 
-fn event(knock: &Knock, door: &Door, outcome: Outcome) -> Event {
+fn event(knock: &Knock, door: Door<'_>, outcome: Outcome) -> Event {
     happened(knock.at, knock.source, door.id, outcome)
 }
 

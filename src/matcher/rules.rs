@@ -37,7 +37,7 @@ fn is_scan(knock: &Knock) -> bool {
 /// Rule 5, of a packet to a port that no door uses. A SYN counts whatever flags the door
 /// wants. What else the door would take for a step counts beside one, where no connection is
 /// likely to be: a scanner sends what he likes.
-fn is_stray(hit: &Hit, door: &Door, tripwires: &Tripwires) -> bool {
+fn is_stray(hit: &Hit, door: Door<'_>, tripwires: &Tripwires) -> bool {
     let Knock { source, step, .. } = *hit.knock;
     let is_mine = door.uses(step.protocol);
     match step.protocol {
@@ -51,7 +51,7 @@ fn is_stray(hit: &Hit, door: &Door, tripwires: &Tripwires) -> bool {
 /// made a step of the attempt; asked only where that decides.
 pub(super) fn judge(
     hit: &Hit,
-    door: &Door,
+    door: Door<'_>,
     stage: u8,
     repeats: impl FnOnce() -> bool,
     doors: &Doors,
@@ -74,15 +74,15 @@ pub(super) fn judge(
         return Verdict::Ignored;
     }
     // Rule 2.
-    if door.sequence.get(stage) == Some(&step) {
+    if door.sequence().get(stage) == Some(&step) {
         return Verdict::Advances;
     }
     // Rule 3.
-    if door.sequence.get(stage.wrapping_sub(1)) == Some(&step) {
+    if door.sequence().get(stage.wrapping_sub(1)) == Some(&step) {
         return Verdict::Ignored;
     }
     // Rule 4.
-    if door.sequence.contains(&step) || doors.fits_any(hit) {
+    if door.sequence().contains(&step) || doors.fits_any(hit) {
         return Verdict::WrongStep;
     }
     Verdict::Ignored

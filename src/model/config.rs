@@ -1,6 +1,7 @@
 //! The whole of a checked configuration.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{Door, Pattern, Prefix};
 
@@ -18,8 +19,9 @@ pub struct Config {
     /// The table that guards; `None`: nftables is not touched (a knockd.conf, or TOML with
     /// neither `[firewall]` nor a door that opens, closes, adds or removes).
     pub firewall: Option<Firewall>,
-    /// The doors, in the order of the file; at most 65,535.
-    pub doors: Vec<Door>,
+    /// The doors, in the order of the file; at most 65,535. They are shared: a copy of the
+    /// configuration has the same ones, until it changes one of them.
+    pub doors: Arc<[Door]>,
 }
 
 /// Which ports that no door uses are tripwires.

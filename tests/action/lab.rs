@@ -34,7 +34,7 @@ pub(crate) fn door(name: &str, start: &str, stop: &str, timeout: Duration) -> Do
 
 fn config(doors: Vec<Door>) -> Config {
     Config {
-        doors,
+        doors: doors.into(),
         ..Config::default()
     }
 }

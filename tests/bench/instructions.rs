@@ -135,7 +135,7 @@ impl Line {
         let doors = [door()];
         let wires = Tripwires::new(TripwireMode::Sampled, TripwireKey::FIXED, &doors);
         Self {
-            matcher: Matcher::new(&doors, wires, Settings::new([7; 16])),
+            matcher: Matcher::new(doors.into(), wires, Settings::new([7; 16])),
             events: Vec::with_capacity(16),
         }
     }

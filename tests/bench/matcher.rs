@@ -56,7 +56,7 @@ fn matcher(doors: u16, live: u32, capacity: usize) -> Matcher {
         capacity,
         secret: [7; 16],
     };
-    let mut matcher = Matcher::new(&doors, wires, settings);
+    let mut matcher = Matcher::new(doors.into(), wires, settings);
     let mut events = Vec::new();
     for source in 0..live {
         events.clear();

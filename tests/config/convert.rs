@@ -1,5 +1,7 @@
 //! Converted files mean what the old ones meant.
 
+use std::sync::Arc;
+
 use knockd::config::{Format, Host, Report, Severity, convert, parse};
 use knockd::model::Config;
 use proptest::prelude::*;
@@ -16,7 +18,7 @@ fn toml(text: &str) -> Report {
 /// What of a configuration cannot be carried over: TOML has other names and no pid file.
 fn comparable(mut config: Config) -> Config {
     config.pid_file = None;
-    for (i, door) in config.doors.iter_mut().enumerate() {
+    for (i, door) in Arc::make_mut(&mut config.doors).iter_mut().enumerate() {
         door.name = i.to_string().into();
     }
     config

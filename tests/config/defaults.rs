@@ -10,13 +10,14 @@ fn a_door_of_few_words_has_the_defaults_of_the_model() {
     let step = |text: &str| text.parse().expect("a step");
     let expected = Config {
         firewall: Some(Firewall::default()),
-        doors: vec![Door {
+        doors: [Door {
             open: ["22/tcp".parse().expect("a port")].into(),
             ..Door::new(
                 "ssh",
                 ["17302/tcp", "4022/udp", "39855/tcp"].map(step).to_vec(),
             )
-        }],
+        }]
+        .into(),
         ..Config::default()
     };
     assert_eq!(report.config, Some(expected));

@@ -144,7 +144,7 @@ impl Converter<'_> {
         }
         let old: Vec<&str> = config.doors.iter().map(|door| &*door.name).collect();
         let names = names::words(&old);
-        let all = doors.iter().zip(&names).zip(&config.doors).zip(&turned);
+        let all = doors.iter().zip(&names).zip(&*config.doors).zip(&turned);
         for (((section, name), door), turned) in all {
             self.door(section, name, door, turned.as_ref());
             self.tail(section);

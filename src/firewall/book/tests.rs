@@ -16,7 +16,7 @@ fn ruleset() -> Ruleset {
     };
     let config = Config {
         firewall: Some(Firewall::default()),
-        doors: vec![door],
+        doors: [door].into(),
         ..Config::default()
     };
     Ruleset::new(&config).expect("a firewall")

@@ -76,7 +76,7 @@ impl Bed {
             secret: SECRET,
         };
         Self {
-            matcher: Matcher::new(doors, wires(mode, doors), settings),
+            matcher: Matcher::new(doors.into(), wires(mode, doors), settings),
             now: 1000,
             serial: 0,
         }

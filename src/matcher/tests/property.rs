@@ -238,7 +238,8 @@ fn the_same_events_as_the_naive_model() {
                     What::Reload => {
                         std::mem::swap(&mut doors, &mut others);
                         let wires = wires(mode, &doors);
-                        bed.matcher.reload(&doors, wires, now, &mut events);
+                        bed.matcher
+                            .reload(doors.as_slice().into(), wires, now, &mut events);
                         naive.reload(&doors, now);
                         None
                     }

@@ -5,7 +5,8 @@ use super::*;
 fn reload(bed: &mut Bed, doors: &[ModelDoor]) -> Vec<(u16, Outcome)> {
     let mut events = Vec::new();
     let wires = wires(TripwireMode::All, doors);
-    bed.matcher.reload(doors, wires, bed.at(), &mut events);
+    bed.matcher
+        .reload(doors.into(), wires, bed.at(), &mut events);
     events.iter().map(|e| (e.door.0, e.outcome)).collect()
 }
 

@@ -23,11 +23,12 @@ fn table() -> Table {
         ..Door::new(name, Vec::new())
     };
     Table::new(&Config {
-        doors: vec![
+        doors: [
             door("both", true, true),
             door("start", true, false),
             door("stop", false, true),
-        ],
+        ]
+        .into(),
         ..Config::default()
     })
 }
