@@ -10,8 +10,6 @@ use crate::model::{self, DoorId, Knock, MAX_STEPS, MAX_STRAYS, Protocol, Step, T
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Door<'a> {
     pub(super) id: DoorId,
-    /// Which of the table's lanes its attempts run in.
-    pub(super) lane: u16,
     door: &'a model::Door,
 }
 
@@ -132,9 +130,13 @@ impl Doors {
     pub(super) fn get(&self, id: DoorId) -> Door<'_> {
         Door {
             id,
-            lane: self.lanes[id.index()],
             door: &self.doors[id.index()],
         }
+    }
+
+    /// Which of the table's lanes the attempts at a door run in.
+    pub(super) fn lane_of(&self, id: DoorId) -> u16 {
+        self.lanes[id.index()]
     }
 
     pub(super) fn len(&self) -> usize {
@@ -186,8 +188,7 @@ impl Doors {
         let find = |door: &model::Door| {
             let place = names.binary_search_by(|(name, _)| (*name).cmp(&door.name));
             let (_, id) = names.get(place.ok()?)?;
-            let found = new.get(*id);
-            decide_alike(found.door, door).then_some((found.id, found.lane))
+            decide_alike(new.get(*id).door, door).then(|| (*id, new.lane_of(*id)))
         };
         self.doors.iter().map(find).collect()
     }

@@ -158,8 +158,9 @@ impl Matcher {
                     }
                     self.table.remove(slot);
                 }
+                let lane = self.doors.lane_of(door.id);
                 self.table
-                    .insert(knock.source, door.id, door.lane, knock.at, mark);
+                    .insert(knock.source, door.id, lane, knock.at, mark);
             }
             events.push(event(knock, door, Outcome::Stage(1)));
             if door.sequence().len() == 1 {
