@@ -15,6 +15,7 @@ mod faults;
 mod guard;
 mod listen;
 mod log;
+mod memory;
 mod reload;
 mod site;
 mod wire;
