@@ -3,7 +3,6 @@
 use crate::site::Site;
 use crate::support::{Lab, Process, wait_until};
 
-/// KiB that 500 doors may take, at rest; 230 were measured, and 530 when each was kept twice
 /// KiB that 500 doors may take at rest. 240 were measured; more than twice that, when each was
 /// kept twice and buffers lay where the file's tree had been.
 const AT_REST: u64 = 400;
