@@ -121,10 +121,15 @@ impl PortSet {
 
     /// The ports of one protocol, ascending.
     pub fn ports(&self, protocol: Protocol) -> impl Iterator<Item = NonZeroU16> + '_ {
-        (1..=u16::MAX)
-            .filter_map(move |port| Step::new(protocol, port))
-            .filter(|step| self.contains(*step))
-            .map(|step| step.port)
+        let words = match protocol {
+            Protocol::Tcp => &self.0[..1024],
+            Protocol::Udp => &self.0[1024..],
+        };
+        let filled = (0_u16..).zip(words).filter(|(_, word)| **word != 0);
+        filled.flat_map(|(place, word)| {
+            let bits = (0..64).filter(move |bit| word >> bit & 1 == 1);
+            bits.filter_map(move |bit| NonZeroU16::new(place * 64 + bit))
+        })
     }
 }
 
@@ -192,6 +197,12 @@ impl Tripwires {
     #[must_use]
     pub fn is_near(&self, step: Step) -> bool {
         self.mode != TripwireMode::Off && self.near.contains(step)
+    }
+
+    /// The ports of one protocol for which [`Self::is_near`] holds, ascending.
+    pub fn near(&self, protocol: Protocol) -> impl Iterator<Item = NonZeroU16> + '_ {
+        let near = self.near.ports(protocol);
+        near.filter(|_| self.mode != TripwireMode::Off)
     }
 
     /// Which ports are watched.

@@ -47,6 +47,7 @@ pub(super) fn passes(program: &[Instruction], packet: &Packet) -> bool {
                 None => return false,
             },
             0x01 => x = k,
+            0x60 => a = memory[k as usize],
             0x61 => x = memory[k as usize],
             0x02 => memory[k as usize] = a,
             0x07 => x = a,

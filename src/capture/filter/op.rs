@@ -71,6 +71,11 @@ pub(super) const fn set_x_to_ipv4_header(k: u32) -> Instruction {
     statement(0xb1, k)
 }
 
+/// `A = M[slot]`.
+pub(super) const fn recall(slot: u32) -> Instruction {
+    statement(0x60, slot)
+}
+
 /// `X = M[slot]`.
 pub(super) const fn recall_x(slot: u32) -> Instruction {
     statement(0x61, slot)

@@ -1,5 +1,7 @@
 //! Sets of ports, and the binary search for one.
 
+use std::num::NonZeroU16;
+
 use super::Instruction;
 use super::op::{PASS, Test, skip};
 
@@ -10,10 +12,10 @@ pub(super) struct Run {
     pub(super) last: u16,
 }
 
-/// The runs of ports that are `wanted`, ascending.
-pub(super) fn runs(wanted: impl Fn(u16) -> bool) -> Vec<Run> {
+/// The runs of these ports, which ascend.
+pub(super) fn runs(ports: impl IntoIterator<Item = NonZeroU16>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
-    for port in (1..=u16::MAX).filter(|port| wanted(*port)) {
+    for port in ports.into_iter().map(NonZeroU16::get) {
         match runs.last_mut() {
             Some(run) if run.last + 1 == port => run.last = port,
             Some(_) | None => runs.push(Run {

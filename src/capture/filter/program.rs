@@ -1,5 +1,7 @@
 //! The program, block by block.
 
+use std::num::NonZeroU16;
+
 use super::Instruction;
 use super::op::{self, Ancillary, COPY_TO_X, DROP, PASS, Test, XOR_X, branch, fork};
 use super::ports::{Run, join, pass_if_in, runs, search};
@@ -21,7 +23,7 @@ const PORT: u32 = 0;
 struct Ports {
     /// Whose packets pass.
     wanted: Vec<Run>,
-    /// Which are no strays, in mode `all`.
+    /// Which are no strays, beside the steps.
     exempt: Vec<Run>,
 }
 
@@ -39,9 +41,14 @@ pub(super) fn assemble(doors: &[Door], wires: &Tripwires, room: usize) -> Vec<In
         // Without a UDP step no datagram is a step or a stray.
         Ports::default()
     };
+    // What is left out passes: of what is sampled one packet in 64.
+    let most = match wires.mode() {
+        TripwireMode::Off => 0,
+        TripwireMode::Sampled => room / 32,
+        TripwireMode::All => room / 8,
+    };
     for ports in [&mut tcp, &mut udp] {
-        // What is left out passes.
-        ports.exempt.truncate(room / 8);
+        ports.exempt.truncate(most);
     }
     let taken = tcp.exempt.len() + udp.exempt.len();
     join([&mut tcp.wanted, &mut udp.wanted], room - taken);
@@ -65,19 +72,17 @@ pub(super) fn assemble(doors: &[Door], wires: &Tripwires, room: usize) -> Vec<In
 }
 
 fn ports(wires: &Tripwires, protocol: Protocol) -> Ports {
-    let all = wires.mode() == TripwireMode::All;
-    let is = |port, what: &dyn Fn(Step) -> bool| Step::new(protocol, port).is_some_and(what);
+    let steps = wires.steps().ports(protocol);
+    let mut wanted: Vec<_> = steps.chain(wires.near(protocol)).collect();
+    wanted.sort_unstable();
+    let is_step = |port: &NonZeroU16| {
+        let port = *port;
+        wires.steps().contains(Step { protocol, port })
+    };
+    let exempt = wires.exempt().ports(protocol);
     Ports {
-        wanted: runs(|port| {
-            is(port, &|step| {
-                wires.steps().contains(step) || wires.is_near(step)
-            })
-        }),
-        exempt: if all {
-            runs(|port| is(port, &|step| wires.exempt().contains(step)))
-        } else {
-            Vec::new()
-        },
+        wanted: runs(wanted),
+        exempt: runs(exempt.filter(|port| !is_step(port))),
     }
 }
 
@@ -211,13 +216,13 @@ fn stray_block(ports: &Ports, wires: &Tripwires) -> Vec<Instruction> {
             block.push(PASS);
             block
         }
-        TripwireMode::Sampled => sampled_block(wires),
+        TripwireMode::Sampled => sampled_block(ports, wires),
     }
 }
 
-/// [`crate::model::hash`], instruction by instruction. X, the place of the transport
-/// header, is given up.
-fn sampled_block(wires: &Tripwires) -> Vec<Instruction> {
+/// [`crate::model::hash`], instruction by instruction; what it picks passes unless a door
+/// opens it. X, the place of the transport header, is given up.
+fn sampled_block(ports: &Ports, wires: &Tripwires) -> Vec<Instruction> {
     let [k0, k1, k2, k3] = wires.key().words();
     // `h = (h ^ w) * k1; h ^= h >> 15`, with the last `h` in X but for the first word.
     let mix = |place: u32, first: bool| {
@@ -255,6 +260,8 @@ fn sampled_block(wires: &Tripwires) -> Vec<Instruction> {
         op::shift_right(SHIFT),
     ]);
     block.extend(Test::Equal(0).or_drop());
+    block.push(op::recall(PORT));
+    block.extend(search(&ports.exempt, DROP));
     block.push(PASS);
     block
 }

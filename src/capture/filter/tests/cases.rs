@@ -154,3 +154,28 @@ fn in_mode_all_opened_ports_are_still_left_alone() {
         assert_eq!(passed(&program, &packet), is_wanted, "{step}");
     }
 }
+
+/// One source in 64 would wake the daemon with each of its connections to a port that is open.
+#[test]
+fn sampled_or_not_an_opened_port_is_left_alone_for_every_source() {
+    let mut doors = doors(&[&["7000/tcp", "8000/udp"]]);
+    doors[0].open = ["22/tcp", "60000-61000/udp"]
+        .map(|ports| ports.parse().expect("ports"))
+        .into();
+    let (program, _) = program(TripwireMode::Sampled, &doors);
+    let mut sampled = 0;
+    for number in 0..2_000 {
+        for source in [
+            format!("198.18.{}.{}", number / 250, number % 250),
+            format!("2001:db8::{number:x}"),
+        ] {
+            for opened in ["22/tcp", "60500/udp"] {
+                let packet = Made::new(&source, opened, flag::SYN).packet();
+                assert!(!passed(&program, &packet), "{source} {opened}");
+            }
+            let packet = Made::new(&source, "22/udp", 0).packet();
+            sampled += usize::from(passed(&program, &packet));
+        }
+    }
+    assert!((30..100).contains(&sampled), "{sampled} of 4,000");
+}

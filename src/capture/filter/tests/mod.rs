@@ -5,6 +5,7 @@ mod properties;
 mod scale;
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use super::Program;
 use super::interpret::{Packet, passes};
