@@ -25,6 +25,8 @@ pub struct Live {
     plain: Plain,
     ring: State,
     bell: Bell,
+    /// Packets that found no room before the ring was there.
+    lost_before: u64,
 }
 
 struct Bell {
@@ -34,9 +36,7 @@ struct Bell {
 }
 
 enum State {
-    /// There was no thread to make it in.
-    Unmade,
-    /// The ring is being made.
+    /// It is being made.
     Coming {
         made: Receiver<Result<Ring, CaptureError>>,
         /// At its end as soon as there is something in `made`.
@@ -45,6 +45,8 @@ enum State {
         wanted: Program,
     },
     Here(Ring),
+    /// It could not be made.
+    Without,
 }
 
 /// Whether the kernel had room for a program that passes no port too many.
@@ -66,15 +68,22 @@ impl Live {
     /// [`CaptureError::Capability`] if CAP_NET_RAW is missing; [`CaptureError::Start`] if
     /// the kernel or libpcap cannot.
     pub fn open() -> Result<Self, CaptureError> {
-        // First, for each start of a program and each change of rules begins a grace period
-        // of RCU, and whose own it is not must wait for the next as well.
-        let ring = State::coming().unwrap_or(State::Unmade);
+        // First of the two: the kernel serves the latest first (`dev_add_pack()`), and what
+        // rings the bell must be in the ring by then.
         let plain = Plain::open()?;
+        let ring = State::coming().map_err(|error| CaptureError::Start {
+            reason: error.to_string(),
+        })?;
         let bell = Bell {
             steps: Program::nothing(),
             is_on: false,
         };
-        Ok(Self { plain, ring, bell })
+        Ok(Self {
+            plain,
+            ring,
+            bell,
+            lost_before: 0,
+        })
     }
 
     /// From now on passes what these doors and tripwires want. What an earlier filter has
@@ -86,17 +95,14 @@ impl Live {
     /// # Errors
     ///
     /// If the kernel refuses even the coarsest; the filter is then the earlier one, or
-    /// passes too much. Those of [`Live::open`], where no thread could be had for the ring.
+    /// passes too much.
     pub fn set_filter(&mut self, doors: &[Door], wires: &Tripwires) -> Result<Fit, CaptureError> {
-        if let State::Unmade = self.ring {
-            self.ring = State::Here(Ring::open()?);
-        }
         let refused = |source| CaptureError::Filter { source };
         let mut runs = MAX_RUNS;
         let wanted = loop {
             let program = Program::coarse(doors, wires, runs);
             let attached = match &self.ring {
-                State::Unmade | State::Coming { .. } => self.plain.attach(&program),
+                State::Coming { .. } | State::Without => self.plain.attach(&program),
                 State::Here(ring) => ring.attach(&program),
             };
             match attached {
@@ -110,8 +116,9 @@ impl Live {
         }
         let only_steps = Tripwires::new(TripwireMode::Off, *wires.key(), doors);
         self.bell.steps = Program::coarse(doors, &only_steps, runs);
-        if self.bell.is_on {
-            self.plain.attach(&self.bell.steps).map_err(refused)?;
+        if self.bell.is_on && self.plain.attach(&self.bell.steps).is_err() {
+            // Then it does not ring, and is not waited for.
+            self.bell.is_on = false;
         }
         Ok(if runs == MAX_RUNS {
             Fit::Exact
@@ -129,29 +136,34 @@ impl Live {
     ///
     /// # Errors
     ///
-    /// If libpcap cannot read from the ring; or if it could not make it, in the words of
-    /// [`CaptureError::Start`].
+    /// [`CaptureError::Ring`], once, if it could not be made: then all goes on without it.
+    /// Others if the kernel or libpcap cannot go on.
     pub fn read(
         &mut self,
         now: Timestamp,
         max: usize,
         mut each: impl FnMut(&Frame<'_>),
     ) -> Result<usize, CaptureError> {
-        match &mut self.ring {
-            State::Here(ring) => ring.read(now, max, each),
-            State::Unmade => Ok(0),
-            State::Coming { made, .. } => {
-                let made = made.try_recv();
-                let taken = self.plain.read(now, max, &mut each)?;
-                match made {
-                    Err(TryRecvError::Empty) => Ok(taken),
-                    Ok(ring) => Ok(taken + self.take(ring?, now, each)?),
-                    Err(TryRecvError::Disconnected) => Err(CaptureError::Start {
-                        reason: "the ring was not made".to_owned(),
-                    }),
-                }
+        let made = match &mut self.ring {
+            State::Here(ring) => return ring.read(now, max, each),
+            State::Without => return self.plain.read(now, max, each),
+            State::Coming { made, .. } => made.try_recv(),
+        };
+        let taken = self.plain.read(now, max, &mut each)?;
+        match made {
+            Err(TryRecvError::Empty) => Ok(taken),
+            Ok(Ok(ring)) => Ok(taken + self.take(ring, now, each)?),
+            Ok(Err(error)) => Err(self.renounce(error.to_string())),
+            Err(TryRecvError::Disconnected) => {
+                Err(self.renounce("no thread could be had to make it".to_owned()))
             }
         }
+    }
+
+    /// Goes on without a ring.
+    fn renounce(&mut self, reason: String) -> CaptureError {
+        self.ring = State::Without;
+        CaptureError::Ring { reason }
     }
 
     /// From now on the ring hears. Hands over what the socket without one has left.
@@ -162,13 +174,13 @@ impl Live {
         each: impl FnMut(&Frame<'_>),
     ) -> Result<usize, CaptureError> {
         let refused = |source| CaptureError::Filter { source };
-        let State::Coming { wanted, .. } = &self.ring else {
-            return Ok(0);
-        };
-        ring.attach(wanted).map_err(refused)?;
+        if let State::Coming { wanted, .. } = &self.ring {
+            ring.attach(wanted).map_err(refused)?;
+        }
         // Now both hear.
         self.plain.attach(&Program::nothing()).map_err(refused)?;
         let last = self.plain.read(now, usize::MAX, each)?;
+        self.lost_before = self.plain.dropped();
         self.plain.make_room(BELL);
         self.ring = State::Here(ring);
         Ok(last)
@@ -178,7 +190,7 @@ impl Live {
     #[must_use]
     pub fn has_ring(&self) -> bool {
         match &self.ring {
-            State::Unmade | State::Coming { .. } => false,
+            State::Coming { .. } | State::Without => false,
             State::Here(_) => true,
         }
     }
@@ -187,7 +199,7 @@ impl Live {
     /// [`Live::read`].
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let (one, other) = match &self.ring {
-            State::Unmade => (self.plain.as_fd(), None),
+            State::Without => (self.plain.as_fd(), None),
             State::Coming { done, .. } => (self.plain.as_fd(), Some(done.as_fd())),
             State::Here(ring) => (ring.as_fd(), None),
         };
@@ -233,15 +245,15 @@ impl Live {
         self.bell.is_on && self.plain.hush()
     }
 
-    /// How many packets that the filter passed found no room in the ring, since the start.
+    /// How many packets that the filter passed found no room, since the start.
     ///
     /// # Errors
     ///
     /// If the kernel gives no statistics.
     pub fn dropped(&mut self) -> Result<u64, CaptureError> {
         match &mut self.ring {
-            State::Unmade | State::Coming { .. } => Ok(0),
-            State::Here(ring) => ring.dropped(),
+            State::Coming { .. } | State::Without => Ok(self.plain.dropped()),
+            State::Here(ring) => Ok(self.lost_before + ring.dropped()?),
         }
     }
 }
@@ -251,11 +263,13 @@ impl State {
     fn coming() -> io::Result<Self> {
         let (done, end) = io::pipe()?;
         let (give, made) = sync_channel(1);
-        thread::Builder::new().name("ring".into()).spawn(move || {
+        let make = move || {
             // Nobody may be waiting for it any more.
             let _ = give.send(Ring::open());
             drop(end);
-        })?;
+        };
+        // If there is no thread, both ends are gone, which says so.
+        let _ = thread::Builder::new().name("ring".into()).spawn(make);
         Ok(Self::Coming {
             made,
             done,

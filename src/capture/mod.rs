@@ -1,7 +1,7 @@
 //! Where frames come from, and which of them the kernel hands over: the only users of pcap
 //! and of route netlink.
 //!
-//! [`Live`] is one handle on every interface, with a [`Program`] of ours as socket filter;
+//! [`Live`] hears every interface, with a [`Program`] of ours as socket filter;
 //! [`Links`] says which interfaces and addresses count just now; [`Replay`] reads a file.
 //! Whoever has both [`Links`] and [`Live`] takes in the news of the one before each batch
 //! of frames of the other: an interface is announced before its first packet comes.

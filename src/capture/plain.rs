@@ -4,8 +4,10 @@
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{LinkAddr, MsgFlags, recv, recvmsg, setsockopt, sockopt::RcvBufForce};
+use nix::sys::socket::sockopt::{RcvBufForce, RxqOvfl};
+use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recv, recvmsg, setsockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::error::CaptureError;
@@ -16,26 +18,39 @@ use crate::model::{Frame, LinkType, Timestamp};
 /// The header of Linux cooked v2 (LINKTYPE_LINUX_SLL2 of tcpdump.org).
 const HEADER: usize = 20;
 
-/// Room for some 2,700 packets, which the kernel counts with all that it has around them.
+/// Room for some 2,700 packets of the loopback's, fewer of a card's: the kernel counts them
+/// with all that it has around them.
 const ROOM: usize = 1 << 20;
 
-/// More than there is room for.
-const MOST: usize = 1 << 12;
+/// More than a bell holds.
+const MOST: usize = 64;
 
 /// A cooked packet socket on all interfaces, those included that come later. Passes nothing
 /// until it has another program.
-pub(super) struct Plain(Socket);
+pub(super) struct Plain {
+    socket: Socket,
+    /// Room for what the kernel says beside a packet.
+    beside: Vec<u8>,
+    dropped: u32,
+}
 
 impl Plain {
     /// Opens the socket.
     pub(super) fn open() -> Result<Self, CaptureError> {
         let every = i32::from((nix::libc::ETH_P_ALL as u16).to_be());
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(every)));
-        let mut plain = Self(socket.map_err(refusal)?);
+        let mut plain = Self {
+            socket: socket.map_err(refusal)?,
+            beside: cmsg_space!(u32),
+            dropped: 0,
+        };
+        // Without it losses are not told, which is no reason not to hear.
+        let _ = setsockopt(&plain.socket, RxqOvfl, &1);
         plain
             .attach(&Program::nothing())
             .map_err(|source| CaptureError::Filter { source })?;
-        plain.hush();
+        // What had come in before may have had a VLAN's tag beside it, which is not shown.
+        while plain.hush() {}
         plain.make_room(ROOM);
         Ok(plain)
     }
@@ -60,18 +75,25 @@ impl Plain {
             // MSG_TRUNC: the length is the packet's own (packet(7)).
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
             let mut into = [IoSliceMut::new(packet)];
-            let (length, from) =
-                match recvmsg::<LinkAddr>(self.0.as_raw_fd(), &mut into, None, flags) {
-                    Ok(message) => (message.bytes, message.address),
-                    Err(Errno::EAGAIN) => break,
-                    Err(errno) => {
-                        return Err(CaptureError::Read {
-                            reason: errno.to_string(),
-                        });
-                    }
-                };
+            let control = Some(&mut self.beside[..]);
+            let socket = self.socket.as_raw_fd();
+            let message = match recvmsg::<LinkAddr>(socket, &mut into, control, flags) {
+                Ok(message) => message,
+                Err(Errno::EAGAIN) => break,
+                Err(errno) => {
+                    return Err(CaptureError::Read {
+                        reason: errno.to_string(),
+                    });
+                }
+            };
+            for said in message.cmsgs().into_iter().flatten() {
+                if let ControlMessageOwned::RxqOvfl(dropped) = said {
+                    self.dropped = dropped;
+                }
+            }
+            let (length, from) = (message.bytes, message.address);
             taken += 1;
-            // None: an address longer than eight bytes, of InfiniBand.
+            // Before Linux 5.2 there is none of Ethernet: who has that waits for the ring.
             let Some(from) = from else { continue };
             header.copy_from_slice(&cooked(&from));
             each(&Frame {
@@ -84,19 +106,25 @@ impl Plain {
         Ok(taken)
     }
 
-    /// Throws away what has come in; says whether there was anything.
+    /// Throws away what has come in, or much of it; says whether there was anything.
     pub(super) fn hush(&mut self) -> bool {
-        // They may come as fast as they go.
-        let thrown = (0..MOST)
-            .take_while(|_| recv(self.0.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT).is_ok());
+        // In a flood they come as fast as they go.
+        let socket = self.socket.as_raw_fd();
+        let thrown =
+            (0..MOST).take_while(|_| recv(socket, &mut [], MsgFlags::MSG_DONTWAIT).is_ok());
         thrown.count() > 0
+    }
+
+    /// How many packets found no room, as of the last that was read.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.into()
     }
 
     /// How many bytes of packets it holds, within the kernel's limits.
     pub(super) fn make_room(&self, bytes: usize) {
         // Past net.core.rmem_max with CAP_NET_ADMIN only (socket(7)); less room is no fault.
-        if setsockopt(&self.0, RcvBufForce, &bytes).is_err() {
-            let _ = self.0.set_recv_buffer_size(bytes);
+        if setsockopt(&self.socket, RcvBufForce, &bytes).is_err() {
+            let _ = self.socket.set_recv_buffer_size(bytes);
         }
     }
 }
@@ -104,7 +132,7 @@ impl Plain {
 impl AsFd for Plain {
     /// Readable when there are frames.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 

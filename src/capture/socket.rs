@@ -14,11 +14,13 @@ pub(super) const SNAPLEN: i32 = 192;
 /// between.
 ///
 /// The old program and the new must fit `net.core.optmem_max` together. If they do not, a
-/// short one that passes too much takes the place of the old one first.
+/// short one that passes too much takes the place of the old one first; or if not even that
+/// fits beside it, the shortest, which passes nothing for a moment.
 pub(super) fn attach(socket: &impl AsFd, program: &Program) -> io::Result<()> {
     match attach_raw(socket, program) {
         Err(error) if is_no_memory(&error) => {
-            attach_raw(socket, &Program::everything())?;
+            attach_raw(socket, &Program::everything())
+                .or_else(|_| attach_raw(socket, &Program::nothing()))?;
             attach_raw(socket, program)
         }
         done => done,

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 
-use crate::capture::{Fit, Live};
+use crate::capture::{CaptureError, Fit, Live};
 use crate::firewall::Table;
 use crate::model::{OnStop, Timestamp, TripwireKey};
 
@@ -85,9 +85,9 @@ pub(super) struct Daemon<'a> {
     pub(super) keeper: Keeper,
     pub(super) pidfile: Option<PidFile>,
     pub(super) lock: Option<PidFile>,
-    /// Packets that found no room in the ring, as last told.
+    /// Packets that found no room, as last told.
     pub(super) dropped: u64,
-    /// Packets taken from the ring.
+    /// Packets taken in.
     pub(super) packets: u64,
     pub(super) pace: Pace,
     /// How long the next packets are let gather; `None`: they are read at once.
@@ -202,10 +202,17 @@ impl Daemon<'_> {
         // Before the packets are read: whichever comes later rings it again.
         let rang = live.hush();
         let steps = line.steps;
-        let taken = live.read(now, BATCH, |frame| line.frame(frame))?;
-        let rung = self.gather.map(|_| rang || line.steps > steps);
+        let taken = match live.read(now, BATCH, |frame| line.frame(frame)) {
+            // It still hears.
+            Err(error @ CaptureError::Ring { .. }) => {
+                tracing::warn!("{error}");
+                0
+            }
+            taken => taken?,
+        };
+        let rung = rang || line.steps > steps;
         self.packets += taken as u64;
-        // The ring can only have run over while we were busy; asking costs a call.
+        // There can only have been too many while we were busy; asking costs a call.
         if taken >= BATCH {
             self.count_drops(now);
         }
@@ -213,16 +220,15 @@ impl Daemon<'_> {
             self.next_sequences();
         }
         let gather = self.pace.after(now, taken, rung);
-        // A full batch has left more behind.
-        self.gather = gather.filter(|_| taken < BATCH && self.live.has_ring());
-        let at_bell = self.gather.is_some_and(|gather| gather.ends_at_bell);
-        self.gather = match self.live.set_bell(at_bell) {
+        let is_at_bell = gather.is_some_and(|gather| gather.ends_at_bell);
+        let gather = match self.live.set_bell(is_at_bell) {
             // What came before it could ring is looked at now.
-            Ok(true) if at_bell => self.gather.map(Gather::over),
-            Ok(_) => self.gather,
-            // Without a bell nobody is let wait for so long.
-            Err(_) => None,
+            Ok(true) => gather.map(Gather::over),
+            Ok(false) if is_at_bell == self.live.bell().is_some() => gather,
+            Ok(false) | Err(_) => gather.map(Gather::without_bell),
         };
+        // A full batch has left more behind.
+        self.gather = gather.filter(|_| taken < BATCH);
         Ok(())
     }
 

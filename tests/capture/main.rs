@@ -8,4 +8,5 @@ mod heard;
 mod links;
 mod live;
 mod netns;
+mod ring;
 mod wire;

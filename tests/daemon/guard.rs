@@ -211,7 +211,7 @@ fn a_knock_gets_through_a_flood() {
 /// With as many processes as pids.max or RLIMIT_NPROC allow no thread can be had, not even
 /// for the log. Here it is one whose stack would be larger than the address space.
 #[test]
-fn without_a_thread_for_the_log_the_guard_stands() {
+fn without_a_thread_the_guard_stands_and_knocks_are_heard() {
     const NO_THREAD: (&str, &str) = ("RUST_MIN_STACK", "140737488355328");
     let (key, value) = NO_THREAD;
     let lab = Lab::new();
@@ -227,6 +227,7 @@ fn without_a_thread_for_the_log_the_guard_stands() {
     let mut daemon = Process::start(site.command("-v").env(key, value));
     daemon.wait_for_line("cannot start a thread for the log");
     daemon.wait_for_line("starting up, listening on");
+    daemon.wait_for_line("the kernel gives no ring for packets: no thread could be had");
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("192.0.2.77: ssh: OPEN SESAME");
     let (status, _) = daemon.terminate();
