@@ -18,9 +18,9 @@ use crate::model::{Frame, LinkType, Timestamp};
 /// The header of Linux cooked v2 (LINKTYPE_LINUX_SLL2 of tcpdump.org).
 const HEADER: usize = 20;
 
-/// Room for some 2,700 packets of the loopback's, fewer of a card's: the kernel counts them
-/// with all that it has around them.
-const ROOM: usize = 1 << 20;
+/// Room for some 10,000 packets of the loopback's, fewer of a card's: the kernel takes twice
+/// this, and counts them with all that it has around them.
+const ROOM: usize = 4 << 20;
 
 /// More than a bell holds.
 const MOST: usize = 64;
