@@ -131,8 +131,8 @@ impl Live {
     /// over, all as of `now`; returns how many there were. Never waits. Costs no system call
     /// while there are frames in the ring.
     ///
-    /// A packet that comes while the ring takes over may be handed over twice; none is
-    /// missed.
+    /// A packet that comes while the ring takes over may be handed over twice. None is
+    /// missed, unless the kernel is held up for microseconds between its two sockets.
     ///
     /// # Errors
     ///
