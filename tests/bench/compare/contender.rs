@@ -97,7 +97,7 @@ impl Contender {
 }
 
 /// How long a packet socket with a ring takes to start, and nothing beside: no sniffer that
-/// has one can be faster.
+/// waits for one can be faster.
 pub(crate) fn start_of_a_ring(lab: &Lab) -> Duration {
     let program = lab.directory().join("ring");
     if !program.exists() {

@@ -1,7 +1,7 @@
 /*
- * The least that a sniffer does before it hears: a packet socket on every interface, with a
- * ring as large as knockd's. Its start is the floor beneath knockd's: packet_set_ring() of
- * net/packet/af_packet.c waits for a grace period of RCU.
+ * The least that a sniffer does that waits for its ring: a packet socket on every interface,
+ * with a ring as large as knockd's, for which packet_set_ring() of net/packet/af_packet.c
+ * waits for a grace period of RCU.
  */
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
