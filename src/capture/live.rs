@@ -87,15 +87,16 @@ impl Live {
     }
 
     /// From now on passes what these doors and tripwires want. What an earlier filter has
-    /// passed is still read, and nothing is missed in between.
+    /// passed is still read, and nothing is missed in between, unless the kernel has room for
+    /// no two filters.
     ///
     /// Where `net.core.optmem_max` is too small for the program (20 KiB before Linux 6.7:
     /// enough for some 800 ports), a coarser one takes its place.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses even the coarsest; the filter is then the earlier one, or
-    /// passes too much.
+    /// If the kernel refuses even the coarsest. The filter is then the earlier one, or passes
+    /// too much or nothing: who goes on should set the earlier one again.
     pub fn set_filter(&mut self, doors: &[Door], wires: &Tripwires) -> Result<Fit, CaptureError> {
         let refused = |source| CaptureError::Filter { source };
         let mut runs = MAX_RUNS;
@@ -142,17 +143,16 @@ impl Live {
         &mut self,
         now: Timestamp,
         max: usize,
-        mut each: impl FnMut(&Frame<'_>),
+        each: impl FnMut(&Frame<'_>),
     ) -> Result<usize, CaptureError> {
         let made = match &mut self.ring {
             State::Here(ring) => return ring.read(now, max, each),
             State::Without => return self.plain.read(now, max, each),
             State::Coming { made, .. } => made.try_recv(),
         };
-        let taken = self.plain.read(now, max, &mut each)?;
         match made {
-            Err(TryRecvError::Empty) => Ok(taken),
-            Ok(Ok(ring)) => Ok(taken + self.take(ring, now, each)?),
+            Err(TryRecvError::Empty) => self.plain.read(now, max, each),
+            Ok(Ok(ring)) => self.take(ring, now, each),
             Ok(Err(error)) => Err(self.renounce(error.to_string())),
             Err(TryRecvError::Disconnected) => {
                 Err(self.renounce("no thread could be had to make it".to_owned()))
@@ -173,12 +173,15 @@ impl Live {
         now: Timestamp,
         each: impl FnMut(&Frame<'_>),
     ) -> Result<usize, CaptureError> {
-        let refused = |source| CaptureError::Filter { source };
-        if let State::Coming { wanted, .. } = &self.ring {
-            ring.attach(wanted).map_err(refused)?;
+        if let State::Coming { wanted, .. } = &self.ring
+            && let Err(error) = ring.attach(wanted)
+        {
+            return Err(self.renounce(error.to_string()));
         }
         // Now both hear.
-        self.plain.attach(&Program::nothing()).map_err(refused)?;
+        self.plain
+            .attach(&Program::nothing())
+            .map_err(|source| CaptureError::Filter { source })?;
         let last = self.plain.read(now, usize::MAX, each)?;
         self.lost_before = self.plain.dropped();
         self.plain.make_room(BELL);

@@ -31,7 +31,9 @@ pub(super) struct Plain {
     socket: Socket,
     /// Room for what the kernel says beside a packet.
     beside: Vec<u8>,
-    dropped: u32,
+    /// The kernel's count as of the last packet, which wraps.
+    counted: u32,
+    dropped: u64,
 }
 
 impl Plain {
@@ -42,6 +44,7 @@ impl Plain {
         let mut plain = Self {
             socket: socket.map_err(refusal)?,
             beside: cmsg_space!(u32),
+            counted: 0,
             dropped: 0,
         };
         // Without it losses are not told, which is no reason not to hear.
@@ -88,12 +91,13 @@ impl Plain {
             };
             for said in message.cmsgs().into_iter().flatten() {
                 if let ControlMessageOwned::RxqOvfl(dropped) = said {
-                    self.dropped = dropped;
+                    self.dropped += u64::from(dropped.wrapping_sub(self.counted));
+                    self.counted = dropped;
                 }
             }
             let (length, from) = (message.bytes, message.address);
             taken += 1;
-            // Before Linux 5.2 there is none of Ethernet: who has that waits for the ring.
+            // The kernel always says where from.
             let Some(from) = from else { continue };
             header.copy_from_slice(&cooked(&from));
             each(&Frame {
@@ -117,7 +121,7 @@ impl Plain {
 
     /// How many packets found no room, as of the last that was read.
     pub(super) fn dropped(&self) -> u64 {
-        self.dropped.into()
+        self.dropped
     }
 
     /// How many bytes of packets it holds, within the kernel's limits.

@@ -30,7 +30,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Opens the ring. This takes one or two grace periods of the kernel's RCU, 5 to 20 ms
+    /// Opens the ring. This takes one or two grace periods of the kernel's RCU, 5 to 24 ms
     /// in which nothing is computed, and seconds on a busy machine: `packet_set_ring()` of
     /// net/packet/af_packet.c waits for it, with no socket bound yet to wait for.
     pub(super) fn open() -> Result<Self, CaptureError> {

@@ -61,8 +61,12 @@ impl Daemon<'_> {
     /// The filter first: a packet that it passes too early is judged by the matcher, one
     /// that it does not pass is lost.
     fn swap_kernel(&mut self, config: &Config, tripwires: &Tripwires) -> Result<(), Fault> {
-        run::tell_fit(self.live.set_filter(&config.doors, tripwires)?);
-        self.swap_table(config).inspect_err(|_| {
+        let filtered = self.live.set_filter(&config.doors, tripwires);
+        let swapped = filtered.map_err(Fault::from).and_then(|fit| {
+            run::tell_fit(fit);
+            self.swap_table(config)
+        });
+        swapped.inspect_err(|_| {
             let Config {
                 tripwires, doors, ..
             } = &self.line.config;

@@ -212,8 +212,8 @@ impl Daemon<'_> {
         };
         let rung = rang || line.steps > steps;
         self.packets += taken as u64;
-        // There can only have been too many while we were busy; asking costs a call.
-        if taken >= BATCH {
+        // The ring can only have run over while we were busy, and asking costs a call.
+        if taken >= BATCH || !self.live.has_ring() {
             self.count_drops(now);
         }
         if self.line.sequence_used {
@@ -225,7 +225,7 @@ impl Daemon<'_> {
             // What came before it could ring is looked at now.
             Ok(true) => gather.map(Gather::over),
             Ok(false) if is_at_bell == self.live.bell().is_some() => gather,
-            Ok(false) | Err(_) => gather.map(Gather::without_bell),
+            Ok(false) | Err(_) => self.pace.without_bell(now),
         };
         // A full batch has left more behind.
         self.gather = gather.filter(|_| taken < BATCH);

@@ -144,7 +144,7 @@ fn a_reload_is_announced_and_ended() {
             .expect("a time in the same message");
         let stamp: u128 = stamp.parse().expect("a number");
         assert!((before..=time_now()).contains(&stamp), "{message:?}");
-        manager.wait_for("READY=1", "RELOADING=1");
+        manager.wait_for("READY=1", "STOPPING=1");
     }
 }
 

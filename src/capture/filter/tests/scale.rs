@@ -84,7 +84,7 @@ fn any_number_of_doors_fits() {
 
 #[test]
 fn the_longest_program_fits() {
-    // Every thirds port a step of one protocol or the other, every thirds one opened.
+    // Every third port is a step of one protocol or the other, every third one opened.
     let mut doors: Vec<Door> = (1..=u16::MAX)
         .step_by(6)
         .filter_map(|port| {
