@@ -125,10 +125,12 @@ impl PortSet {
             Protocol::Tcp => &self.0[..1024],
             Protocol::Udp => &self.0[1024..],
         };
-        let filled = (0_u16..).zip(words).filter(|(_, word)| **word != 0);
-        filled.flat_map(|(place, word)| {
-            let bits = (0..64).filter(move |bit| word >> bit & 1 == 1);
-            bits.filter_map(move |bit| NonZeroU16::new(place * 64 + bit))
+        (0_u16..).zip(words).flat_map(|(place, word)| {
+            // The lowest bit goes with each step.
+            let rest = |word: u64| Some(word).filter(|word| *word != 0);
+            std::iter::successors(rest(*word), move |word| rest(word & (word - 1)))
+                .map(|word| u16::try_from(word.trailing_zeros()).unwrap_or(0))
+                .filter_map(move |bit| NonZeroU16::new(place * 64 + bit))
         })
     }
 }
