@@ -3,7 +3,8 @@
 # prints the table of the README. In network namespaces of its own, without root; two
 # minutes once everything is built. Installs what is missing on Debian 12.
 # The figures of a machine that is busy with other things mean little. --update puts the table
-# into the README.
+# into the README. `bench.sh timing` measures one thing more thoroughly, in some minutes: whether a
+# step can be told from another port by the time that a packet to it takes the host.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=contrib/need.sh
@@ -14,6 +15,9 @@ need $BUILD nftables iproute2 ca-certificates
 need_rust
 need_namespaces
 need_knock_0_8
+if [ "${1:-}" = timing ]; then
+    exec cargo bench --locked --bench compare -- timing
+fi
 table=$(cargo bench --locked --bench compare)
 printf '%s\n' "$table"
 if [ "${1:-}" = --update ]; then

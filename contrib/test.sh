@@ -31,3 +31,5 @@ step cargo test --locked --doc
 step cargo test --locked --no-fail-fast --lib --bins --tests --examples
 # What a packet and an opening cost, in instructions.
 step cargo bench --locked --profile count --bench instructions
+# Whether a step can be told from another port by the time that a packet to it takes.
+step cargo bench --locked --profile count --bench compare -- timing --test

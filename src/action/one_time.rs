@@ -65,15 +65,30 @@ pub(crate) struct SkippedLine {
     /// Its number, from 1.
     pub(crate) line: usize,
     /// Why. It may quote the line: a secret, if mistyped.
-    pub(crate) error: ParseLegacyError,
+    pub(crate) why: NoSequence,
 }
 
-/// Finds the sequence that is to be knocked next.
+/// Why a line is no sequence that can be knocked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoSequence {
+    /// It cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] ParseLegacyError),
+    /// One of its ports is left alone.
+    #[error("`{0}` is opened by a door or ignored: nobody listens there for a step")]
+    LeftAlone(Step),
+}
+
+/// Finds the sequence that is to be knocked next. `left_alone`: whether packets to a port are
+/// not read.
 ///
 /// # Errors
 ///
 /// If the file cannot be read.
-pub(crate) fn current(path: &Path) -> Result<Sequences, OneTimeError> {
+pub(crate) fn current(
+    path: &Path,
+    left_alone: impl Fn(Step) -> bool,
+) -> Result<Sequences, OneTimeError> {
     let (file, bytes) = open(path, false)?;
     let mode = file.metadata().map_err(failed("look at", path))?.mode();
     let mut skipped = Vec::new();
@@ -85,7 +100,14 @@ pub(crate) fn current(path: &Path) -> Result<Sequences, OneTimeError> {
     } in lines(&bytes)
     {
         // What is not UTF-8 fails as a sequence too.
-        match parse_legacy_sequence(&String::from_utf8_lossy(text)) {
+        let read = parse_legacy_sequence(&String::from_utf8_lossy(text));
+        let sequence = read.map_err(NoSequence::from).and_then(|steps| {
+            match steps.iter().find(|step| left_alone(**step)) {
+                Some(step) => Err(NoSequence::LeftAlone(*step)),
+                None => Ok(steps),
+            }
+        });
+        match sequence {
             Ok(steps) => {
                 live = Some(LiveSequence {
                     steps,
@@ -95,10 +117,7 @@ pub(crate) fn current(path: &Path) -> Result<Sequences, OneTimeError> {
                 });
                 break;
             }
-            Err(error) => skipped.push(SkippedLine {
-                line: number,
-                error,
-            }),
+            Err(why) => skipped.push(SkippedLine { line: number, why }),
         }
     }
     Ok(Sequences {
@@ -205,7 +224,7 @@ mod tests {
 
     impl Scratch {
         fn read(&self) -> Sequences {
-            current(&self.path).expect("readable")
+            current(&self.path, |_| false).expect("readable")
         }
 
         fn live(&self) -> LiveSequence {
@@ -262,6 +281,19 @@ mod tests {
     }
 
     #[test]
+    fn a_sequence_with_a_port_that_is_left_alone_is_skipped_and_named() {
+        let f = file(" 1000,443\n 1000,443:udp\n");
+        let https: Step = "443/tcp".parse().expect("a port");
+        let read = current(&f.path, |step| step == https).expect("readable");
+        let skipped = SkippedLine {
+            line: 1,
+            why: NoSequence::LeftAlone(https),
+        };
+        assert_eq!(read.skipped, [skipped]);
+        assert_eq!(read.live.map(|l| l.line), Some(2));
+    }
+
+    #[test]
     fn a_file_edited_meanwhile_is_searched() {
         let f = file(" 1000\n 2000\n");
         let live = f.live();
@@ -286,9 +318,10 @@ mod tests {
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
         for path in [dir.path(), &pipe, Path::new("/dev/zero")] {
-            assert!(matches!(current(path), Err(OneTimeError::NotSequences(_))));
+            let read = current(path, |_| false);
+            assert!(matches!(read, Err(OneTimeError::NotSequences(_))));
         }
-        let none = current(&dir.path().join("none")).expect_err("not there");
+        let none = current(&dir.path().join("none"), |_| false).expect_err("not there");
         assert!(none.to_string().contains("/none: No such file"), "{none}");
     }
 

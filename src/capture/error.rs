@@ -58,15 +58,6 @@ pub enum CaptureError {
         /// In libpcap's or the kernel's words.
         reason: String,
     },
-    /// There is no ring, and packets are read one by one.
-    #[error(
-        "the kernel gives no ring for packets: {reason}; they are read one by one, and some \
-         will be lost in a flood"
-    )]
-    Ring {
-        /// In libpcap's or the kernel's words.
-        reason: String,
-    },
     /// The kernel refused the socket filter.
     #[error("cannot put the socket filter in place: {source}")]
     Filter {

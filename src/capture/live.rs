@@ -1,282 +1,160 @@
-//! Packets as they come in, from every interface.
+//! Packets as they come in: one handle on every interface.
 
-use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
-use std::thread;
 
-use super::error::CaptureError;
-use super::filter::{MAX_RUNS, Program};
-use super::plain::Plain;
-use super::ring::Ring;
-use super::socket::is_no_memory;
-use crate::model::{Door, Frame, Timestamp, TripwireMode, Tripwires};
+use pcap::{Active, Capture, Linktype};
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
-/// So many bytes of packets are enough for the bell: it holds at least one (socket(7)).
-const BELL: usize = 1;
+use super::error::{CaptureError, reason};
+use super::filter::Program;
+use crate::model::{Door, Frame, LinkType, PortRange, Timestamp};
+
+/// Linux cooked v2, which names the interface; libpcap has it since 1.10.
+const LINUX_SLL2: Linktype = Linktype(276);
+
+/// Holds 20 bytes of cooked header, 40 of IPv6, 20 of TCP, and 112 of extension headers.
+const SNAPLEN: i32 = 192;
+
+/// 10,920 frames of this snaplen: a burst of 10 ms at a million packets a second. All of it is
+/// resident from the start.
+const RING: i32 = 3 << 20;
+
+/// More frames than the ring holds.
+const MOST: usize = 1 << 16;
 
 /// A capture of all interfaces, those included that come later. Nothing is read before
 /// [`Live::set_filter`].
-///
-/// The kernel needs some time to make the ring. Until it is there, a socket without one
-/// hears; from then on that socket is the *bell*: it passes the steps of doors alone, so
-/// that whoever lets packets gather can wait for one that somebody else waits for.
 pub struct Live {
-    plain: Plain,
-    ring: State,
-    bell: Bell,
-    /// Packets that found no room before the ring was there.
-    lost_before: u64,
-}
-
-struct Bell {
-    /// What rings it.
-    steps: Program,
-    is_on: bool,
-}
-
-enum State {
-    /// It is being made.
-    Coming {
-        made: Receiver<Result<Ring, CaptureError>>,
-        /// At its end as soon as there is something in `made`.
-        done: PipeReader,
-        /// What it is to pass then.
-        wanted: Program,
-    },
-    Here(Ring),
-    /// It could not be made.
-    Without,
-}
-
-/// Whether the kernel had room for a program that passes no port too many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fit {
-    /// It had.
-    Exact,
-    /// Ports between those of the doors pass too, and are dropped by the matcher at some
-    /// cost; raising `net.core.optmem_max` mends it.
-    Coarse,
+    capture: Capture<Active>,
+    program: Program,
+    /// The kernel's count as of the last reading, which wraps.
+    counted: u32,
+    dropped: u64,
 }
 
 impl Live {
-    /// Opens the capture, which hears as soon as it has a filter. The ring is made in a
-    /// thread beside it: see [`Live::read`].
+    /// Opens the capture. This takes one or two grace periods of the kernel's RCU, 5 to 20 ms in
+    /// which nothing is computed: `packet_set_ring()` of net/packet/af_packet.c waits for it,
+    /// with no socket bound yet to wait for.
     ///
     /// # Errors
     ///
     /// [`CaptureError::Capability`] if CAP_NET_RAW is missing; [`CaptureError::Start`] if
     /// the kernel or libpcap cannot.
     pub fn open() -> Result<Self, CaptureError> {
-        // First of the two: the kernel serves the latest first (`dev_add_pack()`), and what
-        // rings the bell must be in the ring by then.
-        let plain = Plain::open()?;
-        let ring = State::coming().map_err(|error| CaptureError::Start {
-            reason: error.to_string(),
-        })?;
-        let bell = Bell {
-            steps: Program::nothing(),
-            is_on: false,
+        let start = |error| CaptureError::Start {
+            reason: reason(error),
         };
-        Ok(Self {
-            plain,
-            ring,
-            bell,
-            lost_before: 0,
-        })
+        let mut capture = Capture::from_device("any")
+            .map_err(start)?
+            .immediate_mode(true)
+            .snaplen(SNAPLEN)
+            .buffer_size(RING)
+            .open()
+            .map_err(refusal)?;
+        capture.set_datalink(LINUX_SLL2).map_err(start)?;
+        let mut live = Self {
+            capture: capture.setnonblock().map_err(start)?,
+            program: Program::nothing(),
+            counted: 0,
+            dropped: 0,
+        };
+        // What came in before a filter was there may have had a VLAN's tag beside it,
+        // which a cooked frame does not show: such packets are given again.
+        live.attach(&Program::nothing())?;
+        while live.read(Timestamp(0), MOST, |_| ())? > 0 {}
+        Ok(live)
     }
 
-    /// From now on passes what these doors and tripwires want. What an earlier filter has
-    /// passed is still read, and nothing is missed in between, unless the kernel has room for
-    /// no two filters.
-    ///
-    /// Where `net.core.optmem_max` is too small for the program (20 KiB before Linux 6.7:
-    /// enough for some 800 ports), a coarser one takes its place.
+    /// From now on passes what these doors may take for a step or a stray, where these ports are
+    /// ignored. What an earlier filter has passed is still read, and nothing is missed in between.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses even the coarsest. The filter is then the earlier one, or passes
-    /// too much or nothing: who goes on should set the earlier one again.
-    pub fn set_filter(&mut self, doors: &[Door], wires: &Tripwires) -> Result<Fit, CaptureError> {
-        let refused = |source| CaptureError::Filter { source };
-        let mut runs = MAX_RUNS;
-        let wanted = loop {
-            let program = Program::coarse(doors, wires, runs);
-            let attached = match &self.ring {
-                State::Coming { .. } | State::Without => self.plain.attach(&program),
-                State::Here(ring) => ring.attach(&program),
-            };
-            match attached {
-                Ok(()) => break program,
-                Err(error) if is_no_memory(&error) && runs >= 8 => runs = runs * 7 / 8,
-                Err(error) => return Err(refused(error)),
-            }
-        };
-        if let State::Coming { wanted: then, .. } = &mut self.ring {
-            *then = wanted;
+    /// If the kernel refuses it: the filter is then the earlier one.
+    pub fn set_filter(&mut self, doors: &[Door], ignore: &[PortRange]) -> Result<(), CaptureError> {
+        let program = Program::new(doors, ignore);
+        if program != self.program {
+            self.attach(&program)?;
+            self.program = program;
         }
-        let only_steps = Tripwires::new(TripwireMode::Off, *wires.key(), doors);
-        self.bell.steps = Program::coarse(doors, &only_steps, runs);
-        if self.bell.is_on && self.plain.attach(&self.bell.steps).is_err() {
-            // Then it does not ring, and is not waited for.
-            self.bell.is_on = false;
-        }
-        Ok(if runs == MAX_RUNS {
-            Fit::Exact
-        } else {
-            Fit::Coarse
-        })
+        Ok(())
     }
 
-    /// Hands over what has come in, at most `max` frames and some more when the ring takes
-    /// over, all as of `now`; returns how many there were. Never waits. Costs no system call
-    /// while there are frames in the ring.
-    ///
-    /// A packet that comes while the ring takes over may be handed over twice. None is
-    /// missed, unless the kernel is held up for microseconds between its two sockets.
+    /// SO_ATTACH_FILTER of socket(7): in one step, without the reject-all that libpcap puts in
+    /// between.
+    fn attach(&self, program: &Program) -> Result<(), CaptureError> {
+        let filters: Vec<_> = program
+            .instructions()
+            .iter()
+            .map(|i| SockFilter::new(i.code, i.jt, i.jf, i.k))
+            .collect();
+        SockRef::from(&self.capture)
+            .attach_filter(&filters)
+            .map_err(|source| CaptureError::Filter { source })
+    }
+
+    /// Hands over what has come in, at most `max` frames, all as of `now`; returns how
+    /// many there were. Never waits. Costs no system call while there are frames.
     ///
     /// # Errors
     ///
-    /// [`CaptureError::Ring`], once, if it could not be made: then all goes on without it.
-    /// Others if the kernel or libpcap cannot go on.
+    /// If libpcap cannot read from the ring.
     pub fn read(
         &mut self,
         now: Timestamp,
         max: usize,
-        each: impl FnMut(&Frame<'_>),
+        mut each: impl FnMut(&Frame<'_>),
     ) -> Result<usize, CaptureError> {
-        let made = match &mut self.ring {
-            State::Here(ring) => return ring.read(now, max, each),
-            State::Without => return self.plain.read(now, max, each),
-            State::Coming { made, .. } => made.try_recv(),
+        let hand_over = |packet: pcap::Packet<'_>| {
+            each(&Frame {
+                at: now,
+                link: LinkType::LinuxCooked2,
+                wire_len: packet.header.len,
+                data: packet.data,
+            });
         };
-        match made {
-            Err(TryRecvError::Empty) => self.plain.read(now, max, each),
-            Ok(Ok(ring)) => self.take(ring, now, each),
-            Ok(Err(error)) => Err(self.renounce(error.to_string())),
-            Err(TryRecvError::Disconnected) => {
-                Err(self.renounce("no thread could be had to make it".to_owned()))
-            }
-        }
+        self.capture
+            .dispatch(Some(max.min(MOST)), hand_over)
+            .map_err(|error| CaptureError::Read {
+                reason: reason(error),
+            })
     }
 
-    /// Goes on without a ring.
-    fn renounce(&mut self, reason: String) -> CaptureError {
-        self.ring = State::Without;
-        CaptureError::Ring { reason }
-    }
-
-    /// From now on the ring hears. Hands over what the socket without one has left.
-    fn take(
-        &mut self,
-        ring: Ring,
-        now: Timestamp,
-        each: impl FnMut(&Frame<'_>),
-    ) -> Result<usize, CaptureError> {
-        if let State::Coming { wanted, .. } = &self.ring
-            && let Err(error) = ring.attach(wanted)
-        {
-            return Err(self.renounce(error.to_string()));
-        }
-        // Now both hear.
-        self.plain
-            .attach(&Program::nothing())
-            .map_err(|source| CaptureError::Filter { source })?;
-        let last = self.plain.read(now, usize::MAX, each)?;
-        self.lost_before = self.plain.dropped();
-        self.plain.make_room(BELL);
-        self.ring = State::Here(ring);
-        Ok(last)
-    }
-
-    /// Whether the ring is there, and so a bell.
-    #[must_use]
-    pub fn has_ring(&self) -> bool {
-        match &self.ring {
-            State::Coming { .. } | State::Without => false,
-            State::Here(_) => true,
-        }
-    }
-
-    /// What is readable when there are frames, or something else to be done by
-    /// [`Live::read`].
-    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let (one, other) = match &self.ring {
-            State::Without => (self.plain.as_fd(), None),
-            State::Coming { done, .. } => (self.plain.as_fd(), Some(done.as_fd())),
-            State::Here(ring) => (ring.as_fd(), None),
-        };
-        [Some(one), other].into_iter().flatten()
-    }
-
-    /// Lets the bell ring from now on, or no longer; says whether it was otherwise before.
-    /// It rings when a packet to a door's step comes, and may ring for another that the
-    /// filter cannot tell from one. Without a ring there is no bell.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel has no room for its filter.
-    pub fn set_bell(&mut self, on: bool) -> Result<bool, CaptureError> {
-        let on = on && self.has_ring();
-        if on == self.bell.is_on {
-            return Ok(false);
-        }
-        let program = if on {
-            &self.bell.steps
-        } else {
-            &Program::nothing()
-        };
-        self.plain
-            .attach(program)
-            .map_err(|source| CaptureError::Filter { source })?;
-        self.bell.is_on = on;
-        if !on {
-            self.plain.hush();
-        }
-        Ok(true)
-    }
-
-    /// What is readable when the bell has rung; `None` if it cannot.
-    #[must_use]
-    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
-        self.bell.is_on.then(|| self.plain.as_fd())
-    }
-
-    /// Makes the bell ready to ring again; says whether it had rung. To be done before
-    /// [`Live::read`], or a packet between the two would not ring it.
-    pub fn hush(&mut self) -> bool {
-        self.bell.is_on && self.plain.hush()
-    }
-
-    /// How many packets that the filter passed found no room, since the start.
+    /// How many packets that the filter passed found no room in the ring, since the start.
     ///
     /// # Errors
     ///
     /// If the kernel gives no statistics.
     pub fn dropped(&mut self) -> Result<u64, CaptureError> {
-        match &mut self.ring {
-            State::Coming { .. } | State::Without => Ok(self.plain.dropped()),
-            State::Here(ring) => Ok(self.lost_before + ring.dropped()?),
-        }
+        let stat = self.capture.stats().map_err(|error| CaptureError::Read {
+            reason: reason(error),
+        })?;
+        // The kernel resets its counter at each reading; libpcap adds them up.
+        self.dropped += u64::from(stat.dropped.wrapping_sub(self.counted));
+        self.counted = stat.dropped;
+        Ok(self.dropped)
     }
 }
 
-impl State {
-    /// Begins to make the ring.
-    fn coming() -> io::Result<Self> {
-        let (done, end) = io::pipe()?;
-        let (give, made) = sync_channel(1);
-        let make = move || {
-            // Nobody may be waiting for it any more.
-            let _ = give.send(Ring::open());
-            drop(end);
-        };
-        // If there is no thread, both ends are gone, which says so.
-        let _ = thread::Builder::new().name("ring".into()).spawn(make);
-        Ok(Self::Coming {
-            made,
-            done,
-            wanted: Program::nothing(),
-        })
+impl AsFd for Live {
+    /// Readable when there are frames.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.capture.as_fd()
+    }
+}
+
+/// libpcap tells a missing capability in words only, and not in the same ones in each
+/// version: the kernel is asked once more.
+fn refusal(error: pcap::Error) -> CaptureError {
+    match Socket::new(Domain::PACKET, Type::DGRAM, None) {
+        Err(again) if again.kind() == std::io::ErrorKind::PermissionDenied => {
+            CaptureError::Capability {
+                capability: "CAP_NET_RAW",
+            }
+        }
+        Ok(_) | Err(_) => CaptureError::Start {
+            reason: reason(error),
+        },
     }
 }

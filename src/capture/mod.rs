@@ -11,12 +11,9 @@ mod file;
 mod filter;
 mod links;
 mod live;
-mod plain;
-mod ring;
-mod socket;
 
 pub use error::CaptureError;
 pub use file::Replay;
-pub use filter::{Instruction, MAX_INSTRUCTIONS, MAX_RUNS, Program};
+pub use filter::{Instruction, MAX_INSTRUCTIONS, Program};
 pub use links::{Change, Links, LinksError};
-pub use live::{Fit, Live};
+pub use live::Live;

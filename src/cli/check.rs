@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::services;
 use super::tools::print;
 use crate::config;
 use crate::daemon::{Fault, Options};
@@ -71,6 +72,9 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
         config.interfaces = meant.map(|i| crate::model::Pattern::new(i)).collect();
     }
     said.extend(saved_ruleset(&check.saved_ruleset, &config));
+    if !check.file_only {
+        said.extend(busy_services(&path, &config));
+    }
     let live = match check.file_only {
         true => Live::Unasked("the file alone was asked for"),
         false => look(&config, &path)?,
@@ -106,6 +110,20 @@ fn saved_ruleset(file: &Path, config: &Config) -> Option<String> {
         "{file}: warning: table inet {table} is in it: at boot an old copy would be put into \
          the kernel; take it out, knockd makes it by itself"
     ))
+}
+
+/// A hint, if services of this host hear much that would be read for nothing.
+fn busy_services(path: &Path, config: &Config) -> Option<String> {
+    let ports = services::worth_ignoring(config);
+    let ports: Vec<_> = ports.iter().map(|port| format!("\"{port}\"")).collect();
+    (!ports.is_empty()).then(|| {
+        format!(
+            "{}: hint: services of this host hear much that knockd need not read: add to \
+             `ignore`: [{}]",
+            path.display(),
+            ports.join(", ")
+        )
+    })
 }
 
 fn text(path: &Path, config: &Config, said: &[String], live: &Live) -> String {

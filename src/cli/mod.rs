@@ -6,4 +6,6 @@ pub mod knock;
 #[cfg(feature = "daemon")]
 pub mod knockd;
 #[cfg(feature = "daemon")]
+mod services;
+#[cfg(feature = "daemon")]
 mod tools;

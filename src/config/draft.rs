@@ -59,6 +59,7 @@ pub(super) type List<T> = Vec<Spanned<T>>;
 pub(super) struct Draft {
     pub(super) defaults: Defaults,
     pub(super) interfaces: Field<List<String>>,
+    pub(super) ignore: Field<List<PortRange>>,
     pub(super) tripwires: Field<TripwireMode>,
     pub(super) log: DraftLog,
     pub(super) pid_file: Field<PathBuf>,

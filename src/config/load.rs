@@ -65,7 +65,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
     }
     let source = Source::from_bytes(&path.to_string_lossy(), &bytes);
     let format = Format::of(path, source.text());
-    let mut report = judge(&source, format, &host());
+    let mut report = judge(&source, format, &Host::read());
     let secret = |config: &crate::model::Config| config.doors.iter().any(|d| d.one_time.is_none());
     let open_to_all = if mode & 0o002 != 0 {
         Some("every user of this host can write this file, and have root run commands")
@@ -94,14 +94,16 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// This host, as far as the kernel tells.
-fn host() -> Host {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
-    let parsed = range.ok().and_then(|text| {
-        let mut words = text.split_whitespace().map(str::parse);
-        Some(words.next()?.ok()?..=words.next()?.ok()?)
-    });
-    parsed.map_or_else(Host::default, |ephemeral| Host { ephemeral })
+impl Host {
+    /// This host, as far as the kernel tells.
+    pub(crate) fn read() -> Self {
+        let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+        let parsed = range.ok().and_then(|text| {
+            let mut words = text.split_whitespace().map(str::parse);
+            Some(words.next()?.ok()?..=words.next()?.ok()?)
+        });
+        parsed.map_or_else(Self::default, |ephemeral| Self { ephemeral })
+    }
 }
 
 /// Which file is taken when nobody names one.

@@ -93,7 +93,6 @@ impl From<CaptureError> for Fault {
             | CaptureError::LinkType { .. }
             | CaptureError::Broken { .. } => Self::Data(text),
             CaptureError::Start { .. }
-            | CaptureError::Ring { .. }
             | CaptureError::Filter { .. }
             | CaptureError::Read { .. } => Self::System(text),
         }

@@ -8,7 +8,8 @@ use crate::model::Timestamp;
 /// Lines of one kind that are written in one window.
 pub(crate) const PER_WINDOW: u32 = 20;
 
-const WINDOW: Duration = Duration::from_secs(1);
+/// How long a window is.
+pub(crate) const WINDOW: Duration = Duration::from_secs(1);
 
 /// A kind of line that a stranger's packet can cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +45,7 @@ struct Window {
     withheld: u64,
 }
 
-/// Counts lines of each kind. Costs two comparisons a line and no wake-up while nothing is
-/// withheld.
+/// Counts lines of each kind. Costs two comparisons a line.
 #[derive(Debug, Default)]
 pub(crate) struct Limiter {
     windows: [Window; KINDS.len()],
@@ -82,12 +82,6 @@ impl Limiter {
                 over.then(|| (kind, std::mem::take(window).withheld))
             })
     }
-
-    /// When `due` next has something to tell.
-    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        let told = self.windows.iter().filter(|w| w.withheld > 0);
-        told.map(|w| w.ends).min()
-    }
 }
 
 #[cfg(test)]
@@ -103,20 +97,18 @@ mod tests {
         assert_eq!(written, PER_WINDOW as usize);
         assert!(limiter.allow(Kind::Timeout, T0));
         assert_eq!(limiter.due(T0).count(), 0);
-        let end = limiter.next_deadline().unwrap();
-        assert_eq!(end, T0 + WINDOW);
+        let end = T0 + WINDOW;
         let told: Vec<_> = limiter.due(end).collect();
         assert_eq!(told, [(Kind::Stage, 1000 - u64::from(PER_WINDOW))]);
-        assert_eq!(limiter.next_deadline(), None);
+        assert_eq!(limiter.due(end).count(), 0);
         assert!(limiter.allow(Kind::Stage, end));
     }
 
     #[test]
-    fn a_trickle_is_written_whole_and_wakes_nobody() {
+    fn a_trickle_is_written_whole() {
         let mut limiter = Limiter::default();
         for i in 0..1000 {
             assert!(limiter.allow(Kind::Reset, T0 + Duration::from_millis(100 * i)));
         }
-        assert_eq!(limiter.next_deadline(), None);
     }
 }

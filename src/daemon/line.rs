@@ -1,5 +1,8 @@
-//! The straight line of a live daemon: from a frame to what it does in the kernel, before
-//! the next frame is read.
+//! The straight line of a live daemon: from a knock to what it does in the kernel, before the
+//! next knock is looked at.
+//!
+//! Only a door that opens acts at once. What else a step causes waits for a tick (see `ticks`):
+//! its line in the log would tell it from another port to who measures the time.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,21 +10,25 @@ use std::time::Duration;
 use crate::action;
 use crate::action::one_time::{self, OneTimeError};
 use crate::capture::Links;
-use crate::decode::decode;
 use crate::firewall::Table;
 use crate::matcher::Matcher;
-use crate::model::{Config, DoorId, Effect, Event, Frame, OneTime, Outcome, Timestamp, Tripwires};
+use crate::model::{Config, DoorId, Effect, Event, Knock, OneTime, Outcome, Timestamp};
 
+use super::busiest::Busiest;
 use super::commands::Commands;
 use super::deeds::{self, Said};
 use super::limit::{Kind, Limiter};
 use super::lookup::Lookup;
 use super::run::now;
 use super::setup;
+use super::start;
 use super::words;
 
 /// How long interfaces are left alone after an error.
 const LINKS_REST: Duration = Duration::from_secs(1);
+
+/// So many events wait for a tick; with more there is a flood, and then the log is told at once.
+const UNTOLD: usize = 4096;
 
 /// Everything a packet may set in motion.
 pub(crate) struct Line {
@@ -39,12 +46,12 @@ pub(crate) struct Line {
     pub(crate) names_steps: bool,
     /// The sequences that doors of one-time sequences wait for.
     pub(crate) one_time: setup::Live,
-    /// Packets to steps of doors since the start.
-    pub(crate) steps: u64,
+    pub(crate) busiest: Busiest,
     /// Doors opened since the start.
     pub(crate) opened: u64,
     /// A one-time sequence was used: matcher and filter want the next one.
     pub(crate) sequence_used: bool,
+    /// What the log has not been told of yet.
     events: Vec<Event>,
 }
 
@@ -68,20 +75,16 @@ impl Line {
             only_ip_v4: false,
             names_steps: false,
             one_time: setup::Live::new(),
-            steps: 0,
+            busiest: Busiest::default(),
             opened: 0,
             sequence_used: false,
-            events: Vec::new(),
+            events: Vec::with_capacity(UNTOLD),
         }
     }
 
-    /// Takes one frame from the wire.
-    pub(crate) fn frame(&mut self, frame: &Frame<'_>) {
-        // By reference: to move it out of the option would copy it, for each packet.
-        let Some(knock) = &decode(frame) else {
-            return;
-        };
-        self.steps += u64::from(self.matcher.is_step(knock.step));
+    /// Takes one knock from the wire.
+    pub(crate) fn take(&mut self, knock: &Knock) {
+        self.busiest.count(knock.step);
         if self.only_ip_v4 && knock.source.is_ipv6() {
             return;
         }
@@ -96,8 +99,9 @@ impl Line {
             return;
         }
         let local = self.links.is_local(knock.destination);
+        let from = self.events.len();
         self.matcher.observe(knock, local, &mut self.events);
-        self.settle();
+        self.act(from);
     }
 
     /// Takes in what has happened to interfaces and addresses. A lasting error neither keeps
@@ -117,85 +121,102 @@ impl Line {
         }
     }
 
-    /// Ends attempts whose time is over.
-    pub(crate) fn expire(&mut self, now: Timestamp) {
-        // At most so many a call; a flood of attempts may run out at one moment.
-        while self.matcher.next_deadline().is_some_and(|at| at <= now) {
-            self.matcher.expire(now, &mut self.events);
-            self.settle();
+    /// What waits for a tick: ends attempts whose time is over, and writes to the log. At most so
+    /// much that no packet waits for long; whether there is more to be done.
+    pub(crate) fn tick(&mut self, now: Timestamp) -> bool {
+        self.matcher.expire(now, &mut self.events);
+        self.tell_all();
+        for (kind, count) in self.limiter.due(now) {
+            tracing::info!("{count} more {} not written", kind.words());
+        }
+        if let Some(port) = self.busiest.news(now).filter(|p| !self.matcher.is_step(*p)) {
+            tracing::warn!("{}", words::busiest(port));
+        }
+        self.matcher.next_deadline().is_some_and(|at| at <= now)
+    }
+
+    /// Does at once what those of the events ask for that open doors, from this one on. The others
+    /// wait, unless there are very many.
+    fn act(&mut self, from: usize) {
+        let mut opened = Vec::new();
+        for place in from..self.events.len() {
+            if let Some(&Event {
+                at,
+                source,
+                door,
+                outcome: Outcome::Open,
+            }) = self.events.get(place)
+            {
+                opened.push(self.open(door, source, at));
+            }
+        }
+        if !opened.is_empty() || self.events.len() >= UNTOLD {
+            self.tell(opened);
         }
     }
 
-    /// Does what the events ask for, then says what they were: the port first, the log after.
-    pub(crate) fn settle(&mut self) {
-        if self.events.is_empty() {
-            return;
-        }
+    /// Writes to the log what has happened and is not told yet.
+    pub(crate) fn tell_all(&mut self) {
+        self.tell(Vec::new());
+    }
+
+    /// Writes to the log what the events were; `opened`: what came of each that opens a door, in
+    /// their order.
+    fn tell(&mut self, opened: Vec<Result<Vec<Said>, OneTimeError>>) {
+        let mut opened = opened.into_iter();
         let mut events = std::mem::take(&mut self.events);
-        for event in &events {
+        for event in events.drain(..) {
+            let Some(door) = self.config.doors.get(event.door.index()) else {
+                continue;
+            };
+            let line = |ports| words::event(&event, event.source.into(), &door.name, ports);
             match event.outcome {
-                Outcome::Open => match self.open(event.door, event.source, event.at) {
-                    Ok(said) => {
-                        self.tell(event);
+                Outcome::Open => match opened.next() {
+                    Some(Ok(said)) => {
+                        match &self.lookup {
+                            // It goes over the network. So only who has opened a door is looked
+                            // up: whoever answers would else be told of each step.
+                            Some(lookup) => lookup.write(event, &door.name),
+                            None => tracing::info!("{}", line(false)),
+                        }
                         said.iter().for_each(Said::tell);
                     }
-                    Err(why) => {
-                        let door = self.config.doors.get(event.door.index());
-                        let name = door.map_or("", |door| &door.name);
-                        tracing::error!("{name}: not opened: {why}");
-                    }
+                    Some(Err(why)) => tracing::error!("{}: not opened: {why}", door.name),
+                    None => {}
                 },
-                Outcome::Stage(_) | Outcome::Timeout { .. } | Outcome::Reset { .. } => {
-                    self.tell(event);
+                Outcome::Stage(_) => {
+                    if self.limiter.allow(Kind::Stage, event.at) {
+                        tracing::info!("{}", line(false));
+                    }
+                }
+                Outcome::Timeout { .. } => {
+                    if self.limiter.allow(Kind::Timeout, event.at) {
+                        tracing::info!("{}", line(false));
+                    }
+                }
+                Outcome::Reset { .. } => {
+                    if tracing::enabled!(tracing::Level::DEBUG)
+                        && self.limiter.allow(Kind::Reset, event.at)
+                    {
+                        tracing::debug!("{}", line(self.names_steps));
+                    }
                 }
             }
         }
-        // Kept for its room.
-        events.clear();
+        // Kept for its room, but for what a reload has needed.
+        events.shrink_to(UNTOLD);
         self.events = events;
     }
 
     /// Takes another configuration: attempts at doors that stay live on.
-    pub(crate) fn take_config(
-        &mut self,
-        config: Config,
-        one_time: setup::Live,
-        tripwires: Tripwires,
-        now: Timestamp,
-    ) {
+    pub(crate) fn take_config(&mut self, config: Config, one_time: setup::Live, now: Timestamp) {
+        let tripwires = start::tripwires(&config);
         self.matcher
             .reload(config.doors.clone(), tripwires, now, &mut self.events);
         // Told before the swap: the places in these events are those of the doors before.
-        self.settle();
+        self.tell_all();
         self.config = config;
         self.one_time = one_time;
-    }
-
-    fn tell(&mut self, event: &Event) {
-        let Some(door) = self.config.doors.get(event.door.index()) else {
-            return;
-        };
-        let (kind, debug) = match event.outcome {
-            Outcome::Open => (None, false),
-            Outcome::Stage(_) => (Some(Kind::Stage), false),
-            Outcome::Timeout { .. } => (Some(Kind::Timeout), false),
-            Outcome::Reset { .. } => (Some(Kind::Reset), true),
-        };
-        if debug && !tracing::enabled!(tracing::Level::DEBUG) {
-            return;
-        }
-        if kind.is_some_and(|kind| !self.limiter.allow(kind, event.at)) {
-            return;
-        }
-        if debug {
-            let line = words::event(event, event.source.into(), &door.name, self.names_steps);
-            tracing::debug!("{line}");
-        } else if let Some(lookup) = &self.lookup {
-            lookup.write(*event, &door.name);
-        } else {
-            let line = words::event(event, event.source.into(), &door.name, false);
-            tracing::info!("{line}");
-        }
     }
 
     /// Runs the door's actions for `source`; or says why it stays shut.

@@ -1,9 +1,11 @@
 //! The daemon: wiring, signals, logging, privileges, control, reload.
 //!
-//! One thread around one poll (`run`); what a packet does is in `line`; what root asks in
-//! `orders`; how it begins in `start`, how it changes in `reload`.
+//! One thread around one poll (`run`); packets are read in `listener`, which knows no secret, and
+//! what they do is in `line`; what root asks in `orders`; how it begins in `start`, how it changes
+//! in `reload`.
 
 mod background;
+mod busiest;
 mod commands;
 mod control;
 mod deeds;
@@ -11,6 +13,7 @@ mod fault;
 mod heap;
 mod limit;
 mod line;
+mod listener;
 pub mod log;
 mod logfile;
 mod lookup;
@@ -29,6 +32,7 @@ mod start;
 mod status;
 mod streams;
 mod syslog;
+mod ticks;
 mod tools;
 mod words;
 

@@ -13,6 +13,7 @@ use crate::model::{
 
 use super::control::{Reply, Request};
 use super::deeds::{self, Said};
+use super::line::Line;
 use super::run::Daemon;
 use super::status::{self, Status};
 
@@ -110,6 +111,15 @@ impl Daemon<'_> {
         }
     }
 
+    /// The port that most packets go to, unless it is somebody's step.
+    fn busiest(&self) -> Option<String> {
+        let Line {
+            busiest, matcher, ..
+        } = &self.line;
+        let port = busiest.found().filter(|port| !matcher.is_step(*port))?;
+        Some(port.to_string())
+    }
+
     fn table_name(&self) -> String {
         let firewall = self.line.config.firewall.as_ref();
         firewall.map_or_else(|| Firewall::default().table, |f| f.table.clone())
@@ -144,7 +154,8 @@ impl Daemon<'_> {
             },
             packets: status::Packets {
                 read: self.packets,
-                lost: self.live.dropped().ok(),
+                lost: self.listener.dropped().ok(),
+                busiest: self.busiest(),
             },
             table: self.line.table.as_ref().map(|table| status::Table {
                 name: table.ruleset().table.to_string(),

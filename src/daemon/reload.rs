@@ -2,10 +2,10 @@
 //! no pending stop, and no attempt at a door that stays.
 
 use crate::firewall::Ruleset;
-use crate::model::{Config, Door, OnStop, Tripwires};
+use crate::model::{Config, Door, OnStop};
 
 use super::commands::Commands;
-use super::run::{self, Daemon, now};
+use super::run::{Daemon, now};
 use super::setup::{Live, Setup, fill_one_time};
 use super::{Fault, deeds, start};
 
@@ -39,16 +39,16 @@ impl Daemon<'_> {
         for line in warnings {
             tracing::warn!("{line}");
         }
-        let tripwires = Tripwires::new(config.tripwires, self.key, &config.doors);
         // What the kernel may refuse comes first: then nothing has changed.
-        if let Err(error) = self.swap_kernel(&config, &tripwires) {
+        if let Err(error) = self.swap_kernel(&config) {
             tracing::error!("{error}: the running configuration stays");
             return;
         }
         self.swap_commands(&config);
         let others = config.interfaces != self.line.config.interfaces;
         self.line.links.set_patterns(&config.interfaces);
-        self.line.take_config(config, one_time, tripwires, now());
+        self.ticks.set_patience(start::patience(&config));
+        self.line.take_config(config, one_time, now());
         if others {
             tracing::info!("listening on {}", self.hears());
             self.tell_waits();
@@ -60,20 +60,11 @@ impl Daemon<'_> {
 
     /// The filter first: a packet that it passes too early is judged by the matcher, one
     /// that it does not pass is lost.
-    fn swap_kernel(&mut self, config: &Config, tripwires: &Tripwires) -> Result<(), Fault> {
-        let filtered = self.live.set_filter(&config.doors, tripwires);
-        let swapped = filtered.map_err(Fault::from).and_then(|fit| {
-            run::tell_fit(fit);
-            self.swap_table(config)
-        });
-        swapped.inspect_err(|_| {
-            let Config {
-                tripwires, doors, ..
-            } = &self.line.config;
-            let tripwires = Tripwires::new(*tripwires, self.key, doors);
-            match self.live.set_filter(doors, &tripwires) {
-                Ok(fit) => run::tell_fit(fit),
-                Err(error) => tracing::error!("{error}"),
+    fn swap_kernel(&mut self, config: &Config) -> Result<(), Fault> {
+        start::set_filter(&mut self.listener, config)?;
+        self.swap_table(config).inspect_err(|_| {
+            if let Err(error) = start::set_filter(&mut self.listener, &self.line.config) {
+                tracing::error!("{error}");
             }
         })
     }
@@ -132,11 +123,10 @@ impl Daemon<'_> {
         for line in fill_one_time(&mut config, &mut one_time, used) {
             tracing::warn!("{line}");
         }
-        let tripwires = Tripwires::new(config.tripwires, self.key, &config.doors);
-        match self.live.set_filter(&config.doors, &tripwires) {
-            Ok(fit) => run::tell_fit(fit),
-            Err(error) => tracing::error!("{error}: the next sequence may not be heard"),
+        // The filter knows no sequence, but for doors whose flags fit sessions.
+        if let Err(error) = start::set_filter(&mut self.listener, &config) {
+            tracing::error!("{error}: the next sequence may not be heard");
         }
-        self.line.take_config(config, one_time, tripwires, now());
+        self.line.take_config(config, one_time, now());
     }
 }

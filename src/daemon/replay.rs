@@ -11,10 +11,11 @@ use crate::capture::{CaptureError, Replay};
 use crate::decode::decode;
 use crate::firewall::{Preview, Ruleset, render};
 use crate::matcher::{Matcher, Settings};
-use crate::model::{Config, DoorId, Effect, Event, Outcome, Timestamp, TripwireKey, Tripwires};
+use crate::model::{Config, DoorId, Effect, Event, Outcome, Timestamp};
 use crate::stderr::complain;
 
 use super::setup::Options;
+use super::start::tripwires;
 use super::{Fault, words};
 
 /// The table's hash in a replay: the same answer each time.
@@ -108,9 +109,8 @@ fn replay(
     file: &Path,
 ) -> Result<(), Stop> {
     let mut capture = Replay::open(file)?;
-    let wires =
-        |config: &Config| Tripwires::new(config.tripwires, TripwireKey::FIXED, &config.doors);
-    let mut matcher = Matcher::new(config.doors.clone(), wires(&config), Settings::new(SECRET));
+    let wires = tripwires(&config);
+    let mut matcher = Matcher::new(config.doors.clone(), wires, Settings::new(SECRET));
     let mut events = Vec::new();
     let mut end = Timestamp::default();
     while let Some(frame) = capture.next_frame()? {
@@ -123,6 +123,7 @@ fn replay(
         }
         // Time goes forward, even where the packets of a file do not.
         end = end.max(knock.at);
+        matcher.expire(knock.at, &mut events);
         // Every destination counts as this host's own: whose it was, the file does not say.
         matcher.observe(knock, true, &mut events);
         if events.is_empty() {
@@ -134,7 +135,8 @@ fn replay(
             used |= event.outcome == Outcome::Open && use_up(&mut config, event.door);
         }
         if used {
-            matcher.reload(config.doors.clone(), wires(&config), knock.at, &mut events);
+            let wires = tripwires(&config);
+            matcher.reload(config.doors.clone(), wires, knock.at, &mut events);
             // Only the door just opened has changed, and it has no attempts but strangers'.
             events.clear();
         }

@@ -8,25 +8,28 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 
-use crate::capture::{CaptureError, Fit, Live};
 use crate::firewall::Table;
-use crate::model::{OnStop, Timestamp, TripwireKey};
+use crate::model::{OnStop, Timestamp};
 
 use super::commands::Commands;
 use super::control::Control;
 use super::limit::Kind;
 use super::line::Line;
+use super::listener::{BATCH, Listener};
 use super::log::Log;
 use super::notify::Manager;
-use super::pace::{Gather, Pace};
+use super::pace::Pace;
 use super::pidfile::PidFile;
 use super::place::Keeper;
 use super::setup::Options;
 use super::signals::{Asked, Signals};
+use super::ticks::Ticks;
 use super::{Fault, background, deeds};
 
-/// Frames taken before anything else is looked at.
-const BATCH: usize = 1024;
+/// A look at packets that came by themselves takes so long, whatever they were. The work alone
+/// takes 3 to 10 µs, and a microsecond more for a step: who shares a processor with us could
+/// measure that. At most a thousand such looks are taken a second, see `pace`.
+const LOOK: Duration = Duration::from_micros(20);
 
 /// The monotonic clock: what decides expiry.
 pub(super) fn now() -> Timestamp {
@@ -34,17 +37,6 @@ pub(super) fn now() -> Timestamp {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Timestamp::default(), |time| {
         Timestamp::from_epoch(time.into())
     })
-}
-
-/// Says if the kernel had no room for the filter as it should be.
-pub(super) fn tell_fit(fit: Fit) {
-    match fit {
-        Fit::Exact => {}
-        Fit::Coarse => tracing::warn!(
-            "the kernel has no room for the whole filter: more packets than needed are looked \
-             at; raise net.core.optmem_max"
-        ),
-    }
 }
 
 /// Runs the daemon until it is told to stop. If it fails, it has said why.
@@ -77,9 +69,8 @@ pub(super) struct Daemon<'a> {
     pub(super) path: PathBuf,
     pub(super) log: &'a Log,
     pub(super) signals: Signals,
-    pub(super) live: Live,
+    pub(super) listener: Listener,
     pub(super) line: Line,
-    pub(super) key: TripwireKey,
     pub(super) control: Option<Control>,
     pub(super) manager: Manager,
     pub(super) keeper: Keeper,
@@ -91,7 +82,8 @@ pub(super) struct Daemon<'a> {
     pub(super) packets: u64,
     pub(super) pace: Pace,
     /// How long the next packets are let gather; `None`: they are read at once.
-    pub(super) gather: Option<Gather>,
+    pub(super) gather: Option<Duration>,
+    pub(super) ticks: Ticks,
     pub(super) started: Timestamp,
     pub(super) stopping: bool,
 }
@@ -179,7 +171,9 @@ impl Daemon<'_> {
             if ready.capture {
                 self.read_capture(now)?;
             }
-            self.line.expire(now);
+            if self.ticks.is_due(now) && self.line.tick(now) {
+                self.ticks.go_on(now);
+            }
             self.tend_table(now, ready.table);
             self.tend_commands(now, ready.commands);
             let patience = self.control.as_ref().and_then(Control::next_deadline);
@@ -189,51 +183,42 @@ impl Daemon<'_> {
             if ready.signals {
                 self.obey_signals()?;
             }
-            for (kind, count) in self.line.limiter.due(now) {
-                tracing::info!("{count} more {} not written", kind.words());
-            }
             self.manager.feed(now);
         }
         Ok(())
     }
 
     fn read_capture(&mut self, now: Timestamp) -> Result<(), Fault> {
-        let Self { live, line, .. } = self;
-        // Before the packets are read: whichever comes later rings it again.
-        let rang = live.hush();
-        let steps = line.steps;
-        let taken = match live.read(now, BATCH, |frame| line.frame(frame)) {
-            // It still hears.
-            Err(error @ CaptureError::Ring { .. }) => {
-                tracing::warn!("{error}");
-                0
-            }
-            taken => taken?,
-        };
-        let rung = rang || line.steps > steps;
+        let Self { listener, line, .. } = self;
+        let (taken, knocks) = listener.read(now)?;
+        knocks.iter().for_each(|knock| line.take(knock));
         self.packets += taken as u64;
+        if taken > 0 {
+            self.ticks.packets_came(now);
+        }
         // The ring can only have run over while we were busy, and asking costs a call.
-        if taken >= BATCH || !self.live.has_ring() {
+        if taken >= BATCH {
             self.count_drops(now);
         }
         if self.line.sequence_used {
             self.next_sequences();
         }
-        let gather = self.pace.after(now, taken, rung);
-        let is_at_bell = gather.is_some_and(|gather| gather.ends_at_bell);
-        let gather = match self.live.set_bell(is_at_bell) {
-            // What came before it could ring is looked at now.
-            Ok(true) => gather.map(Gather::over),
-            Ok(false) if is_at_bell == self.live.bell().is_some() => gather,
-            Ok(false) | Err(_) => self.pace.without_bell(now),
-        };
+        let was_rare = self.gather.is_none();
+        let gather = self.pace.after(now, taken);
         // A full batch has left more behind.
         self.gather = gather.filter(|_| taken < BATCH);
+        if was_rare && gather.is_none() && taken > 0 {
+            // What gathered is looked at when a time is over that no packet has chosen; but this
+            // look began as soon as its packet had come.
+            while self::now().since(now) < LOOK {
+                std::hint::spin_loop();
+            }
+        }
         Ok(())
     }
 
     fn count_drops(&mut self, now: Timestamp) {
-        let Ok(dropped) = self.live.dropped() else {
+        let Ok(dropped) = self.listener.dropped() else {
             return;
         };
         let lost = dropped - self.dropped;
@@ -291,6 +276,7 @@ impl Daemon<'_> {
     /// The end: what commands opened is closed, the table stays or goes as configured.
     /// After a fault it stays in any case: nobody asked for the guard to go.
     fn stop(&mut self, asked: bool) {
+        self.line.tell_all();
         tracing::info!("shutting down");
         self.manager.stopping();
         if let Some(commands) = self.line.commands.take() {
@@ -317,22 +303,13 @@ impl Daemon<'_> {
         let line = &self.line;
         // What is polled, and where it is noted that there is something to do.
         let read = PollFlags::POLLIN;
-        let capture: Note = |r| &mut r.capture;
         let mut waited: Vec<(Note, BorrowedFd<'_>, PollFlags)> = Vec::with_capacity(8);
         if line.links_rest.is_none() {
             waited.push((|r| &mut r.links, line.links.as_fd(), read));
         }
         waited.push((|r| &mut r.signals, self.signals.as_fd(), read));
-        match self.gather {
-            None => {
-                let fds = self.live.fds();
-                waited.extend(fds.map(|fd| (capture, fd, read)));
-            }
-            Some(gather) if gather.ends_at_bell => {
-                let bell = self.live.bell();
-                waited.extend(bell.map(|fd| (capture, fd, read)));
-            }
-            Some(_) => {}
+        if self.gather.is_none() {
+            waited.push((|r| &mut r.capture, self.listener.fd(), read));
         }
         if let Some(fd) = line.table.as_ref().and_then(Table::events) {
             waited.push((|r| &mut r.table, fd, read));
@@ -354,7 +331,7 @@ impl Daemon<'_> {
             ..Ready::default()
         };
         let timeout = match self.gather {
-            Some(gather) => PollTimeout::try_from(gather.most).unwrap_or(PollTimeout::MAX),
+            Some(moment) => PollTimeout::try_from(moment).unwrap_or(PollTimeout::MAX),
             None => self.timeout(),
         };
         match poll(&mut fds, timeout) {
@@ -373,8 +350,7 @@ impl Daemon<'_> {
     /// Until the earliest deadline; for ever if there is none.
     fn timeout(&self) -> PollTimeout {
         let deadlines = [
-            self.line.matcher.next_deadline(),
-            self.line.limiter.next_deadline(),
+            self.ticks.next_deadline(),
             self.line.links_rest,
             self.line.table.as_ref().and_then(Table::next_deadline),
             self.control.as_ref().and_then(Control::next_deadline),

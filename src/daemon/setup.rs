@@ -122,6 +122,9 @@ pub(crate) fn fill_one_time(
     meant: impl Fn(&Live, DoorId, &Door) -> bool,
 ) -> Vec<String> {
     let mut said = Vec::new();
+    let opened = config.doors.iter().flat_map(|door| &door.open);
+    let quiet: Vec<_> = config.ignore.iter().chain(opened).copied().collect();
+    let left_alone = |step| quiet.iter().any(|range| range.contains(step));
     for (id, door) in (0..).map(DoorId).zip(Arc::make_mut(&mut config.doors)) {
         if !meant(live, id, door) {
             continue;
@@ -131,15 +134,15 @@ pub(crate) fn fill_one_time(
         };
         let file = source.file.display();
         door.sequence = Box::default();
-        match one_time::current(&source.file) {
+        match one_time::current(&source.file, left_alone) {
             Ok(found) => {
                 if found.world_readable {
                     said.push(format!(
                         "{file}: every user of this host can read the sequences"
                     ));
                 }
-                for SkippedLine { line, error } in found.skipped {
-                    said.push(format!("{file}:{line}: {error}; the line is skipped"));
+                for SkippedLine { line, why } in found.skipped {
+                    said.push(format!("{file}:{line}: {why}; the line is skipped"));
                 }
                 match found.live {
                     Some(next) => {

@@ -1,25 +1,30 @@
-//! From nothing to a daemon that hears. The kernel makes the capture's ring while the guard is
-//! put in place, and for some time after that.
+//! From nothing to a daemon that hears. The capture takes the kernel longest to open: beside
+//! that the guard is put in place.
 
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
-use crate::capture::{Links, Live};
+use crate::capture::{Links, Live, Program};
 use crate::firewall::{Mode, Ruleset, Table};
 use crate::matcher::{Matcher, Settings};
-use crate::model::{Config, TripwireKey, Tripwires};
+use crate::model::{Config, Tripwires};
 
 use super::commands::Commands;
 use super::control::Control;
+use super::limit;
 use super::line::Line;
+use super::listener::Listener;
 use super::log::Log;
 use super::lookup::Lookup;
 use super::notify::Manager;
 use super::pace::Pace;
 use super::pidfile::{PidFile, PidFileError};
 use super::place::Keeper;
-use super::run::{self, Daemon, now};
+use super::run::{Daemon, now};
 use super::setup::{Options, Setup};
 use super::signals::Signals;
+use super::ticks::Ticks;
 use super::{Fault, deeds};
 
 /// Where 0.8 wrote its process number when it was told nothing else.
@@ -32,9 +37,14 @@ impl<'a> Daemon<'a> {
         log: &'a Log,
         signals: Signals,
     ) -> Result<Self, Fault> {
-        // Before all else, for the kernel needs its time to make the ring. If it failed,
-        // that is told when the guard stands.
-        let live = Live::open();
+        // It does little but wait for a grace period of RCU, and needs nothing of what follows.
+        // Before all else, since each start of a program and each change of rules begins such
+        // a period, whose end would be waited for, too; and in a thread beside the rest, for
+        // on a busy machine it takes seconds, and the guard must not wait for it. If it
+        // failed, that is told when the guard stands.
+        let capture = thread::Builder::new()
+            .name("capture".into())
+            .spawn(Live::open);
         let (path, note) = options.config_path();
         let setup = first_setup(options, &path, Some(log))?;
         // What was taken for the file's tree: now, for soon other things lie in it.
@@ -57,11 +67,18 @@ impl<'a> Daemon<'a> {
         let commands = Commands::start(options, &path, &setup.config)?;
 
         let links = Links::open(&setup.config.interfaces)?;
-        let key = TripwireKey::new(random()?);
-        let tripwires = Tripwires::new(setup.config.tripwires, key, &setup.config.doors);
+        let tripwires = tripwires(&setup.config);
         let settings = Settings::new(random()?);
-        let mut live = live?;
-        run::tell_fit(live.set_filter(&setup.config.doors, &tripwires)?);
+        let ticks = Ticks::new(u64::from_ne_bytes(random()?), patience(&setup.config));
+        let live = match capture {
+            Ok(thread) => thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+            // Nobody waits beside anything then.
+            Err(_) => Live::open()?,
+        };
+        let mut listener = Listener::new(live);
+        set_filter(&mut listener, &setup.config)?;
         let matcher = Matcher::new(setup.config.doors.clone(), tripwires, settings);
         let Setup {
             config,
@@ -82,9 +99,8 @@ impl<'a> Daemon<'a> {
             path,
             log,
             signals,
-            live,
+            listener,
             line,
-            key,
             control,
             manager: Manager::from_env(now()),
             keeper: Keeper::default(),
@@ -94,6 +110,7 @@ impl<'a> Daemon<'a> {
             packets: 0,
             pace: Pace::default(),
             gather: None,
+            ticks,
             started: now(),
             stopping: false,
         };
@@ -218,10 +235,34 @@ fn listen(options: &Options) -> Option<Control> {
     }
 }
 
-/// Sixteen bytes that nobody can guess.
-fn random() -> Result<[u8; 16], Fault> {
+/// Lets the packets pass that a configuration is for.
+pub(super) fn set_filter(listener: &mut Listener, config: &Config) -> Result<(), Fault> {
+    listener.set_filter(&config.doors, &config.ignore)?;
+    if !Program::keeps_to_ports(&config.doors) {
+        tracing::warn!(
+            "every packet of every TCP session is read: doors whose TCP flags fit them have too \
+             many steps; let SYNs alone count there (syn,!ack)"
+        );
+    }
+    Ok(())
+}
+
+/// The tripwires of a configuration.
+pub(super) fn tripwires(config: &Config) -> Tripwires {
+    Tripwires::new(config.tripwires, &config.ignore, &config.doors)
+}
+
+/// How long after a packet something may be left for a tick: an attempt that runs out, or a line
+/// that says how many were not written.
+pub(super) fn patience(config: &Config) -> Duration {
+    let timeouts = config.doors.iter().map(|door| door.seq_timeout);
+    timeouts.fold(limit::WINDOW, Duration::max)
+}
+
+/// Bytes that nobody can guess.
+fn random<const N: usize>() -> Result<[u8; N], Fault> {
     use std::io::Read as _;
-    let mut bytes = [0; 16];
+    let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(|error| Fault::System(format!("/dev/urandom: {error}")))?;

@@ -65,6 +65,8 @@ pub struct Packets {
     pub read: u64,
     /// Dropped by the kernel before they were read, if it says.
     pub lost: Option<u64>,
+    /// The port that most of them went to of late, if there is one and it is nobody's step.
+    pub busiest: Option<String>,
 }
 
 /// The table in nftables.
@@ -162,10 +164,17 @@ impl fmt::Display for Attempts {
 
 impl fmt::Display for Packets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { read, lost } = self;
+        let Self {
+            read,
+            lost,
+            busiest,
+        } = self;
         write!(f, "{read} read")?;
-        match lost {
-            Some(lost) => write!(f, ", {lost} lost"),
+        if let Some(lost) = lost {
+            write!(f, ", {lost} lost")?;
+        }
+        match busiest {
+            Some(port) => write!(f, ", most of them to {port} (ignore = ['{port}']?)"),
             None => Ok(()),
         }
     }
@@ -200,6 +209,7 @@ mod tests {
             packets: Packets {
                 read: 12,
                 lost: Some(0),
+                busiest: Some("443/tcp".to_owned()),
             },
             table: Some(Table {
                 name: "knockd".to_owned(),
@@ -217,7 +227,7 @@ mod tests {
              table: inet knockd, owned, 1 openings\n\
              knocks: 3 opened a door\n\
              attempts: 1 live, room for 262144, 0 evicted\n\
-             packets: 12 read, 0 lost\n"
+             packets: 12 read, 0 lost, most of them to 443/tcp (ignore = ['443/tcp']?)\n"
         );
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::model::{Cause, Event, Outcome};
+use crate::model::{Cause, Event, Outcome, Step};
 
 /// A source as it stands in a line: its address, and its name where one was looked up.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,14 @@ impl fmt::Display for Who<'_> {
     }
 }
 
+/// That a port makes most of what is read, and what to do about it. It is no step.
+pub(crate) fn busiest(port: Step) -> String {
+    format!(
+        "most packets that are read go to port {port}: if a service here hears so much, leave it \
+         alone: ignore = ['{port}']"
+    )
+}
+
 /// The line of an event at a door called `door`. With `ports`, a wrong step is named:
 /// it is part of somebody's sequence, so for `-D` only.
 pub(crate) fn event(event: &Event, who: Who<'_>, door: &str, ports: bool) -> String {
@@ -56,7 +64,7 @@ pub(crate) fn event(event: &Event, who: Who<'_>, door: &str, ports: bool) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DoorId, Protocol, Step, Timestamp};
+    use crate::model::{DoorId, Protocol, Timestamp};
 
     fn line(outcome: Outcome, ports: bool) -> String {
         let source = IpAddr::from([192, 0, 2, 77]);

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{self, DoorId, Knock, MAX_STEPS, MAX_STRAYS, Protocol, Step, Transport};
+use super::sketch::Limit;
+use crate::model::{self, DoorId, Knock, MAX_STEPS, Protocol, Step, Transport};
 
 /// A door as configured, and its place in the matcher.
 #[derive(Debug, Clone, Copy)]
@@ -20,11 +21,6 @@ impl<'a> Door<'a> {
         sequence(self.door)
     }
 
-    /// No more than the table has room for.
-    pub(super) fn strays(self) -> u8 {
-        strays(self.door)
-    }
-
     /// Whether `source` may knock here.
     fn admits(self, source: IpAddr) -> bool {
         let from = &self.door.from;
@@ -34,6 +30,11 @@ impl<'a> Door<'a> {
     /// Whether a step of it is of this protocol.
     pub(super) fn uses(self, protocol: Protocol) -> bool {
         self.sequence().iter().any(|s| s.protocol == protocol)
+    }
+
+    /// Whether packets of sessions may be steps here.
+    pub(super) fn fits_sessions(self) -> bool {
+        self.door.tcp_flags.fits_sessions()
     }
 
     /// Rule 0, first half: whether packets to this destination are for this door.
@@ -55,10 +56,6 @@ fn sequence(door: &model::Door) -> &[Step] {
     Some(&*door.sequence)
         .filter(|steps| steps.len() <= MAX_STEPS)
         .unwrap_or_default()
-}
-
-fn strays(door: &model::Door) -> u8 {
-    door.strays.min(MAX_STRAYS)
 }
 
 /// Whether an attempt may go on from one to the other: all that decides about it is equal,
@@ -87,6 +84,8 @@ pub(super) struct Doors {
     doors: Arc<[model::Door]>,
     /// By door.
     lanes: Vec<u16>,
+    /// By door: the strays that it allows.
+    strays: Vec<Limit>,
     /// Sorted: each door by its first step.
     firsts: Vec<(Step, DoorId)>,
     /// Sorted, each pair once: each door by every step it has.
@@ -103,6 +102,7 @@ impl Doors {
             let lane = all.lane(door.seq_timeout);
             let steps = sequence(door);
             all.lanes.push(lane);
+            all.strays.push(Limit::of(door.strays));
             all.firsts.extend(steps.first().map(|first| (*first, id)));
             all.users.extend(steps.iter().map(|step| (*step, id)));
         }
@@ -112,6 +112,7 @@ impl Doors {
         all.users.dedup();
         // They stay as they are until a reload.
         all.lanes.shrink_to_fit();
+        all.strays.shrink_to_fit();
         all.firsts.shrink_to_fit();
         all.users.shrink_to_fit();
         all
@@ -139,6 +140,11 @@ impl Doors {
         self.lanes[id.index()]
     }
 
+    /// The strays that a door allows.
+    pub(super) fn strays_of(&self, id: DoorId) -> Limit {
+        self.strays[id.index()]
+    }
+
     pub(super) fn len(&self) -> usize {
         self.lanes.len()
     }
@@ -153,15 +159,6 @@ impl Doors {
         self.doors
             .iter()
             .map(|d| sequence(d).len())
-            .max()
-            .unwrap_or(0)
-    }
-
-    /// The most strays a door allows.
-    pub(super) fn most_strays(&self) -> usize {
-        self.doors
-            .iter()
-            .map(|d| strays(d).into())
             .max()
             .unwrap_or(0)
     }

@@ -1,7 +1,7 @@
 //! What a packet is to an attempt: rules 0 to 5, and nothing is changed here.
 
 use super::doors::{Door, Doors, Hit};
-use crate::model::{Knock, Protocol, TcpFlags, Transport, Tripwires};
+use crate::model::{Knock, TcpFlags, Transport, Tripwires, flag, is_of_no_session};
 
 /// What a packet is to an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,34 +17,35 @@ pub(super) enum Verdict {
     Stray,
 }
 
-/// Whether a packet can be anything at all to an attempt: a step, or a stray. Most of what
-/// a capture file holds is neither, and costs no look into the table.
+/// Whether a packet may be anything at all to an attempt, as far as its class tells: nothing else
+/// of it may decide whether the table is looked into. Most of what a capture file holds is of
+/// sessions.
 pub(super) fn matters(knock: &Knock, tripwires: &Tripwires) -> bool {
-    tripwires.steps().contains(knock.step)
-        || tripwires.is_near(knock.step)
-        || is_scan(knock) && tripwires.is_tripwire(knock.source, knock.step)
-}
-
-/// Whether such packets to a port that no door uses are nobody's everyday traffic: what is
-/// no SYN may belong to a connection that is open.
-fn is_scan(knock: &Knock) -> bool {
     match knock.transport {
-        Transport::Tcp { flags, sequence: _ } => TcpFlags::SYN.matches(flags),
+        Transport::Tcp { flags, sequence: _ } => {
+            let is_of_session = flags & (flag::ACK | flag::SYN) == flag::ACK;
+            !is_of_session || tripwires.steps().contains(knock.step)
+        }
         Transport::Udp { identification: _ } => true,
     }
 }
 
-/// Rule 5, of a packet to a port that no door uses. A SYN counts whatever flags the door
-/// wants. What else the door would take for a step counts beside one, where no connection is
-/// likely to be: a scanner sends what he likes.
+/// Rule 5, of a packet to a port that no door uses. A SYN counts whatever flags the door wants.
+/// Of other segments those count that the door would take for a step; but where it would take
+/// packets of sessions, those alone that belong to none. Datagrams count where the door has UDP steps.
 fn is_stray(hit: &Hit, door: Door<'_>, tripwires: &Tripwires) -> bool {
-    let Knock { source, step, .. } = *hit.knock;
-    let is_mine = door.uses(step.protocol);
-    match step.protocol {
-        Protocol::Udp => is_mine && tripwires.is_tripwire(source, step),
-        Protocol::Tcp if is_scan(hit.knock) => tripwires.is_tripwire(source, step),
-        Protocol::Tcp => is_mine && door.counts(hit) && tripwires.is_near(step),
-    }
+    let Knock {
+        step, transport, ..
+    } = *hit.knock;
+    let counts = match transport {
+        Transport::Udp { identification: _ } => door.uses(step.protocol),
+        Transport::Tcp { flags, sequence: _ } => {
+            let is_taken = door.uses(step.protocol) && door.counts(hit);
+            let may_be_of_session = door.fits_sessions() && !is_of_no_session(flags);
+            TcpFlags::SYN.matches(flags) || is_taken && !may_be_of_session
+        }
+    };
+    counts && tripwires.is_tripwire(step)
 }
 
 /// Judges a packet of the attempt's own source. `repeats`: whether it is equal to one that

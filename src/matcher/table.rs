@@ -2,14 +2,15 @@
 //! by deadline.
 //!
 //! Whatever arrives, memory stays under 64 bytes an attempt, 8 for each step it has made
-//! and 4 for each of its strays. All of it is asked for at once and touched only as the
-//! table fills; what belongs to later stages lies apart, so a flood of first steps never
-//! touches it.
+//! and 16 if it has strays. All of it is asked for at once and touched only as the table
+//! fills; what belongs to later stages and to strays lies apart, so a flood of first steps
+//! never touches it.
 //!
 //! Attempts are found by SipHash-1-3 of the source under a secret key. Nobody who does not
 //! have the key can choose sources that fall into one bucket, so a chain is as long as
 //! chance makes it: one, where the table is full.
 
+use std::hash::Hasher as _;
 use std::net::IpAddr;
 use std::ops::{Index, IndexMut};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 
 use super::list::{Links, List, Slot};
+use super::sketch::{self, Limit, Sketch};
 use crate::model::{DoorId, MAX_STEPS, Step, Timestamp};
 
 /// One source's attempt at one door.
@@ -27,7 +29,7 @@ pub(super) struct Attempt {
     pub(super) door: DoorId,
     /// How many steps it has made, from 1.
     pub(super) stage: u8,
-    strays: u8,
+    has_strays: bool,
     lane: u16,
     by_source: Links,
     by_stage: Links,
@@ -103,8 +105,8 @@ pub(super) struct Table {
     earliest: Timestamp,
     /// By stage, then by slot: the packet that made this step.
     made: Vec<Vec<u64>>,
-    /// By count, then by slot: the distinct strays.
-    strays: Vec<Vec<u32>>,
+    /// By slot: the distinct strays of an attempt that has any.
+    strays: Vec<Sketch>,
 }
 
 const NEVER: Timestamp = Timestamp(u64::MAX);
@@ -124,18 +126,17 @@ impl Table {
             lanes: Vec::new(),
             earliest: NEVER,
             made: Vec::new(),
-            strays: Vec::new(),
+            strays: vec![0; capacity],
         }
     }
 
     /// Makes ready for doors with these timeouts (a lane each, in this order), of at most
-    /// so many steps and strays. Each attempt goes where `home` says, which is a door and
+    /// so many steps. Each attempt goes where `home` says, which is a door and
     /// its lane, or ends if it says nothing; `ended` hears of it.
     pub(super) fn refit(
         &mut self,
         timeouts: &[Duration],
         steps: usize,
-        strays: usize,
         mut home: impl FnMut(DoorId) -> Option<(DoorId, u16)>,
         mut ended: impl FnMut(&Attempt),
     ) {
@@ -169,7 +170,6 @@ impl Table {
         let capacity = self.capacity;
         self.made
             .resize_with(steps.saturating_sub(1), || vec![0; capacity]);
-        self.strays.resize_with(strays, || vec![0; capacity]);
     }
 
     pub(super) fn live(&self) -> usize {
@@ -239,7 +239,7 @@ impl Table {
             source,
             door,
             stage: 1,
-            strays: 0,
+            has_strays: false,
             lane,
             by_source: Links {
                 previous: None,
@@ -321,21 +321,27 @@ impl Table {
             .any(|(made, marks)| *made == step && marks[place(slot)] == mark.0)
     }
 
-    /// Counts a stray, if its port is a new one. Whether the attempt survives it, where
-    /// `allowed` (not above what the table was refitted for) do no harm.
-    pub(super) fn survives(&mut self, slot: Slot, stray: Step, allowed: u8) -> bool {
-        let code = code(stray);
-        let count = self.slots[slot].strays;
-        let known = &self.strays[..usize::from(count)];
-        if known.iter().any(|level| level[place(slot)] == code) {
-            return true;
+    /// Counts a stray, if its port is a new one. Whether the attempt survives it, where so many
+    /// do no harm.
+    pub(super) fn survives(&mut self, slot: Slot, stray: Step, allowed: Limit) -> bool {
+        let hash = self.hash_of(self.slots[slot].source, stray);
+        let sketch = &mut self.strays[place(slot)];
+        if !std::mem::replace(&mut self.slots[slot].has_strays, true) {
+            // What is there is of an earlier attempt.
+            *sketch = Sketch::default();
         }
-        if count >= allowed {
-            return false;
+        !sketch::exceeds(sketch, hash, allowed)
+    }
+
+    /// By source too: ports that share a bit of the sketch do so for one source alone.
+    fn hash_of(&self, source: IpAddr, stray: Step) -> u64 {
+        let mut hasher = self.secret;
+        match source {
+            IpAddr::V4(a) => hasher.write(&a.octets()),
+            IpAddr::V6(a) => hasher.write(&a.octets()),
         }
-        self.strays[usize::from(count)][place(slot)] = code;
-        self.slots[slot].strays = count + 1;
-        true
+        hasher.write_u32(code(stray));
+        hasher.finish()
     }
 
     /// Who must go when the table is full: of those at the lowest stage the one that has

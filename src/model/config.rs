@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Door, Pattern, Prefix};
+use super::{Door, Pattern, PortRange, Prefix};
 
 /// A configuration that has passed the check.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
     /// Interfaces listened to; empty: all but `lo`.
     pub interfaces: Vec<Pattern>,
-    /// Which ports that no door uses are watched.
+    /// Ports whose packets nobody looks at: they are neither steps nor strays. (The ports that
+    /// doors open are left alone as well, and do not stand here.)
+    pub ignore: Vec<PortRange>,
+    /// Whether ports that no door uses are tripwires.
     pub tripwires: TripwireMode,
     /// Where the log goes.
     pub log: Log,
@@ -24,15 +27,13 @@ pub struct Config {
     pub doors: Arc<[Door]>,
 }
 
-/// Which ports that no door uses are tripwires.
+/// Whether ports that no door uses are tripwires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TripwireMode {
-    /// One in 64, another 64th for each source, and the neighbours of every step.
+    /// Every one is.
     #[default]
-    Sampled,
-    /// Every one.
-    All,
-    /// None.
+    On,
+    /// None is: a scan of the ports may open a door.
     Off,
 }
 

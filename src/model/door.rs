@@ -10,8 +10,8 @@ use super::{Lifetime, PortRange, Prefix, Protocol, Step, TcpFlags};
 /// How many steps a sequence may have, as in knock 0.8.
 pub const MAX_STEPS: usize = 32;
 
-/// How many strays a door may forgive; each attempt has room to remember so many ports.
-pub const MAX_STRAYS: u8 = 16;
+/// How many strays a door may forgive.
+pub const MAX_STRAYS: u16 = 256;
 
 /// Longer than this is no length of time but a slip; there is `until closed`. The kernel
 /// counts up to 584 years.
@@ -49,7 +49,7 @@ pub struct Door {
     /// The destination knocked at, in place of this host's own addresses.
     pub target: Option<IpAddr>,
     /// How many distinct strays an attempt survives; at most [`MAX_STRAYS`].
-    pub strays: u8,
+    pub strays: u16,
     /// What it opens for the source.
     pub open: Box<[PortRange]>,
     /// For how long.
@@ -67,8 +67,10 @@ pub struct Door {
 impl Door {
     /// How long a sequence may take if nobody says.
     pub const SEQ_TIMEOUT: Duration = Duration::from_secs(15);
-    /// How many strays are forgiven if nobody says.
-    pub const STRAYS: u8 = 2;
+    /// How many strays are forgiven if nobody says: a scan of all ports in random order opens
+    /// three steps once in 500,000 times, and whoever forges packets at a user's address must
+    /// send so many within his knock to end it.
+    pub const STRAYS: u16 = 128;
     /// How long an opening lives if nobody says.
     pub const OPEN_FOR: Lifetime = Lifetime::For(Duration::from_secs(30));
 

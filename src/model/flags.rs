@@ -19,6 +19,13 @@ pub mod flag {
     pub const URG: u8 = 0x20;
 }
 
+/// Whether a packet with these flag bits belongs to no session: all have ACK once there is one,
+/// or RST at its end (RFC 9293, 3.10.7). Such are SYNs, and the FIN, NULL and XMAS scans.
+#[must_use]
+pub fn is_of_no_session(flags: u8) -> bool {
+    flags & (flag::ACK | flag::RST) == 0
+}
+
 const NAMES: [(&str, u8); 6] = [
     ("fin", flag::FIN),
     ("syn", flag::SYN),
@@ -46,6 +53,13 @@ impl TcpFlags {
         set: flag::SYN,
         clear: flag::ACK,
     };
+
+    /// Whether packets of established sessions may be meant: those have ACK, and no SYN
+    /// (RFC 9293, 3.10.7.4).
+    #[must_use]
+    pub fn fits_sessions(self) -> bool {
+        self.clear & flag::ACK == 0 && self.set & flag::SYN == 0
+    }
 
     /// Whether a packet with these flag bits is meant.
     #[must_use]

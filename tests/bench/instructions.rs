@@ -16,9 +16,7 @@ use std::time::Duration;
 use knockd::decode::decode;
 use knockd::firewall::{Change, Element, ElementKey, Encoder, Transaction};
 use knockd::matcher::{Matcher, Settings};
-use knockd::model::{
-    Door, Frame, LinkType, SetPath, Timestamp, TripwireKey, TripwireMode, Tripwires,
-};
+use knockd::model::{Door, Frame, LinkType, SetPath, Timestamp, TripwireMode, Tripwires};
 
 /// How often each is done: the start-up of a run no longer counts.
 const TIMES: u32 = 10_000;
@@ -133,7 +131,7 @@ struct Line {
 impl Line {
     fn new() -> Self {
         let doors = [door()];
-        let wires = Tripwires::new(TripwireMode::Sampled, TripwireKey::FIXED, &doors);
+        let wires = Tripwires::new(TripwireMode::On, &[], &doors);
         Self {
             matcher: Matcher::new(doors.into(), wires, Settings::new([7; 16])),
             events: Vec::with_capacity(16),

@@ -11,7 +11,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use knockd::matcher::{Matcher, Settings};
 use knockd::model::{
-    Door, Event, Knock, Step, Timestamp, Transport, TripwireKey, TripwireMode, Tripwires, flag,
+    Door, Event, Knock, Step, Timestamp, Transport, TripwireMode, Tripwires, flag,
 };
 
 const LIVE: [u32; 4] = [0, 1_000, 50_000, 262_144];
@@ -51,7 +51,7 @@ fn syn(source: u32, port: u16, sequence: u32) -> Knock {
 /// With `live` attempts at the first step of the first of `doors`, and room for `capacity`.
 fn matcher(doors: u16, live: u32, capacity: usize) -> Matcher {
     let doors: Vec<_> = (0..doors).map(door).collect();
-    let wires = Tripwires::new(TripwireMode::Sampled, TripwireKey::FIXED, &doors);
+    let wires = Tripwires::new(TripwireMode::On, &[], &doors);
     let settings = Settings {
         capacity,
         secret: [7; 16],

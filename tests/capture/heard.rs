@@ -1,23 +1,12 @@
 //! Capture and links together: what counts, and how often.
 
-use knockd::capture::{Links, Live};
+use knockd::capture::Links;
 use knockd::decode::decode;
-use knockd::model::{
-    Knock, Protocol, Step, Timestamp, Transport, TripwireKey, TripwireMode, Tripwires,
-};
+use knockd::model::{Knock, Protocol, Step, Timestamp, Transport};
 
-use super::live::door_of;
+use super::live::{door_of, watch};
 use super::netns::{index, ip, ip_batch, run};
 use super::wire::{Wire, knocks_until, syn};
-
-/// A capture that passes SYNs to port 7000.
-fn watch() -> Live {
-    let doors = [door_of(&[7000])];
-    let wires = Tripwires::new(TripwireMode::Off, TripwireKey::FIXED, &doors);
-    let mut live = Live::open().expect("a capture");
-    live.set_filter(&doors, &wires).expect("a filter");
-    live
-}
 
 fn counts(links: &Links, knock: &Knock) -> bool {
     assert_eq!(Some(knock.step), Step::new(Protocol::Tcp, 7000));
@@ -37,7 +26,7 @@ fn a_frame_over_a_bridge_counts_once() {
         ip("link set here master br0");
         ip("addr add 192.0.2.1/24 dev br0");
         let links = Links::open(&[]).expect("links");
-        let mut live = watch();
+        let mut live = watch(&[door_of(&[7000])]);
         let [here, br0] = ["here", "br0"].map(|name| Some(index(name)));
         // The bridge takes a moment to forward what comes in at a new port.
         let mut all: Vec<Knock> = Vec::new();
@@ -66,7 +55,7 @@ fn knocks_go_on_while_a_hundred_interfaces_come_and_go() {
             let mut wire = Wire::lay();
             ip("addr add 192.0.2.1/24 dev here");
             let mut links = Links::open(&[]).expect("links");
-            let mut live = watch();
+            let mut live = watch(&[door_of(&[7000])]);
             let mut batch = String::new();
             for i in 0..50 {
                 batch += &format!("link add x{i} type veth peer name y{i}\n");

@@ -3,19 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use knockd::capture::{CaptureError, Fit, Live, Program};
+use knockd::capture::{CaptureError, Live, Program};
 use knockd::decode::decode;
 use knockd::model::{
-    Door, Frame, Knock, LinkType, Protocol, Step, TcpFlags, Timestamp, Transport, TripwireKey,
-    TripwireMode, Tripwires,
+    Door, Frame, Knock, LinkType, PortRange, Protocol, Step, TcpFlags, Timestamp, Transport, flag,
 };
 
 use super::corpus::packets;
 use super::netns::{index, ip, run, run_with};
-use super::wire::{HERE, Wire, knocks, knocks_until, syn, with_ring};
+use super::wire::{HERE, Wire, knocks, knocks_until, syn};
 use crate::support::{CLIENT, ip as address};
 
-pub(crate) fn door(sequence: Vec<Step>, tcp_flags: TcpFlags) -> Door {
+fn door(sequence: Vec<Step>, tcp_flags: TcpFlags) -> Door {
     Door {
         tcp_flags,
         ..Door::new("d", sequence)
@@ -31,20 +30,19 @@ pub(crate) fn door_of(ports: &[u16]) -> Door {
     door(steps, TcpFlags::SYN)
 }
 
-pub(crate) fn wires(mode: TripwireMode, doors: &[Door]) -> Tripwires {
-    Tripwires::new(mode, TripwireKey::FIXED, doors)
+fn range(text: &str) -> PortRange {
+    text.parse().expect("a range")
 }
 
-/// A capture that passes the steps of these doors and nothing else.
-fn watch(doors: &[Door]) -> Live {
-    let mut live = with_ring();
-    let fit = live.set_filter(doors, &wires(TripwireMode::Off, doors));
-    assert_eq!(fit.expect("a filter"), Fit::Exact);
+/// A capture that passes what these doors may take.
+pub(crate) fn watch(doors: &[Door]) -> Live {
+    let mut live = Live::open().expect("a capture");
+    live.set_filter(doors, &[]).expect("a filter");
     live
 }
 
 /// What a packet of a capture is.
-pub(crate) fn knock(packet: &[u8]) -> Option<Knock> {
+fn knock(packet: &[u8]) -> Option<Knock> {
     decode(&Frame {
         at: Timestamp(1),
         link: LinkType::Raw,
@@ -69,7 +67,7 @@ fn what_decode_takes_of_every_capture_passes() {
     run("live::what_decode_takes_of_every_capture_passes", || {
         let mut wire = Wire::lay();
         let mut sent = 0;
-        let mut live = with_ring();
+        let mut live = Live::open().expect("a capture");
         for (path, packets) in packets() {
             let expected: Vec<Knock> = packets.iter().filter_map(|packet| knock(packet)).collect();
             let doors: Vec<Door> = expected
@@ -79,8 +77,7 @@ fn what_decode_takes_of_every_capture_passes() {
             // A last packet, so that what comes too many is seen.
             let end = [door_of(&[1])];
             let doors = [&doors[..], &end].concat();
-            live.set_filter(&doors, &wires(TripwireMode::Off, &doors))
-                .expect("a filter");
+            live.set_filter(&doors, &[]).expect("a filter");
             for packet in &packets {
                 wire.send_packet(packet);
             }
@@ -96,38 +93,56 @@ fn what_decode_takes_of_every_capture_passes() {
 }
 
 #[test]
-fn the_kernel_takes_the_very_tripwires_of_the_matcher() {
-    run(
-        "live::the_kernel_takes_the_very_tripwires_of_the_matcher",
-        || {
-            let mut wire = Wire::lay();
-            let doors = [door_of(&[7000, 8000, 9000])];
-            let wires = wires(TripwireMode::Sampled, &doors);
-            let mut live = with_ring();
-            live.set_filter(&doors, &wires).expect("a filter");
-            for source in [CLIENT[0], CLIENT[1], "fe80::1"] {
-                let source = address(source);
-                let mut expected = Vec::new();
-                let mut read = Vec::new();
-                for port in 1..=u16::MAX {
-                    let step = Step::new(Protocol::Tcp, port).expect("a port");
-                    if wires.is_tripwire(source, step) || wires.steps().contains(step) {
-                        expected.push(port);
-                    }
-                    wire.send_packet(&syn(source, port, 1));
-                    if port % 1_000 == 0 {
-                        live.read(Timestamp(1), 10_000, |frame| read.extend(decode(frame)))
-                            .expect("frames");
-                    }
+fn every_port_is_heard_but_those_that_are_opened_or_ignored() {
+    let name = "live::every_port_is_heard_but_those_that_are_opened_or_ignored";
+    run(name, || {
+        let mut wire = Wire::lay();
+        let mut doors = [door_of(&[7000, 8000, 9000])];
+        doors[0].open = ["22/tcp", "30000-30010/tcp", "53/udp"].map(range).into();
+        let ignore = ["1/tcp", "443/tcp", "65535/tcp", "80/udp"].map(range);
+        let is_left_alone = |port| {
+            let step = Step::new(Protocol::Tcp, port).expect("a port");
+            let mut all = doors[0].open.iter().chain(&ignore);
+            all.any(|range| range.contains(step))
+        };
+        let expected: Vec<u16> = (1..=u16::MAX)
+            .filter(|port| !is_left_alone(*port))
+            .collect();
+        assert_eq!(expected.len(), 65_535 - 15);
+        let mut live = Live::open().expect("a capture");
+        live.set_filter(&doors, &ignore).expect("a filter");
+        for source in [CLIENT[0], CLIENT[1], "fe80::1"] {
+            let mut read: Vec<Knock> = Vec::new();
+            for port in 1..=u16::MAX {
+                wire.send_packet(&syn(address(source), port, 1));
+                if port % 1_000 == 0 {
+                    live.read(Timestamp(1), 10_000, |frame| read.extend(decode(frame)))
+                        .expect("frames");
                 }
-                let left = expected.len() - read.len();
-                read.extend(knocks_until(&mut live, |knocks| knocks.len() >= left));
-                let read: Vec<u16> = read.iter().map(|knock| knock.step.port.get()).collect();
-                assert_eq!(read, expected);
-                assert!((950..1_150).contains(&read.len()), "{}", read.len());
             }
-        },
-    );
+            let left = expected.len() - read.len();
+            read.extend(knocks_until(&mut live, |knocks| knocks.len() >= left));
+            let read: Vec<u16> = read.iter().map(|knock| knock.step.port.get()).collect();
+            assert!(read == expected, "{source}: {} read", read.len());
+        }
+    });
+}
+
+#[test]
+fn nothing_is_read_before_there_is_a_filter() {
+    run("live::nothing_is_read_before_there_is_a_filter", || {
+        let mut wire = Wire::lay();
+        let mut live = Live::open().expect("a capture");
+        let mut send = |sequence| wire.send_packet(&syn(address(CLIENT[0]), 7000, sequence));
+        send(1);
+        assert_eq!(live.read(Timestamp(1), 1_000, |_| ()).expect("frames"), 0);
+        live.set_filter(&[door_of(&[7000])], &[]).expect("a filter");
+        send(2);
+        let Transport::Tcp { sequence, .. } = knocks(&mut live, 1)[0].transport else {
+            panic!("a datagram");
+        };
+        assert_eq!(sequence, 2);
+    });
 }
 
 #[test]
@@ -188,7 +203,12 @@ fn a_filter_takes_the_place_of_another_with_no_gap() {
         "live::a_filter_takes_the_place_of_another_with_no_gap",
         || {
             let mut wire = Wire::lay();
-            let doors = [door_of(&[7000]), door_of(&[8000, 8500]), door_of(&[9000])];
+            let doors = ["22/tcp", "443/tcp", "53/udp"].map(|open| Door {
+                open: [range(open)].into(),
+                ..door(vec!["8000/udp".parse().expect("a step")], TcpFlags::SYN)
+            });
+            let programs = [1, 2, 3].map(|with| Program::new(&doors[..with], &[]));
+            assert!(programs[0] != programs[1] && programs[1] != programs[2]);
             let mut live = watch(&doors);
             let enough = Arc::new(AtomicBool::new(false));
             let is_enough = Arc::clone(&enough);
@@ -203,8 +223,7 @@ fn a_filter_takes_the_place_of_another_with_no_gap() {
             let (mut read, mut filters) = (0, 0);
             while !sender.is_finished() {
                 let with = &doors[..1 + filters % 3];
-                live.set_filter(with, &wires(TripwireMode::Sampled, with))
-                    .expect("a filter");
+                live.set_filter(with, &[]).expect("a filter");
                 filters += 1;
                 enough.store(filters > 10, Ordering::Relaxed);
                 read += live.read(Timestamp(1), 10_000, |_| ()).expect("frames");
@@ -229,70 +248,70 @@ fn packets_that_find_no_room_are_counted() {
         let mut live = watch(&[door_of(&[7000])]);
         let mut dropped_before = 0;
         for _ in 0..2 {
-            for sequence in 0..10_000 {
+            for sequence in 0..15_000 {
                 wire.send_packet(&syn(address(CLIENT[0]), 7000, sequence));
             }
             let dropped = live.dropped().expect("statistics");
             let read = knocks_until(&mut live, |_| true).len() as u64;
-            assert_eq!(read + dropped - dropped_before, 10_000);
-            assert!(read > 7_000, "{read}");
-            assert!(dropped > dropped_before);
+            assert_eq!(read + dropped - dropped_before, 15_000);
+            assert!((10_000..11_000).contains(&read), "{read}");
             dropped_before = dropped;
         }
         assert_eq!(live.dropped().expect("statistics"), dropped_before);
     });
 }
 
-/// So small are the kernel's limits before Linux 6.7 (and in Debian 12).
-#[test]
-fn where_the_kernel_has_little_room_the_filter_is_coarser() {
-    run(
-        "live::where_the_kernel_has_little_room_the_filter_is_coarser",
-        || {
-            let limit = "/proc/sys/net/core/optmem_max";
-            std::fs::write(limit, "20480").expect("the namespace's own limit");
-            let mut wire = Wire::lay();
-            let doors: Vec<Door> = (0..500)
-                .map(|i| door_of(&[30 + i * 130, 70 + i * 130, 110 + i * 130]))
-                .collect();
-            let mut live = with_ring();
-            for _ in 0..3 {
-                let fit = live.set_filter(&doors, &wires(TripwireMode::Sampled, &doors));
-                assert_eq!(fit.expect("a filter"), Fit::Coarse);
-            }
-            let few = &doors[..100];
-            let fit = live.set_filter(few, &wires(TripwireMode::Sampled, few));
-            assert_eq!(fit.expect("a filter"), Fit::Exact);
-            wire.send_packet(&syn(address(CLIENT[0]), 30, 1));
-            knocks(&mut live, 1);
-        },
-    );
+/// Doors that make the program as long as it can be: many flags, and many ports in no row. They
+/// open this port and others.
+fn longest(opened: u16) -> Vec<Door> {
+    let every_third = |from: u16, count| (from..).step_by(3).take(count);
+    let by_class = (0..64).filter(|set| set & flag::ACK == 0 && *set != flag::SYN);
+    let by_class = by_class.take(14).map(|set| TcpFlags {
+        set,
+        clear: flag::ACK,
+    });
+    let at_ports = (0..64).filter(|set| set & flag::ACK != 0 && set & flag::SYN == 0);
+    let at_ports = at_ports.map(|set| TcpFlags { set, clear: 0 });
+    let mut doors: Vec<Door> = by_class
+        .chain(at_ports)
+        .map(|flags| door(Vec::new(), flags))
+        .collect();
+    for (number, port) in every_third(30_000, 128).enumerate() {
+        // Among the last 16 are those whose flags fit sessions.
+        let door = doors.iter_mut().rev().nth(number % 16).expect("a door");
+        let steps = door.sequence.iter().copied();
+        door.sequence = steps.chain(Step::new(Protocol::Tcp, port)).collect();
+    }
+    doors[0].sequence = ["8000/udp".parse().expect("a step")].into();
+    let open = |port| ["tcp", "udp"].map(|protocol| range(&format!("{port}/{protocol}")));
+    doors[0].open = every_third(opened, 32).flat_map(open).collect();
+    doors
 }
 
-/// Of programs that fill that room almost, none fits beside the short one that passes all.
+/// So small are the kernel's limits before Linux 6.7 (and in Debian 12).
 #[test]
-fn where_the_kernel_has_little_room_any_filter_can_be_replaced() {
-    let name = "live::where_the_kernel_has_little_room_any_filter_can_be_replaced";
+fn where_the_kernel_has_little_room_the_longest_filters_replace_each_other() {
+    let name = "live::where_the_kernel_has_little_room_the_longest_filters_replace_each_other";
     run(name, || {
         let limit = "/proc/sys/net/core/optmem_max";
         std::fs::write(limit, "20480").expect("the namespace's own limit");
-        let few = [door_of(&[7000])];
-        let off = wires(TripwireMode::Off, &few);
-        let mut coarse = 0;
-        for count in 815..845 {
-            // Nothing smaller has been there before.
-            let mut live = with_ring();
-            let ports: Vec<u16> = (0..count).map(|i| 100 + i * 3).collect();
-            let many = [door_of(&ports)];
-            let fit = live.set_filter(&many, &wires(TripwireMode::Off, &many));
-            coarse += usize::from(fit.expect("a filter") == Fit::Coarse);
-            let fit = live.set_filter(&few, &off).expect("the shorter one");
-            assert_eq!(fit, Fit::Exact, "after {count}");
+        let mut wire = Wire::lay();
+        let opened = [1_000, 2_001];
+        let doors = opened.map(longest);
+        for doors in &doors {
+            let length = Program::new(doors, &[]).instructions().len();
+            assert!(length > 550, "no longer the longest: {length}");
         }
-        assert!(
-            (1..30).contains(&coarse),
-            "the limit lies elsewhere: {coarse}"
-        );
+        let mut live = Live::open().expect("a capture");
+        for round in 0..10 {
+            let which = round % 2;
+            live.set_filter(&doors[which], &[]).expect("a filter");
+            for port in opened {
+                wire.send_packet(&syn(address(CLIENT[0]), port, 1));
+            }
+            let heard = knocks(&mut live, 1)[0].step.port.get();
+            assert_eq!(heard, opened[1 - which], "{round}");
+        }
     });
 }
 
@@ -309,16 +328,4 @@ fn a_missing_capability_is_named() {
             other => panic!("{:?}", other.err()),
         },
     );
-}
-
-#[test]
-fn the_kernel_takes_the_longest_program() {
-    run("live::the_kernel_takes_the_longest_program", || {
-        let doors: Vec<Door> = (0..10_000).map(|i| door_of(&[1 + i * 6])).collect();
-        let all = wires(TripwireMode::Sampled, &doors);
-        assert!(Program::new(&doors, &all).instructions().len() > 3_000);
-        let mut live = Live::open().expect("a capture");
-        let fit = live.set_filter(&doors, &all).expect("a filter");
-        assert_eq!(fit, Fit::Exact);
-    });
 }

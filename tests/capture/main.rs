@@ -8,5 +8,4 @@ mod heard;
 mod links;
 mod live;
 mod netns;
-mod ring;
 mod wire;

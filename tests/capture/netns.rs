@@ -16,21 +16,6 @@ pub(crate) fn run(name: &str, body: impl FnOnce()) {
 
 /// As [`run`], with other flags for unshare(1).
 pub(crate) fn run_with(flags: &[&str], name: &str, body: impl FnOnce()) {
-    run_in(flags, &[], name, body);
-}
-
-/// As [`run`], where the body can have no thread: no stack for one finds room. There is no
-/// ring for a capture then.
-pub(crate) fn run_without_threads(name: &str, body: impl FnOnce()) {
-    run_in(
-        &["-rn"],
-        &[("RUST_MIN_STACK", "140737488355328")],
-        name,
-        body,
-    );
-}
-
-fn run_in(flags: &[&str], environment: &[(&str, &str)], name: &str, body: impl FnOnce()) {
     if std::env::var_os(WITHIN).is_some() {
         return body();
     }
@@ -45,10 +30,8 @@ fn run_in(flags: &[&str], environment: &[(&str, &str)], name: &str, body: impl F
     let output = Command::new("unshare")
         .args(flags)
         .arg(program)
-        // In the main thread.
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .args([name, "--exact", "--nocapture"])
         .env(WITHIN, "1")
-        .envs(environment.iter().copied())
         .output()
         .expect("unshare");
     let told = String::from_utf8_lossy(&output.stdout);

@@ -1,5 +1,6 @@
 //! A wire between `here` and `there`, two ends of a veth pair, and frames sent along it.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use knockd::capture::Live;
@@ -103,19 +104,7 @@ pub(crate) fn knocks_until(live: &mut Live, is_enough: impl Fn(&[Knock]) -> bool
 
 /// Sleeps until there is something to be read.
 fn wait(live: &Live, most: Duration) {
-    let fds = live.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let mut fds = [PollFd::new(live.as_fd(), PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(most).expect("seconds");
-    poll(&mut fds.collect::<Vec<_>>(), timeout).expect("poll");
-}
-
-/// A capture whose ring is there.
-pub(crate) fn with_ring() -> Live {
-    let mut live = Live::open().expect("a capture");
-    let end = Instant::now() + SOON;
-    while !live.has_ring() {
-        wait(&live, end.saturating_duration_since(Instant::now()));
-        live.read(Timestamp(1), 1_000, |_| ()).expect("a ring");
-        assert!(Instant::now() < end, "no ring");
-    }
-    live
+    poll(&mut fds, timeout).expect("poll");
 }

@@ -11,7 +11,7 @@ use crate::wire::captures;
 
 /// Doors that see as much as can be seen.
 const ALL: &str = r#"
-tripwires = "all"
+tripwires = "on"
 
 [door.any]
 sequence  = ["53/udp", "80/tcp", "179/tcp"]

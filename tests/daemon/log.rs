@@ -200,13 +200,13 @@ fn who_does_not_read_the_log_holds_up_no_end() {
 }
 
 #[test]
-fn l_writes_the_names_of_sources() {
+fn l_writes_the_name_of_who_has_opened_a_door_and_asks_for_no_other() {
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("-l -i lo");
     // The one name that every host knows without asking (/etc/hosts).
     lab.server.run(&format!("{} 127.0.0.1 {OPEN_SSH}", KNOCK));
-    daemon.wait_for_line("127.0.0.1 (localhost): ssh: Stage 1");
+    daemon.wait_for_line("127.0.0.1: ssh: Stage 1");
     daemon.wait_for_line("127.0.0.1 (localhost): ssh: OPEN SESAME");
 }
 

@@ -14,7 +14,7 @@ pub(super) struct Packet {
 /// Whether the program passes the packet. Panics where the kernel would have refused the
 /// program.
 pub(super) fn passes(program: &[Instruction], packet: &Packet) -> bool {
-    let (mut a, mut x, mut memory, mut at) = (0_u32, 0_u32, [0_u32; 16], 0_usize);
+    let (mut a, mut x, mut at) = (0_u32, 0_u32, 0_usize);
     loop {
         let Instruction { code, jt, jf, k } = program[at];
         at += 1;
@@ -47,15 +47,7 @@ pub(super) fn passes(program: &[Instruction], packet: &Packet) -> bool {
                 None => return false,
             },
             0x01 => x = k,
-            0x60 => a = memory[k as usize],
-            0x61 => x = memory[k as usize],
-            0x02 => memory[k as usize] = a,
-            0x07 => x = a,
             0x54 => a &= k,
-            0xa4 => a ^= k,
-            0xac => a ^= x,
-            0x24 => a = a.wrapping_mul(k),
-            0x74 => a >>= k,
             0x05 => at += k as usize,
             0x15 => at += jump(a == k),
             0x25 => at += jump(a > k),

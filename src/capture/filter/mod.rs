@@ -1,13 +1,16 @@
 //! The socket filter: which packets the kernel hands over at all.
 //!
-//! A short classic BPF program assembled from the doors. On a cooked packet socket its
-//! offset 0 is the IP header, whatever the link; what the link said are ancillary loads
-//! (linux/filter.h, `SKF_AD_OFF`). It passes what may be a step or a stray of some door,
-//! and whatever is odd enough that [`crate::decode`] had better look; so it may pass too
-//! much, never too little. The matcher judges again.
+//! A short classic BPF program that knows no sequence. What the kernel does with a packet takes
+//! time, and whoever sends an echo request right behind it can measure that: a filter that passed
+//! the steps alone would tell them. So packets pass by their class (protocol, flags, and whether
+//! their port is one that everybody may know of), and every door has the same program.
+//!
+//! On a cooked packet socket the program's offset 0 is the IP header, whatever the link; what the
+//! link said are ancillary loads (linux/filter.h, `SKF_AD_OFF`). Whatever is odd enough that
+//! [`crate::decode`] had better look is passed. The matcher judges again.
 
+mod choice;
 mod op;
-mod ports;
 mod program;
 
 #[cfg(test)]
@@ -15,7 +18,7 @@ mod interpret;
 #[cfg(test)]
 mod tests;
 
-use crate::model::{Door, Tripwires};
+use crate::model::{Door, PortRange};
 
 /// One instruction of classic BPF, as `struct sock_filter` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,37 +37,33 @@ pub struct Instruction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program(Vec<Instruction>);
 
-/// The kernel takes no longer program (`BPF_MAXINSNS`).
-pub const MAX_INSTRUCTIONS: usize = 4096;
-
-/// How many runs of ports such a program has room for, at two instructions each and some
-/// three in a hundred for long jumps.
-pub const MAX_RUNS: usize = 1_850;
+/// The longest program that is ever made: two fit into `net.core.optmem_max` as it was before
+/// Linux 6.7 (20 KiB), so that one takes the place of another without a gap.
+pub const MAX_INSTRUCTIONS: usize = 600;
 
 impl Program {
-    /// The program that passes what these doors and tripwires want. With more than
-    /// [`MAX_RUNS`] of ports it passes some more between them.
+    /// The program that passes what any of these doors may take for a step or a stray, where
+    /// these ports are ignored.
+    ///
+    /// Doors whose flags fit the packets of established sessions would have every packet pass.
+    /// For these flags alone the program keeps to the ports of such doors, as far as it has room
+    /// ([`Self::keeps_to_ports`]).
     #[must_use]
-    pub fn new(doors: &[Door], tripwires: &Tripwires) -> Self {
-        Self::coarse(doors, tripwires, MAX_RUNS)
-    }
-
-    /// The same with no more than so many runs of ports, or one of each protocol.
-    #[must_use]
-    pub fn coarse(doors: &[Door], tripwires: &Tripwires, runs: usize) -> Self {
-        Self(program::assemble(doors, tripwires, runs.min(MAX_RUNS)))
-    }
-
-    /// The program that passes every packet to any of our addresses.
-    #[must_use]
-    pub fn everything() -> Self {
-        Self(program::for_us())
+    pub fn new(doors: &[Door], ignore: &[PortRange]) -> Self {
+        Self(program::assemble(doors, ignore))
     }
 
     /// The program that passes nothing.
     #[must_use]
     pub fn nothing() -> Self {
         Self(vec![op::DROP])
+    }
+
+    /// Whether these doors' steps are few enough for the program to keep to their ports where
+    /// flags fit the packets of sessions. If not, all packets of sessions pass.
+    #[must_use]
+    pub fn keeps_to_ports(doors: &[Door]) -> bool {
+        program::session_ports(doors).is_some()
     }
 
     /// The instructions, at most [`MAX_INSTRUCTIONS`].

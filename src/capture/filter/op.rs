@@ -71,45 +71,9 @@ pub(super) const fn set_x_to_ipv4_header(k: u32) -> Instruction {
     statement(0xb1, k)
 }
 
-/// `A = M[slot]`.
-pub(super) const fn recall(slot: u32) -> Instruction {
-    statement(0x60, slot)
-}
-
-/// `X = M[slot]`.
-pub(super) const fn recall_x(slot: u32) -> Instruction {
-    statement(0x61, slot)
-}
-
-/// `M[slot] = A`.
-pub(super) const fn store(slot: u32) -> Instruction {
-    statement(0x02, slot)
-}
-
-/// `X = A`.
-pub(super) const COPY_TO_X: Instruction = statement(0x07, 0);
-
 /// `A &= k`.
 pub(super) const fn and(k: u32) -> Instruction {
     statement(0x54, k)
-}
-
-/// `A ^= k`.
-pub(super) const fn xor(k: u32) -> Instruction {
-    statement(0xa4, k)
-}
-
-/// `A ^= X`.
-pub(super) const XOR_X: Instruction = statement(0xac, 0);
-
-/// `A *= k`, modulo 2^32.
-pub(super) const fn multiply(k: u32) -> Instruction {
-    statement(0x24, k)
-}
-
-/// `A >>= k`.
-pub(super) const fn shift_right(k: u32) -> Instruction {
-    statement(0x74, k)
 }
 
 /// Pass over `count` instructions.

@@ -1,11 +1,9 @@
 //! The program, block by block.
 
-use std::num::NonZeroU16;
-
 use super::Instruction;
-use super::op::{self, Ancillary, COPY_TO_X, DROP, PASS, Test, XOR_X, branch, fork};
-use super::ports::{Run, join, pass_if_in, runs, search};
-use crate::model::{Door, Protocol, SHIFT, Step, TcpFlags, TripwireMode, Tripwires};
+use super::choice::Rows;
+use super::op::{self, Ancillary, DROP, PASS, Test, branch, fork};
+use crate::model::{Door, PortRange, Protocol, TcpFlags, flag};
 
 /// linux/if_ether.h.
 const ETHERTYPE_IPV4: u32 = 0x0800;
@@ -15,52 +13,34 @@ const ETHERTYPE_IPV6: u32 = 0x86dd;
 /// we send.
 const LAST_FOR_US: u32 = 2;
 
-/// Where the port is kept while the hash is made.
-const PORT: u32 = 0;
+/// How many rows of ports of one protocol are left alone. What is left out passes, which is a
+/// matter of cost alone.
+const QUIET_ROWS: usize = 32;
 
-/// The ports of one protocol.
-#[derive(Debug, Default)]
-struct Ports {
-    /// Whose packets pass.
-    wanted: Vec<Run>,
-    /// Which are no strays, beside the steps.
-    exempt: Vec<Run>,
-}
+/// How many rows the ports may make to which the program keeps where flags fit sessions.
+const SESSION_ROWS: usize = 128;
 
-/// The program, with at most `room` runs of ports.
-pub(super) fn assemble(doors: &[Door], wires: &Tripwires, room: usize) -> Vec<Instruction> {
-    let has = |protocol| wires.steps().ports(protocol).next().is_some();
+/// How many different flags are asked for one by one; if there are more, what they have in
+/// common is.
+const CLASSES: usize = 16;
+
+/// What belongs to no session ([`crate::model::is_of_no_session`]).
+const NO_SESSION: TcpFlags = TcpFlags {
+    set: 0,
+    clear: flag::ACK | flag::RST,
+};
+
+/// The program.
+pub(super) fn assemble(doors: &[Door], ignore: &[PortRange]) -> Vec<Instruction> {
+    let has = |protocol| doors.iter().any(|door| may_use(door, protocol));
+    let block = |has: bool, block: Vec<Instruction>| match has {
+        true => block,
+        false => vec![DROP],
+    };
     let has_udp = has(Protocol::Udp);
-    if !has_udp && !has(Protocol::Tcp) {
-        return vec![DROP];
-    }
-    let mut tcp = ports(wires, Protocol::Tcp);
-    let mut udp = if has_udp {
-        ports(wires, Protocol::Udp)
-    } else {
-        // Without a UDP step no datagram is a step or a stray.
-        Ports::default()
-    };
-    // What is left out passes: of what is sampled one packet in 64.
-    let most = match wires.mode() {
-        TripwireMode::Off => 0,
-        TripwireMode::Sampled => room / 32,
-        TripwireMode::All => room / 8,
-    };
-    for ports in [&mut tcp, &mut udp] {
-        ports.exempt.truncate(most);
-    }
-    let taken = tcp.exempt.len() + udp.exempt.len();
-    join([&mut tcp.wanted, &mut udp.wanted], room - taken);
-
-    let strays = wires.mode() != TripwireMode::Off;
-    let common = common_flags(doors, strays);
-    let tcp = tcp_block(&tcp, common, wires);
-    let udp = if has_udp {
-        udp_block(&udp, wires)
-    } else {
-        vec![DROP]
-    };
+    // SYNs are strays at doors of UDP steps, too.
+    let tcp = block(has_udp || has(Protocol::Tcp), tcp(doors, ignore));
+    let udp = block(has_udp, known_ports(doors, ignore, Protocol::Udp));
 
     let mut program = for_this_host();
     program.push(op::load_ancillary(Ancillary::Protocol));
@@ -71,40 +51,103 @@ pub(super) fn assemble(doors: &[Door], wires: &Tripwires, room: usize) -> Vec<In
     program
 }
 
-fn ports(wires: &Tripwires, protocol: Protocol) -> Ports {
-    let steps = wires.steps().ports(protocol);
-    let mut wanted: Vec<_> = steps.chain(wires.near(protocol)).collect();
-    wanted.sort_unstable();
-    let is_step = |port: &NonZeroU16| {
-        let port = *port;
-        wires.steps().contains(Step { protocol, port })
-    };
-    let exempt = wires.exempt().ports(protocol);
-    Ports {
-        wanted: runs(wanted),
-        exempt: runs(exempt.filter(|port| !is_step(port))),
-    }
-}
-
-/// The flags that every packet has which some door or tripwire wants.
-fn common_flags(doors: &[Door], strays: bool) -> TcpFlags {
-    doors
+/// Drops what is for a port that everybody may know of, passes everything else.
+fn known_ports(doors: &[Door], ignore: &[PortRange], protocol: Protocol) -> Vec<Instruction> {
+    let opened = doors.iter().flat_map(|door| &door.open);
+    let ranges = ignore
         .iter()
-        .filter(|door| door.uses(Protocol::Tcp))
-        .map(|door| door.tcp_flags)
-        .chain(strays.then_some(TcpFlags::SYN))
-        .reduce(|a, b| TcpFlags {
-            set: a.set & b.set,
-            clear: a.clear & b.clear,
-        })
-        .unwrap_or(TcpFlags::ANY)
+        .chain(opened)
+        .filter(|r| r.protocol == protocol);
+    let mut rows = Rows::new(ranges.map(|r| (r.first.get().into(), r.last.get().into())));
+    rows.truncate(QUIET_ROWS);
+    let mut block = vec![op::load_half_at_x(2)];
+    block.extend(rows.choose(DROP, PASS));
+    block
 }
 
-/// Passes what is for this host.
-pub(super) fn for_us() -> Vec<Instruction> {
-    let mut program = for_this_host();
-    program.push(PASS);
-    program
+/// Segments pass by their flags.
+fn tcp(doors: &[Door], ignore: &[PortRange]) -> Vec<Instruction> {
+    let for_sessions = flags_of(doors, true);
+    let mut classes = flags_of(doors, false);
+    // SYNs are strays whatever flags a door asks for, and a scan by other packets that belong to
+    // no session is one for who takes them.
+    classes.retain(|flags| *flags != TcpFlags::SYN);
+    classes.insert(0, TcpFlags::SYN);
+    if !for_sessions.is_empty() {
+        classes.push(NO_SESSION);
+    }
+    let mut of_doors = vec![op::load_half_at_x(2)];
+    match session_ports(doors) {
+        Some(rows) => of_doors.extend(rows.choose(PASS, DROP)),
+        None => of_doors = vec![PASS],
+    }
+    let others = if_any(&few(for_sessions), of_doors, vec![DROP]);
+    if_any(
+        &few(classes),
+        known_ports(doors, ignore, Protocol::Tcp),
+        others,
+    )
+}
+
+/// Whether a step of the door is of this protocol, or may soon be: which protocol the next
+/// one-time sequence is of shall not show, nor when there is none.
+fn may_use(door: &Door, protocol: Protocol) -> bool {
+    door.one_time.is_some() || door.uses(protocol)
+}
+
+/// The flags that doors ask for, each once: those that fit sessions, or the others.
+fn flags_of(doors: &[Door], fit_sessions: bool) -> Vec<TcpFlags> {
+    let mut all: Vec<_> = doors.iter().map(|door| door.tcp_flags).collect();
+    all.retain(|flags| flags.fits_sessions() == fit_sessions);
+    all.sort_unstable_by_key(|flags| (flags.set, flags.clear));
+    all.dedup();
+    all
+}
+
+/// The same flags, or of too many what those with SYN have in common, and what the others have:
+/// what is common to all could fit sessions though none of them does.
+fn few(flags: Vec<TcpFlags>) -> Vec<TcpFlags> {
+    if flags.len() <= CLASSES {
+        return flags;
+    }
+    let both = |a: TcpFlags, b: TcpFlags| TcpFlags {
+        set: a.set & b.set,
+        clear: a.clear & b.clear,
+    };
+    let (with_syn, others): (Vec<_>, Vec<_>) = flags
+        .into_iter()
+        .partition(|flags| flags.set & flag::SYN != 0);
+    let common = [with_syn, others].map(|flags| flags.into_iter().reduce(both));
+    common.into_iter().flatten().collect()
+}
+
+/// The TCP steps of the doors whose flags fit the packets of sessions; `None` if there are too
+/// many to keep to.
+pub(super) fn session_ports(doors: &[Door]) -> Option<Rows> {
+    let doors = doors.iter().filter(|door| door.tcp_flags.fits_sessions());
+    let steps = doors.flat_map(|door| &door.sequence);
+    let ports = steps.filter(|step| step.protocol == Protocol::Tcp);
+    let rows = Rows::new(ports.map(|step| (step.port.get().into(), step.port.get().into())));
+    (rows.len() <= SESSION_ROWS).then_some(rows)
+}
+
+/// `yes` if the segment has any of these flags, else `no`; both end in a return.
+fn if_any(flags: &[TcpFlags], yes: Vec<Instruction>, no: Vec<Instruction>) -> Vec<Instruction> {
+    let mut block = no;
+    let mut to_yes = block.len();
+    // From behind: each test knows how far it is to the end.
+    for flags in flags.iter().rev() {
+        let mut test = vec![
+            op::load_byte_at_x(13),
+            op::and(u32::from(flags.set | flags.clear)),
+        ];
+        test.extend(Test::Equal(u32::from(flags.set)).skip(to_yes));
+        test.append(&mut block);
+        block = test;
+        to_yes = block.len();
+    }
+    block.extend(yes);
+    block
 }
 
 /// Drops what is for others, and what has a VLAN's tag beside it: the VLAN's own device
@@ -172,96 +215,5 @@ fn ipv6_extensions() -> Vec<Instruction> {
     block.extend(others);
     block.extend(walked);
     block.extend(fragment);
-    block
-}
-
-fn tcp_block(ports: &Ports, common: TcpFlags, wires: &Tripwires) -> Vec<Instruction> {
-    let mut block = require(common);
-    block.extend([op::load_half_at_x(2), op::store(PORT)]);
-    block.extend(pass_if_in(&ports.wanted));
-    if common.set & TcpFlags::SYN.set == 0 || common.clear & TcpFlags::SYN.clear == 0 {
-        block.extend(require(TcpFlags::SYN));
-    }
-    block.extend(stray_block(ports, wires));
-    block
-}
-
-fn udp_block(ports: &Ports, wires: &Tripwires) -> Vec<Instruction> {
-    let mut block = vec![op::load_half_at_x(2), op::store(PORT)];
-    block.extend(pass_if_in(&ports.wanted));
-    block.extend(stray_block(ports, wires));
-    block
-}
-
-/// Drops a segment without these flags. Uses A.
-fn require(flags: TcpFlags) -> Vec<Instruction> {
-    if flags == TcpFlags::ANY {
-        return Vec::new();
-    }
-    let mut block = vec![
-        op::load_byte_at_x(13),
-        op::and(u32::from(flags.set | flags.clear)),
-    ];
-    block.extend(Test::Equal(u32::from(flags.set)).or_drop());
-    block
-}
-
-/// Ends with what is no step: passes a stray, drops all else. The port is in its slot.
-fn stray_block(ports: &Ports, wires: &Tripwires) -> Vec<Instruction> {
-    match wires.mode() {
-        TripwireMode::Off => vec![DROP],
-        TripwireMode::All => {
-            let mut block = vec![op::load_half_at_x(2)];
-            block.extend(search(&ports.exempt, DROP));
-            block.push(PASS);
-            block
-        }
-        TripwireMode::Sampled => sampled_block(ports, wires),
-    }
-}
-
-/// [`crate::model::hash`], instruction by instruction; what it picks passes unless a door
-/// opens it. X, the place of the transport header, is given up.
-fn sampled_block(ports: &Ports, wires: &Tripwires) -> Vec<Instruction> {
-    let [k0, k1, k2, k3] = wires.key().words();
-    // `h = (h ^ w) * k1; h ^= h >> 15`, with the last `h` in X but for the first word.
-    let mix = |place: u32, first: bool| {
-        [
-            op::load_word(place),
-            if first { op::xor(k0) } else { XOR_X },
-            op::multiply(k1),
-            COPY_TO_X,
-            op::shift_right(15),
-            XOR_X,
-        ]
-    };
-    let four = mix(12, true).to_vec();
-    let six = [8, 12, 16, 20]
-        .into_iter()
-        .flat_map(|place| {
-            let mut word = mix(place, place == 8).to_vec();
-            if place != 20 {
-                word.push(COPY_TO_X);
-            }
-            word
-        })
-        .collect();
-    let mut block = vec![op::load_ancillary(Ancillary::Protocol)];
-    block.extend(branch(Test::Equal(ETHERTYPE_IPV6), six, four));
-    block.extend([
-        op::recall_x(PORT),
-        XOR_X,
-        op::xor(k2),
-        op::multiply(k3),
-        COPY_TO_X,
-        op::shift_right(16),
-        XOR_X,
-        op::multiply(k1),
-        op::shift_right(SHIFT),
-    ]);
-    block.extend(Test::Equal(0).or_drop());
-    block.push(op::recall(PORT));
-    block.extend(search(&ports.exempt, DROP));
-    block.push(PASS);
     block
 }

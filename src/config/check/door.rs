@@ -168,11 +168,11 @@ fn who(draft: &DraftDoor, faults: &mut Faults) {
     }
 }
 
-fn strays(field: &Field<i64>, faults: &mut Faults) -> u8 {
+fn strays(field: &Field<i64>, faults: &mut Faults) -> u16 {
     let Some(given) = field.given() else {
         return Door::STRAYS;
     };
-    let read = u8::try_from(given.value).ok().filter(|n| *n <= MAX_STRAYS);
+    let read = u16::try_from(given.value).ok().filter(|n| *n <= MAX_STRAYS);
     if read.is_none() {
         faults.error(
             &given.span,
@@ -198,7 +198,7 @@ fn open_for(draft: &DraftDoor, faults: &mut Faults) -> Lifetime {
 }
 
 /// Ports, none of them twice.
-fn ranges(field: &Field<List<PortRange>>, faults: &mut Faults) -> Vec<PortRange> {
+pub(super) fn ranges(field: &Field<List<PortRange>>, faults: &mut Faults) -> Vec<PortRange> {
     if let Some(list) = field.given() {
         distinct(list, faults);
     }

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use super::Host;
 use super::diagnostic::Faults;
-use super::draft::{Draft, DraftLog, Field, List};
-use super::source::Span;
-use crate::model::{Config, Log, MAX_TIME, Pattern, SetPath};
+use super::draft::{Draft, DraftDoor, DraftLog, Field, List};
+use super::source::{Span, Spanned};
+use crate::model::{Config, Log, MAX_TIME, Pattern, Protocol, SetPath, Step};
 
 /// More doors than this cannot be told apart by [`crate::model::DoorId`].
 const DOORS_MAX: usize = u16::MAX as usize;
@@ -33,6 +33,7 @@ pub(super) fn check(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<C
     let tripwires = draft.tripwires.or_default();
     let config = Config {
         interfaces: interfaces(&draft.interfaces, faults),
+        ignore: door::ranges(&draft.ignore, faults),
         tripwires,
         log: log(&draft.log, faults),
         pid_file: path(&draft.pid_file, faults),
@@ -43,9 +44,40 @@ pub(super) fn check(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<C
             .map(|door| door::door(door, &draft.defaults, tripwires, faults))
             .collect(),
     };
-    together::together(&draft.doors, faults);
+    together::together(draft, faults);
+    doors_for_sessions(draft, faults);
     some_door(draft, faults);
     (!faults.any_error()).then_some(config)
+}
+
+/// The socket filter knows no step, but for doors whose flags fit packets of established
+/// sessions: it cannot pass all of those. So who probes with such packets can tell the steps by
+/// the time that the kernel takes.
+fn doors_for_sessions(draft: &Draft, faults: &mut Faults) {
+    let fits = |door: &&DraftDoor| {
+        let of_tcp = |step: &Spanned<Step>| step.value.protocol == Protocol::Tcp;
+        let steps = door.sequence.given();
+        let has_tcp = steps.is_none_or(|steps| steps.value.iter().any(of_tcp));
+        let flags = door.tcp_flags.or(draft.defaults.tcp_flags);
+        has_tcp && flags.fits_sessions()
+    };
+    let mut all = draft.doors.iter().filter(fits);
+    let Some(first) = all.next() else { return };
+    let flags = first.tcp_flags.given();
+    let others = match all.count() {
+        0 => String::new(),
+        1 => ", and so can those of another door".to_owned(),
+        more => format!(", and so can those of {more} other doors"),
+    };
+    faults
+        .warn(
+            flags.map_or(&first.name.span, |flags| &flags.span),
+            format!(
+                "the steps of this door can be found by time{others}: its TCP flags fit packets \
+                 of established sessions"
+            ),
+        )
+        .help("let SYNs alone count, as every client sends them: TCP flags `syn,!ack`");
 }
 
 /// A file that says nothing was cut short, by a full disk or a power failure: as a
@@ -70,7 +102,7 @@ fn interfaces(field: &Field<List<String>>, faults: &mut Faults) -> Vec<Pattern> 
             .error(&list.span, "no interface to listen on")
             .help("leave `interfaces` out for all but lo");
     }
-    let pattern = |name: &super::source::Spanned<String>| {
+    let pattern = |name: &Spanned<String>| {
         // dev_valid_name() of the kernel: no slash, no colon, no blanks.
         let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
         let text = name.value.as_str();

@@ -5,26 +5,30 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::super::diagnostic::Faults;
-use super::super::draft::{DraftDoor, List};
+use super::super::draft::{Draft, DraftDoor, List};
 use super::super::source::Spanned;
 use crate::model::{PortRange, Prefix, Step};
 
-pub(super) fn together(doors: &[DraftDoor], faults: &mut Faults) {
-    steps_behind_the_guard(doors, faults);
-    common_sequences(doors, faults);
+pub(super) fn together(draft: &Draft, faults: &mut Faults) {
+    steps_that_are_not_heard(draft, faults);
+    common_sequences(&draft.doors, faults);
 }
 
-/// Who has opened a door could knock at the port behind it, and whoever may not reach it
-/// must be able to knock there: one port cannot be both.
-fn steps_behind_the_guard(doors: &[DraftDoor], faults: &mut Faults) {
+/// The socket filter leaves alone what doors open and what is ignored: such a port is no step.
+/// (And who may not reach the port behind a door must be able to knock.)
+fn steps_that_are_not_heard(draft: &Draft, faults: &mut Faults) {
+    let Draft { doors, ignore, .. } = draft;
     let mut steps: BTreeMap<Step, &str> = BTreeMap::new();
     for door in doors {
         for step in door.sequence.given().iter().flat_map(|s| &s.value) {
             steps.entry(step.value).or_insert(&door.name.value);
         }
     }
+    let ignored = ignore.given().into_iter().map(|list| (list, "ignored"));
     let opened = doors.iter().filter_map(|door| door.open.given());
-    for range in opened.flat_map(|list| &list.value) {
+    let opened = opened.map(|list| (list, "opened"));
+    let all = ignored.chain(opened);
+    for (range, what) in all.flat_map(|(list, what)| list.value.iter().map(move |r| (r, what))) {
         let PortRange {
             protocol,
             first,
@@ -35,9 +39,12 @@ fn steps_behind_the_guard(doors: &[DraftDoor], faults: &mut Faults) {
             faults
                 .error(
                     &range.span,
-                    format!("`{step}` is opened here and a step of door `{door}`"),
+                    format!("`{step}` is {what} here and a step of door `{door}`"),
                 )
-                .help("a port that is knocked at cannot be guarded: choose another step");
+                .help(match what {
+                    "opened" => "a port that is knocked at cannot be guarded: choose another step",
+                    _ => "nobody looks at packets to a port that is ignored: choose another step",
+                });
         }
     }
 }

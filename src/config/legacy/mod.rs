@@ -31,6 +31,7 @@ pub(super) fn read(source: &Source, faults: &mut Faults) -> Draft {
     let mut draft = Draft {
         defaults: DEFAULTS,
         interfaces: Field::Absent,
+        ignore: Field::Absent,
         tripwires: Field::Absent,
         log: DraftLog::default(),
         pid_file: Field::Absent,
@@ -160,7 +161,7 @@ fn unknown(key: &Spanned<&str>, known: &[&str], place: &str, faults: &mut Faults
     let name = key.value.escape_debug();
     let noted = faults.error(&key.span, format!("unknown key `{name}` in {place}"));
     let newer = [
-        "open", "open_for", "close", "from", "strays", "add", "remove",
+        "open", "open_for", "close", "from", "strays", "add", "remove", "ignore",
     ];
     if let Some(near) = nearest(key.value, known.iter().copied()) {
         noted.help(format!("did you mean `{near}`?"));

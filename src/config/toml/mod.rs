@@ -10,7 +10,7 @@ mod values;
 use ::toml::de::{DeTable, DeValue};
 
 use self::keys::Keys;
-use self::values::{Value, boolean, integer, list, path, prefix, text, word};
+use self::values::{Value, boolean, integer, list, path, ports, prefix, text, word};
 use super::diagnostic::Faults;
 use super::draft::{Defaults, Draft, DraftFirewall, DraftLog};
 use super::source::{Source, Spanned};
@@ -46,10 +46,8 @@ fn draft(document: &DeTable<'_>, faults: &mut Faults) -> Draft {
     let draft = Draft {
         defaults: DEFAULTS,
         interfaces: keys.field("interfaces", faults, |v, f| list(v, f, "\"eth0\"", text)),
-        tripwires: keys.field("tripwires", faults, |v, f| {
-            use TripwireMode::{All, Off, Sampled};
-            word(v, f, &[("sampled", Sampled), ("all", All), ("off", Off)])
-        }),
+        ignore: keys.field("ignore", faults, |v, f| list(v, f, "\"443/tcp\"", ports)),
+        tripwires: keys.field("tripwires", faults, tripwires),
         log: keys
             .table("log", faults, |_, keys, faults| log(keys, faults))
             .unwrap_or_default(),
@@ -62,6 +60,20 @@ fn draft(document: &DeTable<'_>, faults: &mut Faults) -> Draft {
     };
     keys.finish(faults);
     draft
+}
+
+fn tripwires(value: Value<'_>, faults: &mut Faults) -> Option<TripwireMode> {
+    if let Some(old @ ("sampled" | "all")) = value.value.as_str() {
+        faults
+            .warn(
+                &value.span,
+                format!("`tripwires = \"{old}\"` is now \"on\": every port is a tripwire"),
+            )
+            .help("write \"on\", or leave the key out");
+        return Some(TripwireMode::On);
+    }
+    let modes = [("on", TripwireMode::On), ("off", TripwireMode::Off)];
+    word(value, faults, &modes)
 }
 
 fn log(keys: &mut Keys<'_>, faults: &mut Faults) -> DraftLog {

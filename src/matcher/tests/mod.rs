@@ -1,6 +1,7 @@
 //! The rules one by one, against a naive model, under scans and under floods.
 
 mod flood;
+mod forged;
 mod naive;
 mod property;
 mod reload;
@@ -11,7 +12,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Door as ModelDoor, Step, TcpFlags, TripwireKey, TripwireMode, flag};
+use crate::model::{Door as ModelDoor, Step, TcpFlags, TripwireMode, flag};
 
 const SECRET: [u8; 16] = *b"0123456789abcdef";
 const ONE: &str = "192.0.2.1";
@@ -33,7 +34,13 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn wires(mode: TripwireMode, doors: &[ModelDoor]) -> Tripwires {
-    Tripwires::new(mode, TripwireKey::FIXED, doors)
+    Tripwires::new(mode, &[], doors)
+}
+
+/// How many bits of a sketch so many strays may set.
+fn bits(strays: u16) -> usize {
+    let share = 1. - (-f64::from(strays) / 128.).exp();
+    (128. * share).round() as usize
 }
 
 /// A packet that decides nothing yet: a SYN, or a datagram, from an own port.
@@ -67,16 +74,20 @@ struct Bed {
 
 impl Bed {
     fn new(doors: &[ModelDoor]) -> Self {
-        Self::with(doors, TripwireMode::All, 1000)
+        Self::with(doors, TripwireMode::On, 1000)
     }
 
     fn with(doors: &[ModelDoor], mode: TripwireMode, capacity: usize) -> Self {
+        Self::wired(doors, wires(mode, doors), capacity)
+    }
+
+    fn wired(doors: &[ModelDoor], wires: Tripwires, capacity: usize) -> Self {
         let settings = Settings {
             capacity,
             secret: SECRET,
         };
         Self {
-            matcher: Matcher::new(doors.into(), wires(mode, doors), settings),
+            matcher: Matcher::new(doors.into(), wires, settings),
             now: 1000,
             serial: 0,
         }
@@ -92,14 +103,20 @@ impl Bed {
         knock(self.at().0, address(source), step(to), self.serial)
     }
 
+    /// What has run out ends before the packet is looked at, as in a replay.
+    fn take(&mut self, knock: &Knock, local: bool, events: &mut Vec<Event>) {
+        self.matcher.expire(knock.at, events);
+        self.matcher.observe(knock, local, events);
+    }
+
     fn send(&mut self, knock: &Knock) -> Vec<(u16, Outcome)> {
         self.send_to(knock, true)
     }
 
     fn send_to(&mut self, knock: &Knock, local: bool) -> Vec<(u16, Outcome)> {
         let mut events = Vec::new();
-        self.matcher.observe(knock, local, &mut events);
-        events.iter().map(|e| (e.door.0, e.outcome)).collect()
+        self.take(knock, local, &mut events);
+        outcomes(&events)
     }
 
     fn hit(&mut self, source: &str, to: &str) -> Vec<(u16, Outcome)> {
@@ -110,6 +127,10 @@ impl Bed {
     fn live(&self) -> usize {
         self.matcher.occupancy().live
     }
+}
+
+fn outcomes(events: &[Event]) -> Vec<(u16, Outcome)> {
+    events.iter().map(|e| (e.door.0, e.outcome)).collect()
 }
 
 fn stage(door: u16, stage: u8) -> Vec<(u16, Outcome)> {

@@ -1,8 +1,13 @@
 //! The section *Matching* once more, in the plainest way: a list of attempts, walked from
 //! end to end for each packet.
 
+use std::collections::BTreeSet;
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher13;
+
 use super::*;
-use crate::model::{Protocol, SHIFT, hash};
+use crate::model::{PortRange, Protocol};
 
 pub(super) struct NaiveAttempt {
     pub(super) source: IpAddr,
@@ -10,7 +15,8 @@ pub(super) struct NaiveAttempt {
     began: Timestamp,
     /// The packets that made its steps.
     pub(super) made: Vec<Knock>,
-    strays: Vec<Step>,
+    /// The bits of the sketch that strays have set.
+    strays: BTreeSet<u64>,
     /// When it came to its stage; those that did so by one packet count in turn.
     risen: u64,
 }
@@ -18,6 +24,7 @@ pub(super) struct NaiveAttempt {
 pub(super) struct Naive {
     pub(super) doors: Vec<ModelDoor>,
     pub(super) mode: TripwireMode,
+    pub(super) ignored: Vec<PortRange>,
     pub(super) capacity: usize,
     /// In the order they began.
     pub(super) attempts: Vec<NaiveAttempt>,
@@ -45,9 +52,17 @@ impl Naive {
             (0..self.attempts.len()).find(|i| self.deadline(&self.attempts[*i]) <= now)
         {
             let dead = self.attempts.remove(dead);
-            let stage = dead.made.len() as u8;
-            self.tell(self.deadline(&dead), &dead, Outcome::Timeout { stage });
+            self.times_out(&dead, now);
         }
+    }
+
+    /// Whether it has run out; if so, it is told.
+    fn times_out(&mut self, attempt: &NaiveAttempt, now: Timestamp) -> bool {
+        let (deadline, stage) = (self.deadline(attempt), attempt.made.len() as u8);
+        if deadline <= now {
+            self.tell(deadline, attempt, Outcome::Timeout { stage });
+        }
+        deadline <= now
     }
 
     fn fits(&self, door: usize, knock: &Knock, local: bool) -> bool {
@@ -66,50 +81,10 @@ impl Naive {
         self.doors.iter().any(|d| d.sequence.contains(&step))
     }
 
-    fn is_near(&self, port: Step) -> bool {
-        self.doors.iter().any(|door| {
-            let beside = |step: &Step| {
-                let far = step.port.get().abs_diff(port.port.get());
-                step.protocol == port.protocol && far <= 2 && !self.is_guarded(door, *step, port)
-            };
-            door.sequence.iter().any(beside)
-        })
-    }
-
-    /// Whether a scan that goes from this step of the door past the port beside it, or comes
-    /// that way, is stopped by a step of another door.
-    fn is_guarded(&self, door: &ModelDoor, step: Step, port: Step) -> bool {
-        let others = self.doors.iter().filter(|other| {
-            other.target == door.target && other.tcp_flags == door.tcp_flags && other != &door
-        });
-        let is_clear = |to: Step| {
-            let way = step.port.min(to.port)..=step.port.max(to.port);
-            let mut own = door.sequence.iter().filter(|own| **own != step);
-            !own.any(|own| way.contains(&own.port))
-        };
-        others.flat_map(|other| &other.sequence).any(|other| {
-            other.protocol == step.protocol
-                && other.port != step.port
-                && (other.port < step.port) == (port.port < step.port)
-                && other.port.get().abs_diff(step.port.get()) <= 256
-                && is_clear(*other)
-        })
-    }
-
-    fn is_tripwire(&self, source: IpAddr, step: Step) -> bool {
-        let opened = |s: Step| {
-            self.doors
-                .iter()
-                .any(|d| d.open.iter().any(|r| r.contains(s)))
-        };
-        let sampled = hash(&TripwireKey::FIXED, source, step.port) >> SHIFT == 0;
-        !self.is_step(step)
-            && !opened(step)
-            && match self.mode {
-                TripwireMode::Off => false,
-                TripwireMode::All => true,
-                TripwireMode::Sampled => sampled || self.is_near(step),
-            }
+    fn is_tripwire(&self, port: Step) -> bool {
+        let opened = self.doors.iter().flat_map(|d| &d.open);
+        let mut known = opened.chain(&self.ignored);
+        self.mode == TripwireMode::On && !self.is_step(port) && !known.any(|r| r.contains(port))
     }
 
     fn admits(&self, door: usize, source: IpAddr) -> bool {
@@ -118,13 +93,22 @@ impl Naive {
     }
 
     pub(super) fn observe(&mut self, knock: &Knock, local: bool) {
-        self.expire(knock.at);
+        let of_a_session = match knock.transport {
+            Transport::Tcp { flags, .. } => flags & 0x12 == 0x10,
+            Transport::Udp { .. } => false,
+        };
+        if of_a_session && !self.is_step(knock.step) {
+            return;
+        }
         let mut busy = Vec::new();
         // Of a source's attempts the newest is judged first: it shows only in who is
         // older when two rise by one packet.
         for i in (0..self.attempts.len()).rev() {
             if self.attempts[i].source == knock.source {
                 let mut attempt = self.attempts.remove(i);
+                if self.times_out(&attempt, knock.at) {
+                    continue;
+                }
                 let door = attempt.door;
                 let (used, lives) = self.judge(&mut attempt, knock, local);
                 if used {
@@ -188,14 +172,16 @@ impl Naive {
         let uses = |p| door.sequence.iter().any(|s| s.protocol == p);
         let counts = match knock.transport {
             Transport::Tcp { flags, .. } if flags & 0x12 == 0x02 => true,
-            Transport::Tcp { .. } => fits && uses(Protocol::Tcp) && self.is_near(knock.step),
+            Transport::Tcp { flags, .. } => {
+                let TcpFlags { set, clear } = door.tcp_flags;
+                let no_sessions = clear & flag::ACK != 0 || set & flag::SYN != 0;
+                fits && uses(Protocol::Tcp) && (no_sessions || flags & 0x14 == 0)
+            }
             Transport::Udp { .. } => uses(Protocol::Udp),
         };
-        if here && counts && self.is_tripwire(knock.source, knock.step) {
-            if !attempt.strays.contains(&knock.step) {
-                attempt.strays.push(knock.step);
-            }
-            if attempt.strays.len() > usize::from(door.strays) {
+        if here && counts && self.is_tripwire(knock.step) {
+            attempt.strays.insert(bit(knock));
+            if attempt.strays.len() > bits(door.strays) {
                 self.reset(knock.at, attempt, Cause::Strays(knock.step));
                 return (true, false);
             }
@@ -215,7 +201,7 @@ impl Naive {
             door,
             began: knock.at,
             made: vec![*knock],
-            strays: Vec::new(),
+            strays: BTreeSet::new(),
             risen: self.risen,
         };
         if self.doors[door].sequence.len() == 1 {
@@ -228,8 +214,10 @@ impl Naive {
                 .min_by_key(|i| (self.attempts[*i].made.len(), self.attempts[*i].risen))
                 .expect("a full table holds something");
             let victim = self.attempts.remove(victim);
-            self.reset(knock.at, &victim, Cause::Evicted);
-            self.evicted += 1;
+            if !self.times_out(&victim, knock.at) {
+                self.reset(knock.at, &victim, Cause::Evicted);
+                self.evicted += 1;
+            }
         }
         self.tell(knock.at, &attempt, Outcome::Stage(1));
         self.attempts.push(attempt);
@@ -258,4 +246,16 @@ impl Naive {
             }
         }
     }
+}
+
+/// Which bit of the sketch a stray sets.
+fn bit(stray: &Knock) -> u64 {
+    let Step { protocol, port } = stray.step;
+    let mut hasher = SipHasher13::new_with_key(&SECRET);
+    match stray.source {
+        IpAddr::V4(a) => hasher.write(&a.octets()),
+        IpAddr::V6(a) => hasher.write(&a.octets()),
+    }
+    hasher.write_u32(u32::from(protocol.number()) << 16 | u32::from(port.get()));
+    hasher.finish() % 128
 }

@@ -4,10 +4,10 @@ use super::*;
 
 fn reload(bed: &mut Bed, doors: &[ModelDoor]) -> Vec<(u16, Outcome)> {
     let mut events = Vec::new();
-    let wires = wires(TripwireMode::All, doors);
+    let wires = wires(TripwireMode::On, doors);
     bed.matcher
         .reload(doors.into(), wires, bed.at(), &mut events);
-    events.iter().map(|e| (e.door.0, e.outcome)).collect()
+    outcomes(&events)
 }
 
 #[test]

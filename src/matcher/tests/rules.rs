@@ -208,22 +208,96 @@ fn doors_that_share_a_beginning_both_advance() {
     );
 }
 
+fn strays(door: u16, stage: u8, last: &str) -> Vec<(u16, Outcome)> {
+    let cause = Cause::Strays(step(last));
+    vec![(door, Outcome::Reset { stage, cause })]
+}
+
+/// A packet not yet sent, with these flags if it is of TCP.
+fn packet(bed: &mut Bed, to: &str, with: u8) -> Knock {
+    let mut knock = bed.packet(ONE, to);
+    if let Transport::Tcp { flags, .. } = &mut knock.transport {
+        *flags = with;
+    }
+    knock
+}
+
+/// Exactly, where no two ports share a bit of the sketch; these do not.
 #[test]
 fn rule_5_more_distinct_strays_than_allowed_end_the_attempt() {
-    for allowed in 0..=crate::model::MAX_STRAYS {
+    for allowed in 0..=3 {
         let mut patient = door("d", THREE);
         patient.strays = allowed;
         let mut bed = Bed::new(&[patient]);
-        bed.hit(ONE, "1000/tcp");
-        for n in 0..u16::from(allowed) {
-            let port = format!("{}/tcp", 5000 + n);
-            assert_eq!(bed.hit(ONE, &port), NOTHING);
-            assert_eq!(bed.hit(ONE, &port), NOTHING, "the same port again");
+        // The second time by the same slot: nothing is left of the first.
+        for _ in 0..2 {
+            bed.hit(ONE, "1000/tcp");
+            for n in 0..allowed {
+                let port = format!("{}/tcp", 5000 + n);
+                assert_eq!(bed.hit(ONE, &port), NOTHING);
+                assert_eq!(bed.hit(ONE, &port), NOTHING, "the same port again");
+            }
+            let ended = strays(0, 1, "5000/udp");
+            assert_eq!(bed.hit(ONE, "5000/udp"), ended, "{allowed}");
         }
-        let cause = Cause::Strays(step("5000/udp"));
-        let reset = Outcome::Reset { stage: 1, cause };
-        assert_eq!(bed.hit(ONE, "5000/udp"), [(0, reset)], "{allowed}");
     }
+}
+
+#[test]
+fn rule_5_many_strays_are_counted_nearly() {
+    for allowed in [16, 128, crate::model::MAX_STRAYS] {
+        let mut patient = door("d", THREE);
+        patient.strays = allowed;
+        let mut bed = Bed::new(&[patient]);
+        let sources = (0..100).map(|n| format!("192.0.2.{n}"));
+        let mut survived = 0;
+        for source in sources {
+            bed.hit(&source, "1000/tcp");
+            let mut ports = (1..1000).map(|n| format!("{}/tcp", 10_000 + n));
+            survived += ports
+                .position(|port| !bed.hit(&source, &port).is_empty())
+                .expect("an end");
+        }
+        let (mean, allowed) = (survived as f64 / 100., f64::from(allowed));
+        assert!(
+            (mean - allowed).abs() < 0.05 * allowed,
+            "{mean}, not {allowed}"
+        );
+    }
+}
+
+#[test]
+fn rule_5_ports_that_are_opened_or_ignored_never_count() {
+    let mut strict = door("d", THREE);
+    strict.strays = 0;
+    let other = ModelDoor {
+        open: ["22/tcp", "500-502/udp"]
+            .map(|r| r.parse().expect("a range"))
+            .into(),
+        ..door("other", "4000/tcp 5000/tcp")
+    };
+    let doors = [strict, other];
+    let ignored = ["443/tcp", "60000-61000/udp"].map(|r| r.parse().expect("a range"));
+    let mut bed = Bed::wired(
+        &doors,
+        Tripwires::new(TripwireMode::On, &ignored, &doors),
+        10,
+    );
+    bed.hit(ONE, "1000/tcp");
+    for port in ["22/tcp", "501/udp", "443/tcp", "60000/udp", "61000/udp"] {
+        assert_eq!(bed.hit(ONE, port), NOTHING, "{port}");
+    }
+    assert_eq!(bed.hit(ONE, "443/udp"), strays(0, 1, "443/udp"));
+}
+
+#[test]
+fn rule_5_without_tripwires_nothing_counts() {
+    let mut strict = door("d", THREE);
+    strict.strays = 0;
+    let mut bed = Bed::with(&[strict], TripwireMode::Off, 10);
+    bed.hit(ONE, "1000/tcp");
+    assert_eq!(bed.hit(ONE, "5000/tcp"), NOTHING);
+    assert_eq!(bed.hit(ONE, "2000/udp"), stage(0, 2));
 }
 
 #[test]
@@ -235,55 +309,59 @@ fn rule_5_udp_counts_only_where_the_door_has_udp_steps() {
     strict.iter_mut().for_each(|d| d.strays = 0);
     let mut bed = Bed::new(&strict);
     bed.hit(ONE, "1000/tcp");
-    let cause = Cause::Strays(step("5000/udp"));
-    let reset = Outcome::Reset { stage: 1, cause };
-    assert_eq!(bed.hit(ONE, "5000/udp"), [(1, reset)]);
+    assert_eq!(bed.hit(ONE, "5000/udp"), strays(1, 1, "5000/udp"));
     assert_eq!(bed.hit(ONE, "2000/tcp"), open(0, 2));
 }
 
 #[test]
-fn rule_5_a_syn_counts_whatever_flags_the_door_wants() {
-    let mut odd = door("fin", "1000/tcp 2000/tcp");
-    odd.tcp_flags = TcpFlags {
-        set: flag::FIN,
-        clear: 0,
-    };
-    odd.strays = 0;
-    let mut bed = Bed::new(&[odd]);
-    let mut fin = bed.packet(ONE, "1000/tcp");
-    fin.transport = Transport::Tcp {
-        flags: flag::FIN,
-        sequence: 1,
-    };
-    assert_eq!(bed.send(&fin), stage(0, 1));
-    fin.step = step("5000/tcp");
-    assert_eq!(bed.send(&fin), NOTHING);
-    assert_eq!(bed.hit(ONE, "5000/tcp").len(), 1);
+fn rule_5_a_syn_counts_whatever_the_door_wants() {
+    for (first, flags) in [("1000/tcp", flag::FIN), ("1000/udp", 0)] {
+        let mut odd = door("d", &format!("{first} 2000/tcp"));
+        odd.tcp_flags = "fin".parse().expect("flags");
+        odd.strays = 0;
+        let mut bed = Bed::new(&[odd]);
+        let begins = packet(&mut bed, first, flags);
+        assert_eq!(bed.send(&begins), stage(0, 1));
+        let answer = packet(&mut bed, "5000/tcp", flag::SYN | flag::ACK);
+        assert_eq!(bed.send(&answer), NOTHING);
+        assert_eq!(bed.hit(ONE, "5000/tcp"), strays(0, 1, "5000/tcp"));
+        bed.send(&Knock {
+            source_port: 1,
+            ..begins
+        });
+        let with_rst = packet(&mut bed, "5000/tcp", flag::SYN | flag::RST);
+        assert_eq!(bed.send(&with_rst), strays(0, 1, "5000/tcp"));
+    }
 }
 
+/// FIN, NULL and XMAS scans; but what has ACK or RST may be of a session beside the knock.
 #[test]
-fn rule_5_beside_a_step_what_the_door_takes_counts_too() {
-    let mut lax = door("any", "1000/tcp 2000/tcp");
-    lax.tcp_flags = TcpFlags::ANY;
-    lax.strays = 0;
-    let mut datagrams = door("udp", "3000/udp 1000/tcp 4000/udp");
-    datagrams.strays = 0;
-    let mut bed = Bed::new(&[lax, datagrams]);
-    bed.hit(ONE, "1000/tcp");
-    bed.hit(ONE, "3000/udp");
-    let mut ack = bed.packet(ONE, "77/tcp");
-    ack.transport = Transport::Tcp {
-        flags: flag::ACK,
-        sequence: 1,
-    };
-    // It may belong to a connection.
-    assert_eq!(bed.send(&ack), NOTHING);
-    bed.hit(ONE, "1000/tcp");
-    ack.step = step("1998/tcp");
-    let cause = Cause::Strays(ack.step);
-    let reset = Outcome::Reset { stage: 1, cause };
-    // To the other door, which wants SYNs, it never came.
-    assert_eq!(bed.send(&ack), [(0, reset)]);
+fn rule_5_other_segments_count_if_the_door_takes_them_and_they_are_of_no_session() {
+    for (sequence, wanted, counts) in [
+        ("1000/tcp 2000/tcp", "any", true),
+        ("1000/udp 2000/tcp", "!syn", true),
+        ("1000/tcp 2000/tcp", "syn", false),
+        ("1000/udp 2000/udp", "any", false),
+    ] {
+        let mut strict = door("d", sequence);
+        strict.tcp_flags = wanted.parse().expect("flags");
+        strict.strays = 0;
+        let first = strict.sequence[0].to_string();
+        let mut bed = Bed::new(&[strict]);
+        for flags in [0, flag::FIN, flag::FIN | flag::PSH | flag::URG, flag::PSH] {
+            bed.hit(ONE, &first);
+            for of_session in [flag::ACK, flag::RST, flag::RST | flag::ACK] {
+                let other = packet(&mut bed, "77/tcp", flags | of_session);
+                assert_eq!(bed.send(&other), NOTHING, "{flags:#x} {of_session:#x}");
+            }
+            let scan = packet(&mut bed, "77/tcp", flags);
+            let ended = match counts {
+                true => strays(0, 1, "77/tcp"),
+                false => NOTHING,
+            };
+            assert_eq!(bed.send(&scan), ended, "{sequence} {wanted} {flags:#x}");
+        }
+    }
 }
 
 #[test]
@@ -329,6 +407,22 @@ fn rule_6_expire_says_when() {
         bed.matcher.next_deadline(),
         Some(bed.at() + Duration::from_secs(15))
     );
+}
+
+#[test]
+fn rule_6_without_expire_an_attempt_ends_with_the_next_packet_of_its_source() {
+    let (mut bed, mut events) = (three(), Vec::new());
+    bed.hit(ONE, "1000/tcp");
+    bed.hit(TWO, "1000/tcp");
+    bed.now += 15_000;
+    let late = bed.packet(ONE, "2000/udp");
+    bed.matcher.observe(&late, true, &mut events);
+    let ended = [(0, Outcome::Timeout { stage: 1 })];
+    assert_eq!((outcomes(&events), bed.live()), (ended.into(), 1));
+    assert!(bed.matcher.next_deadline().is_some_and(|at| at <= bed.at()));
+    events.clear();
+    bed.matcher.expire(bed.at(), &mut events);
+    assert_eq!((outcomes(&events), bed.live()), (ended.into(), 0));
 }
 
 #[test]

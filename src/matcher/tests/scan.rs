@@ -1,13 +1,11 @@
 //! A scan of the ports does not open a door, and who knocks beside one gets in.
 
-use std::num::NonZeroU16;
-
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
-use crate::model::{Protocol, SHIFT, hash};
+use crate::model::Protocol;
 
 const THREE: &str = "17301/tcp 4022/udp 39855/tcp";
 
@@ -21,6 +19,11 @@ impl Dice {
         self.0 ^= self.0 >> 27;
         let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
         (high as usize * n) >> 32
+    }
+
+    /// From 0 to 1.
+    pub(super) fn share(&mut self) -> f64 {
+        self.below(1 << 24) as f64 / f64::from(1 << 24)
     }
 
     fn shuffle<T>(&mut self, all: &mut [T]) {
@@ -43,51 +46,102 @@ fn opens_with(scan: u8, bed: &mut Bed, source: IpAddr, ports: &[Step]) -> usize 
         if let Transport::Tcp { flags, .. } = &mut knock.transport {
             *flags = scan;
         }
-        bed.matcher.observe(&knock, true, &mut events);
+        bed.take(&knock, true, &mut events);
     }
     let outcomes = events.iter().map(|e| e.outcome);
     outcomes.filter(|o| *o == Outcome::Open).count()
 }
 
-fn every_port() -> Vec<Step> {
-    let port = |n: u16| [step(&format!("{n}/tcp")), step(&format!("{n}/udp"))];
-    (1..=u16::MAX).flat_map(port).collect()
+/// The ports up to this one.
+fn ports_to(last: u16, protocol: Protocol) -> Vec<Step> {
+    let ports = 1..=last;
+    ports.filter_map(|port| Step::new(protocol, port)).collect()
+}
+
+/// Those of TCP, those of UDP, and both in two ways.
+fn scans_in_order(last: u16) -> [Vec<Step>; 4] {
+    let (tcp, udp) = (ports_to(last, Protocol::Tcp), ports_to(last, Protocol::Udp));
+    let by_turns = tcp.iter().zip(&udp).flat_map(|(tcp, udp)| [*tcp, *udp]);
+    let by_turns = by_turns.collect();
+    [[&*tcp, &*udp].concat(), by_turns, tcp, udp]
 }
 
 #[test]
 fn an_ascending_or_descending_scan_opens_nothing() {
-    let ascending = [
+    let sequences = [
         "1000/tcp 2000/tcp 3000/tcp",
-        "1000/tcp 1006/tcp 1012/tcp",
+        "1000/udp 2000/udp 3000/udp",
+        "1000/tcp 1300/tcp",
+        "1300/udp 1000/udp",
+        "1000/tcp 1000/tcp 2000/tcp",
         "4022/udp 17301/tcp",
     ];
-    let mut ports = every_port();
-    for sequence in ascending {
-        for source in [ONE, "2001:db8::77"].map(address) {
-            let mut bed = Bed::with(&[door("d", sequence)], TripwireMode::Sampled, 100);
-            assert_eq!(opens(&mut bed, source, &ports), 0, "{sequence}");
-            ports.reverse();
-            assert_eq!(opens(&mut bed, source, &ports), 0, "{sequence}");
-            ports.reverse();
+    for mut scan in scans_in_order(u16::MAX) {
+        for sequence in sequences {
+            for source in [ONE, "2001:db8::77"].map(address) {
+                let mut bed = Bed::new(&[door("d", sequence)]);
+                assert_eq!(opens(&mut bed, source, &scan), 0, "{sequence}");
+                scan.reverse();
+                assert_eq!(opens(&mut bed, source, &scan), 0, "{sequence}");
+            }
         }
     }
 }
 
-/// nmap's -sF, -sN, -sX, -sA and -sM: a door of a knockd.conf without TCPFlags takes them all.
+/// nmap's -sF, -sN and -sX: a door of a knockd.conf without TCPFlags takes them all. And what no
+/// session has though it has RST, or ACK.
 #[test]
 fn a_scan_by_other_packets_than_syns_opens_nothing() {
-    let ports = every_port();
-    let xmas = flag::FIN | flag::PSH | flag::URG;
-    for wanted in ["any", "fin", "!syn"] {
+    let mut ports = ports_to(u16::MAX, Protocol::Tcp);
+    for wanted in ["any", "fin", "!syn", "syn", "syn,!ack", "fin,!ack"] {
         let mut lax = door("d", "1000/tcp 2000/tcp 3000/tcp");
         lax.tcp_flags = wanted.parse().expect("flags");
-        for scan in [flag::FIN, 0, xmas, flag::ACK, flag::FIN | flag::ACK] {
-            for mode in [TripwireMode::Sampled, TripwireMode::All] {
-                let mut bed = Bed::with(std::slice::from_ref(&lax), mode, 100);
-                let opened = opens_with(scan, &mut bed, address(ONE), &ports);
-                assert_eq!(opened, 0, "{wanted} {scan:#x} {mode:?}");
+        let xmas = flag::FIN | flag::PSH | flag::URG;
+        let odd = [
+            flag::SYN | flag::RST,
+            flag::SYN | flag::ACK,
+            flag::FIN | flag::RST,
+        ];
+        let takes_sessions = lax.tcp_flags.fits_sessions();
+        let odd = odd
+            .into_iter()
+            .filter(|odd| !takes_sessions || *odd == flag::SYN | flag::RST);
+        for scan in [flag::FIN, 0, xmas].into_iter().chain(odd) {
+            let mut bed = Bed::new(std::slice::from_ref(&lax));
+            for source in [ONE, TWO].map(address) {
+                let opened = opens_with(scan, &mut bed, source, &ports);
+                assert_eq!(opened, 0, "{wanted} {scan:#x}");
+                ports.reverse();
             }
         }
+    }
+}
+
+/// Among them nmap's -sA and -sM, at doors that take such packets: what has ACK or RST may be of
+/// a session beside the knock, so none of it is a stray. (And the daemon's filter
+/// passes such packets to the steps of these doors and to no other port.)
+#[test]
+fn a_scan_by_acks_or_resets_opens_what_it_opened_in_0_8() {
+    let ports = ports_to(4000, Protocol::Tcp);
+    for (wanted, scan) in [
+        ("any", flag::ACK),
+        ("any", flag::RST),
+        ("fin", flag::FIN | flag::ACK),
+    ] {
+        let mut lax = door("lax", "1000/tcp 2000/tcp 3000/tcp");
+        lax.tcp_flags = wanted.parse().expect("flags");
+        let falling = ModelDoor {
+            name: "falling".into(),
+            sequence: lax.sequence.iter().rev().copied().collect(),
+            ..lax.clone()
+        };
+        let strict = door("strict", "1500/tcp 2500/tcp 3500/tcp");
+        let mut bed = Bed::new(&[lax, falling, strict]);
+        assert_eq!(
+            opens_with(scan, &mut bed, address(ONE), &ports),
+            1,
+            "{wanted}"
+        );
     }
 }
 
@@ -95,16 +149,29 @@ fn a_scan_by_other_packets_than_syns_opens_nothing() {
 fn without_tripwires_an_ascending_scan_does_open() {
     let doors = [door("d", "1000/tcp 2000/tcp 3000/tcp")];
     let mut bed = Bed::with(&doors, TripwireMode::Off, 100);
-    assert_eq!(opens(&mut bed, address(ONE), &every_port()), 1);
+    let ports = ports_to(u16::MAX, Protocol::Tcp);
+    assert_eq!(opens(&mut bed, address(ONE), &ports), 1);
+}
+
+/// Which is warned of when the configuration is read.
+#[test]
+fn steps_with_fewer_tripwires_between_than_strays_are_opened_by_a_scan_in_order() {
+    let ports = ports_to(2000, Protocol::Tcp);
+    for (strays, opened) in [(128, 1), (16, 0)] {
+        let mut near = door("d", "1000/tcp 1020/tcp 1040/tcp");
+        near.strays = strays;
+        let mut bed = Bed::new(&[near]);
+        assert_eq!(opens(&mut bed, address(ONE), &ports), opened, "{strays}");
+    }
 }
 
 #[test]
 fn random_scans_open_nothing() {
     let doors = [door("d", THREE)];
     let mut dice = Dice(1);
-    let mut ports = every_port();
-    let mut bed = Bed::with(&doors, TripwireMode::Sampled, 100);
-    for scan in 0..100u32 {
+    let [mut ports, ..] = scans_in_order(u16::MAX);
+    let mut bed = Bed::with(&doors, TripwireMode::On, 100);
+    for scan in 0..50u32 {
         dice.shuffle(&mut ports);
         for source in [
             IpAddr::from(scan.to_be_bytes()),
@@ -115,54 +182,92 @@ fn random_scans_open_nothing() {
     }
 }
 
-/// Of a random order of `wires` tripwires and three steps: how many open a door that
-/// allows two strays. The steps must come in order, with two tripwires at most among
-/// them; so the last comes d = 2, 3 or 4 places after the first, the second in one of the
-/// d - 1 places between.
-fn share_that_opens(wires: u32) -> f64 {
-    let all = f64::from(wires + 3);
-    let orders: f64 = [2., 3., 4.].map(|d| (all - d) * (d - 1.)).iter().sum();
+/// Of a random order of so many ports, three steps and else tripwires: how many open the door.
+/// The steps must come in order. The last comes d places after the first, the second in one of
+/// the d - 1 places between; and the d - 2 tripwires among them must be `survived`, which is a
+/// chance for each number.
+fn share_that_opens(ports: u32, survived: &[f64]) -> f64 {
+    let all = f64::from(ports);
+    let distances = (2..ports).map(f64::from).zip(survived);
+    let orders: f64 = distances
+        .map(|(d, chance)| (all - d) * (d - 1.) * chance)
+        .sum();
     orders / (all * (all - 1.) * (all - 2.))
+}
+
+/// If strays were counted exactly.
+fn exactly(strays: u16) -> Vec<f64> {
+    vec![1.; usize::from(strays) + 1]
+}
+
+/// As they are counted: the chance that so many ports, from 0, set no more bits of 128 than
+/// `strays` set on the average. (Each port sets a bit that is free by now, or one that is not.)
+fn nearly(strays: u16) -> Vec<f64> {
+    let mut chances = vec![0.; bits(strays) + 1];
+    chances[0] = 1.;
+    let after_another = |chances: &mut Vec<f64>| {
+        let survives: f64 = chances.iter().sum();
+        for set in (0..chances.len()).rev() {
+            let fewer = set.checked_sub(1).map_or(0., |fewer| chances[fewer]);
+            chances[set] = (chances[set] * set as f64 + fewer * (129 - set) as f64) / 128.;
+        }
+        survives
+    };
+    (0..1000).map(|_| after_another(&mut chances)).collect()
 }
 
 #[test]
 fn a_random_scan_opens_as_rarely_as_is_claimed() {
-    // Sampled: a 64th of the other ports, and the four neighbours of each step.
-    let wires = (65_535 - 15) / 64 + 12;
-    let one_in = 1. / share_that_opens(wires);
-    assert!((170_000. ..185_000.).contains(&one_in), "{one_in}");
+    let one_in = |ports, survived: &[f64]| (1. / share_that_opens(ports, survived)).round();
+    assert_eq!(one_in(65_535, &exactly(128)), 512_865.);
+    assert_eq!(one_in(65_535, &nearly(128)), 501_437.);
+    assert_eq!(one_in(65_535, &exactly(8)), 95_447_117.);
+    assert_eq!(one_in(65_535, &nearly(8)), 89_493_642.);
+    // A door of TCP and UDP steps: both must be scanned, and tripwires of both count.
+    assert_eq!(one_in(2 * 65_535, &nearly(128)), 2_004_432.);
+}
 
-    // That the formula is true of the matcher shows where openings are frequent: 30
-    // ports, all but the steps tripwires.
-    let mut doors = [door("d", "10/tcp 20/tcp 30/tcp")];
-    let mut ports: Vec<_> = (3..=32).map(|n| step(&format!("{n}/tcp"))).collect();
+/// That the formula is true of the matcher shows where openings are frequent.
+#[test]
+fn random_scans_of_few_ports_open_as_often_as_the_formula_says() {
+    const SCANS: u32 = 40_000;
     let mut dice = Dice(7);
-    let mut expect = |scan_by: u8, bed: &mut Bed, wires: u32| {
-        let (mut opened, scans) = (0, 40_000);
-        for scan in 0..scans {
+    let mut check = |flags: u8, sequence: &str, strays: u16, mut ports: Vec<Step>| {
+        let mut one = door("d", sequence);
+        one.tcp_flags = TcpFlags {
+            set: flags,
+            clear: flag::ACK,
+        };
+        one.strays = strays;
+        let mut bed = Bed::new(&[one]);
+        let mut opened = 0;
+        for scan in 0..SCANS {
             dice.shuffle(&mut ports);
             bed.now += 20_000;
             let source = IpAddr::from(u32::to_be_bytes(scan));
-            opened += opens_with(scan_by, bed, source, &ports);
+            opened += opens_with(flags, &mut bed, source, &ports);
         }
-        let expected = share_that_opens(wires) * f64::from(scans);
+        let share = share_that_opens(ports.len() as u32, &nearly(strays));
+        let (expected, deviation) = (
+            share * f64::from(SCANS),
+            (share * (1. - share) * f64::from(SCANS)).sqrt(),
+        );
         let off = (opened as f64 - expected).abs();
-        // Four standard deviations.
-        assert!(off < 4. * expected.sqrt(), "{opened}, not {expected}");
+        assert!(off < 4. * deviation, "{strays}: {opened}, not {expected}");
     };
-    expect(flag::SYN, &mut Bed::new(&doors), 27);
-
-    // A door that takes other packets has the neighbours of its steps and no more.
-    let one_in = 1. / share_that_opens(12);
-    assert!((38. ..41.).contains(&one_in), "{one_in}");
-    doors[0].tcp_flags = TcpFlags::ANY;
-    expect(flag::ACK, &mut Bed::new(&doors), 12);
+    let tcp = |last| ports_to(last, Protocol::Tcp);
+    let [both, ..] = scans_in_order(30);
+    check(flag::SYN, "10/tcp 20/tcp 30/tcp", 2, tcp(30));
+    check(flag::SYN, "10/tcp 20/tcp 30/tcp", 8, tcp(60));
+    check(flag::SYN, "10/tcp 20/tcp 30/tcp", 128, tcp(200));
+    check(flag::SYN, "10/tcp 20/udp 30/tcp", 8, both);
+    check(flag::FIN, "10/tcp 20/tcp 30/tcp", 2, tcp(30));
 }
 
 #[test]
 fn a_knock_amid_the_noise_of_others_opens() {
     let doors = [door("d", THREE)];
-    let mut bed = Bed::with(&doors, TripwireMode::Sampled, 100_000);
+    let mut bed = Bed::with(&doors, TripwireMode::On, 100_000);
     let mut dice = Dice(3);
     let mut events = Vec::new();
     for last in ["17301/tcp", "4022/udp", "39855/tcp"] {
@@ -172,7 +277,7 @@ fn a_knock_amid_the_noise_of_others_opens() {
             let other = step(&format!("{}/tcp", dice.below(65_535) + 1));
             let to = [known, other][dice.below(2)];
             let knock = knock(bed.at().0, source, to, dice.below(1 << 30) as u32);
-            bed.matcher.observe(&knock, true, &mut events);
+            bed.take(&knock, true, &mut events);
         }
         let of_ours = bed.hit(ONE, last);
         assert!(!of_ours.is_empty(), "{last}");
@@ -183,21 +288,12 @@ fn a_knock_amid_the_noise_of_others_opens() {
 }
 
 /// The highest port that is scanned.
-const LAST: u16 = 600;
+const LAST: u16 = 1000;
 
-/// One who draws no tripwire among these ports: whoever is stopped is so by those that are
-/// tripwires for everyone, and by steps.
-fn the_luckiest() -> IpAddr {
-    let key = TripwireKey::FIXED;
-    let ports = || (1..=LAST).filter_map(NonZeroU16::new);
-    let draws_none = |source: &IpAddr| !ports().any(|port| hash(&key, *source, port) >> SHIFT == 0);
-    let mut all = (0..u32::MAX).map(|n| IpAddr::from(n.to_be_bytes()));
-    all.find(draws_none).expect("one in 12,000")
-}
-
-/// Steps lie at least five ports apart: fewer, and fewer than four tripwires are between.
+/// Steps lie at least forty ports apart, which are more tripwires than strays, even if many
+/// share a bit.
 fn some_door() -> impl Strategy<Value = ModelDoor> {
-    let numbers: Vec<u16> = (5..LAST).step_by(5).collect();
+    let numbers: Vec<u16> = (40..LAST).step_by(40).collect();
     let all_flags = ["syn,!ack", "syn,!ack", "any", "fin"].map(|f| f.parse().expect("flags"));
     (
         subsequence(numbers, 2..5).prop_shuffle(),
@@ -205,7 +301,7 @@ fn some_door() -> impl Strategy<Value = ModelDoor> {
         select(all_flags.to_vec()),
         select(vec![None, None, Some(address("203.0.113.9"))]),
         select(vec!["0.0.0.0/0", "192.0.2.0/24"]),
-        0u8..4,
+        0u16..16,
     )
         .prop_map(|(ports, of_udp, tcp_flags, target, from, strays)| {
             let protocols = of_udp.map(|udp| if udp { Protocol::Udp } else { Protocol::Tcp });
@@ -227,15 +323,7 @@ fn some_door() -> impl Strategy<Value = ModelDoor> {
 
 #[test]
 fn no_scan_in_order_opens_any_of_many_doors() {
-    let scanner = the_luckiest();
-    let of = |protocol| (1..=LAST).filter_map(move |port| Step::new(protocol, port));
-    let (tcp, udp) = (of(Protocol::Tcp), of(Protocol::Udp));
-    let scans: [Vec<Step>; 4] = [
-        tcp.clone().collect(),
-        udp.clone().collect(),
-        tcp.clone().chain(udp.clone()).collect(),
-        tcp.zip(udp).flat_map(|(tcp, udp)| [tcp, udp]).collect(),
-    ];
+    let scans = scans_in_order(LAST);
     let doors = prop::collection::vec(some_door(), 1..40);
     let check = |doors: Vec<ModelDoor>| {
         for scan in &scans {
@@ -245,8 +333,8 @@ fn no_scan_in_order_opens_any_of_many_doors() {
                     scan.reverse();
                 }
                 for flags in [flag::SYN, flag::FIN, flag::SYN | flag::FIN] {
-                    let mut bed = Bed::with(&doors, TripwireMode::Sampled, 100);
-                    prop_assert_eq!(opens_with(flags, &mut bed, scanner, &scan), 0);
+                    let mut bed = Bed::with(&doors, TripwireMode::On, 100);
+                    prop_assert_eq!(opens_with(flags, &mut bed, address(ONE), &scan), 0);
                 }
             }
         }

@@ -35,11 +35,9 @@ pub(super) const FAULTS: [Fault; 6] = [
     Fault::AllGoWithTheFirst,
 ];
 
-/// How many distinct strays an attempt survives.
-const STRAYS: usize = 2;
-
-/// How near to a step a port is a tripwire for everyone.
-const NEAR: u16 = 2;
+/// How many distinct strays an attempt survives; nearly, so there are always far fewer or many
+/// more ([`super::generate`]).
+const STRAYS: usize = 128;
 
 #[derive(Debug, Clone)]
 struct Attempt {
@@ -47,7 +45,7 @@ struct Attempt {
     door: usize,
     /// The packets that made its steps.
     made: Vec<Packet>,
-    strays: BTreeSet<u16>,
+    strays: BTreeSet<Port>,
     over: bool,
 }
 
@@ -180,22 +178,21 @@ impl Model {
         let Self {
             doors, attempts, ..
         } = self;
-        let mut steps = doors.iter().flat_map(|d| &d.sequence);
-        let near = steps.any(|s| s.is_like(packet) && s.number.abs_diff(packet.port) <= NEAR);
-        if !near {
-            return;
-        }
         attempts.retain_mut(|attempt| {
             let door = &doors[attempt.door];
             let uses = |udp| door.sequence.iter().any(|s| s.udp == udp);
             let counts = match packet.kind {
                 Kind::Tcp(flags) if flags & (flag::SYN | flag::ACK) == flag::SYN => true,
-                Kind::Tcp(_) => uses(false) && door.counts(packet),
+                Kind::Tcp(flags) => {
+                    let no_sessions = door.clear & flag::ACK != 0 || door.set & flag::SYN != 0;
+                    let is_of_none = flags & (flag::ACK | flag::RST) == 0;
+                    uses(false) && door.counts(packet) && (no_sessions || is_of_none)
+                }
                 Kind::Udp => uses(true),
             };
             let minds = attempt.source == packet.from && door.faces(packet) && counts;
             if minds {
-                attempt.strays.insert(packet.port);
+                attempt.strays.insert(Port::of(packet));
             }
             attempt.strays.len() <= STRAYS
         });

@@ -30,6 +30,17 @@ pub(crate) enum Contender {
 pub(crate) struct Setting {
     pub(crate) doors: u16,
     pub(crate) seq_timeout: u32,
+    /// The second step of each door is of UDP.
+    pub(crate) is_mixed: bool,
+    /// The daemon shares the processor of who sends packets.
+    pub(crate) is_on_one_processor: bool,
+}
+
+impl Setting {
+    /// The protocols of a door's steps.
+    fn protocols(self) -> [&'static str; 3] {
+        ["tcp", if self.is_mixed { "udp" } else { "tcp" }, "tcp"]
+    }
 }
 
 /// A contender at work; it ends when dropped.
@@ -91,7 +102,7 @@ impl Contender {
             .args(["-i", "eth0", "-c"])
             .arg(&running.configuration);
         command.stdout(Stdio::null());
-        running.spawn(lab, &mut command);
+        running.spawn(lab, &mut command, usize::from(!setting.is_on_one_processor));
         running
     }
 }
@@ -108,7 +119,7 @@ pub(crate) fn start_of_a_ring(lab: &Lab) -> Duration {
     }
     let mut running = Running::new(lab);
     let says = File::create(&running.log).expect("a directory of ours");
-    running.spawn(lab, Command::new(program).stdout(says));
+    running.spawn(lab, Command::new(program).stdout(says), 1);
     running.start
 }
 
@@ -129,13 +140,14 @@ impl Running {
     }
 
     /// Waits until the log says that it listens.
-    fn spawn(&mut self, lab: &Lab, command: &mut Command) {
+    fn spawn(&mut self, lab: &Lab, command: &mut Command, processor: usize) {
         command.stderr(File::create(&self.errors).expect("a directory of ours"));
         // A process that has ended and rules that were changed leave the kernel something to
         // tidy up, which is not to be waited for here.
         std::thread::sleep(Duration::from_millis(100));
         let from = Instant::now();
-        self.child = Some(lab.as_server(|| command.spawn()).expect("a daemon"));
+        let child = lab.as_server(processor, || command.spawn());
+        self.child = Some(child.expect("a daemon"));
         while self.count("listening on") == 0 {
             assert!(
                 from.elapsed() < Duration::from_secs(30),
@@ -254,9 +266,10 @@ fn rules(setting: Setting) -> String {
     let mut rules = String::new();
     for door in 0..setting.doors {
         let [a, b, c] = steps(door);
+        let [_, second, _] = setting.protocols();
         rules += &format!(
             "tcp dport {a} add @next {{ ip saddr . {b} timeout {timeout}s }}
-             tcp dport {b} ip saddr . tcp dport @next add @next {{ ip saddr . {c} timeout {timeout}s }}
+             {second} dport {b} ip saddr . {second} dport @next add @next {{ ip saddr . {c} timeout {timeout}s }}
              tcp dport {c} ip saddr . tcp dport @next add @open {{ ip saddr timeout 1h }}\n"
         );
     }
@@ -278,8 +291,9 @@ fn ancestors_configuration(setting: Setting, running: &Running) -> String {
     let mut text = format!("[options]\n\tlogfile = {}\n", running.log.display());
     for door in 0..setting.doors {
         let [a, b, c] = steps(door);
+        let [_, second, _] = setting.protocols();
         text += &format!(
-            "[door{door}]\n\tsequence = {a},{b},{c}\n\tseq_timeout = {}\n\ttcpflags = syn\n\
+            "[door{door}]\n\tsequence = {a},{b}:{second},{c}\n\tseq_timeout = {}\n\ttcpflags = syn\n\
              \tcommand = nft add element inet bench open {{ %IP% timeout 1h }}\n",
             setting.seq_timeout
         );
@@ -294,8 +308,9 @@ fn configuration(setting: Setting, running: &Running) -> String {
     );
     for door in 0..setting.doors {
         let [a, b, c] = steps(door);
+        let [_, second, _] = setting.protocols();
         text += &format!(
-            "[door.door{door}]\nsequence = [\"{a}/tcp\", \"{b}/tcp\", \"{c}/tcp\"]\n\
+            "[door.door{door}]\nsequence = [\"{a}/tcp\", \"{b}/{second}\", \"{c}/tcp\"]\n\
              seq_timeout = \"{}s\"\nopen = [\"22/tcp\"]\nopen_for = \"1h\"\n",
             setting.seq_timeout
         );

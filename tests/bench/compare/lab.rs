@@ -88,10 +88,10 @@ impl Lab {
         }
     }
 
-    /// Does something as the server, on its processor: what is started there stays there.
-    pub(crate) fn as_server<T>(&self, act: impl FnOnce() -> T) -> T {
+    /// Does something as the server, on this processor: what is started there stays there.
+    pub(crate) fn as_server<T>(&self, processor: usize, act: impl FnOnce() -> T) -> T {
         enter(&self.server);
-        run_on(1);
+        run_on(processor);
         let done = act();
         run_on(0);
         enter(&self.client);
@@ -101,7 +101,7 @@ impl Lab {
     /// Gives the server's kernel these rules, and no others.
     pub(crate) fn nft(&self, text: &str) {
         let text = format!("flush ruleset\n{text}");
-        self.as_server(|| feed("nft", &["-f", "-"], &text));
+        self.as_server(1, || feed("nft", &["-f", "-"], &text));
     }
 
     pub(crate) fn directory(&self) -> &Path {

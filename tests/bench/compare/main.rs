@@ -9,13 +9,14 @@ mod frame;
 mod lab;
 mod measure;
 mod table;
+mod timing;
 
 #[path = "../../support/ancestor.rs"]
 #[allow(dead_code)]
 mod ancestor;
 
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use contender::Contender;
 use lab::Lab;
@@ -24,7 +25,7 @@ use table::Table;
 /// Set once we are in a namespace.
 const INSIDE: &str = "KNOCKD_BENCH_INSIDE";
 
-fn main() {
+fn main() -> ExitCode {
     if std::env::var_os(INSIDE).is_none() {
         let error = Command::new("unshare")
             .args(["--user", "--map-root-user", "--net", "--"])
@@ -34,6 +35,20 @@ fn main() {
             .env(INSIDE, "1")
             .exec();
         panic!("unshare (package util-linux): {error}");
+    }
+    // `timing`: that alone; `timing --test`: whether a step can be told.
+    let arguments: Vec<_> = std::env::args().collect();
+    let is_asked = |word: &str| arguments.iter().any(|argument| argument == word);
+    if is_asked("timing") {
+        let lab = Lab::new();
+        if !is_asked("--test") {
+            timing::thorough(&lab);
+            println!("\n{}", lab::machine());
+        } else if let Err(why) = timing::test(&lab) {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+        return ExitCode::SUCCESS;
     }
     // Before we load it ourselves.
     let machine = lab::machine();
@@ -47,4 +62,5 @@ fn main() {
     }
     print!("{table}");
     println!("\n{machine}");
+    ExitCode::SUCCESS
 }

@@ -13,10 +13,11 @@ use crate::contender::{Contender, STEPS, Setting, start_of_a_ring};
 use crate::frame::{Frame, answered, syn};
 use crate::lab::{Lab, SSH, forged};
 use crate::table::{Table, digits};
+use crate::timing;
 
 type Measure = fn(&Lab, Contender, &mut Table);
 
-pub(crate) const ALL: [(&str, Measure); 9] = [
+pub(crate) const ALL: [(&str, Measure); 10] = [
     ("latency", latency),
     ("burst", burst),
     ("flood of 10,000 a second", |l, c, t| flood(l, c, t, 10_000)),
@@ -24,6 +25,7 @@ pub(crate) const ALL: [(&str, Measure); 9] = [
     ("slow people", slow),
     ("attempts", attempts),
     ("noise", noise),
+    ("timing", timing::row),
     ("start", start),
     ("at rest", rest),
 ];
@@ -31,6 +33,8 @@ pub(crate) const ALL: [(&str, Measure); 9] = [
 const ONE_DOOR: Setting = Setting {
     doors: 1,
     seq_timeout: 15,
+    is_mixed: false,
+    is_on_one_processor: false,
 };
 
 /// From the last SYN of a knock until the server has answered a SYN to port 22.

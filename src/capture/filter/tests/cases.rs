@@ -1,38 +1,57 @@
-//! What passes for a door, and what does not, rule by rule.
+//! What passes for doors, and what does not, rule by rule.
 
 use super::*;
 use crate::model::flag;
 
+fn knock_of_three() -> Program {
+    program(&[syn_door(&["7000/tcp", "8000/tcp", "9000/tcp"])])
+}
+
 #[test]
-fn one_door_and_what_passes_for_it() {
-    let doors = doors(&[&["7000/tcp", "8000/udp", "9000/tcp"]]);
-    let (off, _) = program(TripwireMode::Off, &doors);
-    let (syn, both) = (flag::SYN, flag::SYN | flag::ACK);
-    for source in ["192.0.2.77", "2001:db8::77"] {
-        for (step, flags, is_wanted) in [
-            ("7000/tcp", syn, true),
-            ("7000/tcp", both, false),
-            ("7000/tcp", flag::FIN, false),
-            ("9000/tcp", syn | flag::URG, true),
-            ("7000/udp", 0, false),
-            ("8000/udp", 0, true),
-            ("8000/tcp", syn, false),
-            ("7001/tcp", syn, false),
-            ("6999/tcp", syn, false),
-            ("65535/tcp", syn, false),
-            ("1/udp", 0, false),
-        ] {
-            let packet = Made::new(source, step, flags).packet();
-            assert_eq!(passed(&off, &packet), is_wanted, "{source} {step} {flags}");
+fn every_port_passes_whether_it_is_a_step_or_not() {
+    let program = program(&[syn_door(&["7000/tcp", "8000/udp", "9000/tcp"])]);
+    for port in 1..=u16::MAX {
+        let step = tcp(port);
+        assert!(takes(&program, step, flag::SYN), "{step}");
+        let step = Step {
+            protocol: Protocol::Udp,
+            ..step
+        };
+        assert!(takes(&program, step, 0), "{step}");
+    }
+}
+
+#[test]
+fn datagrams_pass_for_doors_with_udp_steps_and_syns_for_all() {
+    for (sequence, has_udp) in [
+        (&["7000/tcp", "8000/tcp"][..], false),
+        (&["7000/tcp", "8000/udp"], true),
+        (&["7000/udp", "8000/udp"], true),
+    ] {
+        let program = program(&[syn_door(sequence)]);
+        assert_eq!(takes(&program, step("53/udp"), 0), has_udp, "{sequence:?}");
+        assert!(takes(&program, tcp(53), flag::SYN), "{sequence:?}");
+        assert!(!takes(&program, tcp(53), flag::ACK), "{sequence:?}");
+    }
+}
+
+#[test]
+fn what_is_neither_tcp_nor_udp_is_dropped() {
+    let program = program(&[flags_door(&["7000/tcp", "8000/udp"], "any")]);
+    for (source, place) in [("192.0.2.77", 9), ("2001:db8::77", 6)] {
+        let mut packet = Made::new(source, tcp(7000), flag::SYN).packet();
+        // ICMP, SCTP, UDP-Lite, ICMPv6, and what is not assigned.
+        for protocol in [1, 132, 136, 58, 255] {
+            packet.bytes[place] = protocol;
+            assert!(!passed(&program, &packet), "{source} {protocol}");
         }
     }
 }
 
 #[test]
 fn what_is_not_for_this_host_or_comes_again_is_dropped() {
-    let doors = doors(&[&["7000/tcp", "8000/tcp", "9000/tcp"]]);
-    let (program, _) = program(TripwireMode::Sampled, &doors);
-    let packet = Made::new("192.0.2.77", "7000/tcp", flag::SYN).packet();
+    let program = knock_of_three();
+    let packet = Made::new("192.0.2.77", tcp(7000), flag::SYN).packet();
     for packet_type in 0..=7 {
         let other = Packet {
             packet_type,
@@ -60,15 +79,14 @@ fn what_is_not_for_this_host_or_comes_again_is_dropped() {
 
 #[test]
 fn fragments_and_reports_are_dropped_and_odd_packets_passed() {
-    let doors = doors(&[&["7000/tcp", "8000/tcp", "9000/tcp"]]);
-    let (program, _) = program(TripwireMode::Sampled, &doors);
-    let four = Made::new("192.0.2.77", "7000/tcp", flag::SYN).packet();
+    let program = knock_of_three();
+    let four = Made::new("192.0.2.77", tcp(7000), flag::SYN).packet();
     for (field, is_wanted) in [([0x20, 0], false), ([0, 1], false), ([0x40, 0], true)] {
         let mut packet = four.clone();
         packet.bytes[6..8].copy_from_slice(&field);
         assert_eq!(passed(&program, &packet), is_wanted, "{field:?}");
     }
-    let six = Made::new("2001:db8::77", "1/tcp", flag::SYN);
+    let six = Made::new("2001:db8::77", tcp(1), flag::SYN);
     for (header, is_wanted) in [
         (0, true),
         (43, true),
@@ -105,9 +123,8 @@ fn fragments_and_reports_are_dropped_and_odd_packets_passed() {
 
 #[test]
 fn a_packet_cut_before_its_flags_is_dropped() {
-    let doors = doors(&[&["7000/tcp", "8000/tcp", "9000/tcp"]]);
-    let (program, _) = program(TripwireMode::Sampled, &doors);
-    let whole = Made::new("2001:db8::77", "7000/tcp", flag::SYN).packet();
+    let program = knock_of_three();
+    let whole = Made::new("2001:db8::77", tcp(7000), flag::SYN).packet();
     for length in 0..whole.bytes.len() {
         let mut cut = whole.clone();
         cut.bytes.truncate(length);
@@ -117,65 +134,88 @@ fn a_packet_cut_before_its_flags_is_dropped() {
 }
 
 #[test]
-fn no_steps_nothing_passes() {
-    let mut disabled = doors(&[&["7000/tcp"]]);
-    disabled[0].sequence = Box::default();
-    let (program, _) = program(TripwireMode::All, &disabled);
-    assert_eq!(program, Program::nothing());
-}
-
-#[test]
-fn tripwires_over_udp_are_for_doors_with_udp_steps() {
-    let (tcp_only, _) = program(TripwireMode::All, &doors(&[&["7000/tcp", "8000/tcp"]]));
-    let (mixed, _) = program(TripwireMode::All, &doors(&[&["7000/tcp", "8000/udp"]]));
-    let packet = Made::new("192.0.2.77", "53/udp", 0).packet();
-    assert!(!passed(&tcp_only, &packet));
-    assert!(passed(&mixed, &packet));
-}
-
-#[test]
-fn in_mode_all_opened_ports_are_still_left_alone() {
-    let mut doors = doors(&[&["7000/tcp", "8000/udp"]]);
-    doors[0].open = [
-        "22/tcp".parse().expect("a port"),
-        "60000-61000/udp".parse().expect("ports"),
-    ]
-    .into();
-    let (program, _) = program(TripwireMode::All, &doors);
-    for (step, is_wanted) in [
-        ("22/tcp", false),
-        ("23/tcp", true),
-        ("60500/udp", false),
-        ("61001/udp", true),
-        ("60500/tcp", true),
-        ("7000/tcp", true),
-    ] {
-        let packet = Made::new("192.0.2.77", step, flag::SYN).packet();
-        assert_eq!(passed(&program, &packet), is_wanted, "{step}");
-    }
-}
-
-/// One source in 64 would wake the daemon with each of its connections to a port that is open.
-#[test]
-fn sampled_or_not_an_opened_port_is_left_alone_for_every_source() {
-    let mut doors = doors(&[&["7000/tcp", "8000/udp"]]);
-    doors[0].open = ["22/tcp", "60000-61000/udp"]
-        .map(|ports| ports.parse().expect("ports"))
-        .into();
-    let (program, _) = program(TripwireMode::Sampled, &doors);
-    let mut sampled = 0;
-    for number in 0..2_000 {
-        for source in [
-            format!("198.18.{}.{}", number / 250, number % 250),
-            format!("2001:db8::{number:x}"),
-        ] {
-            for opened in ["22/tcp", "60500/udp"] {
-                let packet = Made::new(&source, opened, flag::SYN).packet();
-                assert!(!passed(&program, &packet), "{source} {opened}");
-            }
-            let packet = Made::new(&source, "22/udp", 0).packet();
-            sampled += usize::from(passed(&program, &packet));
+fn for_doors_without_steps_nothing_passes() {
+    for doors in [vec![], vec![syn_door(&[]), flags_door(&[], "any")]] {
+        let program = program(&doors);
+        for step in steps(&["7000/tcp", "7000/udp"]) {
+            assert!(!takes(&program, step, flag::SYN), "{step}");
         }
     }
-    assert!((30..100).contains(&sampled), "{sampled} of 4,000");
+}
+
+#[test]
+fn doors_of_one_time_sequences_have_both_protocols_pass_even_when_disabled() {
+    let same = program(&[one_time_door(&[])]);
+    for sequence in [&["7000/tcp"][..], &["7000/udp"], &["1/udp", "65535/tcp"]] {
+        assert_eq!(program(&[one_time_door(sequence)]), same, "{sequence:?}");
+    }
+    assert!(takes(&same, tcp(1), flag::SYN));
+    assert!(takes(&same, step("1/udp"), 0));
+    assert!(!takes(&same, tcp(1), flag::ACK));
+}
+
+#[test]
+fn ports_that_everybody_may_know_of_are_left_alone() {
+    let mut doors = [
+        flags_door(&["7000/tcp", "8000/udp"], "any"),
+        syn_door(&["7001/tcp"]),
+    ];
+    doors[0].open = [range("22/tcp"), range("60000-61000/udp")].into();
+    doors[1].open = [range("1/udp"), range("23/tcp")].into();
+    let ignore = ["443/tcp", "443/udp", "60500-65535/tcp"].map(range);
+    let program = Program::new(&doors, &ignore);
+    for (port, is_wanted) in [
+        ("22/tcp", false),
+        ("23/tcp", false),
+        ("22/udp", true),
+        ("21/tcp", true),
+        ("24/tcp", true),
+        ("1/udp", false),
+        ("2/udp", true),
+        ("1/tcp", true),
+        ("59999/udp", true),
+        ("60000/udp", false),
+        ("61000/udp", false),
+        ("61001/udp", true),
+        ("443/tcp", false),
+        ("443/udp", false),
+        ("60499/tcp", true),
+        ("60500/tcp", false),
+        ("65535/tcp", false),
+        ("65535/udp", true),
+        ("7000/tcp", true),
+        ("8000/udp", true),
+    ] {
+        assert_eq!(takes(&program, step(port), flag::SYN), is_wanted, "{port}");
+    }
+    assert!(takes(&program, tcp(7000), flag::ACK));
+    assert!(!takes(&program, tcp(22), flag::ACK));
+    assert!(!takes(&program, tcp(443), flag::FIN));
+}
+
+/// The lowest rows of each protocol are left alone, so many as there is room for.
+#[test]
+fn of_very_many_ports_that_are_opened_some_pass() {
+    let mut doors = [syn_door(&["7000/tcp", "8000/udp"])];
+    let both = |port| [format!("{port}/tcp"), format!("{port}/udp")];
+    let texts: Vec<String> = (100..).step_by(10).take(33).flat_map(both).collect();
+    doors[0].open = texts.iter().map(|text| range(text)).collect();
+    for (ignore, first_that_passes) in [
+        (vec![], 420),
+        // In front of the others, one row more.
+        (vec![range("7/tcp"), range("7/udp")], 410),
+        // Two rows become one.
+        (vec![range("100-110/tcp"), range("100-110/udp")], u16::MAX),
+    ] {
+        let program = Program::new(&doors, &ignore);
+        for port in &doors[0].open {
+            let step = Step {
+                protocol: port.protocol,
+                port: port.first,
+            };
+            let is_wanted = port.first.get() >= first_that_passes;
+            assert_eq!(takes(&program, step, flag::SYN), is_wanted, "{step}");
+        }
+        assert!(takes(&program, step("8000/udp"), 0));
+    }
 }

@@ -1,17 +1,15 @@
 //! The program in user space, judged by the rules it stands for.
 
 mod cases;
+mod flags;
 mod properties;
 mod scale;
 
 use std::net::IpAddr;
-use std::num::NonZeroU16;
 
 use super::Program;
 use super::interpret::{Packet, passes};
-use crate::model::{
-    Door, PortRange, Protocol, Step, TcpFlags, TripwireKey, TripwireMode, Tripwires,
-};
+use crate::model::{Door, OneTime, PortRange, Protocol, Step, TcpFlags};
 
 fn door(sequence: Vec<Step>, tcp_flags: TcpFlags, open: Vec<PortRange>) -> Door {
     Door {
@@ -25,19 +23,41 @@ fn step(text: &str) -> Step {
     text.parse().expect("a step")
 }
 
-fn doors(sequences: &[&[&str]]) -> Vec<Door> {
-    sequences
-        .iter()
-        .map(|steps| {
-            let steps = steps.iter().map(|s| step(s)).collect();
-            door(steps, TcpFlags::SYN, Vec::new())
-        })
-        .collect()
+fn steps(texts: &[&str]) -> Vec<Step> {
+    texts.iter().map(|text| step(text)).collect()
 }
 
-fn program(mode: TripwireMode, doors: &[Door]) -> (Program, Tripwires) {
-    let wires = Tripwires::new(mode, TripwireKey::new([0xa7; 16]), doors);
-    (Program::new(doors, &wires), wires)
+fn tcp(port: u16) -> Step {
+    Step::new(Protocol::Tcp, port).expect("a port")
+}
+
+fn range(text: &str) -> PortRange {
+    text.parse().expect("a range")
+}
+
+/// A door of these steps that takes SYNs.
+fn syn_door(sequence: &[&str]) -> Door {
+    door(steps(sequence), TcpFlags::SYN, Vec::new())
+}
+
+/// A door of these steps and flags.
+fn flags_door(sequence: &[&str], tcp_flags: &str) -> Door {
+    let tcp_flags = tcp_flags.parse().expect("flags");
+    door(steps(sequence), tcp_flags, Vec::new())
+}
+
+/// A door of one-time sequences, of which this is the next one.
+fn one_time_door(sequence: &[&str]) -> Door {
+    let file = "/etc/sequences".into();
+    Door {
+        one_time: Some(OneTime { file }),
+        ..syn_door(sequence)
+    }
+}
+
+/// The program where no port is ignored.
+fn program(doors: &[Door]) -> Program {
+    Program::new(doors, &[])
 }
 
 /// What a packet of the tests is made of.
@@ -51,10 +71,10 @@ struct Made {
 }
 
 impl Made {
-    fn new(source: &str, step_text: &str, flags: u8) -> Self {
+    fn new(source: &str, step: Step, flags: u8) -> Self {
         Self {
             source: source.parse().expect("an address"),
-            step: step(step_text),
+            step,
             flags,
             extra: None,
         }
@@ -111,4 +131,13 @@ impl Made {
 
 fn passed(program: &Program, packet: &Packet) -> bool {
     passes(program.instructions(), packet)
+}
+
+/// Whether a packet to this port passes, over IPv4 and IPv6 alike.
+#[track_caller]
+fn takes(program: &Program, step: Step, flags: u8) -> bool {
+    let [four, six] = ["192.0.2.77", "2001:db8::77"]
+        .map(|source| passed(program, &Made::new(source, step, flags).packet()));
+    assert_eq!(four, six, "{step} {flags:#04x}");
+    four
 }

@@ -1,150 +1,127 @@
-//! Very many doors, all the ports.
+//! Very many doors, all the ports, all the flags.
 
 use super::super::MAX_INSTRUCTIONS;
-use super::super::ports::{Run, join, runs};
 use super::*;
-use crate::model::flag;
+use crate::model::{MAX_STEPS, flag};
 
-/// Ports that a cheap generator scatters, no two equal.
-fn scattered(count: usize) -> Vec<u16> {
-    let mut ports: Vec<u16> = (1..=u16::MAX).collect();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for i in (1..ports.len()).rev() {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        ports.swap(i, (state >> 33) as usize % (i + 1));
-    }
-    ports.truncate(count);
-    ports
-}
-
-fn many(count: usize) -> Vec<Door> {
-    scattered(count * 3)
-        .chunks(3)
-        .map(|ports| {
-            let steps = ports
-                .iter()
-                .filter_map(|port| Step::new(Protocol::Tcp, *port))
-                .collect();
-            door(steps, TcpFlags::SYN, Vec::new())
-        })
+/// Doors of three steps each, of which no two are equal.
+fn many(count: u16) -> Vec<Door> {
+    let three = |number: u16| [1, 2, 3].map(|step| tcp(number * 3 + step));
+    (0..count)
+        .map(|number| door(three(number).into(), TcpFlags::SYN, vec![range("22/tcp")]))
         .collect()
 }
 
 #[test]
-fn five_hundred_doors_fit_with_no_port_too_many() {
-    let doors = many(500);
-    let (program, wires) = program(TripwireMode::Sampled, &doors);
+fn five_thousand_doors_have_the_program_of_one() {
+    let one = program(&many(1));
+    assert_eq!(program(&many(5_000)), one);
     assert!(
-        program.instructions().len() <= MAX_INSTRUCTIONS,
+        one.instructions().len() < 80,
         "{}",
-        program.instructions().len()
+        one.instructions().len()
     );
-    let source = "198.51.100.9".parse().expect("an address");
-    for port in 1..=u16::MAX {
-        let step = Step::new(Protocol::Tcp, port).expect("a port");
-        let is_wanted = wires.steps().contains(step) || wires.is_tripwire(source, step);
-        let packet = Made {
-            source,
-            step,
-            flags: flag::SYN,
-            extra: None,
-        };
-        assert_eq!(passed(&program, &packet.packet()), is_wanted, "{port}");
+}
+
+/// Every way to ask for flags: 729.
+fn all_flags() -> impl Iterator<Item = TcpFlags> + Clone {
+    (0..64).flat_map(|set: u8| {
+        let clear = (0..64).filter(move |clear| set & clear == 0);
+        clear.map(move |clear| TcpFlags { set, clear })
+    })
+}
+
+/// Every port of this remainder, in rows of one, of both protocols.
+fn every_third(rest: u16) -> impl Iterator<Item = Step> {
+    (1..=u16::MAX)
+        .filter(move |port| port % 3 == rest)
+        .flat_map(|port| [Protocol::Tcp, Protocol::Udp].map(|p| Step::new(p, port)))
+        .flatten()
+}
+
+fn range_of(step: Step) -> PortRange {
+    PortRange {
+        protocol: step.protocol,
+        first: step.port,
+        last: step.port,
     }
 }
 
 #[test]
-fn any_number_of_doors_fits() {
-    for (count, mode) in [
-        (3_000, TripwireMode::Sampled),
-        (3_000, TripwireMode::Off),
-        (3_000, TripwireMode::All),
-        (10_000, TripwireMode::Sampled),
-    ] {
-        let doors = many(count);
-        let (program, wires) = program(mode, &doors);
-        assert!(program.instructions().len() <= MAX_INSTRUCTIONS);
-        for port in wires.steps().ports(Protocol::Tcp) {
-            let packet = Made {
-                step: Step {
-                    protocol: Protocol::Tcp,
-                    port,
-                },
-                ..Made::new("192.0.2.77", "1/tcp", flag::SYN)
-            };
-            assert!(
-                passed(&program, &packet.packet()),
-                "{count} {mode:?} {port}"
-            );
+fn ten_thousand_doors_of_every_flags_are_heard() {
+    let steps: Vec<Step> = every_third(0).collect();
+    let mut doors: Vec<Door> = steps
+        .chunks(4)
+        .cycle()
+        .take(10_000)
+        .zip(all_flags().cycle())
+        .map(|(steps, flags)| door(steps.to_vec(), flags, Vec::new()))
+        .collect();
+    doors[0].open = every_third(1).map(range_of).collect();
+    let ignore: Vec<PortRange> = every_third(2).map(range_of).collect();
+    let program = Program::new(&doors, &ignore);
+    let length = program.instructions().len();
+    assert!(length <= MAX_INSTRUCTIONS, "{length}");
+    assert!(!Program::keeps_to_ports(&doors));
+    for step in steps {
+        for flags in 0..64 {
+            assert!(takes(&program, step, flags), "{step} {flags:#04x}");
         }
     }
 }
 
 #[test]
-fn the_longest_program_fits() {
-    // Every third port is a step of one protocol or the other, every third one opened.
-    let mut doors: Vec<Door> = (1..=u16::MAX)
-        .step_by(6)
-        .filter_map(|port| {
-            let tcp = Step::new(Protocol::Tcp, port)?;
-            let udp = Step::new(Protocol::Udp, port.saturating_add(3))?;
-            Some(door(vec![tcp, udp], TcpFlags::ANY, Vec::new()))
-        })
-        .collect();
-    let open = |port| ["tcp", "udp"].map(|protocol| format!("{port}/{protocol}"));
-    let thirds = (2..=u16::MAX).step_by(3).flat_map(open);
-    doors[0].open = thirds.map(|p| p.parse().expect("a port")).collect();
-    for mode in [TripwireMode::Sampled, TripwireMode::All, TripwireMode::Off] {
-        let (program, _) = program(mode, &doors);
-        let length = program.instructions().len();
-        assert!(length <= MAX_INSTRUCTIONS, "{mode:?}: {length}");
+fn all_the_ports_may_be_opened_or_ignored_one_by_one_or_at_once() {
+    let each = |protocol| (1..=u16::MAX).filter_map(move |port| Step::new(protocol, port));
+    let one_by_one = each(Protocol::Tcp).chain(each(Protocol::Udp)).map(range_of);
+    let one_by_one: Vec<PortRange> = one_by_one.collect();
+    let at_once = ["1-65535/tcp", "1-65535/udp"].map(range).to_vec();
+    for ports in [one_by_one, at_once] {
+        let mut doors = [one_time_door(&["7000/tcp"])];
+        let ignored = Program::new(&doors, &ports);
+        doors[0].open = ports.into();
+        let opened = program(&doors);
+        assert_eq!(opened, ignored);
+        for port in [1, 7_000, 65_535] {
+            assert!(!takes(&opened, tcp(port), flag::SYN), "{port}");
+        }
+        assert!(opened.instructions().len() < 80);
     }
 }
 
 #[test]
-fn one_port_in_64_wakes_us_and_not_the_same_for_each_source() {
-    let doors = doors(&[&["7000/tcp", "8000/tcp", "9000/tcp"]]);
-    let (program, _) = program(TripwireMode::Sampled, &doors);
-    for sources in [
-        ["192.0.2.77", "192.0.2.78"],
-        ["2001:db8::77", "2001:db8::78"],
+fn the_longest_programs_have_room() {
+    let is_not_for_sessions = |flags: &TcpFlags| !flags.fits_sessions();
+    let mut longest = 0;
+    // How many flags pass by class, how many at ports, and how many rows these make.
+    for (classes, at_ports, rows) in [
+        (13, 16, 128),
+        (14, 16, 128),
+        (15, 16, 128),
+        (16, 17, 128),
+        (500, 500, 128),
+        (14, 16, 129),
+        (14, 0, 0),
     ] {
-        let [one, other] = sources.map(|source| {
-            (1..=u16::MAX)
-                .map(|port| {
-                    let step = Step::new(Protocol::Tcp, port).expect("a port");
-                    let made = Made {
-                        step,
-                        ..Made::new(source, "1/tcp", flag::SYN)
-                    };
-                    passed(&program, &made.packet())
-                })
-                .collect::<Vec<bool>>()
-        });
-        let count = |of: &[bool]| of.iter().filter(|is| **is).count();
-        let both = one.iter().zip(&other).filter(|(a, b)| **a && **b).count();
-        // 1,024 of each source's own, 15 for all; 16 shared by chance.
-        assert!((900..1_200).contains(&count(&one)), "{}", count(&one));
-        assert!((900..1_200).contains(&count(&other)), "{}", count(&other));
-        assert!(both < 100, "{both}");
+        let by_class = all_flags().filter(is_not_for_sessions).take(classes);
+        let for_sessions = all_flags()
+            .filter(|flags| flags.fits_sessions())
+            .take(at_ports);
+        let steps: Vec<Step> = every_third(0).take(2 * rows).collect();
+        let sequences = steps.chunks(MAX_STEPS).chain([&steps[..0]]).cycle();
+        let mut doors: Vec<Door> = by_class
+            .chain(for_sessions)
+            .zip(sequences)
+            .map(|(flags, steps)| door(steps.to_vec(), flags, Vec::new()))
+            .collect();
+        doors[0].open = every_third(1).map(range_of).collect();
+        let length = program(&doors).instructions().len();
+        assert!(
+            length <= MAX_INSTRUCTIONS,
+            "{classes} {at_ports} {rows}: {length}"
+        );
+        longest = longest.max(length);
     }
-}
-
-#[test]
-fn runs_are_joined_across_the_narrowest_gaps() {
-    let run = |first, last| Run { first, last };
-    let mut tcp = runs(
-        [1, 2, 3, 7, 9, 65_535]
-            .into_iter()
-            .filter_map(NonZeroU16::new),
-    );
-    assert_eq!(tcp, [run(1, 3), run(7, 7), run(9, 9), run(65_535, 65_535)]);
-    let mut udp = vec![run(10, 10), run(13, 13)];
-    join([&mut tcp, &mut udp], 4);
-    assert_eq!(tcp, [run(1, 3), run(7, 9), run(65_535, 65_535)]);
-    assert_eq!(udp, [run(10, 13)]);
-    join([&mut tcp, &mut udp], 0);
-    assert_eq!((tcp, udp), (vec![run(1, 65_535)], vec![run(10, 13)]));
+    // If it is far less, these are not the longest any more.
+    assert!(longest > 550, "{longest}");
 }

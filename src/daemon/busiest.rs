@@ -1,0 +1,124 @@
+//! Which port most of the packets that are read go to: a service that hears much had better be
+//! left alone (`ignore`).
+
+use std::time::Duration;
+
+use crate::model::{Step, Timestamp};
+
+/// So long packets are counted, or longer where there are no ticks.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Fewer packets in a window cost nothing that is worth a word: a hundred a second.
+const FEW: u64 = 1000;
+
+/// Finds a port that makes more than half of the packets, if there is one, without counting each
+/// port: who is left over when packets of different ports cancel each other (Boyer and Moore,
+/// 1981) is suspected, and counted in the window after.
+#[derive(Debug, Default)]
+pub(crate) struct Busiest {
+    window: Timestamp,
+    packets: u64,
+    left_over: Option<Step>,
+    lead: u64,
+    suspect: Option<Step>,
+    hits: u64,
+    found: Option<Step>,
+}
+
+impl Busiest {
+    /// A packet to this port was read.
+    pub(crate) fn count(&mut self, port: Step) {
+        self.packets += 1;
+        self.hits += u64::from(self.suspect == Some(port));
+        if self.lead == 0 {
+            self.left_over = Some(port);
+        }
+        match self.left_over == Some(port) {
+            true => self.lead += 1,
+            false => self.lead -= 1,
+        }
+    }
+
+    /// Takes stock, if it is time. The port that made most packets of the window, if that is
+    /// news.
+    pub(crate) fn news(&mut self, now: Timestamp) -> Option<Step> {
+        if now.since(self.window) < WINDOW {
+            return None;
+        }
+        let is_most = self.packets >= FEW && self.hits > self.packets / 2;
+        let found = self.suspect.filter(|_| is_most);
+        let is_news = found != self.found;
+        *self = Self {
+            window: now,
+            suspect: self.left_over,
+            found,
+            ..Self::default()
+        };
+        found.filter(|_| is_news)
+    }
+
+    /// The port that made most packets of the last window.
+    pub(crate) fn found(&self) -> Option<Step> {
+        self.found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Protocol;
+
+    fn port(number: u16) -> Step {
+        Step::new(Protocol::Tcp, number).expect("not 0")
+    }
+
+    /// A window in which each port has so many packets; what is news then.
+    fn window(busiest: &mut Busiest, now: &mut Timestamp, counts: &[(u16, u64)]) -> Option<Step> {
+        for round in 0..counts.iter().map(|(_, count)| *count).max().unwrap_or(0) {
+            let still = counts.iter().filter(|(_, count)| round < *count);
+            still.for_each(|(number, _)| busiest.count(port(*number)));
+        }
+        *now = *now + WINDOW;
+        busiest.news(*now)
+    }
+
+    #[test]
+    fn a_port_with_most_of_the_packets_is_named_once() {
+        let (mut busiest, mut now) = (Busiest::default(), Timestamp(1 << 40));
+        busiest.news(now);
+        let much = [(443, 6_000), (22, 3_000), (80, 2_000)];
+        assert_eq!(
+            window(&mut busiest, &mut now, &much),
+            None,
+            "not counted yet"
+        );
+        assert_eq!(window(&mut busiest, &mut now, &much), Some(port(443)));
+        assert_eq!(window(&mut busiest, &mut now, &much), None);
+        assert_eq!(busiest.found(), Some(port(443)));
+        assert_eq!(window(&mut busiest, &mut now, &[(443, 5)]), None);
+        assert_eq!(busiest.found(), None);
+    }
+
+    #[test]
+    fn nobody_is_named_without_a_majority_or_for_little() {
+        let (mut busiest, mut now) = (Busiest::default(), Timestamp(1 << 40));
+        busiest.news(now);
+        for _ in 0..3 {
+            let even = [(1, 4_000), (2, 4_000), (3, 4_000)];
+            assert_eq!(window(&mut busiest, &mut now, &even), None);
+        }
+        for _ in 0..3 {
+            assert_eq!(window(&mut busiest, &mut now, &[(443, 900)]), None);
+        }
+    }
+
+    #[test]
+    fn nothing_is_told_in_the_middle_of_a_window() {
+        let (mut busiest, now) = (Busiest::default(), Timestamp(1 << 40));
+        busiest.news(now);
+        for _ in 0..5_000 {
+            busiest.count(port(443));
+            assert_eq!(busiest.news(now), None);
+        }
+    }
+}
