@@ -12,13 +12,13 @@ const MANY: usize = 16;
 
 /// The ports that `ignore` had better list: of TCP those with many connections just now, of UDP
 /// all services, if datagrams are read at all. Those that are left alone already are not among
-/// them.
+/// them, nor is any step; a one-time sequence with such a port would be skipped, and that is told.
 pub(super) fn worth_ignoring(config: &Config) -> Vec<Step> {
     let read = |file: &str| fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
     let tcp = [read("tcp"), read("tcp6")];
     let udp = [read("udp"), read("udp6")];
     let mut found = busy_listeners(&tcp);
-    if config.doors.iter().any(|door| door.uses(Protocol::Udp)) {
+    if config.doors.iter().any(|door| door.may_use(Protocol::Udp)) {
         found.extend(bound(&udp, &Host::read().ephemeral));
     }
     let is_known = |port: &Step| {

@@ -57,9 +57,9 @@ impl Busiest {
         found.filter(|_| is_news)
     }
 
-    /// The port that made most packets of the last window.
-    pub(crate) fn found(&self) -> Option<Step> {
-        self.found
+    /// The port that made most packets of the last window, if that is not long ago.
+    pub(crate) fn found(&self, now: Timestamp) -> Option<Step> {
+        self.found.filter(|_| now.since(self.window) < 3 * WINDOW)
     }
 }
 
@@ -94,9 +94,10 @@ mod tests {
         );
         assert_eq!(window(&mut busiest, &mut now, &much), Some(port(443)));
         assert_eq!(window(&mut busiest, &mut now, &much), None);
-        assert_eq!(busiest.found(), Some(port(443)));
+        assert_eq!(busiest.found(now), Some(port(443)));
+        assert_eq!(busiest.found(now + 3 * WINDOW), None, "long ago");
         assert_eq!(window(&mut busiest, &mut now, &[(443, 5)]), None);
-        assert_eq!(busiest.found(), None);
+        assert_eq!(busiest.found(now), None);
     }
 
     #[test]

@@ -27,8 +27,8 @@ use super::words;
 /// How long interfaces are left alone after an error.
 const LINKS_REST: Duration = Duration::from_secs(1);
 
-/// So many events wait for a tick; with more there is a flood, and then the log is told at once.
-const UNTOLD: usize = 4096;
+/// Room for so many events is kept.
+const EVENTS: usize = 1024;
 
 /// Everything a packet may set in motion.
 pub(crate) struct Line {
@@ -51,8 +51,10 @@ pub(crate) struct Line {
     pub(crate) opened: u64,
     /// A one-time sequence was used: matcher and filter want the next one.
     pub(crate) sequence_used: bool,
-    /// What the log has not been told of yet.
     events: Vec<Event>,
+    /// What the log is to be told at the next tick. The limiter has let it through: so a flood
+    /// makes it no longer.
+    untold: Vec<Event>,
 }
 
 impl Line {
@@ -78,7 +80,8 @@ impl Line {
             busiest: Busiest::default(),
             opened: 0,
             sequence_used: false,
-            events: Vec::with_capacity(UNTOLD),
+            events: Vec::new(),
+            untold: Vec::new(),
         }
     }
 
@@ -99,9 +102,8 @@ impl Line {
             return;
         }
         let local = self.links.is_local(knock.destination);
-        let from = self.events.len();
         self.matcher.observe(knock, local, &mut self.events);
-        self.act(from);
+        self.act();
     }
 
     /// Takes in what has happened to interfaces and addresses. A lasting error neither keeps
@@ -121,10 +123,11 @@ impl Line {
         }
     }
 
-    /// What waits for a tick: ends attempts whose time is over, and writes to the log. At most so
-    /// much that no packet waits for long; whether there is more to be done.
+    /// Runs at a tick: ends attempts whose time is over, and writes to the log. At most so much that
+    /// no packet waits for long. Returns whether work is left.
     pub(crate) fn tick(&mut self, now: Timestamp) -> bool {
         self.matcher.expire(now, &mut self.events);
+        self.act();
         self.tell_all();
         for (kind, count) in self.limiter.due(now) {
             tracing::info!("{count} more {} not written", kind.words());
@@ -135,77 +138,72 @@ impl Line {
         self.matcher.next_deadline().is_some_and(|at| at <= now)
     }
 
-    /// Does at once what those of the events ask for that open doors, from this one on. The others
-    /// wait, unless there are very many.
-    fn act(&mut self, from: usize) {
-        let mut opened = Vec::new();
-        for place in from..self.events.len() {
-            if let Some(&Event {
-                at,
-                source,
-                door,
-                outcome: Outcome::Open,
-            }) = self.events.get(place)
-            {
-                opened.push(self.open(door, source, at));
+    /// Does at once what the events ask for that open doors: the port first, the log after. The
+    /// others wait to be told.
+    fn act(&mut self) {
+        if self.events.is_empty() {
+            return;
+        }
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            let kind = match event.outcome {
+                Outcome::Open => {
+                    let opened = self.open(event.door, event.source, event.at);
+                    // What led to it stands before it.
+                    self.tell_all();
+                    self.tell_opened(&event, opened);
+                    continue;
+                }
+                Outcome::Stage(_) => Kind::Stage,
+                Outcome::Timeout { .. } => Kind::Timeout,
+                Outcome::Reset { .. } if tracing::enabled!(tracing::Level::DEBUG) => Kind::Reset,
+                Outcome::Reset { .. } => continue,
+            };
+            if self.limiter.allow(kind, event.at) {
+                self.untold.push(event);
             }
         }
-        if !opened.is_empty() || self.events.len() >= UNTOLD {
-            self.tell(opened);
-        }
+        // Kept for its room, but for what a reload has needed.
+        events.shrink_to(EVENTS);
+        self.events = events;
     }
 
     /// Writes to the log what has happened and is not told yet.
     pub(crate) fn tell_all(&mut self) {
-        self.tell(Vec::new());
-    }
-
-    /// Writes to the log what the events were; `opened`: what came of each that opens a door, in
-    /// their order.
-    fn tell(&mut self, opened: Vec<Result<Vec<Said>, OneTimeError>>) {
-        let mut opened = opened.into_iter();
-        let mut events = std::mem::take(&mut self.events);
-        for event in events.drain(..) {
+        for event in self.untold.drain(..) {
             let Some(door) = self.config.doors.get(event.door.index()) else {
                 continue;
             };
             let line = |ports| words::event(&event, event.source.into(), &door.name, ports);
             match event.outcome {
-                Outcome::Open => match opened.next() {
-                    Some(Ok(said)) => {
-                        match &self.lookup {
-                            // It goes over the network. So only who has opened a door is looked
-                            // up: whoever answers would else be told of each step.
-                            Some(lookup) => lookup.write(event, &door.name),
-                            None => tracing::info!("{}", line(false)),
-                        }
-                        said.iter().for_each(Said::tell);
-                    }
-                    Some(Err(why)) => tracing::error!("{}: not opened: {why}", door.name),
-                    None => {}
-                },
-                Outcome::Stage(_) => {
-                    if self.limiter.allow(Kind::Stage, event.at) {
-                        tracing::info!("{}", line(false));
-                    }
-                }
-                Outcome::Timeout { .. } => {
-                    if self.limiter.allow(Kind::Timeout, event.at) {
-                        tracing::info!("{}", line(false));
-                    }
-                }
-                Outcome::Reset { .. } => {
-                    if tracing::enabled!(tracing::Level::DEBUG)
-                        && self.limiter.allow(Kind::Reset, event.at)
-                    {
-                        tracing::debug!("{}", line(self.names_steps));
-                    }
+                Outcome::Reset { .. } => tracing::debug!("{}", line(self.names_steps)),
+                Outcome::Stage(_) | Outcome::Timeout { .. } | Outcome::Open => {
+                    tracing::info!("{}", line(false));
                 }
             }
         }
-        // Kept for its room, but for what a reload has needed.
-        events.shrink_to(UNTOLD);
-        self.events = events;
+    }
+
+    /// Writes to the log what came of an event that opens a door.
+    fn tell_opened(&self, event: &Event, opened: Result<Vec<Said>, OneTimeError>) {
+        let Some(door) = self.config.doors.get(event.door.index()) else {
+            return;
+        };
+        match opened {
+            Ok(said) => {
+                match &self.lookup {
+                    // It goes over the network. So only who has opened a door is looked up: whoever
+                    // answers would else be told of each step.
+                    Some(lookup) => lookup.write(*event, &door.name),
+                    None => {
+                        let line = words::event(event, event.source.into(), &door.name, false);
+                        tracing::info!("{line}");
+                    }
+                }
+                said.iter().for_each(Said::tell);
+            }
+            Err(why) => tracing::error!("{}: not opened: {why}", door.name),
+        }
     }
 
     /// Takes another configuration: attempts at doors that stay live on.
@@ -214,6 +212,7 @@ impl Line {
         self.matcher
             .reload(config.doors.clone(), tripwires, now, &mut self.events);
         // Told before the swap: the places in these events are those of the doors before.
+        self.act();
         self.tell_all();
         self.config = config;
         self.one_time = one_time;

@@ -112,11 +112,11 @@ impl Daemon<'_> {
     }
 
     /// The port that most packets go to, unless it is somebody's step.
-    fn busiest(&self) -> Option<String> {
+    fn busiest(&self, now: Timestamp) -> Option<String> {
         let Line {
             busiest, matcher, ..
         } = &self.line;
-        let port = busiest.found().filter(|port| !matcher.is_step(*port))?;
+        let port = busiest.found(now).filter(|port| !matcher.is_step(*port))?;
         Some(port.to_string())
     }
 
@@ -155,7 +155,7 @@ impl Daemon<'_> {
             packets: status::Packets {
                 read: self.packets,
                 lost: self.listener.dropped().ok(),
-                busiest: self.busiest(),
+                busiest: self.busiest(now),
             },
             table: self.line.table.as_ref().map(|table| status::Table {
                 name: table.ruleset().table.to_string(),

@@ -26,10 +26,30 @@ use super::signals::{Asked, Signals};
 use super::ticks::Ticks;
 use super::{Fault, background, deeds};
 
-/// A look at packets that came by themselves takes so long, whatever they were. The work alone
-/// takes 3 to 10 µs, and a microsecond more for a step: who shares a processor with us could
-/// measure that. At most a thousand such looks are taken a second, see `pace`.
+/// A look takes so long for each packet, whatever they were: a stray is judged in some 50 ns, a first
+/// step in up to 150.
+const PACKET: Duration = Duration::from_nanos(150);
+
+/// A look at packets that came by themselves takes a multiple of this. It is the first that the
+/// caches see of them: a step takes a microsecond more than another port.
 const LOOK: Duration = Duration::from_micros(20);
+
+/// Waits until a look that began at `from` shows nothing of what its packets were: who shares a
+/// processor with us could measure it. Where packets gathered, a moment has begun it that none of
+/// them has chosen; but where they came by themselves (`was_rare`), their coming has.
+fn hide_work(from: Timestamp, taken: usize, was_rare: bool) {
+    let count = u32::try_from(taken).unwrap_or(u32::MAX);
+    let worked = now().since(from);
+    let looks = u32::try_from(worked.as_nanos() / LOOK.as_nanos()).unwrap_or(u32::MAX);
+    let least = match was_rare {
+        true => LOOK.saturating_mul(looks.saturating_add(1)),
+        false => Duration::ZERO,
+    };
+    let least = least.max(PACKET.saturating_mul(count));
+    while now().since(from) < least {
+        std::hint::spin_loop();
+    }
+}
 
 /// The monotonic clock: what decides expiry.
 pub(super) fn now() -> Timestamp {
@@ -207,12 +227,8 @@ impl Daemon<'_> {
         let gather = self.pace.after(now, taken);
         // A full batch has left more behind.
         self.gather = gather.filter(|_| taken < BATCH);
-        if was_rare && gather.is_none() && taken > 0 {
-            // What gathered is looked at when a time is over that no packet has chosen; but this
-            // look began as soon as its packet had come.
-            while self::now().since(now) < LOOK {
-                std::hint::spin_loop();
-            }
+        if taken > 0 {
+            hide_work(now, taken, was_rare);
         }
         Ok(())
     }

@@ -174,7 +174,10 @@ impl fmt::Display for Packets {
             write!(f, ", {lost} lost")?;
         }
         match busiest {
-            Some(port) => write!(f, ", most of them to {port} (ignore = ['{port}']?)"),
+            Some(port) => write!(
+                f,
+                ", of late most to {port} (ignore = ['{port}'] in a knockd.toml?)"
+            ),
             None => Ok(()),
         }
     }
@@ -227,7 +230,7 @@ mod tests {
              table: inet knockd, owned, 1 openings\n\
              knocks: 3 opened a door\n\
              attempts: 1 live, room for 262144, 0 evicted\n\
-             packets: 12 read, 0 lost, most of them to 443/tcp (ignore = ['443/tcp']?)\n"
+             packets: 12 read, 0 lost, of late most to 443/tcp (ignore = ['443/tcp'] in a knockd.toml?)\n"
         );
     }
 }

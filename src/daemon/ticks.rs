@@ -2,25 +2,25 @@
 //! that have run out.
 //!
 //! Whatever takes longer than a look-up would tell a step to who measures, if it were done as
-//! soon as its packet was read; and so would a wake-up that only a step causes. So there are
-//! ticks of a clock of its own, whose phase nobody knows, and any packet that is read makes it
-//! go for a while, whatever its port.
+//! soon as its packet was read; and so would a wake-up that only a step causes. So it is done at
+//! ticks, whose moments are drawn by lot. Any packet that is read makes the clock go for a while,
+//! whatever its port.
 
 use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// The time between two ticks while packets come: so much later stands a line in the log.
+/// The time to the next tick while packets come, on the average: so much later stands a line in
+/// the log.
 const BUSY: Duration = Duration::from_millis(100);
 
-/// The time between two ticks afterwards, or a 32nd of the longest `seq_timeout` if that is more.
+/// The same afterwards; longer, the longer no packet has come.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// The clock.
 #[derive(Debug)]
 pub(crate) struct Ticks {
-    /// Some tick; the others are whole periods away.
-    phase: Timestamp,
+    lot: u64,
     /// So long after the last packet there may be something to be done.
     patience: Duration,
     last_packet: Timestamp,
@@ -28,11 +28,10 @@ pub(crate) struct Ticks {
 }
 
 impl Ticks {
-    /// A clock that stands, until packets come. `random` decides its phase.
-    pub(crate) fn new(random: u64, patience: Duration) -> Self {
+    /// A clock that stands, until packets come. `seed` is a secret.
+    pub(crate) fn new(seed: u64, patience: Duration) -> Self {
         Self {
-            // Within a minute, so that every period has every phase.
-            phase: Timestamp(random % 60_000_000_000),
+            lot: seed | 1,
             patience,
             last_packet: Timestamp(0),
             next: None,
@@ -47,8 +46,10 @@ impl Ticks {
     /// Packets were read, whatever they were.
     pub(crate) fn packets_came(&mut self, now: Timestamp) {
         self.last_packet = now;
-        let soon = self.after(now, BUSY);
-        self.next = Some(self.next.map_or(soon, |next| next.min(soon)));
+        // A tick that is farther away than any of these is one of a quiet time.
+        if self.next.is_none_or(|next| now + 2 * BUSY < next) {
+            self.next = Some(now + self.draw(BUSY));
+        }
     }
 
     /// Whether it is time. If `now` lies behind a tick, it is so once.
@@ -56,9 +57,8 @@ impl Ticks {
         if self.next.is_none_or(|next| now < next) {
             return false;
         }
-        let is_over = now.since(self.last_packet) > self.patience;
-        let period = QUIET.max(self.patience / 32);
-        self.next = (!is_over).then(|| self.after(now, period));
+        let quiet = now.since(self.last_packet);
+        self.next = (quiet <= self.patience).then(|| now + self.draw(QUIET.max(quiet / 16)));
         true
     }
 
@@ -72,11 +72,16 @@ impl Ticks {
         self.next
     }
 
-    /// The first tick after `now`, if they come at this period.
-    fn after(&self, now: Timestamp, period: Duration) -> Timestamp {
-        let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
-        let since = now.0.wrapping_sub(self.phase.0) % period;
-        Timestamp(now.0.saturating_add(period - since))
+    /// Between half of this time and half as much again. By xorshift64* (Vigna, 2016): who sees no
+    /// tick of its own cannot foresee the next.
+    fn draw(&mut self, mean: Duration) -> Duration {
+        self.lot ^= self.lot >> 12;
+        self.lot ^= self.lot << 25;
+        self.lot ^= self.lot >> 27;
+        let drawn = self.lot.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        let mean = u64::try_from(mean.as_nanos()).unwrap_or(u64::MAX);
+        // A share of 2^32 of the time; more than centuries it never is.
+        Duration::from_nanos(mean / 2 + (mean >> 32) * drawn + ((mean & 0xffff_ffff) * drawn >> 32))
     }
 }
 
@@ -99,43 +104,61 @@ mod tests {
 
     #[test]
     fn a_packet_makes_it_tick_until_all_attempts_have_run_out() {
-        let mut ticks = Ticks::new(123_456_789, Duration::from_secs(15));
-        let times = ticks_after_a_packet(&mut ticks, START);
-        assert!(times[0] <= BUSY.as_millis(), "{times:?}");
-        assert!((16..=17).contains(&times.len()), "{times:?}");
-        assert!(
-            times
-                .last()
-                .is_some_and(|last| (15_000..16_001).contains(last))
-        );
-        // For an hour, every other minute.
-        ticks.set_patience(Duration::from_secs(3600));
-        let times = ticks_after_a_packet(&mut ticks, START);
-        assert!((33..=34).contains(&times.len()), "{times:?}");
+        for seed in 0..50 {
+            let mut ticks = Ticks::new(seed, Duration::from_secs(15));
+            let times = ticks_after_a_packet(&mut ticks, START);
+            assert!((50..150).contains(&times[0]), "{times:?}");
+            assert!((10..=30).contains(&times.len()), "{times:?}");
+            assert!(
+                times
+                    .last()
+                    .is_some_and(|last| (15_001..16_600).contains(last))
+            );
+            // For a day, ever more rarely.
+            ticks.set_patience(Duration::from_secs(86_400));
+            let times = ticks_after_a_packet(&mut ticks, START);
+            assert!((100..250).contains(&times.len()), "{}", times.len());
+            assert!(times.iter().filter(|time| **time < 20_000).count() >= 10);
+        }
     }
 
     #[test]
     fn no_packet_chooses_the_moment() {
-        let mut ticks = Ticks::new(77_000_000, Duration::from_secs(15));
+        let mut ticks = Ticks::new(77, Duration::from_secs(15));
+        let mut after = Vec::new();
         for number in 0..1000 {
-            let came = START + Duration::from_micros(number * 997);
+            let came = START + Duration::from_millis(number * 997);
             ticks.packets_came(came);
             let at = ticks.next_deadline().expect("it ticks");
-            assert_eq!((at.0 - 77_000_000) % 100_000_000, 0);
-            assert!(came < at && at <= came + BUSY);
-            assert!(ticks.is_due(at));
+            after.push(at.since(came).as_millis());
+            while ticks
+                .next_deadline()
+                .is_some_and(|at| at < came + Duration::from_millis(900))
+            {
+                let at = ticks.next_deadline().expect("one more");
+                assert!(ticks.is_due(at));
+            }
         }
+        let (early, late) = (after.iter().min(), after.iter().max());
+        // One of a quiet time may come sooner.
+        assert!(early.is_some_and(|early| *early < 53), "{early:?}");
+        assert!(
+            late.is_some_and(|late| (147..201).contains(late)),
+            "{late:?}"
+        );
+        let middle = after.iter().filter(|after| **after < 100).count();
+        assert!((350..650).contains(&middle), "{middle}");
     }
 
     #[test]
     fn packets_that_go_on_do_not_put_a_tick_off() {
         let mut ticks = Ticks::new(0, Duration::from_secs(15));
         let mut due = 0;
-        for millisecond in 0..1000 {
+        for millisecond in 0..10_000 {
             let now = START + Duration::from_millis(millisecond);
             ticks.packets_came(now);
             due += u32::from(ticks.is_due(now));
         }
-        assert!((9..=10).contains(&due), "{due}");
+        assert!((80..=120).contains(&due), "{due}");
     }
 }

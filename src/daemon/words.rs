@@ -37,7 +37,7 @@ impl fmt::Display for Who<'_> {
 pub(crate) fn busiest(port: Step) -> String {
     format!(
         "most packets that are read go to port {port}: if a service here hears so much, leave it \
-         alone: ignore = ['{port}']"
+         alone: ignore = ['{port}'] at the top of a knockd.toml"
     )
 }
 

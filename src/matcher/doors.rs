@@ -92,6 +92,8 @@ pub(super) struct Doors {
     users: Vec<(Step, DoorId)>,
     /// The distinct `seq_timeout`s, by lane.
     timeouts: Vec<Duration>,
+    /// Whether some door takes packets of sessions.
+    fit_sessions: bool,
 }
 
 impl Doors {
@@ -102,6 +104,7 @@ impl Doors {
             let lane = all.lane(door.seq_timeout);
             let steps = sequence(door);
             all.lanes.push(lane);
+            all.fit_sessions |= door.tcp_flags.fits_sessions();
             all.strays.push(Limit::of(door.strays));
             all.firsts.extend(steps.first().map(|first| (*first, id)));
             all.users.extend(steps.iter().map(|step| (*step, id)));
@@ -143,6 +146,11 @@ impl Doors {
     /// The strays that a door allows.
     pub(super) fn strays_of(&self, id: DoorId) -> Limit {
         self.strays[id.index()]
+    }
+
+    /// Whether some door takes packets of sessions.
+    pub(super) fn fit_sessions(&self) -> bool {
+        self.fit_sessions
     }
 
     pub(super) fn len(&self) -> usize {

@@ -77,7 +77,7 @@ impl Matcher {
     /// Packets should come in the order of their time. One that comes late is judged by its
     /// own time, but what it begins may be timed out late.
     pub fn observe(&mut self, knock: &Knock, local: bool, events: &mut Vec<Event>) {
-        if !matters(knock, &self.tripwires) {
+        if !matters(knock, &self.doors, &self.tripwires) {
             return;
         }
         let from = events.len();
@@ -188,8 +188,8 @@ impl Matcher {
         }
     }
 
-    /// When [`Self::expire`] has something to do; `None` while there are no attempts. It may be a little early, if the attempt that was to run out has ended
-    /// otherwise; never late.
+    /// When [`Self::expire`] has something to do; `None` while there are no attempts. It may be
+    /// a little early, if the attempt that was to run out has ended otherwise; never late.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.table.earliest()

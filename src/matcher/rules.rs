@@ -19,20 +19,20 @@ pub(super) enum Verdict {
 
 /// Whether a packet may be anything at all to an attempt, as far as its class tells: nothing else
 /// of it may decide whether the table is looked into. Most of what a capture file holds is of
-/// sessions.
-pub(super) fn matters(knock: &Knock, tripwires: &Tripwires) -> bool {
+/// sessions: those matter at the steps alone, and only if some door takes them.
+pub(super) fn matters(knock: &Knock, doors: &Doors, tripwires: &Tripwires) -> bool {
     match knock.transport {
         Transport::Tcp { flags, sequence: _ } => {
             let is_of_session = flags & (flag::ACK | flag::SYN) == flag::ACK;
-            !is_of_session || tripwires.steps().contains(knock.step)
+            !is_of_session || doors.fit_sessions() && tripwires.steps().contains(knock.step)
         }
         Transport::Udp { identification: _ } => true,
     }
 }
 
-/// Rule 5, of a packet to a port that no door uses. A SYN counts whatever flags the door wants.
-/// Of other segments those count that the door would take for a step; but where it would take
-/// packets of sessions, those alone that belong to none. Datagrams count where the door has UDP steps.
+/// Rule 5, of a packet to a port that no door uses. A SYN is always a stray. Another segment is one
+/// if the door takes it; at doors that take packets of sessions, only if it belongs to none. A
+/// datagram is one if the door has UDP steps.
 fn is_stray(hit: &Hit, door: Door<'_>, tripwires: &Tripwires) -> bool {
     let Knock {
         step, transport, ..

@@ -199,9 +199,6 @@ impl Table {
 
     /// The first attempt of a source; the others by [`Self::next_of`].
     pub(super) fn first_of(&self, source: IpAddr) -> Option<Slot> {
-        if self.live == 0 {
-            return None;
-        }
         self.from(self.buckets[self.bucket(source)], source)
     }
 

@@ -95,6 +95,13 @@ impl Door {
         }
     }
 
+    /// Whether a step of it is of this protocol, or may be once the next one-time sequence is
+    /// waited for.
+    #[must_use]
+    pub fn may_use(&self, protocol: Protocol) -> bool {
+        self.one_time.is_some() || self.uses(protocol)
+    }
+
     /// Whether a step of it is of this protocol.
     #[must_use]
     pub fn uses(&self, protocol: Protocol) -> bool {

@@ -32,7 +32,7 @@ const NO_SESSION: TcpFlags = TcpFlags {
 
 /// The program.
 pub(super) fn assemble(doors: &[Door], ignore: &[PortRange]) -> Vec<Instruction> {
-    let has = |protocol| doors.iter().any(|door| may_use(door, protocol));
+    let has = |protocol| doors.iter().any(|door| door.may_use(protocol));
     let block = |has: bool, block: Vec<Instruction>| match has {
         true => block,
         false => vec![DROP],
@@ -87,12 +87,6 @@ fn tcp(doors: &[Door], ignore: &[PortRange]) -> Vec<Instruction> {
         known_ports(doors, ignore, Protocol::Tcp),
         others,
     )
-}
-
-/// Whether a step of the door is of this protocol, or may soon be: which protocol the next
-/// one-time sequence is of shall not show, nor when there is none.
-fn may_use(door: &Door, protocol: Protocol) -> bool {
-    door.one_time.is_some() || door.uses(protocol)
 }
 
 /// The flags that doors ask for, each once: those that fit sessions, or the others.

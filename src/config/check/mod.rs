@@ -52,7 +52,8 @@ pub(super) fn check(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<C
 
 /// The socket filter knows no step, but for doors whose flags fit packets of established
 /// sessions: it cannot pass all of those. So who probes with such packets can tell the steps by
-/// the time that the kernel takes.
+/// the time that the kernel takes; and a scan by them is seen at the steps alone, where one in order
+/// goes through steps that rise or fall.
 fn doors_for_sessions(draft: &Draft, faults: &mut Faults) {
     let fits = |door: &&DraftDoor| {
         let of_tcp = |step: &Spanned<Step>| step.value.protocol == Protocol::Tcp;
@@ -73,8 +74,8 @@ fn doors_for_sessions(draft: &Draft, faults: &mut Faults) {
         .warn(
             flags.map_or(&first.name.span, |flags| &flags.span),
             format!(
-                "the steps of this door can be found by time{others}: its TCP flags fit packets \
-                 of established sessions"
+                "the steps of this door can be found by time and by a scan of ACKs{others}: its TCP \
+                 flags fit packets of established sessions"
             ),
         )
         .help("let SYNs alone count, as every client sends them: TCP flags `syn,!ack`");

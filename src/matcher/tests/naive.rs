@@ -97,7 +97,9 @@ impl Naive {
             Transport::Tcp { flags, .. } => flags & 0x12 == 0x10,
             Transport::Udp { .. } => false,
         };
-        if of_a_session && !self.is_step(knock.step) {
+        let taken =
+            |d: &ModelDoor| d.tcp_flags.clear & flag::ACK == 0 && d.tcp_flags.set & flag::SYN == 0;
+        if of_a_session && !(self.doors.iter().any(taken) && self.is_step(knock.step)) {
             return;
         }
         let mut busy = Vec::new();
