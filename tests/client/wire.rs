@@ -117,6 +117,68 @@ fn the_packets_and_words_are_those_of_knock_0_8() {
     }
 }
 
+/// A name whose first address is dead, as IPv6 is in many a place.
+#[test]
+fn every_address_of_a_name_gets_every_step_in_order() {
+    let lab = Lab::new();
+    let hosts = lab.write(
+        "hosts",
+        "2001:db8::dead both\n2001:db8:1::1 both\n2001:db8::1 both\n192.0.2.1 both\n",
+    );
+    let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let steps = ["7000", "8000:UDP", "9000:tcp"];
+    for (flags, reached, told) in [
+        ("-v", 2, &["2001:db8::dead", "2001:db8::1", "192.0.2.1"][..]),
+        ("-v6", 1, &["2001:db8::dead", "2001:db8::1"]),
+        ("-v4", 1, &["192.0.2.1"]),
+    ] {
+        let seen = lab.capture(&lab.server, "eth0", "dst host 192.0.2.1 or 2001:db8::1");
+        let mut command = lab.client.command("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(&hosts);
+        command.args([OURS, flags, "both"]).args(steps);
+        let output = command.output().expect("unshare");
+        assert!(output.status.success(), "{output:?}");
+        // To 2001:db8:1::1 there is no way: it is tried once.
+        let no_way = output.stderr.split(|b| *b == b'\n').count() - 1;
+        assert_eq!(no_way, usize::from(flags != "-v4"), "{output:?}");
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        for step in ["tcp ADDRESS:7000", "udp ADDRESS:8000", "tcp ADDRESS:9000"] {
+            for address in told {
+                let line = format!("hitting {}", step.replace("ADDRESS", address));
+                assert!(lines.lines().any(|l| l == line), "{line}: {lines}");
+            }
+        }
+        let packets = wait_for("the packets", || {
+            let frames = seen.wait_for(3 * reached);
+            let packets: Vec<_> = frames.iter().filter_map(|f| Packet::parse(f)).collect();
+            (packets.len() == 3 * reached).then_some(packets)
+        });
+        let ports: Vec<_> = packets.iter().map(|p| p.destination.port()).collect();
+        let right: Vec<_> = [7000, 8000, 9000].map(|port| vec![port; reached]).concat();
+        assert_eq!(ports, right, "{packets:?}");
+    }
+}
+
+#[test]
+fn an_address_may_stand_in_brackets_and_keeps_its_interface() {
+    let lab = Lab::new();
+    let theirs = ancestor::knock();
+    for (ours, bare) in [
+        ("-v [2001:db8::1] 7000", "-v 2001:db8::1 7000"),
+        ("-v [fe80::7%eth0] 7000", "-v fe80::7%eth0 7000"),
+        (
+            "-v fe80::7%eth0 7000 8000:udp",
+            "-v fe80::7%eth0 7000 8000:udp",
+        ),
+    ] {
+        let (told, _) = send(&lab, OURS.as_ref(), ours);
+        let (their_word, _) = send(&lab, &theirs, bare);
+        assert!(told.status.success(), "{told:?}");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(text(&told.stdout), text(&their_word.stdout), "{ours}");
+    }
+}
+
 #[test]
 fn a_tcp_hit_is_one_syn_and_a_udp_hit_one_zero_byte() {
     let lab = Lab::new();

@@ -5,6 +5,7 @@ mod support;
 
 mod background;
 mod blocked;
+mod busy;
 mod cases;
 mod check;
 mod control;
