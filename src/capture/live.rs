@@ -1,5 +1,6 @@
 //! Packets as they come in: one handle on every interface.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use pcap::{Active, Capture, Linktype};
@@ -26,10 +27,23 @@ const MOST: usize = 1 << 16;
 /// [`Live::set_filter`].
 pub struct Live {
     capture: Capture<Active>,
+    /// What the socket has now.
     program: Program,
+    wanted: Wanted,
     /// The kernel's count as of the last reading, which wraps.
     counted: u32,
     dropped: u64,
+}
+
+/// What the filter is made of.
+#[derive(Clone)]
+struct Wanted {
+    /// By class, as the doors ask for it.
+    class: Program,
+    /// The targets of doors.
+    targets: Vec<IpAddr>,
+    /// This host's addresses, if they are to be looked at.
+    own: Option<Vec<IpAddr>>,
 }
 
 impl Live {
@@ -56,6 +70,11 @@ impl Live {
         let mut live = Self {
             capture: capture.setnonblock().map_err(start)?,
             program: Program::nothing(),
+            wanted: Wanted {
+                class: Program::nothing(),
+                targets: Vec::new(),
+                own: None,
+            },
             counted: 0,
             dropped: 0,
         };
@@ -73,11 +92,36 @@ impl Live {
     ///
     /// If the kernel refuses it: the filter is then the earlier one.
     pub fn set_filter(&mut self, doors: &[Door], ignore: &[PortRange]) -> Result<(), CaptureError> {
-        let program = Program::new(doors, ignore);
+        self.want(Wanted {
+            class: Program::new(doors, ignore),
+            targets: doors.iter().filter_map(|door| door.target).collect(),
+            own: self.wanted.own.clone(),
+        })
+    }
+
+    /// From now on passes nothing but what goes to these addresses, or to the target of a door. To
+    /// be told of each change: what goes to an address that came is not heard before.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it: the filter is then the earlier one.
+    pub fn set_hosts(&mut self, own: Vec<IpAddr>) -> Result<(), CaptureError> {
+        self.want(Wanted {
+            own: Some(own),
+            ..self.wanted.clone()
+        })
+    }
+
+    fn want(&mut self, wanted: Wanted) -> Result<(), CaptureError> {
+        let program = match &wanted.own {
+            Some(own) => wanted.class.to(&[&own[..], &wanted.targets].concat()),
+            None => wanted.class.clone(),
+        };
         if program != self.program {
             self.attach(&program)?;
             self.program = program;
         }
+        self.wanted = wanted;
         Ok(())
     }
 

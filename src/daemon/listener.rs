@@ -1,6 +1,8 @@
 //! What reads strangers' packets: the capture and the decoder. It knows no sequence, no door and
 //! no secret; what it hands on is judged elsewhere, a batch at a time.
 
+use std::net::IpAddr;
+
 use crate::capture::{CaptureError, Live};
 use crate::decode::decode;
 use crate::model::{Door, Knock, PortRange, Timestamp};
@@ -30,6 +32,11 @@ impl Listener {
         ignore: &[PortRange],
     ) -> Result<(), CaptureError> {
         self.live.set_filter(doors, ignore)
+    }
+
+    /// See [`Live::set_hosts`].
+    pub(crate) fn set_hosts(&mut self, own: Vec<IpAddr>) -> Result<(), CaptureError> {
+        self.live.set_hosts(own)
     }
 
     /// Reads at most [`BATCH`] frames, all as of `now`: how many there were, and the knocks in

@@ -90,6 +90,8 @@ pub(super) struct Daemon<'a> {
     pub(super) log: &'a Log,
     pub(super) signals: Signals,
     pub(super) listener: Listener,
+    /// Which of this host's addresses the listener has been told of: see [`crate::capture::Links::own`].
+    pub(super) own: u64,
     pub(super) line: Line,
     pub(super) control: Option<Control>,
     pub(super) manager: Manager,
@@ -191,6 +193,7 @@ impl Daemon<'_> {
             if ready.capture {
                 self.read_capture(now)?;
             }
+            self.tell_hosts();
             if self.ticks.is_due(now) && self.line.tick(now) {
                 self.ticks.go_on(now);
             }
@@ -231,6 +234,18 @@ impl Daemon<'_> {
             hide_work(now, taken, was_rare);
         }
         Ok(())
+    }
+
+    /// Tells the listener of this host's addresses, if they have changed.
+    fn tell_hosts(&mut self) {
+        let (own, addresses) = self.line.links.own();
+        if own == self.own {
+            return;
+        }
+        if let Err(error) = self.listener.set_hosts(addresses.collect()) {
+            tracing::error!("{error}: knocks at a new address may not be heard");
+        }
+        self.own = own;
     }
 
     fn count_drops(&mut self, now: Timestamp) {

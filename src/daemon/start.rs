@@ -79,6 +79,8 @@ impl<'a> Daemon<'a> {
         };
         let mut listener = Listener::new(live);
         set_filter(&mut listener, &setup.config)?;
+        let (own, addresses) = links.own();
+        listener.set_hosts(addresses.collect())?;
         let matcher = Matcher::new(setup.config.doors.clone(), tripwires, settings);
         let Setup {
             config,
@@ -100,6 +102,7 @@ impl<'a> Daemon<'a> {
             log,
             signals,
             listener,
+            own,
             line,
             control,
             manager: Manager::from_env(now()),

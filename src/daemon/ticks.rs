@@ -81,7 +81,9 @@ impl Ticks {
         let drawn = self.lot.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
         let mean = u64::try_from(mean.as_nanos()).unwrap_or(u64::MAX);
         // A share of 2^32 of the time; more than centuries it never is.
-        Duration::from_nanos(mean / 2 + (mean >> 32) * drawn + ((mean & 0xffff_ffff) * drawn >> 32))
+        Duration::from_nanos(
+            mean / 2 + (mean >> 32) * drawn + (((mean & 0xffff_ffff) * drawn) >> 32),
+        )
     }
 }
 

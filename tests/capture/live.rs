@@ -1,5 +1,6 @@
 //! The real filter on a real wire.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -303,6 +304,10 @@ fn where_the_kernel_has_little_room_the_longest_filters_replace_each_other() {
             assert!(length > 550, "no longer the longest: {length}");
         }
         let mut live = Live::open().expect("a capture");
+        // As many addresses as are looked at, that of the packets among them.
+        let four = (1..25_u8).map(|n| IpAddr::from([192, 0, 2, n]));
+        let six = (1..25_u128).map(|n| IpAddr::from(n.to_be_bytes()));
+        live.set_hosts(four.chain(six).collect()).expect("a filter");
         for round in 0..10 {
             let which = round % 2;
             live.set_filter(&doors[which], &[]).expect("a filter");

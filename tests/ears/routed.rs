@@ -1,17 +1,15 @@
 //! Doors with a target: knocks at others, overheard.
 
 use crate::ears::Ears;
-use crate::site::{KNOCK, OPEN_SSH, Site};
-use crate::support::{Lab, SERVER, ip, wait_until};
+use crate::site::{KNOCK, OPEN_SSH, SSH, Site};
+use crate::support::{CLIENT, Lab, Namespace, SERVER, ip, wait_until};
 
 /// The host behind the router.
 const BEHIND: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
 
-#[test]
-fn what_a_router_forwards_fits_the_target_alone() {
-    let lab = Lab::new();
-    let behind = lab.host("behind");
-    lab.server.join("lan0", &behind, "eth0", &[]);
+/// Makes the laboratory's server a router, with this host behind it.
+fn route(lab: &Lab, behind: &Namespace) {
+    lab.server.join("lan0", behind, "eth0", &[]);
     for key in ["ipv4.ip_forward", "ipv6.conf.all.forwarding"] {
         lab.server.run(&format!("sysctl -qw net.{key}=1"));
     }
@@ -23,6 +21,46 @@ fn what_a_router_forwards_fits_the_target_alone() {
         behind.add_address("eth0", far);
         behind.ip(&format!("route add {client} via {near}"));
     }
+    for (to, via) in BEHIND.into_iter().zip(SERVER) {
+        lab.client.ip(&format!("route add {to} via {via}"));
+    }
+}
+
+#[test]
+fn what_a_router_forwards_is_not_read() {
+    let lab = Lab::new();
+    let behind = lab.host("behind");
+    route(&lab, &behind);
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    let knock = |to: &str| lab.client.run(&format!("{KNOCK} {to} {OPEN_SSH}"));
+    for _ in 0..20 {
+        BEHIND.into_iter().for_each(|to| drop(knock(to)));
+    }
+    SERVER.into_iter().for_each(|to| drop(knock(to)));
+    for client in CLIENT {
+        daemon.wait_for_line(&format!("{client}: ssh: OPEN SESAME"));
+    }
+    let read = site.status()["packets"]["read"].as_u64();
+    assert!(
+        read.is_some_and(|read| (6..30).contains(&read)),
+        "{read:?} of 126"
+    );
+    // An address that comes is heard.
+    lab.server.add_address("eth0", "192.0.2.99");
+    daemon.wait_for_line("has the address 192.0.2.99");
+    lab.client.run("ip neigh flush all");
+    wait_until("the new address to be heard", || {
+        knock("192.0.2.99");
+        daemon.count("192.0.2.77: ssh: OPEN SESAME") > 1
+    });
+}
+
+#[test]
+fn what_a_router_forwards_fits_the_target_alone() {
+    let lab = Lab::new();
+    let behind = lab.host("behind");
+    route(&lab, &behind);
     let text: String = (BEHIND.iter().enumerate())
         .map(|(i, target)| {
             format!(
@@ -36,9 +74,6 @@ fn what_a_router_forwards_fits_the_target_alone() {
             )
         })
         .collect();
-    for (to, via) in BEHIND.into_iter().zip(SERVER) {
-        lab.client.ip(&format!("route add {to} via {via}"));
-    }
     for keys in ["", "interfaces = [\"eth0\"]"] {
         let site = Site::new(&lab, &format!("{keys}\n{text}"));
         let mut daemon = site.start("");

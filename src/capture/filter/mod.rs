@@ -18,6 +18,8 @@ mod interpret;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+
 use crate::model::{Door, PortRange};
 
 /// One instruction of classic BPF, as `struct sock_filter` has it.
@@ -39,7 +41,7 @@ pub struct Program(Vec<Instruction>);
 
 /// The longest program that is ever made: two fit into `net.core.optmem_max` as it was before
 /// Linux 6.7 (20 KiB), so that one takes the place of another without a gap.
-pub const MAX_INSTRUCTIONS: usize = 600;
+pub const MAX_INSTRUCTIONS: usize = 680;
 
 impl Program {
     /// The program that passes what any of these doors may take for a step or a stray, where
@@ -51,6 +53,16 @@ impl Program {
     #[must_use]
     pub fn new(doors: &[Door], ignore: &[PortRange]) -> Self {
         Self(program::assemble(doors, ignore))
+    }
+
+    /// The same program for packets to these addresses alone, and to 127.0.0.0/8: a router's packet
+    /// sockets are given what passes through it, too. Of IPv6 addresses the last four bytes are
+    /// looked at. Where a family has too many addresses, packets to any of it pass.
+    #[must_use]
+    pub fn to(&self, hosts: &[IpAddr]) -> Self {
+        let mut all = program::to(hosts);
+        all.extend(&self.0);
+        Self(all)
     }
 
     /// The program that passes nothing.

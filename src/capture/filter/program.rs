@@ -1,5 +1,7 @@
 //! The program, block by block.
 
+use std::net::IpAddr;
+
 use super::Instruction;
 use super::choice::Rows;
 use super::op::{self, Ancillary, DROP, PASS, Test, branch, fork};
@@ -49,6 +51,46 @@ pub(super) fn assemble(doors: &[Door], ignore: &[PortRange]) -> Vec<Instruction>
     let udp = fork(Test::Equal(17), udp, vec![DROP]);
     program.extend(fork(Test::Equal(6), tcp, udp));
     program
+}
+
+/// Of more addresses of a family than these none is looked at.
+const HOSTS: usize = 24;
+
+/// Drops what goes to none of these addresses; all else goes on behind.
+pub(super) fn to(hosts: &[IpAddr]) -> Vec<Instruction> {
+    let mut four = Vec::new();
+    let mut six = Vec::new();
+    for host in hosts {
+        match host {
+            IpAddr::V4(host) => four.push(host.to_bits()),
+            // The last four bytes.
+            IpAddr::V6(host) => six.push(host.to_bits() as u32),
+        }
+    }
+    // RFC 1122, section 3.2.1.3 (g): all of 127.0.0.0/8.
+    let mut loopback = vec![op::and(0xff00_0000)];
+    loopback.extend(Test::Equal(0x7f00_0000).or_drop());
+    let four = one_of(op::load_word(16), four, loopback);
+    let six = one_of(op::load_word(36), six, vec![DROP]);
+    let mut block = vec![op::load_ancillary(Ancillary::Protocol)];
+    block.extend(branch(Test::Equal(ETHERTYPE_IPV6), six, four));
+    block
+}
+
+/// Goes on behind if the word is one of these, else with what ends the block.
+fn one_of(load: Instruction, mut words: Vec<u32>, last: Vec<Instruction>) -> Vec<Instruction> {
+    words.sort_unstable();
+    words.dedup();
+    if words.len() > HOSTS {
+        return Vec::new();
+    }
+    let mut block = vec![load];
+    for (place, word) in words.iter().enumerate() {
+        let left = words.len() - 1 - place;
+        block.extend(Test::Equal(*word).skip(left + last.len()));
+    }
+    block.extend(last);
+    block
 }
 
 /// Drops what is for a port that everybody may know of, passes everything else.

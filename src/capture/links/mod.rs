@@ -166,6 +166,11 @@ impl Links {
         self.table.is_local(address)
     }
 
+    /// The addresses of this host, and a number that is another one once they have changed.
+    pub fn own(&self) -> (u64, impl Iterator<Item = IpAddr>) {
+        self.table.own()
+    }
+
     /// The interfaces that count now, by name, in order.
     #[must_use]
     pub fn listening(&self) -> Vec<&str> {

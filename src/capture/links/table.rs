@@ -18,6 +18,8 @@ pub(super) struct Table {
     links: BTreeMap<u32, Entry>,
     /// How many links have each address.
     own: HashMap<IpAddr, u32>,
+    /// How often that has changed.
+    own_changes: u64,
     /// The links whose frames count.
     counted: HashSet<u32>,
     /// What happened since the last settling.
@@ -172,6 +174,7 @@ impl Table {
             return;
         }
         *self.own.entry(address).or_default() += 1;
+        self.own_changes += 1;
         self.tell(index, |name| Change::AddressAdded { name, address });
     }
 
@@ -192,6 +195,7 @@ impl Table {
             *count -= 1;
             if *count == 0 {
                 self.own.remove(&address);
+                self.own_changes += 1;
             }
         }
     }
@@ -254,6 +258,10 @@ impl Table {
             IpAddr::V4(four) if four.is_loopback() => true,
             IpAddr::V4(_) | IpAddr::V6(_) => self.own.contains_key(&address),
         }
+    }
+
+    pub(super) fn own(&self) -> (u64, impl Iterator<Item = IpAddr>) {
+        (self.own_changes, self.own.keys().copied())
     }
 
     pub(super) fn listening(&self) -> Vec<&str> {

@@ -219,3 +219,36 @@ fn of_very_many_ports_that_are_opened_some_pass() {
         assert!(takes(&program, step("8000/udp"), 0));
     }
 }
+
+#[test]
+fn a_router_hears_what_is_for_itself_or_a_target_and_not_what_passes_through() {
+    let class = program(&[syn_door(&["7000/tcp", "8000/udp"])]);
+    let own = ["192.0.2.1", "2001:db8::1"].map(|own| own.parse().expect("an address"));
+    let to = |hosts: &[IpAddr], packet: &Packet| passed(&class.to(hosts), packet);
+    for step in ["7000/tcp", "8000/udp", "9/tcp"].map(step) {
+        // The packets of these tests go to 192.0.2.1 and 909:909:...:909.
+        let four = Made::new("198.51.100.7", step, flag::SYN).packet();
+        let six = Made::new("2001:db8::7", step, flag::SYN).packet();
+        assert!(passed(&class, &four) && passed(&class, &six));
+        assert!(to(&own, &four) && !to(&own, &six), "{step}");
+        let target = [
+            own[1],
+            "909:909:909:909:909:909:909:909".parse().expect("one"),
+        ];
+        assert!(!to(&target, &four) && to(&target, &six), "{step}");
+        assert!(!to(&[], &four) && !to(&[], &six));
+        // Of many addresses none is looked at.
+        let many: Vec<IpAddr> = (1..30_u32).map(|n| IpAddr::from(n.to_be_bytes())).collect();
+        assert!(to(&many, &four) && !to(&many, &six), "{step}");
+        let few = &many[..24];
+        assert!(!to(few, &four) && to(&[few, &own[..1]].concat()[1..], &four));
+        let mut here = four.clone();
+        here.bytes[16..20].copy_from_slice(&[127, 9, 9, 9]);
+        assert!(to(&own, &here), "all of 127.0.0.0/8 is this host");
+    }
+    let arp = Packet {
+        protocol: 0x0806,
+        ..Made::new("198.51.100.7", tcp(7000), flag::SYN).packet()
+    };
+    assert!(!to(&own, &arp));
+}
