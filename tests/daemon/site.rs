@@ -50,11 +50,6 @@ impl<'lab> Site<'lab> {
         site
     }
 
-    /// Where it is.
-    pub(crate) fn host(&self) -> &Namespace {
-        self.host
-    }
-
     /// Writes the configuration anew; a running daemon learns of it by SIGHUP.
     pub(crate) fn configure(&self, text: &str) {
         let path = self.config();

@@ -14,6 +14,7 @@ start_command = "echo it rang"
 pub(crate) struct Ears<'lab> {
     pub(crate) site: Site<'lab>,
     pub(crate) daemon: Process,
+    host: &'lab Namespace,
     client: &'lab Namespace,
     /// How often a door has opened, and `ring` among them.
     opened: u64,
@@ -40,6 +41,7 @@ impl<'lab> Ears<'lab> {
         Self {
             site,
             daemon,
+            host,
             client: &lab.client,
             opened: 0,
             rang: 0,
@@ -77,7 +79,7 @@ impl<'lab> Ears<'lab> {
         // Behind these four, five that are read for certain: with one of them, all that came
         // before it are.
         for _ in 0..5 {
-            self.site.host().run(&format!("{KNOCK} 127.0.0.1 7999:udp"));
+            self.host.run(&format!("{KNOCK} 127.0.0.1 7999:udp"));
         }
         wait_until("the packets to be read", || read() >= Some(before + 5));
         assert_eq!(self.status()["opened"], self.opened, "{server}");
