@@ -15,6 +15,7 @@
 //!
 //! - No call on the daemon's side waits. At most 64 start commands and 64 stop commands run
 //!   at once, 1,024 starts wait, 16,384 stops are pending; what is more is refused and said.
+//!   Where several doors have commands, one may have a quarter of each.
 //! - A stop is on the disk before its start runs. It is run at its time (the configured
 //!   time after its start has ended), or, if there was no knockd then, by the next one.
 //! - The commands of one door for one source run one after the other, never at once. (Doors
@@ -29,6 +30,7 @@ mod client;
 mod message;
 mod outbox;
 mod output;
+mod queue;
 mod serve;
 mod service;
 mod spawn;
