@@ -2,9 +2,10 @@
 //!
 //! The packet reader is to run without root's rights, and command strings need them. So a
 //! helper is started before the first packet is read; the two share a socket, and all that
-//! passes over it towards the helper is a door's name and an address. The helper
-//! reads the configuration itself, so that nobody who takes over the reader can choose what
-//! is run; for the same reason the journal of pending stops, in which commands stand, is
+//! passes over it towards the helper is a door's name and an address. It begins with the text of
+//! the configuration that the daemon has read, since not every file can be read twice
+//! (`-c /dev/stdin`). Another text it reads itself, so that nobody who takes over the reader can
+//! choose what is run; for the same reason the journal of pending stops, in which commands stand, is
 //! the helper's alone.
 //!
 //! A daemon makes a [`Client`], sends a [`Request`] for each knock that is to run something,
@@ -44,7 +45,7 @@ pub use children::DRAIN_TIME;
 pub use client::{Client, Full, Gone, SpawnError};
 pub use message::{Ending, Refusal, Report, Request};
 pub use serve::serve;
-pub use system::{ServeError, inherited_socket};
+pub use system::{ServeError, inherited_socket, inherited_text};
 pub use table::{Table, expand};
 
 /// Whether a helper is needed: some door has commands, or stops were left to be run in
