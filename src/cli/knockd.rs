@@ -90,9 +90,9 @@ pub struct Run {
     #[arg(long, hide = true)]
     pub watch: bool,
 
-    /// This is the process in the background.
-    #[arg(long, hide = true)]
-    pub detached: bool,
+    /// This is the process in the background; it answers on the pipe of this number.
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    pub detached: Option<i32>,
 }
 
 /// Where files lie.
@@ -202,7 +202,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match &parsed.command {
         Some(command) => tools::run(command, &options),
         None if parsed.run.dry_run => daemon::dry_run(&options, parsed.run.read.as_deref()),
-        None if options.daemon && !options.detached => return background(&args),
+        None if options.daemon && options.detached.is_none() => return background(&args),
         // It says itself what is wrong, in its log.
         None => return daemon::run(&options).map_or_else(ExitCode::from, |()| ExitCode::SUCCESS),
     };

@@ -7,17 +7,32 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::Mutex;
 
-/// The hidden flag by which the new process knows that it is the one in the background.
-/// Its stdin is the pipe to answer on.
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+/// The hidden flag by which the new process knows that it is the one in the background. Its value
+/// is the number of the pipe to answer on. (Not stdin: the configuration may come by that.)
 pub(super) const FLAG: &str = "--detached";
 
+/// The pipe.
+static ANSWER: Mutex<Option<File>> = Mutex::new(None);
+
 /// Begins the life of the process in the background: a session of its own, no folder kept
-/// busy. It keeps stdout and stderr until [`ready`], to say why it cannot start.
-pub(crate) fn detach() {
+/// busy. It keeps its standard files until [`ready`], to read its configuration and to say why it
+/// cannot start.
+pub(crate) fn detach(answer: RawFd) {
+    // Opened anew and closed: nothing that is started from now on has it.
+    let opened = File::options()
+        .write(true)
+        .open(format!("/proc/self/fd/{answer}"));
+    let _ = nix::unistd::close(answer);
+    if let Ok(mut pipe) = ANSWER.lock() {
+        *pipe = opened.ok();
+    }
     // For pgrep(1) and killall(1): it was started as /proc/self/exe.
     let _ = nix::sys::prctl::set_name(c"knockd");
     // Fails only for a process that leads a group already, which a fresh child does not.
@@ -32,8 +47,10 @@ pub(crate) fn detach() {
 /// /dev/null cannot be opened.
 pub(crate) fn ready() -> io::Result<()> {
     use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
-    let mut pipe = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    pipe.write_all(b"r")?;
+    let pipe = ANSWER.lock().ok().and_then(|mut pipe| pipe.take());
+    if let Some(mut pipe) = pipe {
+        pipe.write_all(b"r")?;
+    }
     let null = null()?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
@@ -62,12 +79,13 @@ fn null() -> io::Result<File> {
 /// The process cannot be started.
 pub fn start(args: &[OsString]) -> io::Result<u8> {
     let (mut ours, theirs) = io::pipe()?;
+    fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("knockd")
         .args(args)
-        .arg(FLAG)
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .arg(format!("{FLAG}={}", theirs.as_raw_fd()))
         .spawn()?;
+    drop(theirs);
     let mut answer = [0; 1];
     match ours.read(&mut answer)? {
         0 => Ok(child

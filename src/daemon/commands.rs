@@ -39,14 +39,15 @@ impl Commands {
         options: &Options,
         path: &Path,
         config: &Config,
+        text: &[u8],
     ) -> Result<Option<Self>, Fault> {
         let table = Table::new(config);
         if !command::is_needed(&table, options.state(path).dir()) {
             return Ok(None);
         }
         let failed = |error| Fault::System(format!("{error}"));
-        let client = Client::spawn(PathBuf::from("/proc/self/exe"), options.helper_args(path))
-            .map_err(failed)?;
+        let (program, args) = (PathBuf::from("/proc/self/exe"), options.helper_args(path));
+        let client = Client::spawn(program, args, Some(text)).map_err(failed)?;
         Ok(Some(Self {
             client,
             digest: table.digest(),
@@ -62,7 +63,10 @@ impl Commands {
     }
 
     /// Has the helper read the configuration that now runs.
-    pub(crate) fn reload(&mut self, config: &Config) {
+    pub(crate) fn reload(&mut self, config: &Config, text: &[u8]) {
+        if let Err(error) = self.client.set_text(text) {
+            tracing::error!("{error}: another helper would have the commands of before");
+        }
         self.digest = Table::new(config).digest();
         if let Err(error) = self.client.send(&Request::Reload) {
             tracing::error!("{error}: commands stay as they were");
@@ -172,8 +176,8 @@ impl Options {
         for interface in &self.interfaces {
             args.extend(["--interface".into(), interface.into()]);
         }
-        if self.detached {
-            args.push(background::FLAG.into());
+        if let Some(answer) = self.detached {
+            args.push(format!("{}={answer}", background::FLAG).into());
         }
         args.extend(["helper".into(), "--config".into(), path.into()]);
         args.extend(["--state-dir".into(), self.state_dir.clone().into()]);
@@ -187,13 +191,19 @@ impl Options {
 /// It was started by somebody else, or the kernel refuses what it needs.
 pub fn helper(options: &Options) -> Result<(), Fault> {
     let failed = |error: command::ServeError| Fault::System(error.to_string());
-    if options.detached {
+    if options.detached.is_some() {
         background::let_go().map_err(|error| Fault::System(format!("/dev/null: {error}")))?;
     }
+    let mut text = command::inherited_text().ok();
     let socket = command::inherited_socket().map_err(failed)?;
     let (path, _) = options.config_path();
     let load = || -> Result<Table, String> {
-        match options.read(&path) {
+        let read = match text.take() {
+            // What the daemon has read.
+            Some(text) => options.take(&path, text),
+            None => options.read(&path),
+        };
+        match read {
             Ok(setup) => Ok(Table::new(&setup.config)),
             // At the start the daemon does the same with a faulty file.
             Err(faults) => match options.last_good(&path) {

@@ -17,6 +17,7 @@ use super::logfile::LogFile;
 use super::streams::{Stream, Streams};
 use super::syslog::Syslog;
 use crate::model;
+use crate::stderr::{as_error, is_journal};
 
 /// What the command line says of the log.
 #[derive(Debug, Clone, Default)]
@@ -79,8 +80,9 @@ impl Log {
     /// Tells why the program ends, as `main` does of every other: but if nobody reads
     /// stderr, that must not keep it from ending.
     pub(crate) fn complain(&self, fault: &Fault) {
-        let line = format!("knockd: {fault}\n");
-        self.streams.write(Stream::Err, line);
+        let journal = lock(&self.sinks).journal;
+        let lines = as_error(&format!("knockd: {fault}"), journal);
+        self.streams.write(Stream::Err, lines);
     }
 
     /// Opens what the configuration names, anew each time: after a rotation the old file
@@ -112,17 +114,6 @@ fn lock(sinks: &Mutex<Sinks>) -> MutexGuard<'_, Sinks> {
     sinks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// sd-daemon(3): `JOURNAL_STREAM` names device and inode of the journal's stream.
-fn is_journal() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let stated = std::env::var("JOURNAL_STREAM").ok();
-    let stderr = std::fs::metadata("/proc/self/fd/2").ok();
-    match (stated, stderr) {
-        (Some(stated), Some(meta)) => stated == format!("{}:{}", meta.dev(), meta.ino()),
-        _ => false,
-    }
-}
-
 /// Local time to the minute, formatted once a minute.
 #[derive(Debug, Default)]
 struct Clock {
@@ -152,7 +143,9 @@ impl Sinks {
             model::Level::Debug => Level::DEBUG,
             model::Level::Trace => Level::TRACE,
         };
-        self.syslog = log.syslog.then(|| Syslog::new("/dev/log"));
+        // The journal takes what is sent to syslog, too: each line would be there twice.
+        let to_syslog = log.syslog && !self.journal;
+        self.syslog = to_syslog.then(|| Syslog::new("/dev/log"));
         let path = self.options.file.as_ref().or(log.file.as_ref());
         match path.map(|path| (path, LogFile::open(path))) {
             None => self.file = None,
@@ -256,5 +249,31 @@ impl Visit for Line {
         } else {
             write!(self.0, " {}={value:?}", field.name())
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn under_the_journal_nothing_is_sent_to_syslog_as_well() {
+        for journal in [false, true] {
+            let mut sinks = Sinks {
+                options: Options::default(),
+                journal,
+                kept: Level::INFO,
+                file: None,
+                streams: Streams::direct(),
+                syslog: None,
+                clock: Clock::default(),
+            };
+            let log = model::Log {
+                syslog: true,
+                ..model::Log::default()
+            };
+            sinks.configure(&log).expect("no file");
+            assert_eq!(sinks.syslog.is_none(), journal);
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! in `reload`.
 
 mod background;
+mod backoff;
 mod busiest;
 mod commands;
 mod control;

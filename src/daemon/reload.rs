@@ -1,6 +1,8 @@
 //! SIGHUP: parse, check, swap. A faulty file changes nothing; a good one loses no opening,
 //! no pending stop, and no attempt at a door that stays.
 
+use std::path::Path;
+
 use crate::firewall::Ruleset;
 use crate::model::{Config, Door, OnStop};
 
@@ -9,19 +11,33 @@ use super::run::{Daemon, now};
 use super::setup::{Live, Setup, fill_one_time};
 use super::{Fault, deeds, start};
 
+/// Whether a file is what it was for this process and the first time alone: a pipe, as
+/// `-c /dev/stdin` and `-c <(…)` are, or another process's own.
+fn is_read_once(path: &Path) -> bool {
+    let is_own = ["/dev", "/proc"].iter().any(|dir| path.starts_with(dir));
+    is_own || path.metadata().is_ok_and(|meta| !meta.is_file())
+}
+
 impl Daemon<'_> {
     /// Rereads the configuration and reopens the log.
     pub(super) fn reload(&mut self) {
         self.manager.reloading();
         let path = self.path.display().to_string();
         tracing::info!("re-reading config file: {path}");
-        match self.options.read(&self.path) {
-            Ok(setup) => self.swap(setup),
-            Err(faults) => {
-                for fault in faults {
-                    tracing::error!("{fault}");
+        if is_read_once(&self.path) {
+            tracing::error!(
+                "{path} cannot be read again: the running configuration stays; for another, \
+                 start knockd anew"
+            );
+        } else {
+            match self.options.read(&self.path) {
+                Ok(setup) => self.swap(setup),
+                Err(faults) => {
+                    for fault in faults {
+                        tracing::error!("{fault}");
+                    }
+                    tracing::error!("{path} cannot be used: the running configuration stays");
                 }
-                tracing::error!("{path} cannot be used: the running configuration stays");
             }
         }
         self.reopen_log();
@@ -44,7 +60,7 @@ impl Daemon<'_> {
             tracing::error!("{error}: the running configuration stays");
             return;
         }
-        self.swap_commands(&config);
+        self.swap_commands(&config, &bytes);
         let others = config.interfaces != self.line.config.interfaces;
         self.line.links.set_patterns(&config.interfaces);
         self.ticks.set_patience(start::patience(&config));
@@ -96,10 +112,10 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    fn swap_commands(&mut self, config: &Config) {
+    fn swap_commands(&mut self, config: &Config, text: &[u8]) {
         match &mut self.line.commands {
-            Some(commands) => commands.reload(config),
-            None => match Commands::start(self.options, &self.path, config) {
+            Some(commands) => commands.reload(config, text),
+            None => match Commands::start(self.options, &self.path, config, text) {
                 Ok(commands) => self.line.commands = commands,
                 Err(error) => tracing::error!("{error}: no command will run"),
             },

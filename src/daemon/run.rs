@@ -22,9 +22,9 @@ use super::pace::Pace;
 use super::pidfile::PidFile;
 use super::place::Keeper;
 use super::setup::Options;
-use super::signals::{Asked, Signals};
+use super::signals::{self, Asked, Signals};
 use super::ticks::Ticks;
-use super::{Fault, background, deeds};
+use super::{Fault, background, backoff, deeds};
 
 /// A look takes so long for each packet, whatever they were: a stray is judged in some 50 ns, a first
 /// step in up to 150.
@@ -64,23 +64,26 @@ pub(super) fn now() -> Timestamp {
 /// # Errors
 /// It cannot start, or the kernel took away what it needs.
 pub fn run(options: &Options) -> Result<(), Fault> {
-    if options.detached {
-        background::detach();
+    if let Some(answer) = options.detached {
+        background::detach(answer);
     }
     // Before any thread: a thread inherits the mask.
     let signals = Signals::block();
     let log = Log::start(options.log.clone());
-    let ended = signals
+    let complain = |fault: &Fault| log.complain(fault);
+    let signals = signals
         .map_err(|e| Fault::System(format!("signalfd: {e}")))
-        .and_then(|signals| live(options, &log, signals));
-    ended.inspect_err(|fault| log.complain(fault))
-}
-
-fn live(options: &Options, log: &Log, signals: Signals) -> Result<(), Fault> {
-    let mut daemon = Daemon::start(options, log, signals)?;
+        .inspect_err(complain)?;
+    let failures = options.run_dir.join("failed-starts");
+    let mut daemon = Daemon::start(options, &log, signals).inspect_err(|fault| {
+        complain(fault);
+        log.flush();
+        backoff::wait(&failures);
+    })?;
+    backoff::forget(&failures);
     let ended = daemon.serve();
     daemon.stop(ended.is_ok());
-    ended
+    ended.inspect_err(complain)
 }
 
 /// The daemon, running.
@@ -117,7 +120,7 @@ impl Daemon<'_> {
         self.tell_waits();
         self.manager.ready();
         self.manager.status(self.status_line());
-        if self.options.detached {
+        if self.options.detached.is_some() {
             // While stdout and stderr are still what they were.
             self.log.flush();
             if let Err(error) = background::ready() {
@@ -295,6 +298,8 @@ impl Daemon<'_> {
             match asked {
                 Asked::Reload => reload = true,
                 Asked::Stop => self.stopping = true,
+                // One notice may stand for several.
+                Asked::Reap => signals::reap(),
             }
         }
         // Several SIGHUPs that came together are one.

@@ -26,8 +26,8 @@ pub struct Options {
     pub lookup: bool,
     /// `-d`: in the background.
     pub daemon: bool,
-    /// This process is the one in the background.
-    pub detached: bool,
+    /// This process is the one in the background, and answers on the pipe of this number.
+    pub detached: Option<i32>,
     /// `-p`.
     pub pidfile: Option<PathBuf>,
     /// `-v`, `-D`, `-g`.
@@ -82,13 +82,21 @@ impl Options {
         self.judge(loaded.bytes, loaded.report)
     }
 
-    /// The last configuration that ran, where there is one and it still passes the check.
-    pub(crate) fn last_good(&self, path: &Path) -> Option<Setup> {
-        let bytes = self.state(path).last_good()?;
+    /// Checks what was read of the file.
+    ///
+    /// # Errors
+    /// It has errors.
+    pub(crate) fn take(&self, path: &Path, bytes: Vec<u8>) -> Result<Setup, Vec<String>> {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let format = Format::of(path, &text);
         let report = config::parse(&path.to_string_lossy(), &text, format, &Host::default());
-        self.judge(bytes, report).ok()
+        self.judge(bytes, report)
+    }
+
+    /// The last configuration that ran, where there is one and it still passes the check.
+    pub(crate) fn last_good(&self, path: &Path) -> Option<Setup> {
+        let bytes = self.state(path).last_good()?;
+        self.take(path, bytes).ok()
     }
 
     fn judge(&self, bytes: Vec<u8>, report: Report) -> Result<Setup, Vec<String>> {

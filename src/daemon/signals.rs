@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub(crate) enum Asked {
     Reload,
     /// SIGTERM, SIGINT: shut down.
     Stop,
+    /// SIGCHLD: a child has ended and is to be waited for.
+    Reap,
 }
 
 /// The signals that wait.
@@ -21,15 +24,22 @@ pub(crate) enum Asked {
 pub(crate) struct Signals(SignalFd);
 
 impl Signals {
-    /// Takes SIGHUP, SIGTERM and SIGINT out of the way of their default action. To be called
+    /// Takes SIGHUP, SIGTERM, SIGINT and SIGCHLD out of the way of their default action. To be called
     /// before any thread is made: a thread inherits the mask. (A child process does not: the
     /// standard library clears the mask before exec.)
     pub(crate) fn block() -> Result<Self, Errno> {
         let mut set = SigSet::empty();
-        for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {
+        for signal in [
+            Signal::SIGHUP,
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGCHLD,
+        ] {
             set.add(signal);
         }
         set.thread_block()?;
+        // Of those that ended before nothing comes.
+        reap();
         SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Self)
     }
 
@@ -38,9 +48,21 @@ impl Signals {
         let Some(info) = self.0.read_signal()? else {
             return Ok(None);
         };
-        let reload = info.ssi_signo == Signal::SIGHUP as u32;
-        Ok(Some(if reload { Asked::Reload } else { Asked::Stop }))
+        Ok(Some(match info.ssi_signo {
+            reload if reload == Signal::SIGHUP as u32 => Asked::Reload,
+            child if child == Signal::SIGCHLD as u32 => Asked::Reap,
+            _ => Asked::Stop,
+        }))
     }
+}
+
+/// Waits for every child that has ended. The helper that runs commands is one, and whoever waits for
+/// that finds it gone. As process 1 of a container it is given what others leave: what a command
+/// has put in the background. And a shell that has become knockd leaves it what it had begun.
+pub(crate) fn reap() {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG))
+        && status != WaitStatus::StillAlive
+    {}
 }
 
 impl AsFd for Signals {

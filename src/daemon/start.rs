@@ -64,7 +64,7 @@ impl<'a> Daemon<'a> {
         let ruleset = Ruleset::new(&setup.config).map(|ruleset| ruleset.of(&path));
         let table = ruleset.map(|ruleset| make_table(options, ruleset));
         let table = table.transpose()?;
-        let commands = Commands::start(options, &path, &setup.config)?;
+        let commands = Commands::start(options, &path, &setup.config, &setup.bytes)?;
 
         let links = Links::open(&setup.config.interfaces)?;
         let tripwires = tripwires(&setup.config);
@@ -160,7 +160,7 @@ pub(super) fn first_setup(
 }
 
 fn take_pidfile(options: &Options, config: &Config) -> Result<Option<PidFile>, Fault> {
-    if !options.daemon && !options.detached {
+    if !options.daemon && options.detached.is_none() {
         return Ok(None);
     }
     let configured = options.pidfile.as_deref().or(config.pid_file.as_deref());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::sketch::Limit;
-use crate::model::{self, DoorId, Knock, MAX_STEPS, Protocol, Step, Transport};
+use super::table::Mark;
+use crate::model::{self, BEGUN_AT_ONCE, DoorId, Knock, MAX_STEPS, Protocol, Step, Transport};
 
 /// A door as configured, and its place in the matcher.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,10 @@ impl<'a> Door<'a> {
     /// Whether a step of it is of this protocol.
     pub(super) fn uses(self, protocol: Protocol) -> bool {
         self.sequence().iter().any(|s| s.protocol == protocol)
+    }
+
+    pub(super) fn seq_timeout(self) -> Duration {
+        self.door.seq_timeout
     }
 
     /// Whether packets of sessions may be steps here.
@@ -74,6 +79,7 @@ fn decide_alike(one: &model::Door, other: &model::Door) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hit<'a> {
     pub(super) knock: &'a Knock,
+    pub(super) mark: Mark,
     pub(super) local: bool,
 }
 
@@ -162,20 +168,20 @@ impl Doors {
         &self.timeouts
     }
 
-    /// The length of the longest sequence.
-    pub(super) fn most_steps(&self) -> usize {
+    /// By door: the length of its sequence.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = usize> {
         self.doors
             .iter()
-            .map(|d| sequence(d).len())
-            .max()
-            .unwrap_or(0)
+            .take(self.len())
+            .map(|door| sequence(door).len())
     }
 
-    /// The doors that begin with this packet, in their order.
+    /// The doors that begin with this packet, in their order: the first [`BEGUN_AT_ONCE`].
     pub(super) fn begun_by<'a>(&'a self, hit: Hit<'a>) -> impl Iterator<Item = Door<'a>> {
         with(&self.firsts, hit.knock.step)
             .map(|id| self.get(id))
             .filter(move |d| d.faces(&hit) && d.counts(&hit) && d.admits(hit.knock.source))
+            .take(BEGUN_AT_ONCE)
     }
 
     /// Whether the packet fits some door that has its step.

@@ -5,33 +5,35 @@
 //! judges a packet, `table` holds the attempts, `doors` knows who has which step; here
 //! they are put together.
 //!
-//! A packet that is neither step nor stray costs no look-up; another costs one if its
-//! source is not at work on any door, else as many judgements as the source has attempts,
-//! which is as many as there are doors that share what it has hit so far. A packet that
-//! changes nothing allocates nothing.
+//! A packet of no session costs two look-ups if its source is not at work on any door, else as
+//! many judgements as the source has attempts, which is as many as there are doors that share
+//! what it has hit so far, and [`model::BEGUN_AT_ONCE`] of these at most. A packet that changes
+//! nothing allocates nothing.
 //!
 //! A step costs more than another port: an insertion, some 100 ns, or a microsecond where the
 //! caches are cold. That this does not show is the affair of who calls, and so is whatever takes
 //! longer: see `daemon::run`.
 
+mod crowd;
 mod doors;
 mod list;
 mod rules;
+mod seen;
 mod settings;
 mod sketch;
 mod table;
 #[cfg(test)]
 mod tests;
 
+use std::cell::LazyCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{
-    self, Cause, DoorId, Event, Knock, Outcome, Step, Timestamp, Transport, Tripwires,
-};
+use crate::model::{self, Cause, DoorId, Event, Knock, Outcome, Step, Timestamp, Tripwires};
 
 use self::doors::{Door, Doors, Hit};
 use self::rules::{Verdict, judge, matters};
+use self::seen::Seen;
 use self::table::{Attempt, Mark, Table};
 
 pub use self::settings::{Occupancy, Settings};
@@ -46,6 +48,8 @@ pub struct Matcher {
     doors: Doors,
     tripwires: Tripwires,
     table: Table,
+    /// The packets of attempts that have opened a door.
+    seen: Seen,
     /// By door: the number of the last packet that an attempt at it has used up. It does
     /// not begin another one there.
     used: Vec<u64>,
@@ -61,6 +65,7 @@ impl Matcher {
             doors: Doors::default(),
             tripwires,
             table: Table::new(settings.capacity, settings.secret),
+            seen: Seen::new(),
             used: Vec::new(),
             packets: 0,
             evicted: 0,
@@ -81,11 +86,14 @@ impl Matcher {
             return;
         }
         let from = events.len();
-        let hit = Hit { knock, local };
-        let mark = mark(knock);
+        let mark = Mark::of(knock);
+        if self.has_opened(knock, mark) {
+            return;
+        }
+        let hit = Hit { knock, mark, local };
         self.packets += 1;
-        self.continue_attempts(hit, mark, events);
-        self.begin_attempts(hit, mark, events);
+        self.continue_attempts(hit, events);
+        self.begin_attempts(hit, events);
         if events.len() > from + 1 {
             events[from..].sort_by_key(|e| e.door);
         }
@@ -97,8 +105,19 @@ impl Matcher {
         self.tripwires.steps().contains(step)
     }
 
-    fn continue_attempts(&mut self, hit: Hit, mark: Mark, events: &mut Vec<Event>) {
-        let knock = hit.knock;
+    /// Rule 1, behind the end of an attempt: whether the packet is one of those by which a door
+    /// has opened. Asked of every packet, whatever its port is.
+    fn has_opened(&mut self, knock: &Knock, mark: Mark) -> bool {
+        if !mark.tells || self.seen.is_empty(knock.at) {
+            return false;
+        }
+        let hash = self.table.hash_of_packet(knock.source, knock.step, mark);
+        self.seen.knows(hash, knock.at)
+    }
+
+    fn continue_attempts(&mut self, hit: Hit, events: &mut Vec<Event>) {
+        let Hit { knock, mark, .. } = hit;
+        let fits = LazyCell::new(|| self.doors.fits_any(&hit));
         let mut next = self.table.first_of(knock.source);
         while let Some(slot) = next {
             // No attempt but this one can end before the next is looked at.
@@ -113,7 +132,12 @@ impl Matcher {
                 continue;
             }
             let repeats = || self.table.has_made(slot, door.sequence(), knock.step, mark);
-            let cause = match judge(&hit, door, stage, repeats, &self.doors, &self.tripwires) {
+            let cause = match judge(&hit, door, stage, repeats, || *fits, &self.tripwires) {
+                Verdict::Again => {
+                    self.table.note_again(slot, mark);
+                    self.used[door.id.index()] = self.packets;
+                    continue;
+                }
                 Verdict::Ignored => {
                     self.used[door.id.index()] = self.packets;
                     continue;
@@ -125,6 +149,12 @@ impl Matcher {
                         self.table.advance(slot, mark);
                     } else {
                         tell(Outcome::Open);
+                        let began = self.table.began(slot);
+                        for hash in self.table.hashes_of(slot, door.sequence()) {
+                            self.seen.note(hash, began, door.seq_timeout());
+                        }
+                        let last = self.table.hash_of_packet(knock.source, knock.step, mark);
+                        self.seen.note(last, began, door.seq_timeout());
                         self.table.remove(slot);
                     }
                     continue;
@@ -145,16 +175,18 @@ impl Matcher {
         }
     }
 
-    fn begin_attempts(&mut self, hit: Hit, mark: Mark, events: &mut Vec<Event>) {
-        let knock = hit.knock;
+    fn begin_attempts(&mut self, hit: Hit, events: &mut Vec<Event>) {
+        let Hit { knock, mark, .. } = hit;
         for door in self.doors.begun_by(hit) {
             if self.used[door.id.index()] == self.packets {
                 continue;
             }
             if door.sequence().len() > 1 {
-                if self.table.is_full()
-                    && let Some(slot) = self.table.most_expendable()
-                {
+                if self.table.is_full() {
+                    let Some(slot) = self.table.most_expendable(knock.source) else {
+                        self.evicted += 1;
+                        continue;
+                    };
                     let victim = self.table.get(slot);
                     if victim.deadline <= knock.at {
                         events.push(timeout(victim));
@@ -171,6 +203,8 @@ impl Matcher {
             events.push(event(knock, door, Outcome::Stage(1)));
             if door.sequence().len() == 1 {
                 events.push(event(knock, door, Outcome::Open));
+                let only = self.table.hash_of_packet(knock.source, knock.step, mark);
+                self.seen.note(only, knock.at, door.seq_timeout());
             }
         }
     }
@@ -216,7 +250,7 @@ impl Matcher {
         let homes = self.doors.moved_to(&doors);
         self.table.refit(
             doors.timeouts(),
-            doors.most_steps(),
+            doors.lengths(),
             |old: DoorId| homes.get(old.index()).copied().flatten(),
             ended,
         );
@@ -233,15 +267,6 @@ impl Matcher {
             evicted: self.evicted,
         }
     }
-}
-
-/// Two packets to one port of one protocol are the same packet if this is equal.
-fn mark(knock: &Knock) -> Mark {
-    let number = match knock.transport {
-        Transport::Tcp { flags: _, sequence } => sequence,
-        Transport::Udp { identification } => identification.into(),
-    };
-    Mark(u64::from(knock.source_port) << 32 | u64::from(number))
 }
 
 fn event(knock: &Knock, door: Door<'_>, outcome: Outcome) -> Event {

@@ -1,6 +1,6 @@
 //! What a packet is to an attempt: rules 0 to 5, and nothing is changed here.
 
-use super::doors::{Door, Doors, Hit};
+use super::doors::{Door, Hit};
 use crate::model::{Knock, TcpFlags, Transport, Tripwires, flag, is_of_no_session};
 
 /// What a packet is to an attempt.
@@ -11,6 +11,8 @@ pub(super) enum Verdict {
     Ignored,
     /// The step expected.
     Advances,
+    /// The step just made, by another packet.
+    Again,
     /// A step, but not the one expected.
     WrongStep,
     /// A tripwire.
@@ -49,13 +51,14 @@ fn is_stray(hit: &Hit, door: Door<'_>, tripwires: &Tripwires) -> bool {
 }
 
 /// Judges a packet of the attempt's own source. `repeats`: whether it is equal to one that
-/// made a step of the attempt; asked only where that decides.
+/// hit a step of the attempt when it was made, or just made; asked only where that decides. `fits`:
+/// whether it fits a door that has its step.
 pub(super) fn judge(
     hit: &Hit,
     door: Door<'_>,
     stage: u8,
     repeats: impl FnOnce() -> bool,
-    doors: &Doors,
+    fits: impl FnOnce() -> bool,
     tripwires: &Tripwires,
 ) -> Verdict {
     let step = hit.knock.step;
@@ -70,20 +73,25 @@ pub(super) fn judge(
             Verdict::Ignored
         };
     }
-    // Rule 0 again, then rule 1.
-    if !door.counts(hit) || repeats() {
+    // Rule 0 again.
+    if !door.counts(hit) {
+        return Verdict::Ignored;
+    }
+    let is_expected = door.sequence().get(stage) == Some(&step);
+    // Rule 1. What tells nothing is the step expected.
+    if (hit.mark.tells || !is_expected) && repeats() {
         return Verdict::Ignored;
     }
     // Rule 2.
-    if door.sequence().get(stage) == Some(&step) {
+    if is_expected {
         return Verdict::Advances;
     }
     // Rule 3.
     if door.sequence().get(stage.wrapping_sub(1)) == Some(&step) {
-        return Verdict::Ignored;
+        return Verdict::Again;
     }
     // Rule 4.
-    if door.sequence().contains(&step) || doors.fits_any(hit) {
+    if door.sequence().contains(&step) || fits() {
         return Verdict::WrongStep;
     }
     Verdict::Ignored

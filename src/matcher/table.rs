@@ -1,7 +1,7 @@
-//! The attempts that live: a table of fixed size, found by source, ordered by stage and
-//! by deadline.
+//! The attempts that live: a table of fixed size, found by source, ordered by door and stage
+//! and by deadline.
 //!
-//! Whatever arrives, memory stays under 64 bytes an attempt, 8 for each step it has made
+//! Whatever arrives, memory stays under 68 bytes an attempt, 8 for each step it has made
 //! and 16 if it has strays. All of it is asked for at once and touched only as the table
 //! fills; what belongs to later stages and to strays lies apart, so a flood of first steps
 //! never touches it.
@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
+use super::crowd::Crowds;
 use super::list::{Links, List, Slot};
 use super::sketch::{self, Limit, Sketch};
-use crate::model::{DoorId, MAX_STEPS, Step, Timestamp};
+use crate::model::{DoorId, Knock, Step, Timestamp, Transport};
 
 /// One source's attempt at one door.
 #[derive(Debug, Clone)]
@@ -72,9 +73,34 @@ fn place(slot: Slot) -> usize {
 }
 
 /// What tells a packet from another to the same port, and so a retransmission from a
-/// second knock.
+/// second knock: source port and number (TCP: sequence number; UDP: identification), folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark(pub(super) u64);
+pub(super) struct Mark {
+    value: u32,
+    /// Whether the packet has a number. IPv6 gives UDP none, nor does IPv4 where it may not be
+    /// fragmented (RFC 6864, 4.1): then two that are alike may well be two. So it is for TCP
+    /// with a 0, which programs write that make up their packets.
+    pub(super) tells: bool,
+}
+
+impl Mark {
+    pub(super) fn of(knock: &Knock) -> Self {
+        let number = match knock.transport {
+            Transport::Tcp { flags: _, sequence } => sequence,
+            Transport::Udp { identification } => identification.into(),
+        };
+        // Odd: no two ports give the same, and with a random number none comes near.
+        let port = u32::from(knock.source_port).wrapping_mul(0x9e37_79b1);
+        Self {
+            value: port ^ number,
+            tells: number != 0,
+        }
+    }
+}
+
+/// The packets that have hit a step: the one that made it, and of those that came when it was
+/// just made the last.
+type Made = [u32; 2];
 
 /// A port and its protocol as one number.
 fn code(step: Step) -> u32 {
@@ -98,18 +124,33 @@ pub(super) struct Table {
     secret: SipHasher13,
     /// A power of two of them: the first attempt of each chain.
     buckets: Vec<Option<Slot>>,
-    /// By stage. Within a stage by when it was reached.
-    stages: [List; MAX_STEPS],
+    /// By door and stage. Within a stage by when it was reached.
+    stages: Vec<List>,
+    /// By door: where its stages begin; and where the last one's end.
+    begins: Vec<u32>,
+    crowds: Crowds,
+    /// By a hash of the source's prefix: the attempts from there.
+    prefixes: Vec<u32>,
     lanes: Vec<Lane>,
     /// No attempt has a deadline before this.
     earliest: Timestamp,
-    /// By stage, then by slot: the packet that made this step.
-    made: Vec<Vec<u64>>,
+    /// By stage, then by slot: the packets that have hit this step.
+    made: Vec<Vec<Made>>,
     /// By slot: the distinct strays of an attempt that has any.
     strays: Vec<Sketch>,
 }
 
 const NEVER: Timestamp = Timestamp(u64::MAX);
+
+/// So many groups of prefixes are told apart, by a hash with a secret.
+const PREFIXES: usize = 4096;
+
+/// The part of a full table that sources with one prefix may have: of IPv4 /24, of IPv6 /64,
+/// which is what one host is given.
+const PREFIX_SHARE: usize = 16;
+
+/// So many are looked at to find one with the newcomer's prefix.
+const CANDIDATES: usize = 8;
 
 impl Table {
     /// An empty one. `capacity` counts attempts; at least 1, at most 2³¹.
@@ -122,7 +163,10 @@ impl Table {
             live: 0,
             secret: SipHasher13::new_with_key(&secret),
             buckets: vec![None; capacity.next_power_of_two()],
-            stages: [List::default(); MAX_STEPS],
+            stages: Vec::new(),
+            begins: vec![0],
+            crowds: Crowds::new(0, capacity),
+            prefixes: vec![0; PREFIXES],
             lanes: Vec::new(),
             earliest: NEVER,
             made: Vec::new(),
@@ -130,13 +174,13 @@ impl Table {
         }
     }
 
-    /// Makes ready for doors with these timeouts (a lane each, in this order), of at most
-    /// so many steps. Each attempt goes where `home` says, which is a door and
-    /// its lane, or ends if it says nothing; `ended` hears of it.
+    /// Makes ready for doors with sequences of these lengths and with these timeouts (a lane
+    /// each, in this order). Each attempt goes where `home` says, which is a door that decides
+    /// alike and its lane, or ends if it says nothing; `ended` hears of it.
     pub(super) fn refit(
         &mut self,
         timeouts: &[Duration],
-        steps: usize,
+        lengths: impl Iterator<Item = usize>,
         mut home: impl FnMut(DoorId) -> Option<(DoorId, u16)>,
         mut ended: impl FnMut(&Attempt),
     ) {
@@ -144,15 +188,9 @@ impl Table {
             let mut next = self.lanes[lane].attempts.first();
             while let Some(slot) = next {
                 next = self.slots[slot].by_age.next;
-                match home(self.slots[slot].door) {
-                    Some((door, lane)) => {
-                        self.slots[slot].door = door;
-                        self.slots[slot].lane = lane;
-                    }
-                    None => {
-                        ended(&self.slots[slot]);
-                        self.remove(slot);
-                    }
+                if home(self.slots[slot].door).is_none() {
+                    ended(&self.slots[slot]);
+                    self.remove(slot);
                 }
             }
         }
@@ -167,9 +205,39 @@ impl Table {
             }
         }));
         // The last step completes the attempt: nothing need be remembered of it.
+        let kept = |length: usize| length.saturating_sub(1);
+        let mut begins = vec![0];
+        let (mut end, mut most) = (0, 0);
+        for length in lengths {
+            end += kept(length);
+            most = most.max(kept(length));
+            // At most 31 for each of 65,535 doors.
+            begins.push(end as u32);
+        }
+        let old_begins = std::mem::replace(&mut self.begins, begins);
+        let old_stages = std::mem::replace(&mut self.stages, vec![List::default(); end]);
+        let mut crowds = vec![0; self.begins.len() - 1];
+        for (old, stages) in (0..u16::MAX).map(DoorId).zip(old_begins.windows(2)) {
+            let (&[begin, end], Some((door, lane))) = (stages, home(old)) else {
+                continue;
+            };
+            for stage in 0..end - begin {
+                let list = old_stages[(begin + stage) as usize];
+                let mut next = list.first();
+                while let Some(slot) = next {
+                    let attempt = &mut self.slots[slot];
+                    attempt.door = door;
+                    attempt.lane = lane;
+                    next = attempt.by_stage.next;
+                    crowds[door.index()] += 1;
+                }
+                self.stages[(self.begins[door.index()] + stage) as usize] = list;
+            }
+        }
+        self.crowds.refit(crowds.into_iter());
         let capacity = self.capacity;
         self.made
-            .resize_with(steps.saturating_sub(1), || vec![0; capacity]);
+            .resize_with(most, || vec![Made::default(); capacity]);
     }
 
     pub(super) fn live(&self) -> usize {
@@ -186,6 +254,14 @@ impl Table {
 
     pub(super) fn get(&self, slot: Slot) -> &Attempt {
         &self.slots[slot]
+    }
+
+    /// When it made its first step.
+    pub(super) fn began(&self, slot: Slot) -> Timestamp {
+        let Attempt { deadline, lane, .. } = self.slots[slot];
+        Timestamp::from_epoch(
+            (deadline.since_epoch()).saturating_sub(self.lanes[usize::from(lane)].timeout),
+        )
     }
 
     fn bucket(&self, source: IpAddr) -> usize {
@@ -249,11 +325,15 @@ impl Table {
             self.slots[next].by_source.previous = Some(slot);
         }
         self.buckets[bucket] = Some(slot);
-        self.stages[1].append(&mut self.slots, slot, by_stage);
+        let stage = self.stage(door, 1);
+        self.stages[stage].append(&mut self.slots, slot, by_stage);
+        self.crowds.add(door);
+        let prefix = self.prefix(source);
+        self.prefixes[prefix] += 1;
         self.lanes[usize::from(lane)]
             .attempts
             .append(&mut self.slots, slot, by_age);
-        self.made[0][place(slot)] = mark.0;
+        self.made[0][place(slot)] = [mark.value; 2];
         self.earliest = self.earliest.min(deadline);
         self.live += 1;
     }
@@ -275,6 +355,7 @@ impl Table {
     pub(super) fn remove(&mut self, slot: Slot) {
         let Attempt {
             source,
+            door,
             stage,
             lane,
             by_source: Links { previous, next },
@@ -290,7 +371,11 @@ impl Table {
         if let Some(next) = next {
             self.slots[next].by_source.previous = previous;
         }
-        self.stages[usize::from(stage)].remove(&mut self.slots, slot, by_stage);
+        let stage = self.stage(door, stage);
+        self.stages[stage].remove(&mut self.slots, slot, by_stage);
+        self.crowds.remove(door);
+        let prefix = self.prefix(source);
+        self.prefixes[prefix] -= 1;
         self.lanes[usize::from(lane)]
             .attempts
             .remove(&mut self.slots, slot, by_age);
@@ -300,28 +385,63 @@ impl Table {
 
     /// One stage up, by this packet; not for the last step. The new stage.
     pub(super) fn advance(&mut self, slot: Slot, mark: Mark) -> u8 {
-        let stage = self.slots[slot].stage;
-        self.made[usize::from(stage)][place(slot)] = mark.0;
-        self.stages[usize::from(stage)].remove(&mut self.slots, slot, by_stage);
-        self.stages[usize::from(stage) + 1].append(&mut self.slots, slot, by_stage);
+        let Attempt { door, stage, .. } = self.slots[slot];
+        self.made[usize::from(stage)][place(slot)] = [mark.value; 2];
+        let place = self.stage(door, stage);
+        self.stages[place].remove(&mut self.slots, slot, by_stage);
+        self.stages[place + 1].append(&mut self.slots, slot, by_stage);
         self.slots[slot].stage = stage + 1;
         stage + 1
     }
 
-    /// Whether a packet to `step` with this mark has made a step of the attempt at a door
-    /// with this sequence.
+    /// Where the attempts at a door and a stage are, counted from 1.
+    fn stage(&self, door: DoorId, stage: u8) -> usize {
+        self.begins[door.index()] as usize + usize::from(stage) - 1
+    }
+
+    /// Another packet has hit the step that was just made.
+    pub(super) fn note_again(&mut self, slot: Slot, mark: Mark) {
+        let stage = usize::from(self.slots[slot].stage);
+        let [_, again] = &mut self.made[stage - 1][place(slot)];
+        *again = mark.value;
+    }
+
+    /// Whether a packet to `step` with this mark has hit a step of the attempt, at a door with
+    /// this sequence, when that was made or just made.
     pub(super) fn has_made(&self, slot: Slot, sequence: &[Step], step: Step, mark: Mark) -> bool {
+        self.steps_of(slot, sequence)
+            .any(|(made, marks)| made == step && marks.contains(&mark.value))
+    }
+
+    fn steps_of(&self, slot: Slot, sequence: &[Step]) -> impl Iterator<Item = (Step, Made)> {
         sequence
             .iter()
             .zip(&self.made)
             .take(usize::from(self.slots[slot].stage))
-            .any(|(made, marks)| *made == step && marks[place(slot)] == mark.0)
+            .map(move |(step, marks)| (*step, marks[place(slot)]))
+    }
+
+    /// The packets that have hit steps of the attempt, by their hashes.
+    pub(super) fn hashes_of(&self, slot: Slot, sequence: &[Step]) -> impl Iterator<Item = u64> {
+        let source = self.slots[slot].source;
+        self.steps_of(slot, sequence)
+            .flat_map(|(step, [made, again])| {
+                let again = Some(again).filter(|again| *again != made);
+                again.into_iter().chain([made]).map(move |m| (step, m))
+            })
+            .map(move |(step, mark)| self.hash_of(source, step, mark))
+    }
+
+    /// By which a packet is known behind the end of its attempt.
+    pub(super) fn hash_of_packet(&self, source: IpAddr, step: Step, mark: Mark) -> u64 {
+        self.hash_of(source, step, mark.value)
     }
 
     /// Counts a stray, if its port is a new one. Whether the attempt survives it, where so many
     /// do no harm.
     pub(super) fn survives(&mut self, slot: Slot, stray: Step, allowed: Limit) -> bool {
-        let hash = self.hash_of(self.slots[slot].source, stray);
+        // By source too: ports that share a bit of the sketch do so for one source alone.
+        let hash = self.hash_of_port(self.slots[slot].source, stray).finish();
         let sketch = &mut self.strays[place(slot)];
         if !std::mem::replace(&mut self.slots[slot].has_strays, true) {
             // What is there is of an earlier attempt.
@@ -330,21 +450,50 @@ impl Table {
         !sketch::exceeds(sketch, hash, allowed)
     }
 
-    /// By source too: ports that share a bit of the sketch do so for one source alone.
-    fn hash_of(&self, source: IpAddr, stray: Step) -> u64 {
+    fn hash_of(&self, source: IpAddr, step: Step, mark: u32) -> u64 {
+        let mut hasher = self.hash_of_port(source, step);
+        hasher.write_u32(mark);
+        hasher.finish()
+    }
+
+    fn hash_of_port(&self, source: IpAddr, port: Step) -> SipHasher13 {
         let mut hasher = self.secret;
         match source {
             IpAddr::V4(a) => hasher.write(&a.octets()),
             IpAddr::V6(a) => hasher.write(&a.octets()),
         }
-        hasher.write_u32(code(stray));
-        hasher.finish()
+        hasher.write_u32(code(port));
+        hasher
     }
 
-    /// Who must go when the table is full: of those at the lowest stage the one that has
-    /// been there longest.
-    pub(super) fn most_expendable(&self) -> Option<Slot> {
-        self.stages.iter().find_map(List::first)
+    /// The group of the source's prefix.
+    fn prefix(&self, source: IpAddr) -> usize {
+        let hash = match source {
+            IpAddr::V4(a) => self.secret.hash(&a.octets()[..3]),
+            IpAddr::V6(a) => self.secret.hash(&a.octets()[..8]),
+        };
+        hash as usize % PREFIXES
+    }
+
+    /// Who must go when the table is full and somebody begins: of those at the door with most
+    /// attempts the one that has been longest at the lowest stage. If the newcomer's prefix has
+    /// its share of the table already, it must be one from there: none, if there is none among
+    /// the first.
+    pub(super) fn most_expendable(&self, newcomer: IpAddr) -> Option<Slot> {
+        let door = self.crowds.largest()?.index();
+        let stages = self.begins[door] as usize..self.begins[door + 1] as usize;
+        let mut candidates = self.stages[stages]
+            .iter()
+            .flat_map(|list| {
+                std::iter::successors(list.first(), |slot| self.slots[*slot].by_stage.next)
+            })
+            .take(CANDIDATES);
+        let prefix = self.prefix(newcomer);
+        let share = (self.capacity / PREFIX_SHARE).max(1);
+        if (self.prefixes[prefix] as usize) < share {
+            return candidates.next();
+        }
+        candidates.find(|slot| self.prefix(self.slots[*slot].source) == prefix)
     }
 
     /// The attempt that runs out first, if it has by now.

@@ -10,6 +10,10 @@ use super::{Lifetime, PortRange, Prefix, Protocol, Step, TcpFlags};
 /// How many steps a sequence may have, as in knock 0.8.
 pub const MAX_STEPS: usize = 32;
 
+/// How many doors one packet may begin: those that share their first step. What a packet costs,
+/// and how much of the table of attempts it takes, is bounded by that.
+pub const BEGUN_AT_ONCE: usize = 64;
+
 /// How many strays a door may forgive.
 pub const MAX_STRAYS: u16 = 256;
 

@@ -143,7 +143,7 @@ impl Daemon {
         ];
         args.push(std::env::current_exe().expect("a name").into());
         args.extend(run_only("helper").map(OsString::from));
-        let client = Client::spawn("/usr/bin/env".into(), args).expect("a helper");
+        let client = Client::spawn("/usr/bin/env".into(), args, None).expect("a helper");
         Self {
             client,
             reports: VecDeque::new(),

@@ -192,3 +192,43 @@ fn the_exit_code_is_the_same_where_nobody_reads_what_is_wrong() {
     let guard = lab.server.run("nft list ruleset");
     assert!(guard.contains("tcp . 22"), "{guard}");
 }
+
+/// systemd starts it again for ever: what it says is to come ever more rarely.
+#[test]
+fn a_daemon_that_cannot_start_again_and_again_takes_longer_over_it() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, FAULTY);
+    let counted = site.path("run/failed-starts");
+    let by_manager = |command: &mut std::process::Command| {
+        Process::start(command.env("NOTIFY_SOCKET", "/nowhere"))
+    };
+    std::fs::create_dir(site.path("run")).expect("a folder of ours");
+    for turn in 1..=3 {
+        let (status, _) = by_manager(&mut site.command("")).wait();
+        assert_eq!(status.code(), Some(78), "turn {turn}");
+        let text = std::fs::read_to_string(&counted).expect("counted");
+        assert_eq!(text, format!("{turn}\n"));
+    }
+    std::fs::write(&counted, "30\n").expect("a file of ours");
+    let mut failing = by_manager(&mut site.command(""));
+    failing.wait_for_line("cannot be used, and there is no earlier configuration");
+    std::thread::sleep(SILENCE);
+    // Whoever restarts it does not wait.
+    let began = std::time::Instant::now();
+    let (status, _) = failing.terminate();
+    assert_eq!(status.code(), Some(78));
+    assert!(began.elapsed() < std::time::Duration::from_secs(30));
+    assert_eq!(std::fs::read_to_string(&counted).expect("counted"), "31\n");
+    // One that succeeds begins anew.
+    site.configure(SSH);
+    let mut daemon = by_manager(&mut site.command("-v"));
+    daemon.wait_for_line("starting up, listening on");
+    assert!(!counted.exists());
+    // Without a manager nobody waits.
+    std::fs::write(&counted, "30\n").expect("a file of ours");
+    drop(daemon);
+    site.configure(FAULTY);
+    let _ = std::fs::remove_dir_all(site.path("state"));
+    let (code, said) = failure(&site.try_run(""));
+    assert_eq!(code, 78, "{said}");
+}

@@ -294,3 +294,42 @@ fn the_level_is_that_of_the_configuration_that_runs() {
     daemon.wait_for_line("192.0.2.77: ssh: OPEN SESAME");
     assert_eq!(kept("OPEN SESAME"), 0, "{:?}", read(&file));
 }
+
+/// sd-daemon(3): without a number in front, the journal takes a line for what is of no importance.
+#[test]
+fn the_journal_is_told_that_a_fatal_reason_is_an_error() {
+    let lab = Lab::new();
+    for words in ["", "guard"] {
+        let site = Site::new(&lab, "[firewall]\ngaurd = \"drop\"\n");
+        let (file, script) = (site.path("journal"), site.path("script"));
+        let text = format!(
+            "exec 2>{}\nexport JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2)\nexec \"$@\"",
+            file.display()
+        );
+        std::fs::write(&script, text).expect("a file of ours");
+        let starter = format!("sh {}", script.display());
+        let (status, _) = Process::start(&mut site.command_by(&starter, words)).wait();
+        assert_eq!(status.code(), Some(78), "{words}");
+        let lines = read(&file);
+        assert!(lines.len() > 1, "{lines:?}");
+        let is_error = |line: &String| line.starts_with("<3>") || line.starts_with("<4>");
+        assert!(lines.iter().all(is_error), "{lines:?}");
+        assert!(
+            lines.last().is_some_and(|l| l.starts_with("<3>")),
+            "{lines:?}"
+        );
+    }
+}
+
+/// What a start has to say it says once, though two processes look at the file.
+#[test]
+fn a_start_tells_its_warnings_once() {
+    let lab = Lab::new();
+    let text = "[door.a]\nsequence = [\"7000/tcp\", \"8000/tcp\", \"9000/tcp\"]\n\
+                start_command = \"true\"\n";
+    let site = Site::new(&lab, text);
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], "7000 8000 9000");
+    daemon.wait_for_line("running command: true");
+    assert_eq!(daemon.count("warning: "), 1, "{:?}", daemon.lines());
+}

@@ -19,4 +19,5 @@ mod log;
 mod memory;
 mod reload;
 mod site;
+mod unusual;
 mod wire;

@@ -1,10 +1,12 @@
 //! The daemon's end.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -46,6 +48,8 @@ pub struct Gone;
 pub struct Client {
     program: PathBuf,
     args: Vec<OsString>,
+    /// The configuration, for a helper to begin with.
+    text: Option<File>,
     socket: OwnedFd,
     helper: Pid,
     outbox: Outbox,
@@ -55,21 +59,42 @@ impl Client {
     /// Starts `program args`, which is to call [`serve`](super::serve) on
     /// [`inherited_socket`](super::inherited_socket). For the running program itself,
     /// `/proc/self/exe` is right even after an upgrade has replaced the file.
+    /// [`inherited_text`](super::inherited_text) gives it `text`: the configuration, which not
+    /// every file gives twice.
     ///
     /// # Errors
     ///
     /// If there is no such program, or no more processes or files are allowed.
-    pub fn spawn(program: PathBuf, args: Vec<OsString>) -> Result<Self, SpawnError> {
-        match start(&program, &args) {
-            Ok((socket, helper)) => Ok(Self {
+    pub fn spawn(
+        program: PathBuf,
+        args: Vec<OsString>,
+        text: Option<&[u8]>,
+    ) -> Result<Self, SpawnError> {
+        let started = text.map(in_memory).transpose().and_then(|text| {
+            let (socket, helper) = start(&program, &args, text.as_ref())?;
+            Ok((text, socket, helper))
+        });
+        match started {
+            Ok((text, socket, helper)) => Ok(Self {
                 program,
                 args,
+                text,
                 socket,
                 helper,
                 outbox: Outbox::default(),
             }),
             Err(source) => Err(SpawnError { program, source }),
         }
+    }
+
+    /// Another text for the next helper, if there must be one.
+    ///
+    /// # Errors
+    ///
+    /// If no more memory or files are allowed; then it is given the one before.
+    pub fn set_text(&mut self, text: &[u8]) -> io::Result<()> {
+        self.text = Some(in_memory(text)?);
+        Ok(())
     }
 
     /// Starts another helper in place of one that is [`Gone`], and reaps that one. Requests
@@ -79,7 +104,8 @@ impl Client {
     ///
     /// As for [`spawn`](Self::spawn); it may be tried again.
     pub fn restart(&mut self) -> Result<(), SpawnError> {
-        let (socket, helper) = start(&self.program, &self.args).map_err(|source| SpawnError {
+        let started = start(&self.program, &self.args, self.text.as_ref());
+        let (socket, helper) = started.map_err(|source| SpawnError {
             program: self.program.clone(),
             source,
         })?;
@@ -158,13 +184,20 @@ impl AsFd for Client {
     }
 }
 
-fn start(program: &Path, args: &[OsString]) -> io::Result<(OwnedFd, Pid)> {
+/// A file without a name.
+fn in_memory(text: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"knockd", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text)?;
+    Ok(file)
+}
+
+fn start(program: &Path, args: &[OsString], text: Option<&File>) -> io::Result<(OwnedFd, Pid)> {
     let (ours, theirs) = socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
         None,
         SockFlag::SOCK_CLOEXEC,
     )?;
-    let helper = spawn::helper(program, args, theirs.as_fd())?;
+    let helper = spawn::helper(program, args, theirs.as_fd(), text.map(AsFd::as_fd))?;
     Ok((ours, helper))
 }

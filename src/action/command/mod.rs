@@ -2,9 +2,10 @@
 //!
 //! The packet reader is to run without root's rights, and command strings need them. So a
 //! helper is started before the first packet is read; the two share a socket, and all that
-//! passes over it towards the helper is a door's name and an address. The helper
-//! reads the configuration itself, so that nobody who takes over the reader can choose what
-//! is run; for the same reason the journal of pending stops, in which commands stand, is
+//! passes over it towards the helper is a door's name and an address. It begins with the text of
+//! the configuration that the daemon has read, since not every file can be read twice
+//! (`-c /dev/stdin`). Another text it reads itself, so that nobody who takes over the reader can
+//! choose what is run; for the same reason the journal of pending stops, in which commands stand, is
 //! the helper's alone.
 //!
 //! A daemon makes a [`Client`], sends a [`Request`] for each knock that is to run something,
@@ -15,6 +16,7 @@
 //!
 //! - No call on the daemon's side waits. At most 64 start commands and 64 stop commands run
 //!   at once, 1,024 starts wait, 16,384 stops are pending; what is more is refused and said.
+//!   Where several doors have commands, one may have a quarter of each.
 //! - A stop is on the disk before its start runs. It is run at its time (the configured
 //!   time after its start has ended), or, if there was no knockd then, by the next one.
 //! - The commands of one door for one source run one after the other, never at once. (Doors
@@ -29,6 +31,7 @@ mod client;
 mod message;
 mod outbox;
 mod output;
+mod queue;
 mod serve;
 mod service;
 mod spawn;
@@ -42,7 +45,7 @@ pub use children::DRAIN_TIME;
 pub use client::{Client, Full, Gone, SpawnError};
 pub use message::{Ending, Refusal, Report, Request};
 pub use serve::serve;
-pub use system::{ServeError, inherited_socket};
+pub use system::{ServeError, inherited_socket, inherited_text};
 pub use table::{Table, expand};
 
 /// Whether a helper is needed: some door has commands, or stops were left to be run in

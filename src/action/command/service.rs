@@ -10,18 +10,23 @@
 //!
 //! That is for a door with a stop command; without one a start is run and forgotten.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::message::{Ending, Refusal, Report, Request};
+use super::queue::Queue;
 use super::table::Table;
 use crate::action::journal::{Key, Pending, Record};
 use crate::model::{Phase, Timestamp};
 
 /// When a stop is tried again that could not be started: processes or memory were short.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// The part of what may run, wait or be pending that one door may have, where others have
+/// commands too: whoever knocks at one whose command is slow keeps no other waiting.
+const SHARE: usize = 4;
 
 /// How much is done at once.
 #[derive(Debug, Clone, Copy)]
@@ -103,10 +108,10 @@ pub(super) struct Service {
     stops: HashMap<Key, Stop>,
     /// The `Armed` among them.
     armed: BTreeSet<(Timestamp, Key)>,
-    waiting_starts: VecDeque<Job>,
-    waiting_stops: VecDeque<Job>,
-    running_starts: usize,
-    running_stops: usize,
+    /// By door: how many of `stops` there are.
+    pending_of: HashMap<Arc<str>, usize>,
+    starting: Queue,
+    stopping: Queue,
     /// Stops that were killed: the next daemon is to try again.
     given_up: Vec<(Key, Pending)>,
     draining: bool,
@@ -118,6 +123,8 @@ impl Service {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
+            starting: Queue::new(limits.running),
+            stopping: Queue::new(limits.running),
             ..Self::default()
         }
     }
@@ -149,6 +156,17 @@ impl Service {
     /// is the one which undoes what was done.
     pub(super) fn set_table(&mut self, table: Table) {
         self.table = table;
+        let share = self.share_of(self.limits.running);
+        self.starting.set_share(share);
+        self.stopping.set_share(share);
+    }
+
+    /// How much of so much one door may have.
+    fn share_of(&self, all: usize) -> usize {
+        match self.table.doors() {
+            0 | 1 => all,
+            _ => (all / SHARE).max(1),
+        }
     }
 
     /// Takes over what an earlier helper left in the journal.
@@ -156,8 +174,24 @@ impl Service {
         for (key, pending) in pending {
             self.armed.insert((pending.due, key.clone()));
             let state = State::Armed;
-            self.stops.insert(key, Stop { pending, state });
+            self.keep(key, Stop { pending, state });
         }
+    }
+
+    fn keep(&mut self, key: Key, stop: Stop) {
+        *self.pending_of.entry(Arc::clone(&key.door)).or_default() += 1;
+        self.stops.insert(key, stop);
+    }
+
+    fn forget(&mut self, key: &Key) -> Option<Stop> {
+        let stop = self.stops.remove(key)?;
+        if let Some(count) = self.pending_of.get_mut(&key.door) {
+            *count -= 1;
+            if *count == 0 {
+                self.pending_of.remove(&key.door);
+            }
+        }
+        Some(stop)
     }
 
     /// Answers a request; [`Request::Reload`] is for the caller, who can read files.
@@ -193,13 +227,13 @@ impl Service {
         });
         match phase {
             Phase::Start => {
-                self.running_starts = self.running_starts.saturating_sub(1);
+                self.starting.ended(&job.key.door);
                 if job.awaited {
                     self.started(now, job.key);
                 }
             }
             Phase::Stop => {
-                self.running_stops = self.running_stops.saturating_sub(1);
+                self.stopping.ended(&job.key.door);
                 self.stopped(now, job.key, finish);
             }
         }
@@ -246,19 +280,25 @@ impl Service {
             timeout: commands.timeout,
             due: now + commands.timeout,
         });
-        if self.waiting_starts.len() >= self.limits.waiting {
+        if self.starting.waiting() >= self.limits.waiting
+            || self.starting.waiting_of(&key.door) >= self.share_of(self.limits.waiting)
+        {
             return self.refuse(key, Refusal::TooManyWaiting);
         }
-        if pending.is_some() && self.stops.len() >= self.limits.pending {
+        let here = self.pending_of.get(&key.door).copied().unwrap_or(0);
+        if pending.is_some()
+            && (self.stops.len() >= self.limits.pending
+                || here >= self.share_of(self.limits.pending))
+        {
             return self.refuse(key, Refusal::TooManyPending);
         }
         let awaited = pending.is_some();
         if let Some(pending) = pending {
             self.record(Record::Arm(key.clone(), pending.clone()));
             let state = State::Starting;
-            self.stops.insert(key.clone(), Stop { pending, state });
+            self.keep(key.clone(), Stop { pending, state });
         }
-        self.waiting_starts.push_back(Job {
+        self.starting.push(Job {
             key,
             phase: Phase::Start,
             command,
@@ -283,21 +323,22 @@ impl Service {
     }
 
     fn stopped(&mut self, now: Timestamp, key: Key, finish: Finish) {
-        let Some(mut stop) = self.stops.remove(&key) else {
+        let Some(mut stop) = self.forget(&key) else {
             return;
         };
+        let again = stop.state == (State::Stopping { again: true });
         match finish {
             Finish::Over => self.record(Record::Done(key.clone())),
             Finish::NotStarted if !self.draining => {
                 stop.state = State::Armed;
                 stop.pending.due = now + RETRY;
                 self.armed.insert((stop.pending.due, key.clone()));
-                self.stops.insert(key, stop);
-                return;
+                // Who knocked meanwhile finds it armed, and puts it off.
+                self.keep(key.clone(), stop);
             }
             Finish::Killed | Finish::NotStarted => self.given_up.push((key.clone(), stop.pending)),
         }
-        if stop.state == (State::Stopping { again: true }) {
+        if again {
             self.start(now, key);
         }
     }
@@ -307,7 +348,7 @@ impl Service {
             return;
         };
         stop.state = State::Stopping { again: false };
-        self.waiting_stops.push_back(Job {
+        self.stopping.push(Job {
             key: key.clone(),
             phase: Phase::Stop,
             command: Arc::clone(&stop.pending.command),
@@ -322,9 +363,9 @@ impl Service {
 
     fn drain(&mut self, now: Timestamp) {
         self.draining = true;
-        for job in std::mem::take(&mut self.waiting_starts) {
+        for job in self.starting.clear() {
             if job.awaited {
-                self.stops.remove(&job.key);
+                self.forget(&job.key);
                 self.record(Record::Done(job.key.clone()));
             }
             self.refuse(job.key, Refusal::Stopping);
@@ -332,25 +373,25 @@ impl Service {
         for (_, key) in std::mem::take(&mut self.armed) {
             self.begin_stop(now, &key);
         }
-        for stop in self.stops.values_mut() {
-            if let State::Stopping { again } = &mut stop.state {
-                *again = false;
+        let mut refused = Vec::new();
+        for (key, stop) in &mut self.stops {
+            if let State::Stopping { again } = &mut stop.state
+                && std::mem::take(again)
+            {
+                refused.push(key.clone());
             }
+        }
+        for key in refused {
+            self.refuse(key, Refusal::Stopping);
         }
     }
 
     /// Lets run what may run.
     fn dispatch(&mut self) {
-        while self.running_stops < self.limits.running
-            && let Some(job) = self.waiting_stops.pop_front()
-        {
-            self.running_stops += 1;
+        while let Some(job) = self.stopping.next() {
             self.actions.push(Action::Run(job));
         }
-        while self.running_starts < self.limits.running
-            && let Some(job) = self.waiting_starts.pop_front()
-        {
-            self.running_starts += 1;
+        while let Some(job) = self.starting.next() {
             self.actions.push(Action::Run(job));
         }
         if self.draining && !self.drained && self.stops.is_empty() {

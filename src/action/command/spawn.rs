@@ -31,8 +31,17 @@ const FOR_THE_SERVICE: [&str; 6] = [
 /// Where programs are looked for if the daemon was started without a `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Starts `program` (which is not looked for) again, with `socket` as its standard input.
-pub(super) fn helper(program: &Path, args: &[OsString], socket: BorrowedFd<'_>) -> io::Result<Pid> {
+/// Where the helper finds the text of the configuration.
+pub(super) const TEXT: i32 = 3;
+
+/// Starts `program` (which is not looked for) again, with `socket` as its standard input and
+/// `text`, if any, as [`TEXT`].
+pub(super) fn helper(
+    program: &Path,
+    args: &[OsString],
+    socket: BorrowedFd<'_>,
+    text: Option<BorrowedFd<'_>>,
+) -> io::Result<Pid> {
     let name = OsString::from("knockd");
     let args = std::iter::once(name).chain(args.iter().cloned());
     let args: Vec<CString> = args.map(c_string).collect::<Result<_, _>>()?;
@@ -41,6 +50,13 @@ pub(super) fn helper(program: &Path, args: &[OsString], socket: BorrowedFd<'_>) 
     let null = OpenOptions::new().write(true).open("/dev/null")?;
     files.add_dup2(null.as_raw_fd(), 1)?;
     // Standard error stays: a panic is to be seen.
+    //
+    // The text last, since one of the others may lie there. And not the very file descriptor:
+    // if it lies there already, it would be closed by exec in older C libraries.
+    let text = text.map(|text| text.try_clone_to_owned()).transpose()?;
+    if let Some(text) = &text {
+        files.add_dup2(text.as_raw_fd(), TEXT)?;
+    }
     let attributes = attributes(PosixSpawnFlags::empty())?;
     let environment: Vec<CString> = environment(std::env::vars_os())?;
     Ok(posix_spawn(

@@ -27,6 +27,17 @@ pub(super) fn failed<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -
     }
 }
 
+/// The text that [`Client::spawn`](super::Client::spawn) gave this process. To be called before
+/// [`inherited_socket`], which closes it.
+///
+/// # Errors
+///
+/// If it gave none.
+pub fn inherited_text() -> io::Result<Vec<u8>> {
+    // Opened anew, so that it is read from its beginning.
+    fs::read(format!("/proc/self/fd/{}", super::spawn::TEXT))
+}
+
 /// The socket that [`Client::spawn`](super::Client::spawn) gave this process as its standard
 /// input. To be called before anything else: whatever else was inherited is closed, so that
 /// no command gets it.

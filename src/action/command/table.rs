@@ -29,6 +29,11 @@ impl Table {
         self.0.is_empty()
     }
 
+    /// How many doors have commands.
+    pub(super) fn doors(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether some door has a stop command.
     pub(super) fn has_stops(&self) -> bool {
         let has = |s: &Option<String>| s.as_ref().is_some_and(|s| !s.is_empty());

@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use super::super::diagnostic::Faults;
 use super::super::draft::{Draft, DraftDoor, List};
 use super::super::source::Spanned;
-use crate::model::{PortRange, Prefix, Step};
+use crate::model::{BEGUN_AT_ONCE, PortRange, Prefix, Step};
 
 pub(super) fn together(draft: &Draft, faults: &mut Faults) {
     steps_that_are_not_heard(draft, faults);
     common_sequences(&draft.doors, faults);
+    common_beginnings(&draft.doors, faults);
 }
 
 /// The socket filter leaves alone what doors open and what is ignored: such a port is no step.
@@ -90,6 +91,40 @@ fn common_sequences(doors: &[DraftDoor], faults: &mut Faults) {
         // by sources it has not.
         if open.len() < OPEN_MAX {
             open.push(here);
+        }
+    }
+}
+
+/// Doors whose first step so many others have before them that no knock begins them.
+fn common_beginnings(doors: &[DraftDoor], faults: &mut Faults) {
+    type Beginning = (Step, Option<IpAddr>, Vec<Prefix>);
+    let mut all: BTreeMap<Beginning, Vec<&Spanned<List<Step>>>> = BTreeMap::new();
+    for door in doors {
+        if let Some(sequence) = door.sequence.given()
+            && let Some(first) = sequence.value.first()
+        {
+            let from = door.from.given().map(|list| &*list.value);
+            let from = from.unwrap_or_default().iter().map(|p| p.value);
+            let target = door.target.given().map(|t| t.value);
+            let beginning = (first.value, target, from.collect());
+            all.entry(beginning).or_default().push(sequence);
+        }
+    }
+    for ((first, ..), sequences) in &all {
+        if let Some(sequence) = sequences.get(BEGUN_AT_ONCE) {
+            let others = match sequences.len() - BEGUN_AT_ONCE {
+                1 => String::new(),
+                more => format!(", and so do {} behind it", more - 1),
+            };
+            faults
+                .warn(
+                    &sequence.span,
+                    format!(
+                        "this door never opens{others}: it begins with `{first}`, as do \
+                         {BEGUN_AT_ONCE} doors before it, and a packet begins no more than these"
+                    ),
+                )
+                .help("give doors first steps of their own");
         }
     }
 }

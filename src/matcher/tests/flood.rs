@@ -184,3 +184,80 @@ fn the_room_of_the_dead_is_used_again() {
     }
     assert_eq!(bed.matcher.occupancy().evicted, 0);
 }
+
+/// Whoever knows the first two steps of one door forges them from everywhere, each pair from
+/// another address, and fills the table at the second stage.
+#[test]
+fn who_floods_one_door_hurts_that_one() {
+    let doors = [
+        door("d", THREE),
+        door("other", "7000/tcp 8000/udp 9000/tcp"),
+        door("short", "7500/tcp 8500/udp"),
+    ];
+    let mut bed = Bed::with(&doors, TripwireMode::On, 1000);
+    let forged = ["1000/tcp", "2000/udp"];
+    flood_by(&forged, &mut bed, 0..2000);
+    let mut from = 2000;
+    for (number, sequence) in [(1, "7000/tcp 8000/udp 9000/tcp"), (2, "7500/tcp 8500/udp")] {
+        let mut told = Vec::new();
+        for port in sequence.split(' ') {
+            told = bed.hit(ONE, port);
+            told.retain(|(door, _)| *door == number);
+            assert!(!told.is_empty(), "{port}");
+            // 44,000 packets a second, for 100 ms.
+            flood_by(&forged, &mut bed, from..from + 2200);
+            from += 2200;
+            bed.now += 100;
+        }
+        let last = sequence.split(' ').count() as u8;
+        assert_eq!(told, open(number, last));
+    }
+    assert_eq!(bed.live(), 1000);
+}
+
+/// A host has a /64, and so as many addresses as it likes.
+#[test]
+fn who_floods_from_one_prefix_pushes_out_his_own() {
+    let mut bed = Bed::with(&[door("d", THREE)], TripwireMode::On, 1000);
+    let mut sent = 0u64;
+    let mut flood = |bed: &mut Bed, ports: &[&str]| {
+        let mut events = Vec::new();
+        for _ in 0..3000 {
+            sent += 1;
+            let source = std::net::Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(sent));
+            for port in ports {
+                let knock = knock(bed.at().0, source.into(), step(port), sent as u32);
+                bed.take(&knock, true, &mut events);
+            }
+        }
+        let is_his = |e: &Event| matches!(e.source, IpAddr::V6(a) if a.octets()[..4] == [0x20, 1, 0xd, 0xb8]);
+        assert!(events.iter().all(is_his));
+    };
+    bed.hit(ONE, "1000/tcp");
+    flood(&mut bed, &["1000/tcp"]);
+    flood(&mut bed, &["1000/tcp", "2000/udp"]);
+    assert_eq!(bed.hit(ONE, "2000/udp"), stage(0, 2));
+    // Nor does he keep anybody from beginning.
+    assert_eq!(
+        bed.hit(TWO, "1000/tcp").last(),
+        Some(&(0, Outcome::Stage(1)))
+    );
+    flood(&mut bed, &["1000/tcp", "2000/udp"]);
+    assert_eq!(bed.hit(TWO, "2000/udp"), stage(0, 2));
+    assert_eq!(bed.hit(ONE, "3000/tcp"), open(0, 3));
+    assert_eq!(bed.live(), 999);
+}
+
+#[test]
+fn what_one_packet_begins_is_bounded() {
+    let doors: Vec<_> = (0..5000)
+        .map(|n| door(&format!("d{n}"), &format!("1000/tcp {}/tcp", 2000 + n)))
+        .collect();
+    let mut bed = Bed::with(&doors, TripwireMode::On, Settings::CAPACITY);
+    let begun = bed.hit(ONE, "1000/tcp");
+    assert_eq!(begun.len(), crate::model::BEGUN_AT_ONCE);
+    assert_eq!(bed.live(), crate::model::BEGUN_AT_ONCE);
+    // Nor do more begin when it comes again.
+    assert_eq!(bed.hit(ONE, "1000/tcp"), NOTHING);
+    assert_eq!(bed.hit(ONE, "2063/tcp").last(), Some(&(63, Outcome::Open)));
+}

@@ -1,5 +1,6 @@
 //! The rules one by one, against a naive model, under scans and under floods.
 
+mod crowd;
 mod flood;
 mod forged;
 mod naive;
@@ -12,7 +13,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Door as ModelDoor, Step, TcpFlags, TripwireMode, flag};
+use crate::model::{Door as ModelDoor, Step, TcpFlags, Transport, TripwireMode, flag};
 
 const SECRET: [u8; 16] = *b"0123456789abcdef";
 const ONE: &str = "192.0.2.1";

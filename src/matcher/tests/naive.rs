@@ -15,6 +15,8 @@ pub(super) struct NaiveAttempt {
     began: Timestamp,
     /// The packets that made its steps.
     pub(super) made: Vec<Knock>,
+    /// For each of these the last that hit the same step when it was just made.
+    again: Vec<Option<Knock>>,
     /// The bits of the sketch that strays have set.
     strays: BTreeSet<u64>,
     /// When it came to its stage; those that did so by one packet count in turn.
@@ -31,9 +33,89 @@ pub(super) struct Naive {
     pub(super) evicted: u64,
     pub(super) events: Vec<Event>,
     pub(super) risen: u64,
+    /// The packets by which doors have opened: when the attempt began, and until when they are
+    /// known.
+    pub(super) seen: Vec<(Knock, Timestamp, Timestamp)>,
+    /// By door: how many attempts it has, and when that last changed.
+    crowds: Vec<(usize, u64)>,
+    changes: u64,
+}
+
+/// A packet that has come before, and says so.
+fn same(one: &Knock, other: &Knock) -> bool {
+    one.source == other.source
+        && one.step == other.step
+        && one.source_port == other.source_port
+        && number(one) == number(other)
+}
+
+/// What tells a packet from others; 0 does not.
+fn number(knock: &Knock) -> u32 {
+    match knock.transport {
+        Transport::Tcp { sequence, .. } => sequence,
+        Transport::Udp { identification } => identification.into(),
+    }
+}
+
+fn prefix(source: IpAddr) -> Vec<u8> {
+    match source {
+        IpAddr::V4(a) => a.octets()[..3].to_vec(),
+        IpAddr::V6(a) => a.octets()[..8].to_vec(),
+    }
 }
 
 impl Naive {
+    pub(super) fn new(
+        doors: &[ModelDoor],
+        mode: TripwireMode,
+        ignored: Vec<PortRange>,
+        capacity: usize,
+    ) -> Self {
+        Self {
+            doors: doors.to_vec(),
+            mode,
+            ignored,
+            capacity,
+            attempts: Vec::new(),
+            evicted: 0,
+            events: Vec::new(),
+            risen: 0,
+            seen: Vec::new(),
+            crowds: vec![(0, 0); doors.len()],
+            changes: 0,
+        }
+    }
+
+    /// An attempt more at this door, or one less.
+    fn crowd(&mut self, door: usize, change: isize) {
+        self.changes += 1;
+        let (count, changed) = &mut self.crowds[door];
+        *count = count.saturating_add_signed(change);
+        *changed = self.changes;
+    }
+
+    fn remember(&mut self, attempt: &NaiveAttempt) {
+        let timeout = self.doors[attempt.door].seq_timeout;
+        let until = attempt.began + timeout.max(Duration::from_secs(4));
+        let again = attempt.again.iter().flatten();
+        for knock in attempt.made.iter().chain(again) {
+            self.seen.retain(|(seen, ..)| !same(seen, knock));
+            self.seen.push((*knock, attempt.began, until));
+        }
+    }
+
+    /// Whether a door has opened by this packet.
+    fn has_opened(&mut self, knock: &Knock) -> bool {
+        let mut found = false;
+        for (seen, began, until) in &mut self.seen {
+            if number(knock) != 0 && same(seen, knock) && knock.at < *until {
+                *until = (*until).max(knock.at + 2 * knock.at.since(*began));
+                found = true;
+            }
+        }
+        found
+    }
+
     fn tell(&mut self, at: Timestamp, attempt: &NaiveAttempt, outcome: Outcome) {
         self.events.push(Event {
             at,
@@ -52,6 +134,7 @@ impl Naive {
             (0..self.attempts.len()).find(|i| self.deadline(&self.attempts[*i]) <= now)
         {
             let dead = self.attempts.remove(dead);
+            self.crowd(dead.door, -1);
             self.times_out(&dead, now);
         }
     }
@@ -102,30 +185,40 @@ impl Naive {
         if of_a_session && !(self.doors.iter().any(taken) && self.is_step(knock.step)) {
             return;
         }
+        if self.has_opened(knock) {
+            return;
+        }
         let mut busy = Vec::new();
         // Of a source's attempts the newest is judged first: it shows only in who is
         // older when two rise by one packet.
         for i in (0..self.attempts.len()).rev() {
             if self.attempts[i].source == knock.source {
                 let mut attempt = self.attempts.remove(i);
+                let door = attempt.door;
                 if self.times_out(&attempt, knock.at) {
+                    self.crowd(door, -1);
                     continue;
                 }
-                let door = attempt.door;
                 let (used, lives) = self.judge(&mut attempt, knock, local);
                 if used {
                     busy.push(door);
                 }
                 if lives {
                     self.attempts.insert(i, attempt);
+                } else {
+                    self.crowd(door, -1);
                 }
             }
         }
+        let mut begun = 0;
         for door in 0..self.doors.len() {
             let first = self.doors[door].sequence.first() == Some(&knock.step);
             let may = self.admits(door, knock.source) && self.fits(door, knock, local);
-            if first && may && !busy.contains(&door) {
-                self.begin(door, knock);
+            if first && may {
+                begun += 1;
+                if begun <= crate::model::BEGUN_AT_ONCE && !busy.contains(&door) {
+                    self.begin(door, knock);
+                }
             }
         }
     }
@@ -136,22 +229,16 @@ impl Naive {
         let stage = attempt.made.len();
         let fits = self.fits(attempt.door, knock, local);
         if self.is_step(knock.step) {
-            let same = |m: &Knock| {
-                m.step == knock.step
-                    && m.source_port == knock.source_port
-                    && match (m.transport, knock.transport) {
-                        (
-                            Transport::Tcp { sequence: a, .. },
-                            Transport::Tcp { sequence: b, .. },
-                        ) => a == b,
-                        (a, b) => a == b,
-                    }
-            };
-            if !fits || attempt.made.iter().any(same) {
+            let expected = door.sequence[stage] == knock.step;
+            let again = attempt.again.iter().flatten();
+            let repeats = attempt.made.iter().chain(again).any(|m| same(m, knock));
+            let tells = number(knock) != 0;
+            if !fits || repeats && (tells || !expected) {
                 return (true, true);
             }
-            if door.sequence[stage] == knock.step {
+            if expected {
                 attempt.made.push(*knock);
+                attempt.again.push(None);
                 self.risen += 1;
                 attempt.risen = self.risen;
                 self.tell(knock.at, attempt, Outcome::Stage(stage as u8 + 1));
@@ -159,12 +246,17 @@ impl Naive {
                     return (true, true);
                 }
                 self.tell(knock.at, attempt, Outcome::Open);
+                self.remember(attempt);
                 return (true, false);
             }
             let others = (0..self.doors.len()).any(|d| {
                 self.doors[d].sequence.contains(&knock.step) && self.fits(d, knock, local)
             });
-            if door.sequence[stage - 1] == knock.step || !others {
+            if door.sequence[stage - 1] == knock.step {
+                attempt.again[stage - 1] = Some(*knock);
+                return (true, true);
+            }
+            if !others {
                 return (true, true);
             }
             self.reset(knock.at, attempt, Cause::WrongStep(knock.step));
@@ -203,19 +295,23 @@ impl Naive {
             door,
             began: knock.at,
             made: vec![*knock],
+            again: vec![None],
             strays: BTreeSet::new(),
             risen: self.risen,
         };
         if self.doors[door].sequence.len() == 1 {
             self.tell(knock.at, &attempt, Outcome::Stage(1));
             self.tell(knock.at, &attempt, Outcome::Open);
+            self.remember(&attempt);
             return;
         }
         if self.attempts.len() == self.capacity {
-            let victim = (0..self.capacity)
-                .min_by_key(|i| (self.attempts[*i].made.len(), self.attempts[*i].risen))
-                .expect("a full table holds something");
+            let Some(victim) = self.most_expendable(knock.source) else {
+                self.evicted += 1;
+                return;
+            };
             let victim = self.attempts.remove(victim);
+            self.crowd(victim.door, -1);
             if !self.times_out(&victim, knock.at) {
                 self.reset(knock.at, &victim, Cause::Evicted);
                 self.evicted += 1;
@@ -223,6 +319,22 @@ impl Naive {
         }
         self.tell(knock.at, &attempt, Outcome::Stage(1));
         self.attempts.push(attempt);
+        self.crowd(door, 1);
+    }
+
+    /// Of the largest door the oldest of the lowest stage; of the newcomer's prefix, if that has
+    /// a sixteenth of the table.
+    fn most_expendable(&self, newcomer: IpAddr) -> Option<usize> {
+        let largest = (0..self.doors.len()).max_by_key(|door| self.crowds[*door]);
+        let mut there: Vec<_> = (0..self.attempts.len())
+            .filter(|i| Some(self.attempts[*i].door) == largest)
+            .collect();
+        there.sort_by_key(|i| (self.attempts[*i].made.len(), self.attempts[*i].risen));
+        let is_near = |i: &usize| prefix(self.attempts[*i].source) == prefix(newcomer);
+        let near = (0..self.attempts.len()).filter(is_near).count();
+        let is_too_much = near >= (self.capacity / 16).max(1);
+        let mut candidates = there.into_iter().take(8);
+        candidates.find(|i| !is_too_much || is_near(i))
     }
 
     pub(super) fn reload(&mut self, doors: &[ModelDoor], now: Timestamp) {
@@ -246,6 +358,11 @@ impl Naive {
                 }
                 None => self.reset(now, &attempt, Cause::Reload),
             }
+        }
+        self.crowds = vec![(0, 0); doors.len()];
+        for door in 0..doors.len() {
+            let there = self.attempts.iter().filter(|a| a.door == door).count();
+            self.crowd(door, there as isize);
         }
     }
 }

@@ -226,16 +226,7 @@ fn the_same_events_as_the_naive_model() {
         |((mut doors, mut others), mode, capacity, story)| {
             let wires = |doors: &[ModelDoor]| Tripwires::new(mode, &ignored(), doors);
             let mut bed = Bed::wired(&doors, wires(&doors), capacity);
-            let mut naive = Naive {
-                doors: doors.clone(),
-                mode,
-                ignored: ignored(),
-                capacity,
-                attempts: Vec::new(),
-                evicted: 0,
-                events: Vec::new(),
-                risen: 0,
-            };
+            let mut naive = Naive::new(&doors, mode, ignored(), capacity);
             for Happening { after, what } in story {
                 bed.now += after;
                 let now = bed.at();

@@ -13,7 +13,8 @@ use crate::packets::{Kind, Packet, flag};
 pub(super) enum Fault {
     /// The step just made, hit once more, ends the attempt.
     Repeats,
-    /// A retransmission makes the next step, where that is the same port again.
+    /// A retransmission makes the next step, where that is the same port again; or when the
+    /// knock is over, the knock again.
     Retransmissions,
     /// The first step, as a wrong port, ends an attempt and does not begin another.
     BeginsNot,
@@ -39,12 +40,19 @@ pub(super) const FAULTS: [Fault; 6] = [
 /// more ([`super::generate`]).
 const STRAYS: usize = 128;
 
+/// Whether it has a number that tells it from others. UDP over IPv6 has none.
+fn tells(packet: &Packet) -> bool {
+    packet.kind != Kind::Udp || packet.from.is_ipv4()
+}
+
 #[derive(Debug, Clone)]
 struct Attempt {
     source: IpAddr,
     door: usize,
     /// The packets that made its steps.
     made: Vec<Packet>,
+    /// Those that hit a step when it was just made: by step the last.
+    again: BTreeMap<usize, Packet>,
     strays: BTreeSet<Port>,
     over: bool,
 }
@@ -58,6 +66,8 @@ pub(super) struct Model {
     faults: Vec<Fault>,
     doors: Vec<Door>,
     attempts: Vec<Attempt>,
+    /// The packets of those that have opened. (No round takes as long as they are known.)
+    seen: Vec<Packet>,
     pub(super) opened: Opened,
 }
 
@@ -78,6 +88,7 @@ impl Model {
             faults: faults.to_vec(),
             doors: doors.to_vec(),
             attempts: Vec::new(),
+            seen: Vec::new(),
             opened: Opened::new(),
         }
     }
@@ -100,6 +111,9 @@ impl Model {
             return;
         }
         self.sweep();
+        if !self.has(Fault::Retransmissions) && tells(packet) && self.seen.contains(packet) {
+            return;
+        }
         let mut was: Vec<(usize, Was)> = Vec::new();
         for i in 0..self.attempts.len() {
             let Attempt { source, door, .. } = self.attempts[i];
@@ -121,6 +135,7 @@ impl Model {
                     source: packet.from,
                     door,
                     made: Vec::new(),
+                    again: BTreeMap::new(),
                     strays: BTreeSet::new(),
                     over: false,
                 });
@@ -148,14 +163,19 @@ impl Model {
             return Was::Nothing;
         }
         let stage = attempt.made.len();
-        if !self.has(Fault::Retransmissions) && attempt.made.contains(packet) {
+        let is_expected = door.sequence[stage] == port;
+        let mut known = attempt.made.iter().chain(attempt.again.values());
+        let repeats = known.any(|known| known == packet);
+        let decides = tells(packet) || !is_expected;
+        if !self.has(Fault::Retransmissions) && decides && repeats {
             return Was::Step;
         }
-        if door.sequence[stage] == port {
+        if is_expected {
             self.advance(i, packet);
             return Was::Step;
         }
         if !self.has(Fault::Repeats) && door.sequence[stage - 1] == port {
+            self.attempts[i].again.insert(stage, *packet);
             return Was::Step;
         }
         self.attempts[i].over = true;
@@ -168,6 +188,8 @@ impl Model {
         let door = &self.doors[attempt.door];
         if attempt.made.len() == door.sequence.len() {
             attempt.over = true;
+            self.seen.extend(&attempt.made);
+            self.seen.extend(attempt.again.values());
             *(self.opened)
                 .entry((packet.from, door.name.clone()))
                 .or_default() += 1;

@@ -176,10 +176,11 @@ fn a_knock_while_the_stop_runs_starts_again_behind_it() {
 
 #[test]
 fn what_is_too_much_is_refused() {
+    // A quarter for each door.
     let limits = Limits {
-        running: 1,
-        waiting: 2,
-        pending: 3,
+        running: 4,
+        waiting: 8,
+        pending: 12,
     };
     let mut s = service(limits);
     for n in 1..=3 {
@@ -197,6 +198,74 @@ fn what_is_too_much_is_refused() {
         refusals(&mut s),
         [Refusal::TooManyWaiting, Refusal::UnknownDoor]
     );
+}
+
+#[test]
+fn a_door_with_a_slow_command_keeps_no_other_waiting() {
+    let mut s = service(Limits::default());
+    for n in 0..=255 {
+        s.request(at(0), start("start", n));
+    }
+    assert_eq!(jobs(&mut s).len(), 16);
+    for n in 0..=255 {
+        s.request(at(0), start("start", n));
+    }
+    assert_eq!(refusals(&mut s).len(), 512 - 16 - 256);
+    s.request(at(0), start("both", 1));
+    let quick = job(&mut s);
+    assert_eq!(quick.key, key("both", 1));
+    over(&mut s, at(0), quick);
+    // Its stop does not wait for others' either.
+    for n in 2..=17 {
+        arm(&mut s, at(0), n);
+    }
+    s.expire(at(10));
+    let stops = jobs(&mut s);
+    assert_eq!(stops.len(), 16, "of 17 of one door");
+    over(&mut s, at(11), stops[0].clone());
+    assert_eq!(job(&mut s).phase, Phase::Stop);
+}
+
+#[test]
+fn stops_of_one_door_leave_room_for_others() {
+    let limits = Limits {
+        pending: 8,
+        ..Limits::default()
+    };
+    let mut s = service(limits);
+    arm(&mut s, at(0), 1);
+    arm(&mut s, at(0), 2);
+    s.request(at(0), start("both", 3));
+    assert_eq!(refusals(&mut s), [Refusal::TooManyPending]);
+    s.expire(at(10));
+    for stop in jobs(&mut s) {
+        over(&mut s, at(10), stop);
+    }
+    arm(&mut s, at(10), 3);
+}
+
+#[test]
+fn a_knock_while_a_stop_cannot_be_started_puts_it_off_and_one_while_it_drains_is_refused() {
+    let mut s = service(Limits::default());
+    arm(&mut s, at(0), 1);
+    s.expire(at(10));
+    let failed = job(&mut s);
+    s.request(at(10), start("both", 1));
+    let ending = Ending::NotStarted("no more processes".to_owned());
+    s.ended(at(11), failed, Finish::NotStarted, ending);
+    let (door, source) = (key("both", 1).door, key("both", 1).source);
+    let put_off = Report::Extended {
+        door,
+        source,
+        timeout: TIMEOUT,
+    };
+    assert!(s.take_actions().contains(&Action::Report(put_off)));
+    assert_eq!((s.next_deadline(), s.pending_count()), (Some(at(21)), 1));
+    s.expire(at(21));
+    job(&mut s);
+    s.request(at(21), start("both", 1));
+    s.request(at(21), Request::Drain);
+    assert_eq!(refusals(&mut s), [Refusal::Stopping]);
 }
 
 #[test]

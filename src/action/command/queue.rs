@@ -1,0 +1,124 @@
+//! Commands that wait for their turn, and how many run: so many in all, and so many of each door.
+//! Doors take turns; whoever knocks at one whose command is slow keeps no other waiting.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::service::Job;
+
+#[derive(Debug, Default)]
+struct Lane {
+    running: usize,
+    waiting: VecDeque<Job>,
+    /// Whether the door stands in [`Queue::turns`].
+    in_turn: bool,
+}
+
+/// The commands of one phase.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// By door, while it has something here.
+    lanes: HashMap<Arc<str>, Lane>,
+    /// Doors of which something waits and may run.
+    turns: VecDeque<Arc<str>>,
+    running: usize,
+    waiting: usize,
+    /// How many may run, in all and of one door.
+    limit: usize,
+    share: usize,
+}
+
+impl Queue {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            share: limit,
+            ..Self::default()
+        }
+    }
+
+    /// From now on so many of one door may run.
+    pub(super) fn set_share(&mut self, share: usize) {
+        self.share = share;
+        for (door, lane) in &mut self.lanes {
+            lane.take_turn(door, share, &mut self.turns);
+        }
+    }
+
+    pub(super) fn push(&mut self, job: Job) {
+        let door = Arc::clone(&job.key.door);
+        let lane = self.lanes.entry(Arc::clone(&door)).or_default();
+        lane.waiting.push_back(job);
+        self.waiting += 1;
+        lane.take_turn(&door, self.share, &mut self.turns);
+    }
+
+    /// What may run now; it runs from now on.
+    pub(super) fn next(&mut self) -> Option<Job> {
+        while self.running < self.limit {
+            let door = self.turns.pop_front()?;
+            let Some(lane) = self.lanes.get_mut(&door) else {
+                continue;
+            };
+            lane.in_turn = false;
+            if lane.running >= self.share {
+                continue;
+            }
+            let Some(job) = lane.waiting.pop_front() else {
+                continue;
+            };
+            lane.running += 1;
+            lane.take_turn(&door, self.share, &mut self.turns);
+            self.running += 1;
+            self.waiting -= 1;
+            return Some(job);
+        }
+        None
+    }
+
+    /// One of this door is over.
+    pub(super) fn ended(&mut self, door: &Arc<str>) {
+        let Some(lane) = self.lanes.get_mut(door) else {
+            return;
+        };
+        lane.running = lane.running.saturating_sub(1);
+        self.running = self.running.saturating_sub(1);
+        lane.take_turn(door, self.share, &mut self.turns);
+        if lane.running == 0 && lane.waiting.is_empty() {
+            self.lanes.remove(door);
+        }
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// How many of this door do.
+    pub(super) fn waiting_of(&self, door: &str) -> usize {
+        self.lanes.get(door).map_or(0, |lane| lane.waiting.len())
+    }
+
+    /// Takes all that wait.
+    pub(super) fn clear(&mut self) -> Vec<Job> {
+        self.turns.clear();
+        self.waiting = 0;
+        let mut jobs = Vec::new();
+        for lane in self.lanes.values_mut() {
+            lane.in_turn = false;
+            jobs.extend(lane.waiting.drain(..));
+        }
+        self.lanes.retain(|_, lane| lane.running > 0);
+        jobs
+    }
+}
+
+impl Lane {
+    /// Lines up, if something may run and it does not yet.
+    fn take_turn(&mut self, door: &Arc<str>, share: usize, turns: &mut VecDeque<Arc<str>>) {
+        if !self.in_turn && !self.waiting.is_empty() && self.running < share {
+            self.in_turn = true;
+            turns.push_back(Arc::clone(door));
+        }
+    }
+}

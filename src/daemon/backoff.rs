@@ -1,0 +1,67 @@
+//! What cannot start is started again by systemd, two seconds later and for ever, since a start that
+//! succeeds must not need anybody. Each writes several lines: so the end of one that failed is
+//! put off, longer each time.
+//!
+//! (`RestartSteps=` would say the same; Debian 12's systemd does not know it.)
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::signals::Signals;
+
+/// So many failures in a row cost nothing.
+const FREE: u32 = 3;
+
+/// It is put off no longer: systemd gives a start 90 s.
+const MOST: Duration = Duration::from_secs(60);
+
+/// Called when a start has failed and has said why: counts it, in a file, and waits. Any signal
+/// ends that: whoever has mended the file and restarts does not wait.
+pub(super) fn wait(failures: &Path) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let before = fs::read_to_string(failures).ok();
+    let before = before
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0);
+    let counted = fs::write(failures, format!("{}\n", u32::saturating_add(before, 1)));
+    // Where nothing can be counted nothing is put off.
+    let pause = counted.map_or(Duration::ZERO, |()| pause(before));
+    if let Ok(signals) = Signals::block()
+        && let Ok(timeout) = PollTimeout::try_from(pause)
+    {
+        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, timeout);
+    }
+}
+
+/// Called when one has succeeded.
+pub(super) fn forget(failures: &Path) {
+    let _ = fs::remove_file(failures);
+}
+
+/// How long the end is put off if so many have failed before.
+fn pause(before: u32) -> Duration {
+    let doubled = before
+        .checked_sub(FREE)
+        .map(|n| 2_u64.saturating_pow(n + 1));
+    doubled.map_or(Duration::ZERO, |seconds| {
+        Duration::from_secs(seconds).min(MOST)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_is_put_off_longer_up_to_a_minute() {
+        let pauses = [0, 1, 2, 3, 4, 5, 6, 7, 8, 100, u32::MAX].map(|n| pause(n).as_secs());
+        assert_eq!(pauses, [0, 0, 0, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+}
