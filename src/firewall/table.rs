@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::admin::{self, AdminSets};
-use super::book::{Applied, Book, Closed, Entry, Place, Plan, element};
-use super::error::{FirewallError, no_answer};
+use super::book::{Applied, Book, Closed, Entry, Fate, Place, Plan, element};
+use super::error::{Deed, FirewallError, no_answer};
 use super::netlink::batch::Batch;
 use super::netlink::build::Wanted;
 use super::netlink::install;
@@ -109,8 +109,11 @@ impl Table {
             let (keep, removed) = sift(&ruleset, survey.openings.clone());
             let installed = match install::install(&mut socket, wanted(flags), &survey, &keep) {
                 // Before Linux 6.9 there is no persist. Owner alone would not do: the table
-                // would die with us, and the host be open.
-                Err(FirewallError::Unsupported { .. }) if flags != 0 => {
+                // would die with us, and the host be open. But where there is persist, somebody
+                // has put another table in the place of the one that was looked at.
+                Err(FirewallError::Ownership { .. })
+                    if flags != 0 && !install::can_own(&mut socket, &survey, &ruleset)? =>
+                {
                     flags = 0;
                     install::install(&mut socket, wanted(flags), &survey, &keep)?
                 }
@@ -341,12 +344,13 @@ impl Table {
                 Some((_, Change::Add(e) | Change::Delete(e))) => e.set.clone(),
                 None => {
                     let what = "the transaction".to_owned();
-                    return Err(FirewallError::refused(&self.ruleset.table, what, errno));
+                    let table = &self.ruleset.table;
+                    return Err(FirewallError::refused(table, Deed::Other, what, errno));
                 }
             };
             if !self.sets.knows(&set) {
                 let what = render::path(&set);
-                return Err(FirewallError::refused(&set.table, what, errno));
+                return Err(FirewallError::refused(&set.table, Deed::Other, what, errno));
             }
             transaction.changes.retain(|c| {
                 let (Change::Add(e) | Change::Delete(e)) = c;

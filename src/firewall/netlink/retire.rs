@@ -12,7 +12,7 @@ use super::inventory::{self, Content, Layout, TableInfo};
 use super::socket::{Refusal, Socket};
 use super::structure;
 use super::survey::{self, OWNER};
-use crate::firewall::error::FirewallError;
+use crate::firewall::error::{Deed, FirewallError};
 use crate::firewall::ruleset::Ruleset;
 
 /// How long a packet may be held up among the rules: as long as a hypervisor takes the
@@ -87,7 +87,7 @@ impl Old {
     fn commit(&self, socket: &mut Socket, batch: &mut Batch) -> Result<(), FirewallError> {
         socket.commit(batch).map_err(|Refusal { errno, .. }| {
             let what = format!("delete table inet {}", self.table);
-            FirewallError::refused(&self.table, what, errno)
+            FirewallError::refused(&self.table, Deed::Other, what, errno)
         })
     }
 }
