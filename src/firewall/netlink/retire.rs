@@ -60,7 +60,7 @@ impl Old {
 
     /// One that we have built.
     pub(super) fn of(ruleset: &Ruleset) -> Self {
-        let hooked = ruleset.chains.iter().filter(|c| c.base);
+        let hooked = ruleset.chains.iter().filter(|c| c.hook.is_some());
         Self {
             table: ruleset.table.to_string(),
             hooked: hooked.map(|c| c.name.to_owned()).collect(),
