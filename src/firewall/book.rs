@@ -137,8 +137,8 @@ impl Book {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// What should have run out by `now`.
-    pub(super) fn due(&self, now: Timestamp) -> Vec<Slot> {
+    /// What should have run out by `now`, the first of it first; so many at most.
+    pub(super) fn due(&self, now: Timestamp, most: usize) -> Vec<Slot> {
         self.deadlines
             .iter()
             .take_while(|(at, _)| *at <= now)
@@ -189,6 +189,7 @@ impl Book {
                     let meant = |slot: &&Slot| match (&slot.place, ports) {
                         (Place::Set(..), _) => false,
                         (Place::Ports(_), Ports::All) => true,
+            .take(most)
                         (Place::Ports(have), Ports::Listed(list)) => {
                             list.iter().any(|p| p.overlaps(have))
                         }

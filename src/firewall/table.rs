@@ -29,6 +29,10 @@ use crate::model::{Effect, Lifetime, OnStop, SetPath, Timestamp};
 /// at most, from when it took the element.
 const GRACE: Duration = Duration::from_millis(20);
 
+/// How many openings whose time is up are looked for at once: each is a question to the kernel,
+/// of some 5 µs, and packets wait meanwhile.
+pub(super) const EXPIRED_AT_ONCE: usize = 256;
+
 /// How the table is kept from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
@@ -377,7 +381,9 @@ impl Table {
     }
 
     /// What has run out by now. The kernel says nothing when an element expires; each one
-    /// whose time is up is looked for. Where the kernel cannot be asked, that is done later.
+    /// whose time is up is looked for, some hundred in one go: call again while
+    /// [`Table::next_deadline`] lies in the past. Where the kernel cannot be asked, that is done
+    /// later.
     pub fn expire(&mut self, now: Timestamp) -> Expired {
         let mut expired = Expired {
             closed: Vec::new(),
@@ -385,7 +391,7 @@ impl Table {
         };
         let mut fault = None;
         let before = Timestamp(now.0.saturating_sub(Timestamp::from_epoch(GRACE).0));
-        for slot in self.book.due(before) {
+        for slot in self.book.due(before, EXPIRED_AT_ONCE) {
             let Some(entry) = self.book.get(&slot).cloned() else {
                 continue;
             };
