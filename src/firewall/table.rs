@@ -256,7 +256,7 @@ impl Table {
     }
 
     /// Does the firewall's part of the effects of one knock, all in one transaction and one
-    /// write. What is open longer already stays so.
+    /// write. What is open longer already stays so. What became of each opening is said.
     ///
     /// # Errors
     ///
@@ -274,6 +274,7 @@ impl Table {
                 | Effect::Run { .. } => None,
             })
             .collect();
+        let mut gone = None;
         let refused = match self.send(&mut plan.transaction) {
             Err(error) if self.flags == 0 && error.is_race() => {
                 // Somebody has taken the table away and we have not heard of it yet. It is
@@ -281,7 +282,10 @@ impl Table {
                 notices.extend(self.on_readable(now));
                 plan = self.plan(effects, now);
                 match self.send(&mut plan.transaction) {
-                    Err(error) if error.is_race() => Vec::new(),
+                    Err(error) if error.is_race() => {
+                        gone = Some("somebody has taken the table away; it is put back with it");
+                        Vec::new()
+                    }
                     other => other?,
                 }
             }
@@ -298,17 +302,22 @@ impl Table {
             mut applied,
         } = plan;
         applied.notices.extend(notices);
+        if let Some(why) = gone {
+            applied.lacks(|_, fate| *fate == Fate::Taken, why);
+        }
         for (path, errno) in refused {
-            applied.notices.push(admin::refused(&path, errno));
+            let notice = admin::refused(&path, errno);
+            let meant = |place: &Place, fate: &Fate| place.is_in(&path) && *fate == Fate::Taken;
+            applied.lacks(meant, &notice.to_string());
+            applied.notices.push(notice);
             if errno == Errno::ENOENT {
                 // It has gone this moment. What is noted is put in when it is back.
                 self.sets.lose(&path);
                 continue;
             }
-            let meant = |place: &Place| matches!(place, Place::Set(p, _) if **p == *path);
-            writes.retain(|slot, _| !meant(&slot.place));
-            applied.opened.retain(|o| !meant(&o.place));
-            applied.closed.retain(|c| !meant(&c.place));
+            writes.retain(|slot, _| !slot.place.is_in(&path));
+            applied.opened.retain(|o| !o.place.is_in(&path));
+            applied.closed.retain(|c| !c.place.is_in(&path));
         }
         self.book.note(writes);
         Ok(applied)
