@@ -95,10 +95,10 @@ impl Line {
             // It came up since the poll, and this is its first packet.
             self.follow_links();
         }
-        if !self.links.counts(interface) {
+        if !self.links.counts(interface) || !self.links.can_answer(knock.source, interface) {
             return;
         }
-        let local = self.links.is_local(knock.destination);
+        let local = self.links.is_local(knock.destination, interface);
         let from = self.events.len();
         self.matcher.observe(knock, local, &mut self.events);
         self.act(from);

@@ -18,5 +18,6 @@ mod log;
 mod memory;
 mod reload;
 mod site;
+mod unanswerable;
 mod vain;
 mod wire;
