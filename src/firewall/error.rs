@@ -65,8 +65,8 @@ pub enum FirewallError {
     },
     /// The kernel does not make the table one that is owned, or no longer is.
     #[error(
-        "the kernel does not change whose table inet {table} is (before Linux 6.9 none is kept \
-         for its owner; or somebody makes it anew all the time)"
+        "the kernel does not change whose table inet {table} is: somebody else makes it anew all \
+         the time"
     )]
     Ownership {
         /// The table.
