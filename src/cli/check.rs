@@ -6,10 +6,12 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::services;
-use super::tools::print;
+use super::tools::{print, spoils};
 use crate::config;
 use crate::daemon::{Fault, Options};
-use crate::firewall::probe::{self, Blocker, Finding, Mend, Report, TableState, Verdict, Way};
+use crate::firewall::probe::{
+    self, Blocker, Finding, Mend, Report, Saved, TableState, Verdict, Way,
+};
 use crate::firewall::{FirewallError, ruleset::Family};
 use crate::model::Config;
 
@@ -71,7 +73,9 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
         let meant = options.interfaces.iter();
         config.interfaces = meant.map(|i| crate::model::Pattern::new(i)).collect();
     }
-    said.extend(saved_ruleset(&check.saved_ruleset, &config));
+    let saved = saved_ruleset(&check.saved_ruleset, &config);
+    let table = config.firewall.as_ref().map_or("", |f| &f.table);
+    said.extend(saved.iter().map(|saved| spoils(saved, table)));
     if !check.file_only {
         said.extend(busy_services(&path, &config));
     }
@@ -84,11 +88,15 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     } else {
         print(&text(&path, &config, &said, &live))?;
     }
-    match live {
-        Live::Seen(report) if !report.is_well() => Err(Fault::Unavailable(
+    let is_well = match live {
+        Live::Seen(report) => report.is_well(),
+        Live::Unasked(_) | Live::NotAllowed => true,
+    };
+    match is_well && (saved.is_empty() || check.file_only) {
+        true => Ok(()),
+        false => Err(Fault::Unavailable(
             "not all is as it should be: see above".to_owned(),
         )),
-        Live::Seen(_) | Live::Unasked(_) | Live::NotAllowed => Ok(()),
     }
 }
 
@@ -101,15 +109,10 @@ fn look(config: &Config, path: &Path) -> Result<Live, Fault> {
     }
 }
 
-/// A warning, if the ruleset that is loaded at boot has our table in it.
-fn saved_ruleset(file: &Path, config: &Config) -> Option<String> {
-    let table = &config.firewall.as_ref()?.table;
-    let file = probe::saved_in(file, table)?;
-    let file = file.display();
-    Some(format!(
-        "{file}: warning: table inet {table} is in it: at boot an old copy would be put into \
-         the kernel; take it out, knockd makes it by itself"
-    ))
+/// Where the ruleset that is loaded at boot has our table in it.
+fn saved_ruleset(file: &Path, config: &Config) -> Vec<Saved> {
+    let firewall = config.firewall.as_ref();
+    firewall.map_or_else(Vec::new, |f| probe::saved_in(file, &f.table))
 }
 
 /// A hint, if services of this host hear much that would be read for nothing.

@@ -143,6 +143,9 @@ pub enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// Where the ruleset that is loaded at boot is kept.
+        #[arg(long, value_name = "FILE", default_value = "/etc/nftables.conf")]
+        saved_ruleset: PathBuf,
     },
     /// Open a door for an address as if it had knocked.
     Open {

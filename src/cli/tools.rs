@@ -10,6 +10,7 @@ use serde_json::json;
 use super::knockd::Command;
 use crate::config::{self, Note};
 use crate::daemon::{self, Fault, Options, remote};
+use crate::firewall::probe::{self, Saved};
 use crate::firewall::{self, Opening};
 use crate::stderr::complain;
 
@@ -20,7 +21,10 @@ pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
         Command::Convert { file, native } => convert(file, *native),
         Command::Guard => print_all(daemon::guard(options)?.as_slice()),
         Command::List { json } => list(options, *json),
-        Command::Status { json } => status(options, *json),
+        Command::Status {
+            json,
+            saved_ruleset,
+        } => status(options, *json, saved_ruleset),
         Command::Open {
             door,
             address,
@@ -112,12 +116,33 @@ fn opening_json(opening: &Opening) -> serde_json::Value {
     })
 }
 
-fn status(options: &Options, as_json: bool) -> Result<(), Fault> {
+fn status(options: &Options, as_json: bool, saved_ruleset: &Path) -> Result<(), Fault> {
     let status = remote::status(options)?;
+    let table = status.table.as_ref().map_or("", |table| &table.name);
+    let saved = match table {
+        "" => Vec::new(),
+        table => probe::saved_in(saved_ruleset, table),
+    };
     if as_json {
-        return print(&format!("{:#}\n", json!(status)));
+        let mut value = json!(status);
+        let saved = saved
+            .iter()
+            .map(|Saved { file, lines }| json!({ "file": file.to_string_lossy(), "lines": lines }));
+        value["saved_ruleset"] = saved.collect();
+        return print(&format!("{value:#}\n"));
     }
-    print(&status.to_string())
+    let saved = saved.iter().map(|saved| spoils(saved, table) + "\n");
+    print(&(status.to_string() + &saved.collect::<String>()))
+}
+
+/// What is said loudly of a saved ruleset that has our table in it.
+pub(super) fn spoils(saved: &Saved, table: &str) -> String {
+    format!(
+        "TAKE OUT OF THE SAVED RULESET: {saved}: that is table inet {table}, which knockd makes by \
+         itself. As long as it is there, `systemctl restart nftables` fails whole where the \
+         running daemon owns its table, and NONE OF YOUR OWN RULES are loaded; elsewhere, and at \
+         boot, an old copy comes back"
+    )
 }
 
 fn open(

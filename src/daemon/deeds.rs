@@ -27,6 +27,23 @@ impl Said {
     }
 }
 
+/// What came of the effects of one knock, or of an order.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// The lines that tell of it.
+    pub(crate) said: Vec<Said>,
+    /// Why nothing of what was to be opened is open, if so.
+    pub(crate) in_vain: Option<String>,
+}
+
+impl Done {
+    /// All lines, that reason among them.
+    pub(crate) fn all(self) -> Vec<Said> {
+        let why = self.in_vain.map(Said::Error);
+        why.into_iter().chain(self.said).collect()
+    }
+}
+
 /// The same lines for who asked by hand.
 pub(crate) fn reply(said: Vec<Said>) -> Reply {
     let mut done = Vec::new();
@@ -112,17 +129,21 @@ pub(crate) fn tell_change(change: &Change) {
     }
 }
 
-/// What a transaction did.
-pub(crate) fn applied(applied: &Applied) -> Vec<Said> {
+/// What a transaction did. What is in the kernel of what was to be opened is said to be open;
+/// `in_vain`: why nothing is, which is not said once more.
+pub(crate) fn applied(applied: &Applied, in_vain: Option<&str>) -> Vec<Said> {
     let Applied {
+        asked: _,
         opened: came,
         closed: went,
         notices,
     } = applied;
     let went = went.iter().map(|it| Said::Info(closed(it)));
-    let came = came.iter().map(|it| Said::Info(opened(it)));
-    let failed = notices.iter().map(|it| Said::Error(it.to_string()));
-    went.chain(came).chain(failed).collect()
+    let came = came.iter().filter(|_| in_vain.is_none());
+    let came = came.map(|it| Said::Info(opened(it)));
+    let failed = notices.iter().map(ToString::to_string);
+    let failed = failed.filter(|text| in_vain.is_none_or(|why| !why.contains(text.as_str())));
+    went.chain(came).chain(failed.map(Said::Error)).collect()
 }
 
 /// What was found when the table was made, or made anew.

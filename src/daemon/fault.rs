@@ -72,6 +72,7 @@ impl From<FirewallError> for Fault {
             FirewallError::Owned { .. } | FirewallError::Foreign { .. } => Self::Unavailable(text),
             FirewallError::Full { .. }
             | FirewallError::Unsupported { .. }
+            | FirewallError::Ownership { .. }
             | FirewallError::HalfDone { .. }
             | FirewallError::Refused { .. }
             | FirewallError::Reading { .. }

@@ -16,7 +16,7 @@ use crate::model::{Config, DoorId, Effect, Event, Knock, OneTime, Outcome, Times
 
 use super::busiest::Busiest;
 use super::commands::Commands;
-use super::deeds::{self, Said};
+use super::deeds::{self, Done, Said};
 use super::limit::{Kind, Limiter};
 use super::lookup::Lookup;
 use super::run::now;
@@ -47,7 +47,7 @@ pub(crate) struct Line {
     /// The sequences that doors of one-time sequences wait for.
     pub(crate) one_time: setup::Live,
     pub(crate) busiest: Busiest,
-    /// Doors opened since the start.
+    /// Doors opened since the start; a knock that was made in vain is none.
     pub(crate) opened: u64,
     /// A one-time sequence was used: matcher and filter want the next one.
     pub(crate) sequence_used: bool,
@@ -98,10 +98,10 @@ impl Line {
             // It came up since the poll, and this is its first packet.
             self.follow_links();
         }
-        if !self.links.counts(interface) {
+        if !self.links.counts(interface) || !self.links.can_answer(knock.source, interface) {
             return;
         }
-        let local = self.links.is_local(knock.destination);
+        let local = self.links.is_local(knock.destination, interface);
         self.matcher.observe(knock, local, &mut self.events);
         self.act();
     }
@@ -185,25 +185,30 @@ impl Line {
     }
 
     /// Writes to the log what came of an event that opens a door.
-    fn tell_opened(&self, event: &Event, opened: Result<Vec<Said>, OneTimeError>) {
+    fn tell_opened(&self, event: &Event, opened: Result<Done, OneTimeError>) {
         let Some(door) = self.config.doors.get(event.door.index()) else {
             return;
         };
-        match opened {
-            Ok(said) => {
-                match &self.lookup {
+        let why = match opened {
+            Ok(Done { said, in_vain }) => {
+                match (&in_vain, &self.lookup) {
+                    (Some(why), _) => {
+                        tracing::error!("{}: {}: not opened: {why}", event.source, door.name);
+                    }
                     // It goes over the network. So only who has opened a door is looked up: whoever
                     // answers would else be told of each step.
-                    Some(lookup) => lookup.write(*event, &door.name),
-                    None => {
+                    (None, Some(lookup)) => lookup.write(*event, &door.name),
+                    (None, None) => {
                         let line = words::event(event, event.source.into(), &door.name, false);
                         tracing::info!("{line}");
                     }
                 }
                 said.iter().for_each(Said::tell);
+                return;
             }
-            Err(why) => tracing::error!("{}: not opened: {why}", door.name),
-        }
+            Err(why) => why,
+        };
+        tracing::error!("{}: {}: not opened: {why}", event.source, door.name);
     }
 
     /// Takes another configuration: attempts at doors that stay live on.
@@ -219,14 +224,12 @@ impl Line {
     }
 
     /// Runs the door's actions for `source`; or says why it stays shut.
-    fn open(
-        &mut self,
-        door: DoorId,
-        source: IpAddr,
-        at: Timestamp,
-    ) -> Result<Vec<Said>, OneTimeError> {
+    fn open(&mut self, door: DoorId, source: IpAddr, at: Timestamp) -> Result<Done, OneTimeError> {
         let Some(configured) = self.config.doors.get(door.index()) else {
-            return Ok(Vec::new());
+            return Ok(Done {
+                said: Vec::new(),
+                in_vain: None,
+            });
         };
         if let Some(OneTime { file }) = &configured.one_time {
             // Marked and synced before the door acts: no crash lets it be used twice.
@@ -236,22 +239,26 @@ impl Line {
             let used = used.ok_or_else(|| OneTimeError::Changed(file.clone()))?;
             one_time::mark_used(file, &used)?;
         }
-        self.opened += 1;
         let effects = action::plan(door, &self.config, source);
-        Ok(self.perform(&effects, at))
+        let done = self.perform(&effects, at);
+        self.opened += u64::from(done.in_vain.is_none());
+        Ok(done)
     }
 
     /// Does what is planned: what is for the kernel in one transaction, then commands.
-    pub(crate) fn perform(&mut self, effects: &[Effect], now: Timestamp) -> Vec<Said> {
+    pub(crate) fn perform(&mut self, effects: &[Effect], now: Timestamp) -> Done {
         let mut said = Vec::new();
+        let mut in_vain = None;
         if let Some(table) = &mut self.table {
             match table.apply(effects, now) {
-                Ok(applied) => said.extend(deeds::applied(&applied)),
-                Err(error) => said.push(Said::Error(error.to_string())),
+                Ok(applied) => {
+                    in_vain = applied.in_vain();
+                    said.extend(deeds::applied(&applied, in_vain.as_deref()));
+                }
+                Err(error) => in_vain = Some(error.to_string()),
             }
         } else if effects.iter().any(|e| !matches!(e, Effect::Run { .. })) {
-            let text = "nothing is opened: the table was cleared by hand".to_owned();
-            said.push(Said::Error(text));
+            in_vain = Some("the table was cleared by hand".to_owned());
         }
         for effect in effects {
             if let Effect::Run { door, source } = effect
@@ -262,6 +269,6 @@ impl Line {
                 said.push(Said::Error(format!("{}: {error}", configured.name)));
             }
         }
-        said
+        Done { said, in_vain }
     }
 }

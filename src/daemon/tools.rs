@@ -67,7 +67,7 @@ pub fn open(
     };
     let absent = take_awaited(&mut applied);
     let absent = absent.map(|path| format!("set {path} is not there, and no daemon waits for it"));
-    let mut said = deeds::applied(&applied);
+    let mut said = deeds::applied(&applied, None);
     said.extend(absent.map(Said::Error));
     let mut lines = match deeds::reply(said) {
         Reply::Done(lines) => lines,

@@ -28,17 +28,14 @@ pub(super) struct Packet<'a, A> {
 const MAX_EXTENSIONS: usize = 8;
 
 /// Takes an IPv4 header off; `None` if it is not whole, is at odds with itself or the
-/// wire, belongs to a fragment, or comes from nobody who can be answered.
-pub(super) fn ipv4(rest: Cursor<'_>) -> Option<Packet<'_, Ipv4Addr>> {
+/// wire, belongs to a fragment, or comes from nobody who can be answered. `loopback`: it came
+/// from this very host.
+pub(super) fn ipv4(rest: Cursor<'_>, loopback: bool) -> Option<Packet<'_, Ipv4Addr>> {
     let header = Ipv4HeaderSlice::from_slice(rest.data()).ok()?;
     let mut payload = rest.limit(usize::from(header.total_len()))?;
     payload.skip(header.slice().len())?;
     let source = header.source_addr();
-    if header.is_fragmenting_payload()
-        || source.is_unspecified()
-        || source.is_multicast()
-        || source.is_broadcast()
-    {
+    if header.is_fragmenting_payload() || !may_be_answered_v4(source, loopback) {
         return None;
     }
     Some(Packet {
@@ -51,12 +48,12 @@ pub(super) fn ipv4(rest: Cursor<'_>) -> Option<Packet<'_, Ipv4Addr>> {
 }
 
 /// The same of IPv6 and its extension headers.
-pub(super) fn ipv6(mut rest: Cursor<'_>) -> Option<Packet<'_, Ipv6Addr>> {
+pub(super) fn ipv6(mut rest: Cursor<'_>, loopback: bool) -> Option<Packet<'_, Ipv6Addr>> {
     let header = Ipv6HeaderSlice::from_slice(rest.data()).ok()?;
     rest.skip(header.slice().len())?;
     let payload = rest.limit(usize::from(header.payload_length()))?;
     let source = header.source_addr();
-    if source.is_unspecified() || source.is_multicast() {
+    if !may_be_answered_v6(source, loopback) {
         return None;
     }
     let (protocol, payload) = extensions(header.next_header(), payload)?;
@@ -67,6 +64,27 @@ pub(super) fn ipv6(mut rest: Cursor<'_>) -> Option<Packet<'_, Ipv6Addr>> {
         identification: 0,
         payload,
     })
+}
+
+/// Whether the address, by itself, is one of a single host that can be answered. Not of
+/// 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 and 240.0.0.0/4 (RFC 1122, section 3.2.1.3; RFC 1112,
+/// section 4); but on its loopback a host answers itself.
+fn may_be_answered_v4(source: Ipv4Addr, loopback: bool) -> bool {
+    match source.octets()[0] {
+        0 | 224.. => false,
+        127 => loopback,
+        _ => true,
+    }
+}
+
+/// The same of IPv6: not of ff00::/8, ::ffff:0:0/96 (on no wire: RFC 4291, section 2.5.5.2, and
+/// RFC 4942, section 2.2) nor ::/96 (section 2.5.5.1: deprecated), in which ::1 and :: are.
+fn may_be_answered_v6(source: Ipv6Addr, loopback: bool) -> bool {
+    match source.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 1] => loopback,
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] => false,
+        [first, ..] => first < 0xff00,
+    }
 }
 
 /// Passes over the extension headers that Linux passes over before TCP or UDP. Mobility,

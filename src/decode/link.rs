@@ -23,6 +23,8 @@ pub(super) struct Link<'a> {
     pub(super) rest: Cursor<'a>,
     /// The kernel's index of the interface.
     pub(super) interface: Option<u32>,
+    /// Whether it came by a loopback interface, or may have: there a host answers itself.
+    pub(super) loopback: bool,
 }
 
 /// How many tags a frame may have before its type: QinQ has two, and a provider may wrap
@@ -43,26 +45,34 @@ const PACKET_OTHERHOST: u16 = 3;
 /// (LINKTYPE_LINUX_SLL of tcpdump.org): FRAD, radiotap, netlink.
 const NO_ETHERTYPE: [u16; 3] = [770, 803, 824];
 
+/// linux/if_arp.h: a loopback interface.
+const ARPHRD_LOOPBACK: u16 = 772;
+
 /// Takes the link layer off; `None` if no IP header follows or the packet is not for this
 /// host.
 pub(super) fn strip<'a>(frame: &Frame<'a>) -> Option<Link<'a>> {
     let wire = usize::try_from(frame.wire_len).unwrap_or(usize::MAX);
     let mut rest = Cursor::new(frame.data, wire);
     let mut interface = None;
+    let mut loopback = false;
     let network = match frame.link {
         LinkType::LinuxCooked2 => {
             let [p0, p1, _, _, i0, i1, i2, i3, d0, d1, kind, ..] = *rest.take::<20>()?;
             interface = Some(u32::from_be_bytes([i0, i1, i2, i3]));
             let device = u16::from_be_bytes([d0, d1]);
+            loopback = device == ARPHRD_LOOPBACK;
             cooked(u16::from(kind), device, [p0, p1], &mut rest)?
         }
         LinkType::LinuxCooked => {
             let [k0, k1, d0, d1, .., p0, p1] = *rest.take::<16>()?;
             let device = u16::from_be_bytes([d0, d1]);
+            loopback = device == ARPHRD_LOOPBACK;
             cooked(u16::from_be_bytes([k0, k1]), device, [p0, p1], &mut rest)?
         }
         LinkType::Ethernet => {
-            let [.., k0, k1] = *rest.take::<14>()?;
+            let [addresses @ .., k0, k1] = *rest.take::<14>()?;
+            // As a capture of Linux's `lo` alone has them.
+            loopback = addresses == [0; 12];
             ether(EtherType(u16::from_be_bytes([k0, k1])), &mut rest)?
         }
         LinkType::Raw => match rest.data().first()? >> 4 {
@@ -73,12 +83,14 @@ pub(super) fn strip<'a>(frame: &Frame<'a>) -> Option<Link<'a>> {
         LinkType::Ipv4 => Network::Ipv4,
         LinkType::Ipv6 => Network::Ipv6,
         LinkType::Null => {
+            loopback = true;
             let family = *rest.take::<4>()?;
             // Families are small numbers: only one of the two readings can be one.
             family_of(u32::from_be_bytes(family))
                 .or_else(|| family_of(u32::from_le_bytes(family)))?
         }
         LinkType::Loop => {
+            loopback = true;
             let family = u32::from_be_bytes(*rest.take::<4>()?);
             family_of(family)?
         }
@@ -90,6 +102,7 @@ pub(super) fn strip<'a>(frame: &Frame<'a>) -> Option<Link<'a>> {
         network,
         rest,
         interface,
+        loopback,
     })
 }
 

@@ -24,8 +24,8 @@ use link::Network;
 pub fn decode(frame: &Frame<'_>) -> Option<Knock> {
     let link = link::strip(frame)?;
     match link.network {
-        Network::Ipv4 => knock(frame, link.interface, &ip::ipv4(link.rest)?),
-        Network::Ipv6 => knock(frame, link.interface, &ip::ipv6(link.rest)?),
+        Network::Ipv4 => knock(frame, link.interface, &ip::ipv4(link.rest, link.loopback)?),
+        Network::Ipv6 => knock(frame, link.interface, &ip::ipv6(link.rest, link.loopback)?),
     }
 }
 

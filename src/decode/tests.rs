@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::decode;
 use crate::model::{Frame, Knock, LinkType, Protocol, Step, Timestamp, Transport};
 
+mod sources;
+
 const LINKS: [LinkType; 11] = [
     LinkType::Null,
     LinkType::Ethernet,
@@ -385,26 +387,6 @@ fn padding_and_what_was_not_captured_do_no_harm() {
         read_of(LinkType::Raw, &datagram[..27], datagram.len()),
         None
     );
-}
-
-#[test]
-fn who_cannot_be_answered_does_not_knock() {
-    for source in [
-        [0, 0, 0, 0],
-        [224, 0, 0, 1],
-        [239, 255, 0, 1],
-        [255, 255, 255, 255],
-    ] {
-        assert_eq!(
-            read(LinkType::Raw, &with(syn_4(), 12, &source)),
-            None,
-            "{source:?}"
-        );
-    }
-    let multicast = with(syn_6(), 8, &[0xff, 2]);
-    let unspecified = with(syn_6(), 8, &[0; 16]);
-    assert_eq!(read(LinkType::Raw, &multicast), None);
-    assert_eq!(read(LinkType::Raw, &unspecified), None);
 }
 
 #[test]

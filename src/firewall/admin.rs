@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::book::{Closed, Entry, Place, Shape, Slot, element};
-use super::error::{FirewallError, netlink_port};
+use super::error::{Deed, FirewallError, netlink_port};
 use super::netlink::inventory::{self, SetInfo};
 use super::netlink::socket::{Refusal, Socket};
 use super::notice::Notice;
@@ -187,7 +187,7 @@ pub(super) fn refused(path: &SetPath, errno: Errno) -> Notice {
     let why = if errno == Errno::EPERM {
         owned(path, None)
     } else {
-        FirewallError::refused(&path.table, render::path(path), errno).to_string()
+        FirewallError::refused(&path.table, Deed::Other, render::path(path), errno).to_string()
     };
     let path = path.clone();
     Notice::Unfit { path, why }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::family;
+use super::render;
 use super::ruleset::{Family, Ruleset};
 use super::transaction::{Change, Element, ElementKey, Transaction};
 use crate::model::{Effect, Lifetime, PortRange, Ports, SetPath, Step, Timestamp};
@@ -27,6 +28,13 @@ pub enum Place {
     Ports(PortRange),
     /// A place in a set of the administrator's, for a port if the set is keyed by one.
     Set(Arc<SetPath>, Option<Step>),
+}
+
+impl Place {
+    /// Whether it is in that set of the administrator's.
+    pub(super) fn is_in(&self, path: &SetPath) -> bool {
+        matches!(self, Self::Set(set, _) if **set == *path)
+    }
 }
 
 /// What is known of an element that is there.
@@ -54,12 +62,51 @@ pub(super) enum Shape {
 /// What a completed knock has done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Applied {
+    /// What became of each opening that it asked for.
+    pub asked: Vec<(Place, Fate)>,
     /// What is there now that was not, or for longer than it was.
     pub opened: Vec<Opened>,
     /// What is gone.
     pub closed: Vec<Closed>,
     /// What could not be done, and why.
     pub notices: Vec<super::Notice>,
+}
+
+/// What became of an opening that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The kernel has it.
+    Taken,
+    /// The kernel has had it, for longer than was asked for.
+    Standing,
+    /// The kernel does not have it; why.
+    Missing(String),
+}
+
+impl Applied {
+    /// Why nothing is open of all that was to be opened; `None` if something is, or nothing was
+    /// asked for.
+    #[must_use]
+    pub fn in_vain(&self) -> Option<String> {
+        let mut all = Vec::new();
+        for (_, fate) in &self.asked {
+            match fate {
+                Fate::Taken | Fate::Standing => return None,
+                Fate::Missing(why) if all.contains(&why.as_str()) => {}
+                Fate::Missing(why) => all.push(why),
+            }
+        }
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// The kernel lacks those of its openings that are meant.
+    pub(super) fn lacks(&mut self, is_meant: impl Fn(&Place, &Fate) -> bool, why: &str) {
+        for (place, fate) in &mut self.asked {
+            if is_meant(place, fate) {
+                *fate = Fate::Missing(why.to_owned());
+            }
+        }
+    }
 }
 
 /// An element that came.
@@ -137,11 +184,12 @@ impl Book {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// What should have run out by `now`.
-    pub(super) fn due(&self, now: Timestamp) -> Vec<Slot> {
+    /// What should have run out by `now`, the first of it first; so many at most.
+    pub(super) fn due(&self, now: Timestamp, most: usize) -> Vec<Slot> {
         self.deadlines
             .iter()
             .take_while(|(at, _)| *at <= now)
+            .take(most)
             .map(|(_, slot)| slot.clone())
             .collect()
     }
@@ -206,9 +254,15 @@ impl Book {
                     lifetime,
                 } => {
                     let shape = shape(path);
+                    let lacks = |plan: &mut Plan, why: String| {
+                        let place = Place::Set(Arc::new(path.clone()), None);
+                        plan.applied.asked.push((place, Fate::Missing(why)));
+                    };
                     if family(shape).is_some_and(|f| f != Family::of(*source)) {
-                        let path = path.clone();
-                        unfit = Some((path, *source));
+                        let (path, source) = (path.clone(), *source);
+                        let notice = super::Notice::OtherFamily { path, source };
+                        lacks(&mut plan, notice.to_string());
+                        unfit = Some(notice);
                         continue;
                     }
                     taken = true;
@@ -216,8 +270,19 @@ impl Book {
                     for place in places(shape, *source, path, ports) {
                         self.open(&mut plan, ruleset, (*source, place), door, *lifetime, now);
                     }
-                    if shape == Shape::Awaited {
-                        plan.transaction.changes.truncate(sent);
+                    match shape {
+                        Shape::Awaited => {
+                            plan.transaction.changes.truncate(sent);
+                            let notice = super::Notice::Awaited { path: path.clone() };
+                            let meant = |place: &Place, _: &Fate| place.is_in(path);
+                            plan.applied.lacks(meant, &notice.to_string());
+                        }
+                        Shape::Unfit => {
+                            // Why, a notice says.
+                            let why = format!("set {} cannot be used", render::path(path));
+                            lacks(&mut plan, why);
+                        }
+                        Shape::Address(_) | Shape::AddressPort(_) => {}
                     }
                 }
                 Effect::Remove {
@@ -241,8 +306,7 @@ impl Book {
             }
         }
         // A door may add to two sets, one for each family; then one of them takes it.
-        if let (Some((path, source)), false) = (unfit, taken) {
-            let notice = super::Notice::OtherFamily { path, source };
+        if let (Some(notice), false) = (unfit, taken) {
             plan.applied.notices.push(notice);
         }
         plan
@@ -285,12 +349,15 @@ impl Book {
             (Some(Some(_)), None) => true,
             (Some(Some(old)), Some(new)) => new > old,
         };
+        let ask = |plan: &mut Plan, fate| plan.applied.asked.push((slot.place.clone(), fate));
         if !longer {
-            return;
+            return ask(plan, Fate::Standing);
         }
         let Some(element) = element(ruleset, &slot, lifetime, door) else {
-            return;
+            let why = "the table has no place for it".to_owned();
+            return ask(plan, Fate::Missing(why));
         };
+        ask(plan, Fate::Taken);
         match old {
             None => plan.transaction.changes.push(Change::Add(element)),
             Some(_) => plan.transaction.refresh(element),

@@ -5,6 +5,20 @@ use nix::errno::Errno;
 use super::netlink::socket::Refusal;
 use super::ruleset::CAPACITY;
 
+/// What a message to the kernel is for. By its number alone an error does not say what is
+/// amiss: a rule that looks into a set of the same transaction and is refused with `ENOENT` is
+/// of a kind that the kernel does not have; one that looks into a set that was there may have
+/// lost it this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// A table comes, or is taken over.
+    Table,
+    /// A rule comes; all that it refers to does so in the same transaction.
+    Rule,
+    /// Whatever refers to what was there before.
+    Other,
+}
+
 /// Why the table is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FirewallError {
@@ -49,6 +63,15 @@ pub enum FirewallError {
         /// What was asked of it.
         what: String,
     },
+    /// The kernel does not make the table one that is owned, or no longer is.
+    #[error(
+        "the kernel does not change whose table inet {table} is: somebody else makes it anew all \
+         the time"
+    )]
+    Ownership {
+        /// The table.
+        table: String,
+    },
     /// The kernel would not.
     #[error("the kernel refused {what}: {}", errno.desc())]
     Refused {
@@ -89,6 +112,8 @@ impl FirewallError {
     pub(super) fn is_race(&self) -> bool {
         match self {
             Self::Reading { errno } | Self::Refused { errno, .. } => *errno == Errno::ENOENT,
+            // It was looked at before, and had been such that it could be taken over.
+            Self::Ownership { .. } => true,
             Self::Permission
             | Self::Owned { .. }
             | Self::Foreign { .. }
@@ -105,6 +130,7 @@ impl FirewallError {
             Self::Refused { .. }
             | Self::Full { .. }
             | Self::Unsupported { .. }
+            | Self::Ownership { .. }
             | Self::Reading { .. } => true,
             Self::Permission
             | Self::Owned { .. }
@@ -119,20 +145,16 @@ impl FirewallError {
         matches!(self, Self::Refused { errno, .. } if no_answer(*errno))
     }
 
-    /// A change of `table` was refused.
-    pub(super) fn refused(table: &str, what: String, errno: Errno) -> Self {
-        // We could read, so the capability is there: somebody owns what we would change.
-        if errno == Errno::EPERM {
-            let table = table.to_owned();
-            Self::Owned { table, port: None }
-        } else if errno == Errno::ENFILE {
-            Self::Full { set: what }
-        } else if errno == Errno::EOPNOTSUPP
-            || errno == Errno::ENOENT && what.starts_with("add rule")
-        {
-            Self::Unsupported { what }
-        } else {
-            Self::Refused { what, errno }
+    /// A change of `table` was refused: `what` says which, in nft's words.
+    pub(super) fn refused(table: &str, deed: Deed, what: String, errno: Errno) -> Self {
+        let table = table.to_owned();
+        match (deed, errno) {
+            // We could read, so the capability is there: somebody owns what we would change.
+            (_, Errno::EPERM) => Self::Owned { table, port: None },
+            (_, Errno::ENFILE) => Self::Full { set: what },
+            (Deed::Table, Errno::EOPNOTSUPP) => Self::Ownership { table },
+            (Deed::Rule, Errno::ENOENT) | (_, Errno::EOPNOTSUPP) => Self::Unsupported { what },
+            (Deed::Table | Deed::Rule | Deed::Other, errno) => Self::Refused { what, errno },
         }
     }
 }
@@ -148,4 +170,29 @@ pub(super) fn netlink_port(port: Option<u32>) -> String {
     port.map_or_else(String::new, |p| {
         format!(" (netlink port {p}, mostly its process id)")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the text says decides nothing.
+    #[test]
+    fn what_vanishes_is_no_want_of_support() {
+        let of = |deed, errno| {
+            let what = "add rule inet knockd judge accept".to_owned();
+            FirewallError::refused("knockd", deed, what, errno)
+        };
+        let unsupported =
+            |error: &FirewallError| matches!(error, FirewallError::Unsupported { .. });
+        let gone = of(Deed::Other, Errno::ENOENT);
+        assert!(gone.is_race() && !unsupported(&gone), "{gone}");
+        let kind = of(Deed::Rule, Errno::ENOENT);
+        assert!(unsupported(&kind) && !kind.is_race(), "{kind}");
+        assert!(unsupported(&of(Deed::Other, Errno::EOPNOTSUPP)));
+        let flags = of(Deed::Table, Errno::EOPNOTSUPP);
+        assert!(flags.is_race() && !unsupported(&flags), "{flags}");
+        let full = of(Deed::Other, Errno::ENFILE);
+        assert!(matches!(full, FirewallError::Full { .. }), "{full}");
+    }
 }

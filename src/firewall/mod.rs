@@ -16,7 +16,7 @@ mod table;
 mod transaction;
 mod watch;
 
-pub use book::{Applied, Closed, Opened, Place};
+pub use book::{Applied, Closed, Fate, Opened, Place};
 pub use error::FirewallError;
 pub use netlink::survey::Origin;
 pub use notice::{Culprit, Damage, Notice};

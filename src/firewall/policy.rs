@@ -3,13 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::ruleset::{Chain, Content, Family, Key, Match, Rule, Ruleset, Set, Verdict, Wish};
-use crate::model::{Config, Door, Guard, PortRange, Prefix, Protocol, SetElement, SetPath, Step};
+use super::ruleset::{Chain, Content, Family, Hook, Key, Match, Rule, Ruleset, Set, Verdict, Wish};
+use crate::model::{
+    Config, Door, Firewall, Guard, PortRange, Prefix, Protocol, SetElement, SetPath, Step,
+};
 
-/// The chain on the hook: it picks out what the other must judge.
-const GUARD: &str = "guard";
-/// The chain that judges what is for a guarded port.
-const JUDGE: &str = "judge";
+/// The chains on the hooks, each of which picks out what another must judge, and that other,
+/// which judges what is for a guarded port. The second pair is for what the first lets by as
+/// somebody else's, or as for another port, and what is delivered here all the same. It has
+/// counters of its own: what is for this host from the beginning passes both.
+const CHAINS: [(Hook, &str, &str); 2] = [
+    (Hook::Prerouting, "guard", "judge"),
+    (Hook::Input, "guard_input", "judge_input"),
+];
 /// The set of guarded single ports.
 const GUARDED: &str = "guarded";
 
@@ -52,27 +58,26 @@ impl Ruleset {
             });
         }
 
-        let guard = Chain {
-            name: GUARD,
-            base: true,
-            rules: pick_out(&ranges),
-        };
-        let judge = Chain {
-            name: JUDGE,
-            base: false,
-            rules: judge(
-                firewall.guard,
-                firewall.mark,
-                &opened,
-                &ranges,
-                &networks(&firewall.trusted),
-            ),
-        };
+        let trusted = networks(&firewall.trusted);
+        let chains = CHAINS.into_iter().flat_map(|(hook, guard, judge)| {
+            let on_hook = Chain {
+                name: guard,
+                hook: Some(hook),
+                rules: pick_out(&ranges, judge),
+            };
+            let called = Chain {
+                name: judge,
+                hook: None,
+                rules: judgement(firewall, hook, &opened, &ranges, &trusted),
+            };
+            [on_hook, called]
+        });
+        let chains = chains.collect();
 
         Some(Self {
             table,
             sets,
-            chains: vec![guard, judge],
+            chains,
             grants: grants(&config.doors),
             wishes: config.doors.iter().flat_map(wishes).collect(),
             singles: Family::BOTH.map(|f| path(singles_name(f))),
@@ -94,32 +99,32 @@ fn grants(doors: &[Door]) -> Vec<(Arc<str>, PortRange)> {
     grants
 }
 
-/// The rules on the hook: every packet passes these, few pass more.
-fn pick_out(ranges: &[PortRange]) -> Vec<Rule> {
+/// The rules on a hook: every packet passes these, few pass more.
+fn pick_out(ranges: &[PortRange], judge: &'static str) -> Vec<Rule> {
     let mut rules = vec![
         plain(vec![Match::Loopback], Verdict::Accept),
-        // Only first packets of TCP are judged, so that a session older than the table, or
-        // than a flushed conntrack, lives on. What is too short to show its flags (a first
-        // fragment of 8 bytes) is judged: the load fails and the rule does not hold.
-        plain(vec![Match::NotFirstOfTcp], Verdict::Accept),
+        // So that a session older than the table, or than a flushed conntrack, lives on. What
+        // is too short to show its flags (a first fragment of 8 bytes) is judged: the load
+        // fails and the rule does not hold.
+        plain(vec![Match::OfSession], Verdict::Accept),
         plain(
             vec![Match::PortIn(GUARDED.to_owned())],
-            Verdict::Goto(JUDGE),
+            Verdict::Goto(judge),
         ),
     ];
     rules.extend(
         ranges
             .iter()
-            .map(|r| plain(vec![Match::PortRange(*r)], Verdict::Goto(JUDGE))),
+            .map(|r| plain(vec![Match::PortRange(*r)], Verdict::Goto(judge))),
     );
     rules
 }
 
 /// The rules for a packet to a guarded port. Their number depends on ranges and trusted
 /// networks, not on doors.
-fn judge(
-    guard: Guard,
-    mark: Option<u32>,
+fn judgement(
+    &Firewall { guard, mark, .. }: &Firewall,
+    hook: Hook,
     opened: &BTreeSet<PortRange>,
     ranges: &[PortRange],
     trusted: &BTreeSet<Prefix>,
@@ -137,7 +142,11 @@ fn judge(
         verdict,
     };
 
-    let mut rules = vec![plain(vec![Match::ForOthers], Verdict::Accept)];
+    let mut rules = match hook {
+        Hook::Prerouting => vec![plain(vec![Match::ForOthers], Verdict::Accept)],
+        // Here nothing is for others.
+        Hook::Input => Vec::new(),
+    };
     // With TCP doors alone conntrack is not even switched on.
     if opened.iter().any(|r| r.protocol == Protocol::Udp) {
         rules.push(plain(

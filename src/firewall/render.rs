@@ -5,7 +5,9 @@ use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::ruleset::{CAPACITY, Chain, Content, Family, Key, Match, Rule, Ruleset, Set, Verdict};
+use super::ruleset::{
+    CAPACITY, Chain, Content, Family, Hook, Key, Match, Rule, Ruleset, Set, Verdict,
+};
 use super::transaction::{Change, Element, ElementKey, Transaction};
 use crate::model::{Close, Door, Lifetime, PortRange, SetPath, Step};
 
@@ -184,12 +186,13 @@ fn address_type(family: Family) -> &'static str {
 
 fn render_chain(out: &mut String, chain: &Chain) {
     line(out, 1, &format!("chain {} {{", chain.name));
-    if chain.base {
-        line(
-            out,
-            2,
-            "type filter hook prerouting priority mangle; policy accept;",
-        );
+    if let Some(hook) = chain.hook {
+        let hook = match hook {
+            Hook::Prerouting => "prerouting",
+            Hook::Input => "input",
+        };
+        let text = format!("type filter hook {hook} priority mangle; policy accept;");
+        line(out, 2, &text);
     }
     for r in &chain.rules {
         line(out, 2, &rule(r));
@@ -217,8 +220,8 @@ pub(super) fn rule(rule: &Rule) -> String {
 
 fn render_match(m: &Match) -> String {
     match m {
-        Match::Loopback => "iifname \"lo\"".to_owned(),
-        Match::NotFirstOfTcp => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
+        Match::Loopback => "meta iiftype loopback".to_owned(),
+        Match::OfSession => "tcp flags & (rst | ack) != 0".to_owned(),
         Match::Protocol(p) => format!("meta l4proto {p}"),
         Match::PortIn(set) => format!("meta l4proto . th dport @{set}"),
         Match::PortRange(r) => format!("{} dport {}", r.protocol, span(r)),

@@ -19,7 +19,7 @@ pub const CAPACITY: u32 = 65_536;
 pub const SIGNATURE: &str = "knockd layout ";
 
 /// The layout that this program builds. A table of another layout is rebuilt.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// The whole table. Its family is always `inet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Ruleset {
     pub table: Arc<str>,
     /// Its sets.
     pub sets: Vec<Set>,
-    /// Its chains; the first is the base chain.
+    /// Its chains, those that a rule goes to among them.
     pub chains: Vec<Chain>,
     /// Which ports each door opens, sorted: an opening that no door would make any more
     /// goes with the reload.
@@ -132,11 +132,21 @@ pub enum Content {
 pub struct Chain {
     /// Its name.
     pub name: &'static str,
-    /// Whether it is on the hook: prerouting, at the priority *mangle*: before NAT, so
-    /// that a published port of a container is seen by the port the client named.
-    pub base: bool,
+    /// The hook it is on, at the priority *mangle*; `None`: rules go to it.
+    pub hook: Option<Hook>,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
+}
+
+/// Where a packet meets a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Before NAT, so that a published port of a container is seen by the port the client
+    /// named.
+    Prerouting,
+    /// Where it is handed to this host's own sockets, whatever made it come here: translation
+    /// of its address or port, a routing table that the first look did not ask, a VRF.
+    Input,
 }
 
 /// One rule: all of `matches`, then what is done.
@@ -155,19 +165,21 @@ pub struct Rule {
 /// One thing that must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Match {
-    /// It came in by `lo`.
+    /// It came in by a loopback interface, whatever its name.
     Loopback,
-    /// It is TCP, and not the first packet of a connection. (SYN with FIN or RST begins
-    /// none: Linux drops it in LISTEN.)
-    NotFirstOfTcp,
+    /// It is TCP with ACK or RST: part of a session, or of none that anybody has (then Linux
+    /// answers it alike, be there a listener or not). Whatever else there is begins a
+    /// connection, or asks for one: a listener drops FIN, NULL and XMAS, where a closed port
+    /// answers with a reset (RFC 9293, section 3.10.7).
+    OfSession,
     /// Its transport protocol.
     Protocol(Protocol),
     /// Protocol and destination port are in this set ([`Key::Port`]).
     PortIn(String),
     /// Protocol and destination port are in this range.
     PortRange(PortRange),
-    /// Its destination is one address of somebody else's. What is not unicast (broadcast,
-    /// multicast) is judged like what is for this host.
+    /// Its destination is one address of somebody else's, as far as the table `local` tells.
+    /// What is not unicast (broadcast, multicast) is judged like what is for this host.
     ForOthers,
     /// Conntrack has seen an answer to this flow.
     Established,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::admin::{self, AdminSets};
-use super::book::{Applied, Book, Closed, Entry, Place, Plan, element};
-use super::error::{FirewallError, no_answer};
+use super::book::{Applied, Book, Closed, Entry, Fate, Place, Plan, element};
+use super::error::{Deed, FirewallError, no_answer};
 use super::netlink::batch::Batch;
 use super::netlink::build::Wanted;
 use super::netlink::install;
@@ -28,6 +28,10 @@ use crate::model::{Effect, Lifetime, OnStop, SetPath, Timestamp};
 /// How long after our deadline the set is looked at: the kernel counts in ticks, of 10 ms
 /// at most, from when it took the element.
 const GRACE: Duration = Duration::from_millis(20);
+
+/// How many openings whose time is up are looked for at once: each is a question to the kernel,
+/// of some 5 µs, and packets wait meanwhile.
+pub(super) const EXPIRED_AT_ONCE: usize = 256;
 
 /// How the table is kept from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,8 +113,11 @@ impl Table {
             let (keep, removed) = sift(&ruleset, survey.openings.clone());
             let installed = match install::install(&mut socket, wanted(flags), &survey, &keep) {
                 // Before Linux 6.9 there is no persist. Owner alone would not do: the table
-                // would die with us, and the host be open.
-                Err(FirewallError::Unsupported { .. }) if flags != 0 => {
+                // would die with us, and the host be open. But where there is persist, somebody
+                // has put another table in the place of the one that was looked at.
+                Err(FirewallError::Ownership { .. })
+                    if flags != 0 && !install::can_own(&mut socket, &survey, &ruleset)? =>
+                {
                     flags = 0;
                     install::install(&mut socket, wanted(flags), &survey, &keep)?
                 }
@@ -249,7 +256,7 @@ impl Table {
     }
 
     /// Does the firewall's part of the effects of one knock, all in one transaction and one
-    /// write. What is open longer already stays so.
+    /// write. What is open longer already stays so. What became of each opening is said.
     ///
     /// # Errors
     ///
@@ -267,6 +274,7 @@ impl Table {
                 | Effect::Run { .. } => None,
             })
             .collect();
+        let mut gone = None;
         let refused = match self.send(&mut plan.transaction) {
             Err(error) if self.flags == 0 && error.is_race() => {
                 // Somebody has taken the table away and we have not heard of it yet. It is
@@ -274,7 +282,10 @@ impl Table {
                 notices.extend(self.on_readable(now));
                 plan = self.plan(effects, now);
                 match self.send(&mut plan.transaction) {
-                    Err(error) if error.is_race() => Vec::new(),
+                    Err(error) if error.is_race() => {
+                        gone = Some("somebody has taken the table away; it is put back with it");
+                        Vec::new()
+                    }
                     other => other?,
                 }
             }
@@ -291,17 +302,22 @@ impl Table {
             mut applied,
         } = plan;
         applied.notices.extend(notices);
+        if let Some(why) = gone {
+            applied.lacks(|_, fate| *fate == Fate::Taken, why);
+        }
         for (path, errno) in refused {
-            applied.notices.push(admin::refused(&path, errno));
+            let notice = admin::refused(&path, errno);
+            let meant = |place: &Place, fate: &Fate| place.is_in(&path) && *fate == Fate::Taken;
+            applied.lacks(meant, &notice.to_string());
+            applied.notices.push(notice);
             if errno == Errno::ENOENT {
                 // It has gone this moment. What is noted is put in when it is back.
                 self.sets.lose(&path);
                 continue;
             }
-            let meant = |place: &Place| matches!(place, Place::Set(p, _) if **p == *path);
-            writes.retain(|slot, _| !meant(&slot.place));
-            applied.opened.retain(|o| !meant(&o.place));
-            applied.closed.retain(|c| !meant(&c.place));
+            writes.retain(|slot, _| !slot.place.is_in(&path));
+            applied.opened.retain(|o| !o.place.is_in(&path));
+            applied.closed.retain(|c| !c.place.is_in(&path));
         }
         self.book.note(writes);
         Ok(applied)
@@ -341,12 +357,13 @@ impl Table {
                 Some((_, Change::Add(e) | Change::Delete(e))) => e.set.clone(),
                 None => {
                     let what = "the transaction".to_owned();
-                    return Err(FirewallError::refused(&self.ruleset.table, what, errno));
+                    let table = &self.ruleset.table;
+                    return Err(FirewallError::refused(table, Deed::Other, what, errno));
                 }
             };
             if !self.sets.knows(&set) {
                 let what = render::path(&set);
-                return Err(FirewallError::refused(&set.table, what, errno));
+                return Err(FirewallError::refused(&set.table, Deed::Other, what, errno));
             }
             transaction.changes.retain(|c| {
                 let (Change::Add(e) | Change::Delete(e)) = c;
@@ -373,7 +390,9 @@ impl Table {
     }
 
     /// What has run out by now. The kernel says nothing when an element expires; each one
-    /// whose time is up is looked for. Where the kernel cannot be asked, that is done later.
+    /// whose time is up is looked for, some hundred in one go: call again while
+    /// [`Table::next_deadline`] lies in the past. Where the kernel cannot be asked, that is done
+    /// later.
     pub fn expire(&mut self, now: Timestamp) -> Expired {
         let mut expired = Expired {
             closed: Vec::new(),
@@ -381,7 +400,7 @@ impl Table {
         };
         let mut fault = None;
         let before = Timestamp(now.0.saturating_sub(Timestamp::from_epoch(GRACE).0));
-        for slot in self.book.due(before) {
+        for slot in self.book.due(before, EXPIRED_AT_ONCE) {
             let Some(entry) = self.book.get(&slot).cloned() else {
                 continue;
             };

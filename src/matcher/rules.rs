@@ -1,6 +1,6 @@
 //! What a packet is to an attempt: rules 0 to 5, and nothing is changed here.
 
-use super::doors::{Door, Hit};
+use super::doors::{Door, Doors, Hit};
 use crate::model::{Knock, TcpFlags, Transport, Tripwires, flag, is_of_no_session};
 
 /// What a packet is to an attempt.

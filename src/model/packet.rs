@@ -49,7 +49,7 @@ pub struct Frame<'a> {
 pub struct Knock {
     /// As of the frame.
     pub at: Timestamp,
-    /// Who sent it. An address of IPv6 that only wraps one of IPv4 stays as it came.
+    /// Who sent it; over IPv6 never an address that only wraps one of IPv4.
     pub source: IpAddr,
     /// To whom.
     pub destination: IpAddr,

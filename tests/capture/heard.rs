@@ -10,7 +10,10 @@ use super::wire::{Wire, knocks_until, syn};
 
 fn counts(links: &Links, knock: &Knock) -> bool {
     assert_eq!(Some(knock.step), Step::new(Protocol::Tcp, 7000));
-    knock.interface.is_some_and(|index| links.counts(index)) && links.is_local(knock.destination)
+    let Some(index) = knock.interface else {
+        return false;
+    };
+    links.counts(index) && links.is_local(knock.destination, index)
 }
 
 fn packet(sequence: u32) -> Vec<u8> {

@@ -12,6 +12,9 @@ use socket2::SockRef;
 use super::netns::{index, ip, ip_batch, run};
 use crate::support::{SOON, ip as address};
 
+/// The number of `lo`, in every namespace.
+const LO: u32 = 1;
+
 fn patterns(names: &[&str]) -> Vec<Pattern> {
     names.iter().map(|name| Pattern::new(name)).collect()
 }
@@ -81,7 +84,7 @@ fn addresses_that_come_and_go() {
         assert_eq!(links.without_address(), ["eth0"]);
         // Of an interface not listened to, and of lo.
         for own in ["198.51.100.1", "127.0.0.1", "127.9.9.9", "::1"] {
-            assert!(links.is_local(address(own)), "{own}");
+            assert!(links.is_local(address(own), LO), "{own}");
         }
         let cases = [
             ("192.0.2.1/24", "192.0.2.1"),
@@ -92,16 +95,16 @@ fn addresses_that_come_and_go() {
             ("2001:db8::2/64 nodad", "2001:db8::2"),
         ];
         for (words, own) in cases {
-            assert!(!links.is_local(address(own)), "{own}");
+            assert!(!links.is_local(address(own), LO), "{own}");
             ip(&format!("addr add {words} dev eth0"));
             let added = Change::AddressAdded {
                 name: name("eth0"),
                 address: address(own),
             };
             until(&mut links, |_, changes| changes.contains(&added));
-            assert!(links.is_local(address(own)), "{own}");
+            assert!(links.is_local(address(own), LO), "{own}");
         }
-        assert!(!links.is_local(address("203.0.113.2")));
+        assert!(!links.is_local(address("203.0.113.2"), LO));
         assert!(links.without_address().is_empty());
 
         ip("addr flush dev eth0");
@@ -109,13 +112,17 @@ fn addresses_that_come_and_go() {
             changes.contains(&Change::NoAddress { name: name("eth0") })
         });
         for (_, own) in cases {
-            assert!(!links.is_local(address(own)), "{own}");
+            assert!(!links.is_local(address(own), LO), "{own}");
         }
         ip("addr add 192.0.2.9/24 dev eth0");
-        until(&mut links, |links, _| links.is_local(address("192.0.2.9")));
+        until(&mut links, |links, _| {
+            links.is_local(address("192.0.2.9"), LO)
+        });
         ip("link del eth0");
-        until(&mut links, |links, _| !links.is_local(address("192.0.2.9")));
-        assert!(!links.is_local(address("198.51.100.1")));
+        until(&mut links, |links, _| {
+            !links.is_local(address("192.0.2.9"), LO)
+        });
+        assert!(!links.is_local(address("198.51.100.1"), LO));
     });
 }
 
@@ -177,13 +184,13 @@ fn a_hundred_interfaces_at_once_overflow_the_socket_and_are_known_all_the_same()
                 assert!(changes.len() >= 50, "{}", changes.len());
                 for i in 0..50 {
                     let own = IpAddr::from([192, 0, 2, i]);
-                    assert_eq!(links.is_local(own), stays(&i), "{own}");
+                    assert_eq!(links.is_local(own, LO), stays(&i), "{own}");
                 }
                 let rest: String = (0..50).filter(stays).map(del).collect();
                 let mut storm = ip_batch(&rest);
                 until(&mut links, |links, _| links.listening().is_empty());
                 assert!(storm.wait().expect("ip").success());
-                assert!(!links.is_local(address("192.0.2.1")));
+                assert!(!links.is_local(address("192.0.2.1"), LO));
             }
         },
     );
@@ -196,7 +203,7 @@ fn a_tunnel_device_is_an_interface_like_others() {
         ip("tuntap add tun0 mode tun");
         ip("addr add 10.0.0.1 peer 10.0.0.2 dev tun0");
         until(&mut links, |links, _| {
-            links.listening() == ["tun0"] && links.is_local(address("10.0.0.1"))
+            links.listening() == ["tun0"] && links.is_local(address("10.0.0.1"), LO)
         });
     });
 }

@@ -126,7 +126,7 @@ fn what_a_copy_cannot_show_is_not_told() {
 }
 
 #[test]
-fn drift_is_shown_and_a_saved_copy_warned_of() {
+fn drift_is_shown_and_a_saved_copy_is_said_loudly() {
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     site.run("guard");
@@ -141,12 +141,69 @@ fn drift_is_shown_and_a_saved_copy_warned_of() {
         "table inet knockd: NOT AS CONFIGURED: start or reload knockd",
         "-\t\ttcp . 22\n",
         "+\t\taccept\n",
-        "nftables.conf: warning: table inet knockd is in it",
+        "TAKE OUT OF THE SAVED RULESET: ",
+        "NONE OF YOUR OWN RULES are loaded",
     ] {
         assert!(said.contains(line), "{line}\n{said}");
     }
     // What passes without a knock is not said of the copy, which is as configured.
     assert!(said.contains("ssh: works"), "{said}");
+}
+
+/// Beside an owned table, a saved ruleset with that table in it cannot be loaded at all: the
+/// lines to take out are named, and without them it can.
+#[test]
+fn a_saved_ruleset_loads_without_the_lines_that_are_named() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    lab.server
+        .nft("table inet filter { chain input { type filter hook input priority 0; tcp dport 80 counter; }; }");
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], OPEN_SSH);
+    daemon.wait_for_line("opened 22/tcp");
+    let saved = format!("flush ruleset\n{}", lab.server.run("nft list ruleset"));
+    let file = lab.write("nftables.conf", &saved);
+    let load = |file: &std::path::Path| lab.server.try_run(&format!("nft -f {}", file.display()));
+    assert!(!load(&file).status.success());
+
+    let flag = format!("--saved-ruleset {}", file.display());
+    let output = site.try_run(&format!("check {flag}"));
+    assert_eq!(failure(&output).0, 69);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("table inet knockd: as configured"), "{said}");
+    let output = site.try_run(&format!("check --file-only {flag}"));
+    assert!(output.status.success(), "{output:?}");
+    let status = site.run(&format!("status {flag}"));
+    let json = site.run(&format!("status --json {flag}"));
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let place = &json["saved_ruleset"][0];
+    assert_eq!(place["file"], file.display().to_string());
+    let line = |n: usize| place["lines"][0][n].as_u64().expect("a line");
+    let (first, last) = (line(0), line(1));
+    let loud = format!(
+        "TAKE OUT OF THE SAVED RULESET: {}, lines {first} to {last}: that is table inet knockd",
+        file.display()
+    );
+    assert!(
+        said.contains(&loud) && status.contains(&loud),
+        "{said}\n{status}"
+    );
+
+    let kept = (1..).zip(saved.lines());
+    let kept = kept.filter(|(n, _)| !(first..=last).contains(n));
+    let kept: Vec<_> = kept.map(|(_, line)| line).collect();
+    let file = lab.write("nftables.conf", &(kept.join("\n") + "\n"));
+    let output = load(&file);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        lab.server
+            .run("nft list ruleset")
+            .contains("tcp dport 80 counter")
+    );
+    assert_eq!(site.openings().len(), 1);
+    let (code, _) = failure(&site.try_run(&format!("check {flag}")));
+    assert_eq!(code, 0);
+    assert!(!site.run(&format!("status {flag}")).contains("TAKE OUT"));
 }
 
 #[test]

@@ -19,5 +19,7 @@ mod log;
 mod memory;
 mod reload;
 mod site;
+mod unanswerable;
 mod unusual;
+mod vain;
 mod wire;

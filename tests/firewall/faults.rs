@@ -92,3 +92,62 @@ fn what_was_done_unheard_is_known() {
         assert_eq!(agent.order("list knockd"), list, "{order}");
     }
 }
+
+/// Another process takes a set away between our look and our transaction. That the kernel knows
+/// no such rule is another thing, and must not be concluded from it.
+#[test]
+fn a_set_that_goes_meanwhile_is_no_want_of_support() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let start = format!("start {}", path.display());
+    let mut agent = Agent::new(&lab.server);
+    agent.order(&start);
+    open_some(&mut agent);
+    agent.kill();
+
+    // Which of its messages is the transaction.
+    let mut agent = Agent::new(&lab.server);
+    let strace = lab.server.inject(agent.id(), "sendto:delay_exit=1:when=1");
+    let said = agent.order(&start);
+    assert_eq!(said, "Adopted owned=true kept=3 removed=0 []");
+    agent.kill();
+    let sent = wait_for("the transaction", || {
+        let lines = strace.lines();
+        let mut sent = lines.iter().filter(|line| line.contains("sendto("));
+        sent.position(|line| line.contains("BATCH_BEGIN"))
+    });
+
+    let mut agent = Agent::new(&lab.server);
+    let held = format!("sendto:delay_enter=5s:when={}", sent + 1);
+    let _strace = lab.server.inject(agent.id(), &held);
+    agent.blurt(&start);
+    std::thread::sleep(Duration::from_secs(1));
+    lab.server.nft(
+        "flush table inet knockd\n\
+         delete set inet knockd udp_60000_61000_v4",
+    );
+    let said = agent.answer();
+    let wanted = "Rebuilt owned=true kept=3 removed=0 []";
+    assert_eq!(said.as_deref(), Ok(wanted));
+    assert_eq!(agent.order("list knockd"), crate::life::OPENED);
+}
+
+/// What ends together is looked for some at a time: packets are read in between.
+#[test]
+fn what_runs_out_together_is_told_in_parts() {
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let mut agent = Agent::start(&lab.server, &path);
+    agent.order("fill 2000 22/tcp 2s");
+    wait_for("the end of all", || {
+        agent.order("list knockd").is_empty().then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let mut parts = Vec::new();
+    while let Ok(0) = agent.order("due").parse::<u64>() {
+        parts.push(agent.order("expire").matches("closed ssh").count());
+    }
+    assert!(parts.iter().all(|part| *part <= 256), "{parts:?}");
+    assert_eq!(parts.iter().sum::<usize>(), 2000, "{parts:?}");
+    assert_eq!(agent.order("due"), "", "and no more is to be done");
+}

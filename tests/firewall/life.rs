@@ -236,9 +236,38 @@ fn an_older_layout_is_rebuilt() {
     assert_eq!(agent.order("list knockd"), left);
     let all = lab.server.run("nft list ruleset");
     assert!(
-        all.contains("knockd layout 1") && !all.contains("chain input"),
+        all.contains("knockd layout 2") && !all.contains("chain input"),
         "{all}"
     );
+    agent.order("stop keep");
+    let plain = lab.server.run("nft -s list ruleset");
+
+    // Layout 1 had no second chain, and judged the first packets of TCP alone.
+    let mut lines = Vec::new();
+    let mut second = false;
+    for line in plain.lines() {
+        second = line.contains("_input {") || second && line != "}";
+        if !second {
+            lines.push(line.replace("knockd layout 2", "knockd layout 1"));
+        }
+    }
+    let old = lines.join("\n");
+    let old = old.replace(
+        "tcp flags rst,ack",
+        "tcp flags & (fin | syn | rst | ack) != syn",
+    );
+    let old = old.replace("meta iiftype loopback", "iifname \"lo\"");
+    lab.server.nft(&format!("flush ruleset\n{old}"));
+    assert_eq!(
+        lab.server.run("nft list chains").matches("chain ").count(),
+        2
+    );
+    let mut agent = Agent::new(&lab.server);
+    let said = agent.order(&format!("watch {}", path.display()));
+    assert_eq!(said, "Rebuilt owned=false kept=2 removed=0 []");
+    let now = lab.server.run("nft -s list ruleset");
+    let chains = |text: &str| text.split_once("chain guard").map(|(_, c)| c.to_owned());
+    assert_eq!(chains(&now), chains(&plain));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod support;
 
 mod admin;
 mod agent;
+mod delivered;
 mod faults;
 mod fragments;
 mod life;

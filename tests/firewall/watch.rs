@@ -73,7 +73,7 @@ fn a_watched_table_is_put_back() {
 
     // Deleted and made again in one transaction, with less in it.
     lab.server
-        .nft("delete table inet knockd\nadd table inet knockd { comment \"knockd layout 1\"; }");
+        .nft("delete table inet knockd\nadd table inet knockd { comment \"knockd layout 2\"; }");
     let said = agent.order("mind 5s");
     assert!(said.contains("restored"), "{said}");
     assert_eq!(ruleset(&lab), whole);

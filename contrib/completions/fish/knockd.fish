@@ -69,6 +69,7 @@ complete -c knockd -n "__fish_knockd_using_subcommand list" -l state-dir -d 'Wha
 complete -c knockd -n "__fish_knockd_using_subcommand list" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand list" -l json -d 'As JSON'
 complete -c knockd -n "__fish_knockd_using_subcommand list" -s h -l help -d 'Print help'
+complete -c knockd -n "__fish_knockd_using_subcommand status" -l saved-ruleset -d 'Where the ruleset that is loaded at boot is kept' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand status" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand status" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand status" -l run-dir -d 'What must not: the lock and the control socket' -r -F

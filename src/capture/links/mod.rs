@@ -94,7 +94,7 @@ pub struct Links {
 }
 
 impl Links {
-    /// Begins to follow; these interfaces are listened to (none given: all but `lo`).
+    /// Begins to follow; these interfaces are listened to (none given: all but the loopback).
     ///
     /// # Errors
     ///
@@ -159,11 +159,20 @@ impl Links {
         self.table.knows(index)
     }
 
-    /// Whether this is an address of this host: of any interface, listened to or not, or in
-    /// 127.0.0.0/8.
+    /// Whether a packet to this address, come by the interface with that index, is for this
+    /// host: the address is of any interface, listened to or not; one of 127.0.0.0/8, and ::1,
+    /// by a loopback interface alone.
     #[must_use]
-    pub fn is_local(&self, address: IpAddr) -> bool {
-        self.table.is_local(address)
+    pub fn is_local(&self, address: IpAddr, index: u32) -> bool {
+        self.table.is_local(address, index)
+    }
+
+    /// Whether who sent a packet that came by the interface with this index can be answered, as
+    /// far as this host's own addresses tell: by a loopback interface this host knocks at itself,
+    /// by any other nobody bears its addresses, nor the broadcast address of a network of its.
+    #[must_use]
+    pub fn can_answer(&self, source: IpAddr, index: u32) -> bool {
+        self.table.can_answer(source, index)
     }
 
     /// The addresses of this host, and a number that is another one once they have changed.

@@ -15,8 +15,8 @@ pub(super) enum News {
     Link(Link),
     /// A link is there no more.
     LinkGone(u32),
-    /// A link has an address.
-    Address(u32, IpAddr),
+    /// A link has an address, in a network with these broadcast addresses.
+    Address(u32, IpAddr, Vec<IpAddr>),
     /// A link has an address no more.
     AddressGone(u32, IpAddr),
 }
@@ -29,6 +29,8 @@ pub(super) struct Link {
     /// Its other names (`ip link property add … altname`).
     pub(super) alternatives: Vec<String>,
     pub(super) up: bool,
+    /// Whether it is a loopback, whatever its name.
+    pub(super) loopback: bool,
     /// The bridge, bond or the like that gives its frames once more. A VRF does not.
     pub(super) master: Option<u32>,
 }
@@ -69,8 +71,8 @@ pub(super) fn read(message: &Message<'_>) -> Option<News> {
     match message.kind {
         libc::RTM_NEWLINK => link(message.payload).map(News::Link),
         libc::RTM_DELLINK => link(message.payload).map(|link| News::LinkGone(link.index)),
-        libc::RTM_NEWADDR => address(message.payload).map(|(i, a)| News::Address(i, a)),
-        libc::RTM_DELADDR => address(message.payload).map(|(i, a)| News::AddressGone(i, a)),
+        libc::RTM_NEWADDR => address(message.payload).map(|(i, a, b)| News::Address(i, a, b)),
+        libc::RTM_DELADDR => address(message.payload).map(|(i, a, _)| News::AddressGone(i, a)),
         _ => None,
     }
 }
@@ -84,11 +86,13 @@ fn link(payload: &[u8]) -> Option<Link> {
     if i32::from(family) != libc::AF_UNSPEC {
         return None;
     }
+    let flags = u32::from_ne_bytes([f0, f1, f2, f3]);
     let mut link = Link {
         index: u32::from_ne_bytes([i0, i1, i2, i3]),
         name: String::new(),
         alternatives: Vec::new(),
-        up: u32::from_ne_bytes([f0, f1, f2, f3]) & libc::IFF_UP as u32 != 0,
+        up: flags & libc::IFF_UP as u32 != 0,
+        loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
         master: None,
     };
     let mut is_vrf = false;
@@ -120,19 +124,42 @@ fn link(payload: &[u8]) -> Option<Link> {
 }
 
 /// `struct ifaddrmsg`: family, prefix length, flags, scope, index. The address itself is
-/// IFA_LOCAL; where there is a peer, IFA_ADDRESS is the peer's.
-fn address(payload: &[u8]) -> Option<(u32, IpAddr)> {
+/// IFA_LOCAL; where there is a peer, IFA_ADDRESS is the peer's, and so is the network. Gives
+/// that network's broadcast addresses, too.
+fn address(payload: &[u8]) -> Option<(u32, IpAddr, Vec<IpAddr>)> {
     let (head, attributes) = payload.split_first_chunk::<8>()?;
-    let [_, _, _, _, i0, i1, i2, i3] = *head;
-    let mut own = None;
+    let [_, length, _, _, i0, i1, i2, i3] = *head;
+    let (mut own, mut network, mut broadcasts) = (None, None, Vec::new());
     for attribute in attributes_of(attributes) {
         match attribute.kind() {
             libc::IFA_LOCAL => own = ip(attribute.value()).or(own),
-            libc::IFA_ADDRESS => own = own.or_else(|| ip(attribute.value())),
+            libc::IFA_ADDRESS => network = ip(attribute.value()),
+            libc::IFA_BROADCAST => broadcasts.extend(ip(attribute.value())),
             _ => {}
         }
     }
-    own.map(|address| (u32::from_ne_bytes([i0, i1, i2, i3]), address))
+    let network = network.or(own)?;
+    broadcasts.extend(broadcasts_of(network, length));
+    broadcasts.sort_unstable();
+    broadcasts.dedup();
+    let index = u32::from_ne_bytes([i0, i1, i2, i3]);
+    Some((index, own.unwrap_or(network), broadcasts))
+}
+
+/// The broadcast addresses of the network of this address: all ones behind the prefix, and, as
+/// old hosts have it, all zeros (RFC 1812, section 4.2.3.1). A network of one or two addresses
+/// has none (RFC 3021), nor has IPv6.
+pub(super) fn broadcasts_of(address: IpAddr, length: u8) -> Vec<IpAddr> {
+    let IpAddr::V4(address) = address else {
+        return Vec::new();
+    };
+    let Some(hosts) = u32::MAX.checked_shr(length.into()).filter(|m| *m > 1) else {
+        return Vec::new();
+    };
+    let bits = address.to_bits();
+    [bits | hosts, bits & !hosts]
+        .map(|bits| IpAddr::V4(bits.into()))
+        .into()
 }
 
 /// Attributes as far as they are whole.

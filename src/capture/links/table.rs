@@ -20,6 +20,8 @@ pub(super) struct Table {
     own: HashMap<IpAddr, u32>,
     /// How often that has changed.
     own_changes: u64,
+    /// How many of their networks have each broadcast address.
+    broadcasts: HashMap<IpAddr, u32>,
     /// The links whose frames count.
     counted: HashSet<u32>,
     /// What happened since the last settling.
@@ -33,7 +35,8 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Entry {
     link: Link,
-    addresses: BTreeSet<IpAddr>,
+    /// Each with the broadcast addresses of its network.
+    addresses: BTreeMap<IpAddr, Vec<IpAddr>>,
 }
 
 impl Table {
@@ -54,7 +57,7 @@ impl Table {
         match news {
             News::Link(link) => self.set_link(link),
             News::LinkGone(index) => self.remove_link(index),
-            News::Address(index, address) => self.add_address(index, address),
+            News::Address(index, address, more) => self.add_address(index, address, more),
             News::AddressGone(index, address) => self.remove_address(index, address),
         }
     }
@@ -81,7 +84,7 @@ impl Table {
                 News::Link(link) => {
                     links.insert(link.index);
                 }
-                News::Address(index, address) => {
+                News::Address(index, address, _) => {
                     addresses.insert((*index, *address));
                 }
                 News::LinkGone(_) | News::AddressGone(..) => {}
@@ -91,7 +94,7 @@ impl Table {
         for (index, entry) in &self.links {
             if links.contains(index) {
                 let left = |address: &&IpAddr| !addresses.contains(&(*index, **address));
-                let lost = entry.addresses.iter().filter(left);
+                let lost = entry.addresses.keys().filter(left);
                 gone.extend(lost.map(|address| News::AddressGone(*index, *address)));
             } else {
                 gone.push(News::LinkGone(*index));
@@ -128,7 +131,7 @@ impl Table {
                     self.unsettled.insert(link.index);
                 }
             }
-            let addresses = BTreeSet::new();
+            let addresses = BTreeMap::new();
             self.links.insert(link.index, Entry { link, addresses });
             return;
         };
@@ -156,8 +159,8 @@ impl Table {
         };
         self.is_stale = true;
         self.unsettled.remove(&index);
-        for address in entry.addresses {
-            self.disown(address);
+        for (address, broadcasts) in entry.addresses {
+            self.disown(address, &broadcasts);
         }
         if self.is_wanted(&entry.link) {
             let name = entry.link.name;
@@ -165,13 +168,18 @@ impl Table {
         }
     }
 
-    fn add_address(&mut self, index: u32, address: IpAddr) {
+    fn add_address(&mut self, index: u32, address: IpAddr, broadcasts: Vec<IpAddr>) {
         // A link that is not known is gone already, and its address with it.
         let Some(entry) = self.links.get_mut(&index) else {
             return;
         };
-        if !entry.addresses.insert(address) {
-            return;
+        let before = entry.addresses.insert(address, broadcasts.clone());
+        for broadcast in broadcasts {
+            *self.broadcasts.entry(broadcast).or_default() += 1;
+        }
+        if let Some(before) = before {
+            // News that is none, or the network has another size.
+            return before.iter().for_each(|b| less(&mut self.broadcasts, *b));
         }
         *self.own.entry(address).or_default() += 1;
         self.own_changes += 1;
@@ -182,21 +190,19 @@ impl Table {
         let Some(entry) = self.links.get_mut(&index) else {
             return;
         };
-        if !entry.addresses.remove(&address) {
+        let Some(broadcasts) = entry.addresses.remove(&address) else {
             return;
-        }
-        self.disown(address);
+        };
+        self.disown(address, &broadcasts);
         self.unsettled.insert(index);
         self.tell(index, |name| Change::AddressRemoved { name, address });
     }
 
-    fn disown(&mut self, address: IpAddr) {
-        if let Some(count) = self.own.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.own.remove(&address);
-                self.own_changes += 1;
-            }
+    fn disown(&mut self, address: IpAddr, broadcasts: &[IpAddr]) {
+        less(&mut self.own, address);
+        self.own_changes += 1;
+        for broadcast in broadcasts {
+            less(&mut self.broadcasts, *broadcast);
         }
     }
 
@@ -210,7 +216,7 @@ impl Table {
 
     fn is_wanted(&self, link: &Link) -> bool {
         if self.patterns.is_empty() {
-            return link.name != "lo";
+            return !link.loopback;
         }
         names(link).any(|name| self.patterns.iter().any(|pattern| pattern.matches(name)))
     }
@@ -252,16 +258,25 @@ impl Table {
         self.links.contains_key(&index)
     }
 
-    pub(super) fn is_local(&self, address: IpAddr) -> bool {
-        match address {
-            // RFC 1122, section 3.2.1.3 (g): all of 127.0.0.0/8.
-            IpAddr::V4(four) if four.is_loopback() => true,
-            IpAddr::V4(_) | IpAddr::V6(_) => self.own.contains_key(&address),
+    pub(super) fn is_loopback(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|e| e.link.loopback)
+    }
+
+    pub(super) fn is_local(&self, address: IpAddr, index: u32) -> bool {
+        match address.is_loopback() {
+            // RFC 1122, section 3.2.1.3 (g): all of 127.0.0.0/8, and on no other wire.
+            true => self.is_loopback(index),
+            false => self.own.contains_key(&address),
         }
     }
 
     pub(super) fn own(&self) -> (u64, impl Iterator<Item = IpAddr>) {
         (self.own_changes, self.own.keys().copied())
+    }
+
+    pub(super) fn can_answer(&self, source: IpAddr, index: u32) -> bool {
+        let itself = source.is_loopback() || self.own.contains_key(&source);
+        (!itself || self.is_loopback(index)) && !self.broadcasts.contains_key(&source)
     }
 
     pub(super) fn listening(&self) -> Vec<&str> {
@@ -289,6 +304,16 @@ impl Table {
         let mut names: Vec<_> = meant.map(|entry| entry.link.name.as_str()).collect();
         names.sort_unstable();
         names
+    }
+}
+
+/// One less has this address.
+fn less(counts: &mut HashMap<IpAddr, u32>, address: IpAddr) {
+    if let Some(count) = counts.get_mut(&address) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&address);
+        }
     }
 }
 

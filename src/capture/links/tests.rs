@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::Change;
-use super::news::{Link, News, read, split};
+use super::news::{Link, News, broadcasts_of, read, split};
 use super::route::Dump;
 use super::table::Table;
 use crate::model::Pattern;
@@ -16,6 +16,7 @@ fn link(index: u32, name: &str) -> Link {
         name: name.to_owned(),
         alternatives: Vec::new(),
         up: true,
+        loopback: name == "lo",
         master: None,
     }
 }
@@ -104,18 +105,82 @@ fn a_port_that_leaves_its_bridge_counts_again() {
 
 #[test]
 fn an_address_is_own_as_long_as_one_link_has_it() {
-    let mut table = table(&["eth0"], vec![link(2, "eth0"), link(3, "eth1")]);
+    let links = vec![link(1, "lo"), link(2, "eth0"), link(3, "eth1")];
+    let mut table = table(&["eth0"], links);
     let shared = address("192.0.2.1");
-    assert!(!table.is_local(shared));
-    table.apply(News::Address(2, shared));
-    table.apply(News::Address(2, shared));
-    table.apply(News::Address(3, shared));
+    assert!(!table.is_local(shared, 2));
+    table.apply(News::Address(2, shared, Vec::new()));
+    table.apply(News::Address(2, shared, Vec::new()));
+    table.apply(News::Address(3, shared, Vec::new()));
     table.apply(News::AddressGone(2, shared));
-    assert!(table.is_local(shared));
+    assert!(table.is_local(shared, 2));
     table.apply(News::LinkGone(3));
-    assert!(!table.is_local(shared));
-    assert!(table.is_local(address("127.8.9.1")));
-    assert!(!table.is_local(address("::1")));
+    assert!(!table.is_local(shared, 2));
+    for own in ["127.8.9.1", "::1"] {
+        assert!(table.is_local(address(own), 1));
+        assert!(!table.is_local(address(own), 2), "on no other wire");
+    }
+}
+
+#[test]
+fn own_addresses_and_broadcasts_are_nobody_who_can_be_answered() {
+    let links = vec![link(1, "lo"), link(2, "eth0"), link(3, "eth1")];
+    let mut table = table(&["lo", "eth0"], links);
+    let broadcasts = || broadcasts_of(address("192.0.2.1"), 24);
+    let all = ["192.0.2.0", "192.0.2.255"];
+    assert_eq!(broadcasts().len(), 2);
+    table.apply(News::Address(3, address("192.0.2.1"), broadcasts()));
+    table.apply(News::Address(3, address("192.0.2.1"), broadcasts()));
+    table.apply(News::Address(2, address("192.0.2.2"), broadcasts()));
+    for own in ["192.0.2.1", "192.0.2.2", "127.0.0.1", "::1"] {
+        assert!(!table.can_answer(address(own), 2), "{own}");
+        assert!(
+            table.can_answer(address(own), 1),
+            "{own}: itself, by the loopback"
+        );
+    }
+    for index in [1, 2, 3] {
+        assert!(!all.iter().any(|all| table.can_answer(address(all), index)));
+        assert!(table.can_answer(address("192.0.2.77"), index));
+    }
+    // Another size of the same network; then all go.
+    let more = broadcasts_of(address("192.0.2.1"), 25);
+    table.apply(News::Address(3, address("192.0.2.1"), more));
+    assert!(!table.can_answer(address("192.0.2.127"), 2));
+    table.apply(News::AddressGone(2, address("192.0.2.2")));
+    assert!(table.can_answer(address("192.0.2.255"), 2));
+    table.apply(News::LinkGone(3));
+    assert!(
+        ["192.0.2.0", "192.0.2.127", "192.0.2.1"]
+            .iter()
+            .all(|a| table.can_answer(address(a), 2))
+    );
+}
+
+#[test]
+fn a_network_of_two_has_no_broadcast() {
+    let of = |text, length| broadcasts_of(address(text), length);
+    assert_eq!(
+        of("10.1.2.3", 8),
+        [address("10.255.255.255"), address("10.0.0.0")]
+    );
+    assert_eq!(
+        of("10.1.2.3", 30),
+        [address("10.1.2.3"), address("10.1.2.0")]
+    );
+    for length in [31, 32, 33, 255] {
+        assert!(of("10.1.2.3", length).is_empty(), "{length}");
+    }
+    assert!(of("2001:db8::1", 64).is_empty());
+}
+
+#[test]
+fn a_loopback_is_one_by_its_type() {
+    let mut odd = vec![link(1, "lo"), link(2, "eth0"), link(3, "looped")];
+    for link in &mut odd {
+        link.loopback = link.name == "looped";
+    }
+    assert_eq!(table(&[], odd).listening(), ["eth0", "lo"]);
 }
 
 #[test]
@@ -125,7 +190,7 @@ fn changes_are_told_of_what_is_listened_to() {
     let own = address("2001:db8::1");
     table.apply(News::Link(link(2, "eth0")));
     table.apply(News::Link(link(3, "dummy0")));
-    table.apply(News::Address(3, own));
+    table.apply(News::Address(3, own, Vec::new()));
     assert_eq!(
         table.settle(),
         [
@@ -133,8 +198,8 @@ fn changes_are_told_of_what_is_listened_to() {
             Change::NoAddress { name: name("eth0") }
         ]
     );
-    table.apply(News::Address(2, own));
-    table.apply(News::Address(2, own));
+    table.apply(News::Address(2, own, Vec::new()));
+    table.apply(News::Address(2, own, Vec::new()));
     table.apply(News::AddressGone(2, own));
     assert_eq!(
         table.settle(),
@@ -151,9 +216,9 @@ fn changes_are_told_of_what_is_listened_to() {
         ]
     );
     // Replaced by another in one batch: there never was none.
-    table.apply(News::Address(2, own));
+    table.apply(News::Address(2, own, Vec::new()));
     table.apply(News::AddressGone(2, own));
-    table.apply(News::Address(2, address("192.0.2.1")));
+    table.apply(News::Address(2, address("192.0.2.1"), Vec::new()));
     let last = table.settle();
     assert!(
         !last.contains(&Change::NoAddress { name: name("eth0") }),
@@ -194,13 +259,13 @@ fn changes_are_told_of_what_is_listened_to() {
 fn looking_anew_tells_what_was_missed() {
     let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
     let (old, new) = (address("192.0.2.1"), address("192.0.2.2"));
-    table.apply(News::Address(2, old));
-    table.apply(News::Address(3, old));
+    table.apply(News::Address(2, old, Vec::new()));
+    table.apply(News::Address(3, old, Vec::new()));
     table.settle();
     table.replace(dump(vec![
         News::Link(link(2, "eth0")),
         News::Link(link(4, "eth1")),
-        News::Address(2, new),
+        News::Address(2, new, Vec::new()),
     ]));
     let name = |name: &str| name.to_owned();
     assert_eq!(
@@ -218,7 +283,7 @@ fn looking_anew_tells_what_was_missed() {
             },
         ]
     );
-    assert!(table.is_local(new) && !table.is_local(old));
+    assert!(table.is_local(new, 2) && !table.is_local(old, 2));
     assert!(table.counts(4) && !table.knows(3));
 }
 
@@ -226,7 +291,7 @@ fn looking_anew_tells_what_was_missed() {
 fn what_may_be_missing_is_not_taken_for_gone() {
     let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
     let own = address("192.0.2.1");
-    table.apply(News::Address(2, own));
+    table.apply(News::Address(2, own, Vec::new()));
     table.settle();
     table.replace(Dump {
         news: vec![News::Link(link(4, "eth2"))],
@@ -235,7 +300,7 @@ fn what_may_be_missing_is_not_taken_for_gone() {
     let name = "eth2".to_owned();
     assert_eq!(table.settle(), [Change::Appeared { name }]);
     assert_eq!(table.listening(), ["eth0", "eth1", "eth2"]);
-    assert!(table.is_local(own));
+    assert!(table.is_local(own, 2));
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use super::batch::Batch;
 use super::inventory::Content;
 use super::socket::{Refusal, Socket};
 use super::{elements, rules, structure};
-use crate::firewall::error::FirewallError;
+use crate::firewall::error::{Deed, FirewallError};
 use crate::firewall::render;
 use crate::firewall::ruleset::Ruleset;
 use crate::firewall::transaction::Element;
@@ -41,7 +41,7 @@ pub(in crate::firewall) struct Wanted<'a> {
 pub(super) struct Draft<'a> {
     ruleset: &'a Ruleset,
     batch: Batch,
-    labels: Vec<(usize, String)>,
+    labels: Vec<(usize, Deed, String)>,
 }
 
 impl<'a> Draft<'a> {
@@ -53,13 +53,18 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// What follows is about this.
+    /// What follows is about this, which was there before.
     fn about(&mut self, text: impl Into<String>) -> &mut Batch {
-        self.labels.push((self.batch.len(), text.into()));
+        self.to(Deed::Other, text)
+    }
+
+    /// What follows is to do this.
+    fn to(&mut self, deed: Deed, text: impl Into<String>) -> &mut Batch {
+        self.labels.push((self.batch.len(), deed, text.into()));
         &mut self.batch
     }
 
-    fn delete_table(&mut self) {
+    pub(super) fn delete_table(&mut self) {
         let table = &*self.ruleset.table;
         structure::delete_table(self.about(format!("delete table inet {table}")), table);
     }
@@ -68,7 +73,7 @@ impl<'a> Draft<'a> {
     pub(super) fn table(&mut self, flags: u32) {
         let ruleset = self.ruleset;
         let text = format!("add table inet {}", ruleset.table);
-        structure::add_table(self.about(text), ruleset, flags);
+        structure::add_table(self.to(Deed::Table, text), ruleset, flags);
     }
 
     /// The sets, with what is in them by configuration.
@@ -95,24 +100,25 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The chains and their rules. From here on, the table guards.
-    fn chains(&mut self) {
+    /// The chains and their rules, which look into sets that were there before if `deed` is
+    /// [`Deed::Other`]. From here on, the table guards.
+    fn chains(&mut self, deed: Deed) {
         let table = &*self.ruleset.table;
         for chain in &self.ruleset.chains {
             let text = format!("add chain inet {table} {}", chain.name);
             structure::add_chain(self.about(text), table, chain);
         }
-        self.rules();
+        self.rules(deed);
     }
 
-    /// The rules of chains that are there.
-    pub(super) fn rules(&mut self) {
+    /// The rules: [`Deed::Rule`], or [`Deed::Other`] if chains and sets were there before.
+    pub(super) fn rules(&mut self, deed: Deed) {
         let table = &*self.ruleset.table;
         for chain in &self.ruleset.chains {
             for rule in &chain.rules {
                 let text = render::rule(rule);
                 let text = format!("add rule inet {table} {} {text}", chain.name);
-                rules::add(self.about(text), table, chain.name, rule);
+                rules::add(self.to(deed, text), table, chain.name, rule);
             }
         }
     }
@@ -126,10 +132,12 @@ impl<'a> Draft<'a> {
         socket
             .commit(&mut self.batch)
             .map_err(|Refusal { index, errno }| {
-                let of = |i| self.labels.iter().rfind(|(first, _)| *first <= i);
-                let label = index.and_then(of);
-                let what = label.map_or_else(|| "the transaction".to_owned(), |(_, t)| t.clone());
-                FirewallError::refused(&self.ruleset.table, what, errno)
+                let of = |i| self.labels.iter().rfind(|(first, ..)| *first <= i);
+                let (deed, what) = match index.and_then(of) {
+                    Some((_, deed, text)) => (*deed, text.clone()),
+                    None => (Deed::Other, "the transaction".to_owned()),
+                };
+                FirewallError::refused(&self.ruleset.table, deed, what, errno)
             })
     }
 }
@@ -157,7 +165,7 @@ pub(super) fn build(
         draft
     };
     let mut whole = begun(openings);
-    whole.chains();
+    whole.chains(Deed::Rule);
     match whole.commit(socket) {
         Err(FirewallError::Refused {
             errno: Errno::EMSGSIZE,
@@ -170,14 +178,14 @@ pub(super) fn build(
             begun(&[]).commit(socket)?;
             add(socket, ruleset, openings)?;
             let mut guard = Draft::new(ruleset);
-            guard.chains();
+            guard.chains(Deed::Other);
             guard.commit(socket)?;
             Ok(None)
         }
         Meanwhile::Open => {
             let (first, others) = openings.split_at(PART);
             let mut guard = begun(first);
-            guard.chains();
+            guard.chains(Deed::Rule);
             guard.commit(socket)?;
             Ok(add(socket, ruleset, others).err())
         }

@@ -32,7 +32,7 @@ use super::socket::Socket;
 use super::survey::{Found, ORPHAN, OWNED, Origin, Survey};
 use super::verify;
 use crate::firewall::book::Slot;
-use crate::firewall::error::FirewallError;
+use crate::firewall::error::{Deed, FirewallError};
 use crate::firewall::ruleset::Ruleset;
 
 /// Builds the table anew at once, for nobody can say whether it guards. What is returned is
@@ -143,8 +143,40 @@ fn write_rules(
     let mut rules = Draft::new(ruleset);
     rules.table(flags);
     rules.delete_rules(content);
-    rules.rules();
-    rules.commit(socket)
+    rules.rules(Deed::Other);
+    match rules.commit(socket) {
+        Err(FirewallError::Refused { what, errno }) if errno == Errno::ENOENT => {
+            // Either a set went between our look and this, and all begins anew; or it is there,
+            // and the kernel does not know what the rule is made of.
+            let there = inventory::content(socket, &ruleset.table);
+            let there = there.map_err(FirewallError::reading)?;
+            let fits = verify::chains_fit(ruleset, &there)
+                && verify::sets(socket, ruleset, &there)?.is_none();
+            Err(match fits {
+                true => FirewallError::Unsupported { what },
+                false => FirewallError::Refused { what, errno },
+            })
+        }
+        other => other,
+    }
+}
+
+/// Whether the kernel lets a table be owned and outlive its owner (Linux 6.9): asked by one
+/// that goes in the transaction in which it comes.
+pub(in crate::firewall) fn can_own(
+    socket: &mut Socket,
+    survey: &Survey,
+    ruleset: &Ruleset,
+) -> Result<bool, FirewallError> {
+    let trial = survey.beside(ruleset);
+    let mut draft = Draft::new(&trial);
+    draft.table(OWNED);
+    draft.delete_table();
+    match draft.commit(socket) {
+        Ok(()) => Ok(true),
+        Err(FirewallError::Ownership { .. }) => Ok(false),
+        Err(other) => Err(other),
+    }
 }
 
 /// Steps 1 to 3 of the way by a table beside it, which is returned.

@@ -12,7 +12,7 @@ use super::inventory::{self, Content, Layout, TableInfo};
 use super::socket::{Refusal, Socket};
 use super::structure;
 use super::survey::{self, OWNER};
-use crate::firewall::error::FirewallError;
+use crate::firewall::error::{Deed, FirewallError};
 use crate::firewall::ruleset::Ruleset;
 
 /// How long a packet may be held up among the rules: as long as a hypervisor takes the
@@ -60,7 +60,7 @@ impl Old {
 
     /// One that we have built.
     pub(super) fn of(ruleset: &Ruleset) -> Self {
-        let hooked = ruleset.chains.iter().filter(|c| c.base);
+        let hooked = ruleset.chains.iter().filter(|c| c.hook.is_some());
         Self {
             table: ruleset.table.to_string(),
             hooked: hooked.map(|c| c.name.to_owned()).collect(),
@@ -87,7 +87,7 @@ impl Old {
     fn commit(&self, socket: &mut Socket, batch: &mut Batch) -> Result<(), FirewallError> {
         socket.commit(batch).map_err(|Refusal { errno, .. }| {
             let what = format!("delete table inet {}", self.table);
-            FirewallError::refused(&self.table, what, errno)
+            FirewallError::refused(&self.table, Deed::Other, what, errno)
         })
     }
 }

@@ -24,6 +24,9 @@ const REG32_05: u32 = 13;
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 
+/// The type of a loopback interface (linux/if_arp.h).
+const ARPHRD_LOOPBACK: u16 = 772;
+
 /// Adds a rule at the end of its chain.
 pub(super) fn add(batch: &mut Batch, table: &str, chain: &str, rule: &ruleset::Rule) {
     let table = Table::new(c_name(table), ProtoFamily::Inet);
@@ -55,18 +58,18 @@ pub(super) fn add(batch: &mut Batch, table: &str, chain: &str, rule: &ruleset::R
 fn add_match(rule: &mut Rule<'_>, m: &Match) {
     match m {
         Match::Loopback => {
-            rule.add_expr(&Meta::IifName);
-            // All 16 bytes: fewer would be a prefix, `lo*`.
-            let mut name = b"lo".to_vec();
-            name.resize(16, 0);
-            rule.add_expr(&Cmp::new(CmpOp::Eq, name.as_slice()));
+            rule.add_expr(&Meta::IifType);
+            rule.add_expr(&Cmp::new(
+                CmpOp::Eq,
+                ARPHRD_LOOPBACK.to_ne_bytes().as_slice(),
+            ));
         }
-        Match::NotFirstOfTcp => {
+        Match::OfSession => {
             add_match(rule, &Match::Protocol(Protocol::Tcp));
             rule.add_expr(&payload(TRANSPORT, 13, 1, REG_1));
-            // fin, syn, rst, ack; syn.
-            rule.add_expr(&Bitwise::new(0x17_u8, 0_u8));
-            rule.add_expr(&Cmp::new(CmpOp::Neq, 0x02_u8));
+            // rst, ack.
+            rule.add_expr(&Bitwise::new(0x14_u8, 0_u8));
+            rule.add_expr(&Cmp::new(CmpOp::Neq, 0_u8));
         }
         Match::Protocol(protocol) => {
             rule.add_expr(&Meta::L4Proto);

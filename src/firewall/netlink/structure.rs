@@ -90,8 +90,12 @@ pub(super) fn add_set(batch: &mut Batch, table: &str, set: &ruleset::Set, id: u3
 pub(super) fn add_chain(batch: &mut Batch, table: &str, chain: &ruleset::Chain) {
     let mut out = Chain::new(&Table::new(ProtocolFamily::Inet).with_name(table));
     out.set_name(chain.name);
-    if chain.base {
-        out.set_hook(Hook::new(HookClass::PreRouting, MANGLE));
+    if let Some(hook) = chain.hook {
+        let class = match hook {
+            ruleset::Hook::Prerouting => HookClass::PreRouting,
+            ruleset::Hook::Input => HookClass::In,
+        };
+        out.set_hook(Hook::new(class, MANGLE));
         out.set_policy(ChainPolicy::Accept);
         out.set_type(ChainType::Filter);
     }

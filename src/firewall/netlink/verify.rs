@@ -6,7 +6,7 @@ use super::inventory::{self, Content};
 use super::socket::Socket;
 use super::structure;
 use crate::firewall::error::FirewallError;
-use crate::firewall::ruleset::{self, Ruleset};
+use crate::firewall::ruleset::{self, Hook, Ruleset};
 use crate::model::SetPath;
 
 /// The whole table.
@@ -61,9 +61,13 @@ pub(super) fn chains_fit(ruleset: &Ruleset, content: &Content) -> bool {
     same_count
         && content.chains.iter().all(|there| {
             ruleset.chains.iter().any(|wanted| {
-                let base = wanted.base.then(|| {
-                    let accept = 1;
-                    (0, structure::MANGLE, accept, "filter".to_owned())
+                let base = wanted.hook.map(|hook| {
+                    // NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN; NF_ACCEPT.
+                    let number = match hook {
+                        Hook::Prerouting => 0,
+                        Hook::Input => 1,
+                    };
+                    (number, structure::MANGLE, 1, "filter".to_owned())
                 });
                 there.name == wanted.name && there.base == base
             })

@@ -87,7 +87,8 @@ impl std::fmt::Display for TableName {
     }
 }
 
-/// What interfaces have beside their names: those of a copy are all of one kind and group.
+/// What interfaces have beside their names: those of a copy are all of one kind and group, but
+/// that its loopback is one (`iiftype loopback`, which every knockd's guard asks for).
 const STRANGE: [&str; 9] = [
     "iifgroup", "oifgroup", "iifkind", "oifkind", "iiftype", "oiftype", "sdif", "sdifname",
     "devgroup",
@@ -97,6 +98,7 @@ impl Source {
     /// What it asks of a packet that a copy cannot have.
     fn strange(&self) -> Option<&'static str> {
         let (Self::Nft(text) | Self::Iptables(text)) = self;
+        let text = text.replace("iiftype loopback", "");
         let has = |word: &&str| text.split_whitespace().any(|w| w == *word);
         STRANGE.into_iter().find(has)
     }
@@ -358,6 +360,8 @@ mod tests {
         };
         assert_eq!(nft("iifgroup 5 drop"), Some("iifgroup"));
         assert_eq!(nft("iifname \"sdif0\" drop"), None);
+        assert_eq!(nft("meta iiftype loopback accept"), None);
+        assert_eq!(nft("meta iiftype ether accept"), Some("iiftype"));
     }
 
     #[test]

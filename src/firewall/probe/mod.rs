@@ -22,7 +22,7 @@ mod trial;
 mod ways;
 
 pub use report::{Blocker, DoorReport, Finding, Mend, Report, TableState, Verdict, Way};
-pub use saved::saved_in;
+pub use saved::{Saved, saved_in};
 
 use std::collections::BTreeSet;
 use std::path::Path;

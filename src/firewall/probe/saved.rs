@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::model::Pattern;
@@ -9,27 +10,56 @@ use crate::model::Pattern;
 /// Where nft looks for what is included by a relative path (nft(8), *-I*).
 const INCLUDED: &str = "/etc";
 
-/// Which file of a saved ruleset, an nftables.conf and what it includes, has the table of
-/// that name in it: an old copy of ours would then be put into the kernel at boot. What is
-/// not there, or not ours to read, has nothing in it.
+/// A file of a saved ruleset that has our table in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// Which.
+    pub file: PathBuf,
+    /// Where: from which line to which, both of them included.
+    pub lines: Vec<(usize, usize)>,
+}
+
+impl fmt::Display for Saved {
+    /// `/etc/nftables.conf, lines 3 to 41 and 50`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one = |(first, last): &(usize, usize)| match first == last {
+            true => first.to_string(),
+            false => format!("{first} to {last}"),
+        };
+        let all: Vec<_> = self.lines.iter().map(one).collect();
+        let word = match self.lines.as_slice() {
+            [(first, last)] if first == last => "line",
+            _ => "lines",
+        };
+        write!(f, "{}, {word} {}", self.file.display(), all.join(" and "))
+    }
+}
+
+/// Which files of a saved ruleset, an nftables.conf and what it includes, have the table of
+/// that name in them, and where. nft reads all of them in one transaction, and a table that is
+/// owned is nobody else's to change: as long as it is there, nothing of the ruleset can be
+/// loaded beside a running daemon. What is not there, or not ours to read, has nothing in it.
 #[must_use]
-pub fn saved_in(ruleset: &Path, table: &str) -> Option<PathBuf> {
+pub fn saved_in(ruleset: &Path, table: &str) -> Vec<Saved> {
     let mut seen = BTreeSet::new();
     let mut rest = vec![ruleset.to_owned()];
+    let mut found = Vec::new();
     while let Some(file) = rest.pop() {
+        if !seen.insert(file.clone()) {
+            continue;
+        }
         let Ok(bytes) = std::fs::read(&file) else {
             continue;
         };
         let text = String::from_utf8_lossy(&bytes);
-        if names_table(&text, table) {
-            return Some(file);
-        }
-        if seen.insert(file) {
-            let new = text.lines().filter_map(included).flat_map(files);
-            rest.extend(new.filter(|f| !seen.contains(f)));
+        rest.extend(text.lines().filter_map(included).flat_map(files));
+        let lines = lines_of(&text, table);
+        if !lines.is_empty() {
+            found.push(Saved { file, lines });
         }
     }
-    None
+    found.sort_by(|a, b| a.file.cmp(&b.file));
+    found
 }
 
 /// What a line includes.
@@ -56,20 +86,91 @@ fn files(path: PathBuf) -> Vec<PathBuf> {
         .collect()
 }
 
-fn names_table(saved: &str, table: &str) -> bool {
-    let code = saved
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or_default());
-    let mut statements = code.flat_map(|code| code.split(';'));
-    statements.any(|statement| {
-        let words: Vec<_> = statement
-            .split(|c: char| c.is_whitespace() || "{}".contains(c))
-            .filter(|word| !word.is_empty())
-            .collect();
-        // `flush`, `delete` and `destroy` of it put nothing there.
-        let makes = !["flush", "delete", "destroy"].contains(words.first().unwrap_or(&""));
-        makes && words.windows(3).any(|w| w == ["table", "inet", table])
-    })
+/// A statement of nft's at the top of a file, as it is read.
+#[derive(Default)]
+struct Statement {
+    /// What stands before its block, if it has one.
+    words: Vec<String>,
+    word: String,
+    first: usize,
+    depth: usize,
+}
+
+impl Statement {
+    fn push(&mut self, c: char, line: usize) {
+        if self.depth > 0 {
+            return;
+        }
+        if self.words.is_empty() && self.word.is_empty() {
+            self.first = line;
+        }
+        self.word.push(c);
+    }
+
+    fn end_word(&mut self) {
+        let word = std::mem::take(&mut self.word);
+        self.words.extend(Some(word).filter(|w| !w.is_empty()));
+    }
+
+    /// Whether it makes, fills, empties or deletes the table, or something in it.
+    fn is_about(&self, table: &str) -> bool {
+        let at = self.words.iter().position(|w| w == "inet");
+        let named = at.and_then(|at| self.words.get(at + 1));
+        at.is_some_and(|at| (1..=2).contains(&at)) && named.is_some_and(|name| name == table)
+    }
+}
+
+/// The lines of the statements that are about the table of that name.
+fn lines_of(saved: &str, table: &str) -> Vec<(usize, usize)> {
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    let mut statement = Statement::default();
+    let mut finish = |statement: &mut Statement, line: usize| {
+        statement.end_word();
+        let Statement { first, .. } = *statement;
+        if statement.is_about(table) {
+            match found.last_mut() {
+                Some((_, last)) if first <= *last + 1 => *last = line,
+                _ => found.push((first, line)),
+            }
+        }
+        *statement = Statement::default();
+    };
+    for (line, text) in (1..).zip(saved.lines()) {
+        let mut quoted = false;
+        let mut goes_on = false;
+        for c in text.chars() {
+            goes_on = c == '\\';
+            match c {
+                '"' => quoted = !quoted,
+                _ if quoted => {}
+                '#' => break,
+                '{' => {
+                    statement.end_word();
+                    statement.depth += 1;
+                }
+                '}' => {
+                    statement.depth = statement.depth.saturating_sub(1);
+                    if statement.depth == 0 {
+                        finish(&mut statement, line);
+                    }
+                }
+                ';' if statement.depth == 0 => finish(&mut statement, line),
+                c if c.is_whitespace() => {
+                    if statement.depth == 0 {
+                        statement.end_word();
+                    }
+                }
+                '\\' => {}
+                c => statement.push(c, line),
+            }
+        }
+        if statement.depth == 0 && !goes_on {
+            finish(&mut statement, line);
+        }
+    }
+    // A block that is not closed: nft will not have it either.
+    finish(&mut statement, saved.lines().count());
+    found
 }
 
 #[cfg(test)]
@@ -87,26 +188,58 @@ mod tests {
         write("b.nft", b"# caf\xe9\ntable inet knockd {\n}\n");
         write("c.off", b"table inet other {\n}\n");
         let found = |table| saved_in(&at("main.conf"), table);
-        assert_eq!(found("knockd"), Some(at("b.nft")));
-        assert_eq!(found("other"), None);
+        let there = Saved {
+            file: at("b.nft"),
+            lines: vec![(2, 3)],
+        };
+        assert_eq!(
+            there.to_string(),
+            format!("{}, lines 2 to 3", at("b.nft").display())
+        );
+        assert_eq!(found("knockd"), [there]);
+        assert_eq!(found("other"), []);
     }
 
     #[test]
     fn a_table_is_found_where_it_is_made() {
+        let found = |text: &str| lines_of(text, "knockd");
         for there in [
             "table inet knockd {",
             "flush ruleset; table inet knockd{",
             "\tadd table inet knockd",
+            "add rule inet knockd guard accept",
+            "delete table inet knockd; flush ruleset",
+            "table inet \\\nknockd { }",
         ] {
-            assert!(names_table(there, "knockd"), "{there}");
+            assert!(!found(there).is_empty(), "{there}");
         }
         for not in [
             "# table inet knockd {",
             "table inet knockd2 {",
             "table ip knockd {",
-            "delete table inet knockd; flush ruleset",
+            "table inet filter {\n chain inet { comment \"table inet knockd {\"\n }\n}",
+            "include \"inet knockd\"",
         ] {
-            assert!(!names_table(not, "knockd"), "{not}");
+            assert!(found(not).is_empty(), "{not}");
         }
+    }
+
+    #[test]
+    fn the_lines_to_take_out_are_those_of_the_table() {
+        let saved = "#!/usr/sbin/nft -f\n\
+                     flush ruleset\n\
+                     table inet knockd { # progname knockd\n\
+                     \tflags owner,persist\n\
+                     \tset s {\n\
+                     \t\ttype ipv4_addr\n\
+                     \t\telements = { 192.0.2.7 comment \"a } b\" }\n\
+                     \t}\n\
+                     }\n\
+                     table inet filter {\n\
+                     \tchain input { type filter hook input priority 0; }\n\
+                     }\n\
+                     add element inet knockd s { 192.0.2.8 }\n";
+        assert_eq!(lines_of(saved, "knockd"), [(3, 9), (13, 13)]);
+        assert_eq!(lines_of(saved, "filter"), [(10, 12)]);
     }
 }
