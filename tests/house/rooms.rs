@@ -216,26 +216,6 @@ fn unsafe_stands_in_one_file_of_netlink_and_one_of_the_daemon() {
 }
 
 #[test]
-fn files_are_small() {
-    let mut lengths = Vec::new();
-    for directory in ["src", "tests", "examples"] {
-        for file in sources(&root().join(directory)) {
-            let length = std::fs::read_to_string(&file)
-                .expect("a file")
-                .lines()
-                .count();
-            assert!(length <= 500, "{}: {length} lines", file.display());
-            lengths.push(length);
-        }
-    }
-    let small = lengths.iter().filter(|length| **length <= 200).count();
-    assert!(
-        small * 2 > lengths.len(),
-        "most files have at most 200 lines"
-    );
-}
-
-#[test]
 fn the_top_level_is_what_it_should_be() {
     let ignored = std::fs::read_to_string(root().join(".gitignore")).expect(".gitignore");
     for entry in std::fs::read_dir(root()).expect("the root") {
