@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::action;
 use crate::action::one_time::{self, OneTimeError};
 use crate::capture::Links;
-use crate::firewall::Table;
+use crate::firewall::{Applied, FirewallError, Table};
 use crate::matcher::Matcher;
 use crate::model::{Config, DoorId, Effect, Event, Knock, OneTime, Outcome, Timestamp};
 
@@ -171,6 +171,10 @@ impl Line {
             };
             let line = |ports| words::event(&event, event.source.into(), &door.name, ports);
             match event.outcome {
+                // Each comes with several lines of what it did.
+                Outcome::Open if !self.limiter.allow(Kind::Knock, event.at) => {
+                    drop(opened.next());
+                }
                 Outcome::Open => match opened.next() {
                     Some(Ok(said)) => {
                         match &self.lookup {
@@ -243,10 +247,24 @@ impl Line {
     }
 
     /// Does what is planned: what is for the kernel in one transaction, then commands.
-    pub(crate) fn perform(&mut self, effects: &[Effect], now: Timestamp) -> Vec<Said> {
+    fn perform(&mut self, effects: &[Effect], now: Timestamp) -> Vec<Said> {
+        self.perform_by(Table::apply, effects, now)
+    }
+
+    /// The same for who asks by hand.
+    pub(crate) fn perform_by_hand(&mut self, effects: &[Effect], now: Timestamp) -> Vec<Said> {
+        self.perform_by(Table::apply_by_hand, effects, now)
+    }
+
+    fn perform_by(
+        &mut self,
+        apply: fn(&mut Table, &[Effect], Timestamp) -> Result<Applied, FirewallError>,
+        effects: &[Effect],
+        now: Timestamp,
+    ) -> Vec<Said> {
         let mut said = Vec::new();
         if let Some(table) = &mut self.table {
-            match table.apply(effects, now) {
+            match apply(table, effects, now) {
                 Ok(applied) => said.extend(deeds::applied(&applied)),
                 Err(error) => said.push(Said::Error(error.to_string())),
             }

@@ -47,7 +47,7 @@ impl Daemon<'_> {
             Ok(effects) => effects,
             Err(why) => return Reply::Refused(why),
         };
-        let mut said = self.line.perform(&effects, now);
+        let mut said = self.line.perform_by_hand(&effects, now);
         let failed = said.iter().any(|said| matches!(said, Said::Error(_)));
         if !failed || said.iter().any(|said| matches!(said, Said::Info(_))) {
             tracing::info!("{address}: {name}: opened by hand");
@@ -79,7 +79,7 @@ impl Daemon<'_> {
             };
         };
         let effects = closing(table, address, now);
-        let said = self.line.perform(&effects, now);
+        let said = self.line.perform_by_hand(&effects, now);
         said.iter().for_each(Said::tell);
         deeds::reply(said)
     }

@@ -234,7 +234,11 @@ impl Daemon<'_> {
     }
 
     fn tend_table(&mut self, now: Timestamp, readable: bool) {
-        let Some(table) = &mut self.line.table else {
+        let Line { table, limiter, .. } = &mut self.line;
+        if let Some(count) = limiter.due_of(Kind::Closed, now) {
+            tracing::info!("{count} more {} not written", Kind::Closed.words());
+        }
+        let Some(table) = table else {
             return;
         };
         if readable {
@@ -243,8 +247,13 @@ impl Daemon<'_> {
         }
         let expired = table.expire(now);
         for closed in &expired.closed {
-            tracing::info!("{}", deeds::closed(closed));
+            if limiter.allow(Kind::Closed, now) {
+                tracing::info!("{}", deeds::closed(closed));
+            }
         }
+        table
+            .crowded()
+            .for_each(|notice| deeds::tell_notice(&notice));
         expired.notices.iter().for_each(deeds::tell_notice);
     }
 
@@ -355,6 +364,7 @@ impl Daemon<'_> {
             self.line.table.as_ref().and_then(Table::next_deadline),
             self.control.as_ref().and_then(Control::next_deadline),
             self.manager.next_deadline(),
+            self.line.limiter.ends(Kind::Closed),
             self.line
                 .commands
                 .as_ref()
