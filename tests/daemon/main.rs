@@ -16,6 +16,7 @@ mod guard;
 mod listen;
 mod log;
 mod memory;
+mod orders;
 mod reload;
 mod site;
 mod wire;
