@@ -9,7 +9,7 @@ use crate::model::Timestamp;
 pub(crate) const PER_WINDOW: u32 = 20;
 
 /// Of what has opened a door, or ended: somebody will look for each, as long as they are people.
-pub(crate) const DEEDS_PER_WINDOW: u32 = 100;
+pub(crate) const DEEDS_PER_WINDOW: u32 = 300;
 
 /// How long a window is.
 pub(crate) const WINDOW: Duration = Duration::from_secs(1);

@@ -248,12 +248,12 @@ impl Line {
 
     /// Does what is planned: what is for the kernel in one transaction, then commands.
     fn perform(&mut self, effects: &[Effect], now: Timestamp) -> Vec<Said> {
-        self.perform_by(Table::apply, effects, now)
+        self.perform_by(Table::apply_knock, effects, now)
     }
 
     /// The same for who asks by hand.
     pub(crate) fn perform_by_hand(&mut self, effects: &[Effect], now: Timestamp) -> Vec<Said> {
-        self.perform_by(Table::apply_by_hand, effects, now)
+        self.perform_by(Table::apply, effects, now)
     }
 
     fn perform_by(

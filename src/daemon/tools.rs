@@ -150,7 +150,7 @@ fn on_orphan(
     let lock = start::take_lock(options, config, None)?;
     let now = now();
     let (mut table, _) = Table::start(ruleset.of(path), Mode::Auto, now)?;
-    let applied = table.apply_by_hand(&effects(&table, now), now);
+    let applied = table.apply(&effects(&table, now), now);
     let stopped = table.stop(OnStop::Keep);
     if let Some(lock) = lock {
         lock.remove();

@@ -250,27 +250,29 @@ impl Table {
         Ok(())
     }
 
-    /// Does the firewall's part of the effects of one knock, all in one transaction and one
-    /// write. What is open longer already stays so.
+    /// Does the firewall's part of some effects, all in one transaction and one write. What is open
+    /// longer already stays so. That is for who acts by hand: there is room kept for that, and no
+    /// door's share counts.
     ///
     /// # Errors
     ///
     /// If the kernel will not have it; nothing of it is done then.
     pub fn apply(&mut self, effects: &[Effect], now: Timestamp) -> Result<Applied, FirewallError> {
-        self.apply_by(By::Knock, effects, now)
+        self.apply_by(By::Hand, effects, now)
     }
 
-    /// The same for who asks by hand: there is room kept for that, and no door's share counts.
+    /// The same for a knock: it opens nothing more where its door, its network or all knocks
+    /// together have what they may have, and that is said.
     ///
     /// # Errors
     ///
     /// As for [`Self::apply`].
-    pub fn apply_by_hand(
+    pub fn apply_knock(
         &mut self,
         effects: &[Effect],
         now: Timestamp,
     ) -> Result<Applied, FirewallError> {
-        self.apply_by(By::Hand, effects, now)
+        self.apply_by(By::Knock, effects, now)
     }
 
     fn apply_by(

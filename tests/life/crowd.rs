@@ -246,6 +246,6 @@ fn of_hundreds_of_knocks_a_second_the_log_has_a_count() {
         told(&daemon, "OPEN SESAME", "finished knocks") == 2000
     });
     let written = daemon.count("OPEN SESAME");
-    assert!((100..=100 * (seconds + 2)).contains(&written), "{written}");
+    assert!((300..=300 * (seconds + 2)).contains(&written), "{written}");
     assert_eq!(site.openings().len(), 2000);
 }
