@@ -37,6 +37,16 @@ pub(crate) enum OneTimeError {
     Changed(PathBuf),
 }
 
+impl OneTimeError {
+    /// Whether somebody else may do what we may not.
+    pub(crate) fn is_permission(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        source.kind() == io::ErrorKind::PermissionDenied
+    }
+}
+
 /// What a file of sequences holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sequences {

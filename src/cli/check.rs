@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::services;
 use super::tools::{print, spoils};
 use crate::config;
-use crate::daemon::{Fault, Options};
+use crate::daemon::{self, Fault, Options, ShutDoor, remote};
 use crate::firewall::probe::{
     self, Blocker, Finding, Mend, Report, Saved, TableState, Verdict, Way,
 };
@@ -64,6 +64,7 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
                 None,
                 &said,
                 &Live::Unasked("the configuration cannot be used"),
+                &[],
             ))?,
             false => said.iter().try_for_each(|s| print(&format!("{s}\n")))?,
         }
@@ -79,25 +80,82 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     if !check.file_only {
         said.extend(busy_services(&path, &config));
     }
-    let live = match check.file_only {
+    let mut live = match check.file_only {
         true => Live::Unasked("the file alone was asked for"),
         false => look(&config, &path)?,
     };
+    let mut problems = Vec::new();
+    if !check.file_only {
+        let of = |saved: &Saved| format!("table inet {table} is in {}", saved.file.display());
+        problems.extend(saved.iter().map(of));
+    }
+    let mut shut = Vec::new();
+    if !check.file_only {
+        let missing = missing(&path, &config);
+        let all = missing.len() == config.interfaces.len();
+        problems.extend(
+            missing
+                .iter()
+                .filter(|_| all)
+                .map(|(name, _)| format!("there is no interface {name}")),
+        );
+        said.extend(missing.into_iter().map(|(_, line)| line));
+        shut = daemon::shut_doors(&config);
+    }
+    match &mut live {
+        Live::Seen(report) => {
+            tell_shut(report, &shut);
+            problems.extend(report.problems(remote::runs(options)));
+        }
+        Live::Unasked(_) | Live::NotAllowed => {
+            let known = shut.iter().filter(|door| door.is_certain);
+            problems.extend(known.map(|door| format!("{} opens to nobody", door.name)));
+        }
+    }
     if check.json {
-        print(&file_json(&path, Some(&config), &said, &live))?;
+        print(&file_json(&path, Some(&config), &said, &live, &shut))?;
     } else {
-        print(&text(&path, &config, &said, &live))?;
+        print(&text(&path, &config, &said, &live, &shut))?;
     }
-    let is_well = match live {
-        Live::Seen(report) => report.is_well(),
-        Live::Unasked(_) | Live::NotAllowed => true,
+    let count = match problems.len() {
+        0 => return Ok(()),
+        1 => "1 problem".to_owned(),
+        many => format!("{many} problems"),
     };
-    match is_well && (saved.is_empty() || check.file_only) {
-        true => Ok(()),
-        false => Err(Fault::Unavailable(
-            "not all is as it should be: see above".to_owned(),
-        )),
+    Err(Fault::Unavailable(format!(
+        "{count}: {}",
+        problems.join("; ")
+    )))
+}
+
+/// Who cannot knock does not get in, whatever became of trying.
+fn tell_shut(report: &mut Report, shut: &[ShutDoor]) {
+    for door in &mut report.doors {
+        let why = shut.iter().find(|shut| shut.name == door.door);
+        if let Some(shut) = why {
+            let why = shut.why.clone();
+            door.findings = vec![Finding {
+                verdict: match shut.is_certain {
+                    true => Verdict::NobodyMay(why),
+                    false => Verdict::CannotTell(why),
+                },
+                ways: Vec::new(),
+            }];
+        }
     }
+}
+
+/// The interfaces that are named and are not there, each with a warning.
+fn missing(path: &Path, config: &Config) -> Vec<(String, String)> {
+    let missing = probe::missing(config);
+    let line = |name: &str| {
+        let path = path.display();
+        let line = format!(
+            "{path}: warning: there is no interface {name}: nobody can knock there until there is"
+        );
+        (name.to_owned(), line)
+    };
+    missing.into_iter().map(line).collect()
 }
 
 fn look(config: &Config, path: &Path) -> Result<Live, Fault> {
@@ -129,7 +187,7 @@ fn busy_services(path: &Path, config: &Config) -> Option<String> {
     })
 }
 
-fn text(path: &Path, config: &Config, said: &[String], live: &Live) -> String {
+fn text(path: &Path, config: &Config, said: &[String], live: &Live, shut: &[ShutDoor]) -> String {
     let mut text: String = said.iter().map(|s| format!("{s}\n")).collect();
     let doors = match config.doors.len() {
         1 => "1 door".to_owned(),
@@ -137,9 +195,21 @@ fn text(path: &Path, config: &Config, said: &[String], live: &Live) -> String {
     };
     text += &format!("{}: {doors}, no errors\n", path.display());
     let report = match live {
-        Live::Unasked(_) => return text,
-        Live::NotAllowed => {
-            return text + &format!("the running system was not looked at: {NEEDS_ROOT}\n");
+        Live::Unasked(_) | Live::NotAllowed => {
+            text.extend(shut.iter().map(
+                |ShutDoor {
+                     name,
+                     why,
+                     is_certain,
+                 }| match is_certain {
+                    true => format!("{name}: OPENS TO NOBODY: {why}\n"),
+                    false => format!("{name}: cannot tell: {why}\n"),
+                },
+            ));
+            if let Live::NotAllowed = live {
+                text += &format!("the running system was not looked at: {NEEDS_ROOT}\n");
+            }
+            return text;
         }
         Live::Seen(report) => report,
     };
@@ -170,14 +240,25 @@ fn text(path: &Path, config: &Config, said: &[String], live: &Live) -> String {
     text
 }
 
-fn file_json(path: &Path, config: Option<&Config>, said: &[String], live: &Live) -> String {
+fn file_json(
+    path: &Path,
+    config: Option<&Config>,
+    said: &[String],
+    live: &Live,
+    shut: &[ShutDoor],
+) -> String {
     let (live, not_looked_at) = match live {
         Live::Unasked(why) => (Value::Null, Some(*why)),
         Live::NotAllowed => (Value::Null, Some(NEEDS_ROOT)),
         Live::Seen(report) => (report_json(report), None),
     };
+    let shut = shut.iter().filter(|door| door.is_certain);
+    let shut: Vec<_> = shut
+        .map(|door| json!({ "door": &*door.name, "why": door.why }))
+        .collect();
     let value = json!({
         "file": path.to_string_lossy(),
+        "open_to_nobody": shut,
         "usable": config.is_some(),
         "diagnostics": said,
         "live": live,
@@ -227,6 +308,9 @@ fn finding_json(finding: &Finding) -> Value {
             json!({ "verdict": "cannot tell", "ways": ways, "why": why })
         }
         Verdict::NothingToTry => json!({ "verdict": "nothing to try", "ways": ways }),
+        Verdict::NobodyMay(why) => {
+            json!({ "verdict": "opens to nobody", "ways": ways, "why": why })
+        }
     }
 }
 

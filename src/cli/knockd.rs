@@ -170,6 +170,8 @@ pub enum Command {
     },
     /// Remove the table, and with it the guard: the ports are open to all.
     Clear,
+    /// Have the daemon read its configuration again, and say what becomes of it.
+    Reload,
     /// The process that runs commands; started by the daemon.
     #[command(hide = true)]
     Helper,

@@ -32,6 +32,7 @@ pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
         } => open(options, door, *address, *lifetime),
         Command::Close { address, all: _ } => close(options, *address),
         Command::Clear => clear(options),
+        Command::Reload => print_all(&remote::reload(options)?),
         Command::Helper => daemon::helper(options),
     }
 }

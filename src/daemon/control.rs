@@ -1,8 +1,9 @@
-//! The control socket: how `knockd open`, `close`, `clear` and `status` reach the daemon,
+//! The control socket: how `knockd open`, `close`, `clear`, `reload` and `status` reach the daemon,
 //! which owns the table.
 //!
-//! One connection, one request, one reply, each a JSON text in one SOCK_SEQPACKET message.
-//! Only root and the daemon's own user are heard (SO_PEERCRED, unix(7)). Nothing here waits
+//! One connection, one request, one reply. The request is a JSON text in one SOCK_SEQPACKET
+//! message; the reply is one too, in as many messages as it takes, and ends where the connection
+//! does. Only root and the daemon's own user are heard (SO_PEERCRED, unix(7)). Nothing here waits
 //! for a client: each has a second and a place among a few, and a bad one loses its own.
 
 use std::fs;
@@ -13,24 +14,38 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::pidfile::{Lock, PidFileError};
+use super::place;
 use super::status::Status;
 use crate::model::Timestamp;
 
-/// The longest request; a longer one is cut, and so is no JSON.
-const LONGEST_REQUEST: usize = 4096;
-/// How long a client may take to say what it wants.
+/// The longest request; a longer one is cut, and so is no JSON. It holds the names of a file,
+/// each of PATH_MAX bytes, each of which may take four.
+const LONGEST_REQUEST: usize = 64 * 1024;
+/// How long a client may take to say what it wants, and to take in each part of the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The most lines of an answer: what does not fit the send buffer (212,992 bytes as the
-/// kernel comes) would not be sent at all. A line has at most some 350.
+/// The most lines of an answer: nobody reads more, and all of them are in the log.
 const LONGEST_REPLY: usize = 500;
-/// The longest refusal, in bytes: likewise.
-const LONGEST_REFUSAL: usize = 64 * 1024;
+/// The longest message of an answer: some of them fit a send buffer (212,992 bytes as the kernel
+/// comes).
+pub(super) const LONGEST_PART: usize = 16 * 1024;
 /// Clients at a time; one more and the oldest goes.
 const CLIENTS: usize = 8;
+
+/// What a client sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Order {
+    /// The names of the file whose daemon is meant, see [`names`]; none: whoever listens.
+    pub(crate) of: Vec<String>,
+    /// What is asked of it.
+    pub(crate) ask: Request,
+}
 
 /// What a client may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +69,8 @@ pub(crate) enum Request {
     },
     /// Remove the table; the daemon stays.
     Clear,
+    /// Reread the configuration.
+    Reload,
 }
 
 /// What is answered.
@@ -64,12 +81,16 @@ pub(crate) enum Reply {
     Done(Vec<String>),
     /// Not done, and why.
     Refused(String),
+    /// Not done, since the configuration has faults: all of them.
+    Faulty(Vec<String>),
+    /// Not done, since another file's daemon was meant: the one that this one runs with.
+    Elsewhere(String),
     /// What the daemon hears and has done.
     Status(Box<Status>),
 }
 
 impl Reply {
-    /// As much of it as can be sent.
+    /// As much of it as somebody reads.
     fn cut(self) -> Self {
         match self {
             Self::Done(mut lines) if lines.len() > LONGEST_REPLY => {
@@ -78,13 +99,26 @@ impl Reply {
                 lines.push(format!("and {more} more, all of them in the log"));
                 Self::Done(lines)
             }
-            Self::Refused(mut why) => {
-                why.truncate(why.floor_char_boundary(LONGEST_REFUSAL));
-                Self::Refused(why)
-            }
-            Self::Done(_) | Self::Status(_) => self,
+            Self::Done(_)
+            | Self::Refused(_)
+            | Self::Faulty(_)
+            | Self::Elsewhere(_)
+            | Self::Status(_) => self,
         }
     }
+}
+
+/// The names by which a file is known to be the same: as it was named, and where that leads.
+pub(crate) fn names(path: &Path) -> Vec<String> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let resolved = path.canonicalize().ok();
+    // Escaped, since a name need not be UTF-8.
+    let mut names: Vec<_> = std::iter::once(absolute)
+        .chain(resolved)
+        .map(|path| place::escape(path.as_os_str().as_encoded_bytes()))
+        .collect();
+    names.dedup();
+    names
 }
 
 /// The socket, listening.
@@ -92,6 +126,9 @@ impl Reply {
 pub(crate) struct Control {
     socket: Socket,
     path: PathBuf,
+    /// Held for as long as the socket is ours: between a look at it and its removal another daemon
+    /// could make its own.
+    lock: Option<Lock>,
     clients: Vec<Client>,
 }
 
@@ -99,6 +136,14 @@ pub(crate) struct Control {
 struct Client {
     socket: Socket,
     until: Timestamp,
+    /// What is left of the answer; `None`: it has not asked yet.
+    answer: Option<Answer>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    text: Vec<u8>,
+    sent: usize,
 }
 
 impl Control {
@@ -107,29 +152,34 @@ impl Control {
     /// # Errors
     /// Another daemon listens there, or the socket cannot be made.
     pub(crate) fn listen(path: &Path) -> io::Result<Self> {
-        if connect(path)?.is_some() {
-            return Err(io::ErrorKind::AddrInUse.into());
+        let lock = Lock::take(&path.with_extension("sock.lock")).map_err(|error| match error {
+            PidFileError::Held { .. } => io::ErrorKind::AddrInUse.into(),
+            PidFileError::Write { source, .. } => source,
+        })?;
+        match listen(path) {
+            Ok(socket) => Ok(Self {
+                socket,
+                path: path.to_owned(),
+                lock: Some(lock),
+                clients: Vec::new(),
+            }),
+            Err(error) => {
+                lock.remove();
+                Err(error)
+            }
         }
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Err(_) | Ok(()) => {}
-        }
-        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&SockAddr::unix(path)?)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        socket.listen(CLIENTS as i32)?;
-        Ok(Self {
-            socket,
-            path: path.to_owned(),
-            clients: Vec::new(),
-        })
     }
 
-    /// All that is to be polled for reading.
-    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let clients = self.clients.iter().map(|c| c.socket.as_fd());
-        std::iter::once(self.socket.as_fd()).chain(clients)
+    /// All that is to be polled, and for what.
+    pub(crate) fn polled(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        let clients = self.clients.iter().map(|client| {
+            let wanted = match client.answer {
+                None => PollFlags::POLLIN,
+                Some(_) => PollFlags::POLLOUT,
+            };
+            (client.socket.as_fd(), wanted)
+        });
+        std::iter::once((self.socket.as_fd(), PollFlags::POLLIN)).chain(clients)
     }
 
     /// When the next client has used up its time.
@@ -138,23 +188,23 @@ impl Control {
     }
 
     /// Takes in who has come and answers who has asked.
-    pub(crate) fn serve(&mut self, now: Timestamp, mut answer: impl FnMut(Request) -> Reply) {
+    pub(crate) fn serve(&mut self, now: Timestamp, mut answer: impl FnMut(Order) -> Reply) {
         self.accept(now);
         self.clients.retain_mut(|client| {
-            let mut text = [0; LONGEST_REQUEST];
-            match client.socket.read(&mut text) {
-                Ok(0) => false,
-                Ok(length) => {
-                    let reply = match serde_json::from_slice(text.get(..length).unwrap_or(&[])) {
-                        Ok(request) => answer(request).cut(),
-                        Err(error) => Reply::Refused(format!("not understood: {error}")),
-                    };
-                    send(&client.socket, &reply);
-                    false
+            if client.answer.is_none() {
+                match hear(&client.socket) {
+                    Ok(Some(order)) => client.answer = Some(Answer::new(answer(order).cut())),
+                    Ok(None) => return false,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return now < client.until;
+                    }
+                    Err(error) => {
+                        let why = format!("not understood: {error}");
+                        client.answer = Some(Answer::new(Reply::Refused(why)));
+                    }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => now < client.until,
-                Err(_) => false,
             }
+            client.go_on(now)
         });
     }
 
@@ -163,20 +213,21 @@ impl Control {
             if socket.set_nonblocking(true).is_err() {
                 continue;
             }
-            if !may_control(&socket) {
-                send(
-                    &socket,
-                    &Reply::Refused("only root may control knockd".to_owned()),
-                );
+            let mut client = Client {
+                socket,
+                until: now + PATIENCE,
+                answer: None,
+            };
+            if !may_control(&client.socket) {
+                let why = "only root may control knockd".to_owned();
+                client.answer = Some(Answer::new(Reply::Refused(why)));
+                client.go_on(now);
                 continue;
             }
             if self.clients.len() == CLIENTS {
                 self.clients.remove(0);
             }
-            self.clients.push(Client {
-                socket,
-                until: now + PATIENCE,
-            });
+            self.clients.push(client);
         }
     }
 }
@@ -184,14 +235,91 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+        if let Some(lock) = self.lock.take() {
+            lock.remove();
+        }
     }
 }
 
-/// A client that does not read its answer has no claim to it.
-fn send(socket: &Socket, reply: &Reply) {
-    if let Ok(text) = serde_json::to_vec(reply) {
-        let _ = socket.send(&text);
+impl Answer {
+    fn new(reply: Reply) -> Self {
+        Self {
+            // Without a text there is nothing to be sent, and who has asked is hung up on.
+            text: serde_json::to_vec(&reply).unwrap_or_default(),
+            sent: 0,
+        }
     }
+}
+
+impl Client {
+    /// Sends as much of the answer as is taken; whether there is more. A client that does not read
+    /// its answer has no claim to it.
+    fn go_on(&mut self, now: Timestamp) -> bool {
+        let Some(answer) = &mut self.answer else {
+            return true;
+        };
+        let rest = answer.text.get(answer.sent..).unwrap_or(&[]);
+        for part in rest.chunks(LONGEST_PART) {
+            match self.socket.send(part) {
+                Ok(_) => {
+                    answer.sent += part.len();
+                    self.until = now + PATIENCE;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return now < self.until;
+                }
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+}
+
+/// The socket, made anew. Where one is left of a daemon that died, nobody listens at it.
+fn listen(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+    socket.set_nonblocking(true)?;
+    // Whoever listens without the lock (an older knockd) is alive if it can be connected to, or has
+    // more clients than it can take.
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => return Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        Err(error) if is_nobody(&error) => {}
+        Err(error) => return Err(error),
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(_) | Ok(()) => {}
+    }
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    socket.listen(CLIENTS as i32)?;
+    Ok(socket)
+}
+
+/// Whether nobody listens where a connection failed so.
+pub(super) fn is_nobody(error: &io::Error) -> bool {
+    let kind = error.kind();
+    kind == io::ErrorKind::NotFound || kind == io::ErrorKind::ConnectionRefused
+}
+
+/// What a client wants; `None` if it has hung up.
+fn hear(mut socket: &Socket) -> io::Result<Option<Order>> {
+    let mut text = vec![0; LONGEST_REQUEST];
+    let length = socket.read(&mut text)?;
+    text.truncate(length);
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if let Ok(order) = serde_json::from_slice(&text) {
+        return Ok(Some(order));
+    }
+    // Of whoever listens.
+    let ask = serde_json::from_slice(&text).map_err(io::Error::other)?;
+    let of = Vec::new();
+    Ok(Some(Order { of, ask }))
 }
 
 fn may_control(socket: &Socket) -> bool {
@@ -199,121 +327,5 @@ fn may_control(socket: &Socket) -> bool {
     getsockopt(socket, PeerCredentials).is_ok_and(|peer| peer.uid() == 0 || peer.uid() == me)
 }
 
-/// A connection to whoever listens at `path`; `None` if nobody does.
-fn connect(path: &Path) -> io::Result<Option<Socket>> {
-    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
-    match socket.connect(&SockAddr::unix(path)?) {
-        Ok(()) => Ok(Some(socket)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Asks the daemon that listens at `path`; `None` if there is none.
-///
-/// # Errors
-/// The daemon does not answer, or the socket is not for us.
-pub(crate) fn ask(path: &Path, request: &Request) -> io::Result<Option<Reply>> {
-    let Some(mut socket) = connect(path)? else {
-        return Ok(None);
-    };
-    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-    socket.send(&serde_json::to_vec(request)?)?;
-    let mut text = vec![0; 256 * 1024];
-    let length = socket.read(&mut text)?;
-    if length == 0 {
-        return Err(io::Error::other("the daemon hung up without an answer"));
-    }
-    text.truncate(length);
-    Ok(Some(serde_json::from_slice(&text)?))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const T0: Timestamp = Timestamp(1);
-
-    fn poll(control: &Control) {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let mut fds: Vec<_> = control
-            .fds()
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-            .collect();
-        assert!(poll(&mut fds, PollTimeout::from(5000u16)).unwrap() > 0);
-    }
-
-    fn client(path: &Path) -> Socket {
-        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
-        socket.connect(&SockAddr::unix(path).unwrap()).unwrap();
-        socket
-    }
-
-    #[test]
-    fn asks_and_is_answered() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sock");
-        assert!(ask(&path, &Request::Status).unwrap().is_none());
-        let mut control = Control::listen(&path).unwrap();
-        let asked = Request::Open {
-            door: "ssh".into(),
-            address: IpAddr::from([192, 0, 2, 7]),
-            for_ms: Some(5),
-        };
-        let client = std::thread::spawn({
-            let (path, asked) = (path.clone(), asked.clone());
-            move || ask(&path, &asked)
-        });
-        let mut heard = Vec::new();
-        while heard.is_empty() {
-            poll(&control);
-            control.serve(T0, |request| {
-                heard.push(request);
-                Reply::Done(vec!["so it is".into()])
-            });
-        }
-        assert_eq!(heard, [asked]);
-        let reply = client.join().unwrap().unwrap();
-        assert_eq!(reply, Some(Reply::Done(vec!["so it is".into()])));
-        drop(control);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn rubbish_is_refused_and_silence_runs_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sock");
-        let mut control = Control::listen(&path).unwrap();
-        let (mut rude, silent) = (client(&path), client(&path));
-        rude.send(&[0xff; 9000]).unwrap();
-        control.serve(T0, |_| unreachable!("nothing sensible was asked"));
-        control.serve(T0, |_| unreachable!("nothing sensible was asked"));
-        let mut text = [0; 500];
-        let length = rude.read(&mut text).unwrap();
-        assert!(String::from_utf8_lossy(&text[..length]).contains("refused"));
-        assert_eq!(control.next_deadline(), Some(T0 + PATIENCE));
-        control.serve(T0 + PATIENCE, |_| unreachable!("nothing was asked"));
-        assert_eq!(control.next_deadline(), None);
-        drop(silent);
-        let crowd: Vec<_> = (0..50).map(|_| connect_or_not(&path)).collect();
-        for _ in 0..50 {
-            control.serve(T0, |_| unreachable!("nothing was asked"));
-        }
-        assert!(control.fds().count() <= CLIENTS + 1);
-        drop(crowd);
-    }
-
-    fn connect_or_not(path: &Path) -> Socket {
-        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let _ = socket.connect(&SockAddr::unix(path).unwrap());
-        socket
-    }
-}
+mod tests;

@@ -142,7 +142,12 @@ pub(crate) fn applied(applied: &Applied, in_vain: Option<&str>) -> Vec<Said> {
     let came = came.iter().filter(|_| in_vain.is_none());
     let came = came.map(|it| Said::Info(opened(it)));
     let failed = notices.iter().map(ToString::to_string);
-    let failed = failed.filter(|text| in_vain.is_none_or(|why| !why.contains(text.as_str())));
+    // What is told as the reason why nothing opened is not told again.
+    let is_told = |text: &String| {
+        let mut reasons = in_vain.into_iter().flat_map(|why| why.split("; "));
+        reasons.any(|why| text.ends_with(why)) || in_vain.is_some_and(|why| why.contains(text))
+    };
+    let failed = failed.filter(|text| !is_told(text));
     went.chain(came).chain(failed.map(Said::Error)).collect()
 }
 

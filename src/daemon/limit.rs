@@ -8,6 +8,9 @@ use crate::model::Timestamp;
 /// Lines of one kind that are written in one window.
 pub(crate) const PER_WINDOW: u32 = 20;
 
+/// Of what has opened a door, or ended: somebody will look for each, as long as they are people.
+pub(crate) const DEEDS_PER_WINDOW: u32 = 300;
+
 /// How long a window is.
 pub(crate) const WINDOW: Duration = Duration::from_secs(1);
 
@@ -22,9 +25,20 @@ pub(crate) enum Kind {
     Reset,
     /// The kernel dropped packets before we read them.
     Drops,
+    /// A door has opened, or should have: all that is said of it.
+    Knock,
+    /// An opening has run out.
+    Closed,
 }
 
-const KINDS: [Kind; 4] = [Kind::Stage, Kind::Timeout, Kind::Reset, Kind::Drops];
+const KINDS: [Kind; 6] = [
+    Kind::Stage,
+    Kind::Timeout,
+    Kind::Reset,
+    Kind::Drops,
+    Kind::Knock,
+    Kind::Closed,
+];
 
 impl Kind {
     /// As it reads in "12345 more … not written".
@@ -34,6 +48,15 @@ impl Kind {
             Self::Timeout => "sequence timeouts",
             Self::Reset => "ended attempts",
             Self::Drops => "losses of packets",
+            Self::Knock => "finished knocks",
+            Self::Closed => "ends of openings",
+        }
+    }
+
+    fn most(self) -> u32 {
+        match self {
+            Self::Stage | Self::Timeout | Self::Reset | Self::Drops => PER_WINDOW,
+            Self::Knock | Self::Closed => DEEDS_PER_WINDOW,
         }
     }
 }
@@ -63,7 +86,7 @@ impl Limiter {
                 withheld: 0,
             };
         }
-        if window.written < PER_WINDOW && window.withheld == 0 {
+        if window.written < kind.most() && window.withheld == 0 {
             window.written += 1;
             true
         } else {
@@ -72,15 +95,24 @@ impl Limiter {
         }
     }
 
+    /// What was withheld of one kind in a window that is over: to be told, once.
+    pub(crate) fn due_of(&mut self, kind: Kind, now: Timestamp) -> Option<u64> {
+        let window = &mut self.windows[kind as usize];
+        let over = window.withheld > 0 && now >= window.ends;
+        over.then(|| std::mem::take(window).withheld)
+    }
+
+    /// When there is something to be told of a kind, if so.
+    pub(crate) fn ends(&self, kind: Kind) -> Option<Timestamp> {
+        let window = self.windows[kind as usize];
+        (window.withheld > 0).then_some(window.ends)
+    }
+
     /// What was withheld in windows that are over: to be told, once.
     pub(crate) fn due(&mut self, now: Timestamp) -> impl Iterator<Item = (Kind, u64)> + '_ {
         KINDS
             .into_iter()
-            .zip(&mut self.windows)
-            .filter_map(move |(kind, window)| {
-                let over = window.withheld > 0 && now >= window.ends;
-                over.then(|| (kind, std::mem::take(window).withheld))
-            })
+            .filter_map(move |kind| self.due_of(kind, now).map(|count| (kind, count)))
     }
 }
 
@@ -102,6 +134,19 @@ mod tests {
         assert_eq!(told, [(Kind::Stage, 1000 - u64::from(PER_WINDOW))]);
         assert_eq!(limiter.due(end).count(), 0);
         assert!(limiter.allow(Kind::Stage, end));
+    }
+
+    #[test]
+    fn of_what_opens_a_door_more_is_written_and_no_more_than_people_do() {
+        let mut limiter = Limiter::default();
+        let written = (0..1000).filter(|_| limiter.allow(Kind::Knock, T0)).count();
+        assert_eq!(written, DEEDS_PER_WINDOW as usize);
+        assert_eq!(limiter.ends(Kind::Closed), None);
+        assert_eq!(limiter.ends(Kind::Knock), Some(T0 + WINDOW));
+        assert_eq!(limiter.due_of(Kind::Knock, T0), None);
+        let withheld = 1000 - u64::from(DEEDS_PER_WINDOW);
+        assert_eq!(limiter.due_of(Kind::Knock, T0 + WINDOW), Some(withheld));
+        assert_eq!(limiter.ends(Kind::Knock), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::action;
 use crate::action::one_time::{self, OneTimeError};
 use crate::capture::Links;
-use crate::firewall::Table;
+use crate::firewall::{Applied, FirewallError, Table};
 use crate::matcher::Matcher;
 use crate::model::{Config, DoorId, Effect, Event, Knock, OneTime, Outcome, Timestamp};
 
@@ -185,10 +185,14 @@ impl Line {
     }
 
     /// Writes to the log what came of an event that opens a door.
-    fn tell_opened(&self, event: &Event, opened: Result<Done, OneTimeError>) {
+    fn tell_opened(&mut self, event: &Event, opened: Result<Done, OneTimeError>) {
         let Some(door) = self.config.doors.get(event.door.index()) else {
             return;
         };
+        // Each comes with several lines of what it did.
+        if !self.limiter.allow(Kind::Knock, event.at) {
+            return;
+        }
         let why = match opened {
             Ok(Done { said, in_vain }) => {
                 match (&in_vain, &self.lookup) {
@@ -246,11 +250,25 @@ impl Line {
     }
 
     /// Does what is planned: what is for the kernel in one transaction, then commands.
-    pub(crate) fn perform(&mut self, effects: &[Effect], now: Timestamp) -> Done {
+    fn perform(&mut self, effects: &[Effect], now: Timestamp) -> Done {
+        self.perform_by(Table::apply_knock, effects, now)
+    }
+
+    /// The same for who asks by hand.
+    pub(crate) fn perform_by_hand(&mut self, effects: &[Effect], now: Timestamp) -> Done {
+        self.perform_by(Table::apply, effects, now)
+    }
+
+    fn perform_by(
+        &mut self,
+        apply: fn(&mut Table, &[Effect], Timestamp) -> Result<Applied, FirewallError>,
+        effects: &[Effect],
+        now: Timestamp,
+    ) -> Done {
         let mut said = Vec::new();
         let mut in_vain = None;
         if let Some(table) = &mut self.table {
-            match table.apply(effects, now) {
+            match apply(table, effects, now) {
                 Ok(applied) => {
                     in_vain = applied.in_vain();
                     said.extend(deeds::applied(&applied, in_vain.as_deref()));

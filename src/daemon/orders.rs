@@ -11,7 +11,7 @@ use crate::model::{
     Config, DoorId, Effect, Firewall, Lifetime, MAX_TIME, OnStop, Ports, Timestamp,
 };
 
-use super::control::{Reply, Request};
+use super::control::{self, Order, Reply, Request};
 use super::deeds::{self, Said};
 use super::line::Line;
 use super::run::Daemon;
@@ -22,13 +22,17 @@ impl Daemon<'_> {
     pub(super) fn serve_control(&mut self, now: Timestamp) {
         // Taken out for the time: an answer needs all of the daemon but this.
         if let Some(mut control) = self.control.take() {
-            control.serve(now, |request| self.obey(request, now));
+            control.serve(now, |order| self.obey(order, now));
             self.control = Some(control);
         }
     }
 
-    fn obey(&mut self, request: Request, now: Timestamp) -> Reply {
-        match request {
+    fn obey(&mut self, Order { of, ask }: Order, now: Timestamp) -> Reply {
+        let own = control::names(&self.path);
+        if !of.is_empty() && !of.iter().any(|name| own.contains(name)) {
+            return Reply::Elsewhere(self.path.display().to_string());
+        }
+        match ask {
             Request::Status => Reply::Status(Box::new(self.status(now))),
             Request::Open {
                 door,
@@ -36,7 +40,12 @@ impl Daemon<'_> {
                 for_ms,
             } => self.open(&door, address, for_ms, now),
             Request::Close { address } => self.close(address, now),
-            Request::Clear => self.clear(),
+            Request::Clear => {
+                let reply = self.clear();
+                self.manager.status(self.status_line());
+                reply
+            }
+            Request::Reload => self.reload(),
         }
     }
 
@@ -47,7 +56,7 @@ impl Daemon<'_> {
             Ok(effects) => effects,
             Err(why) => return Reply::Refused(why),
         };
-        let mut said = self.line.perform(&effects, now).all();
+        let mut said = self.line.perform_by_hand(&effects, now).all();
         let failed = said.iter().any(|said| matches!(said, Said::Error(_)));
         if !failed || said.iter().any(|said| matches!(said, Said::Info(_))) {
             tracing::info!("{address}: {name}: opened by hand");
@@ -79,7 +88,7 @@ impl Daemon<'_> {
             };
         };
         let effects = closing(table, address, now);
-        let said = self.line.perform(&effects, now).all();
+        let said = self.line.perform_by_hand(&effects, now).all();
         said.iter().for_each(Said::tell);
         deeds::reply(said)
     }
@@ -141,6 +150,7 @@ impl Daemon<'_> {
             pid: std::process::id(),
             uptime_s: now.since(self.started).as_secs(),
             configuration: self.path.display().to_string(),
+            refused: self.refused.clone(),
             interfaces: self.hears(),
             listening: strings(links.listening()),
             waiting_for: strings(links.missing()),
@@ -157,6 +167,7 @@ impl Daemon<'_> {
                 lost: self.listener.dropped().ok(),
                 busiest: self.busiest(now),
             },
+            cleared: self.is_cleared(),
             table: self.line.table.as_ref().map(|table| status::Table {
                 name: table.ruleset().table.to_string(),
                 owned: table.is_owned(),

@@ -1,18 +1,34 @@
-//! Files that one daemon holds and a second must respect: the pid file of `-d` and the lock
-//! of a table. The kernel lets go of a lock when its holder dies, so none is ever stale.
+//! Files that one daemon holds and a second must respect: the lock of a table, that of the control
+//! socket, and the pid file of `-d`. The kernel lets go of a lock when its holder dies, so none is
+//! ever stale.
+//!
+//! Who can open a file can lock it, if only for reading, and so keep us from it. So a lock is a
+//! file for its owner alone (0600), and the lock on it is that of an open file description
+//! (fcntl(2)), which a flock(2) does not meet. A pid file is for others to read: its lock lies
+//! beside it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 
 /// A file with the process number in it, locked for as long as this value lives.
 #[derive(Debug)]
+pub(crate) struct Lock {
+    path: PathBuf,
+    held: File,
+}
+
+/// A file for others to read, with the process number in it, ours for as long as this value lives.
+#[derive(Debug)]
 pub(crate) struct PidFile {
     path: PathBuf,
-    held: Flock<File>,
+    lock: Lock,
 }
 
 /// Why the file is not ours.
@@ -36,47 +52,60 @@ pub enum PidFileError {
     },
 }
 
-impl PidFile {
+/// How often a file is looked at that changes under our hands.
+const ATTEMPTS: u32 = 20;
+
+/// The time between two looks at a file that somebody else is about to replace.
+const MOMENT: Duration = Duration::from_millis(10);
+
+impl Lock {
     /// Takes the file and writes our process number into it.
     pub(crate) fn take(path: &Path) -> Result<Self, PidFileError> {
         let failed = |source| PidFileError::Write {
             path: path.to_owned(),
             source,
         };
-        // Not truncated on opening: the number in it is the other daemon's until we hold it.
-        // A symbolic link is not followed: the folder may be one in which others can write.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .custom_flags(OFlag::O_NOFOLLOW.bits())
-            .open(path)
-            .map_err(failed)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            // Its holder removed it between our opening and our locking it: a third daemon
-            // would make another file of that name, and hold that.
-            Ok(held) if !is_at(&held, path) => Self::take(path),
-            Ok(held) => {
-                let mut this = Self {
-                    path: path.to_owned(),
-                    held,
-                };
-                this.write().map_err(failed)?;
-                Ok(this)
+        // Who has the folder may do with its files what he likes anyway.
+        let folder = path.parent().and_then(|folder| folder.metadata().ok());
+        let owner = folder.map(|folder| folder.uid());
+        for attempt in 1..=ATTEMPTS {
+            // Not truncated on opening: the number in it is the other daemon's until we hold it.
+            let mut file = open(path, 0o600).map_err(failed)?;
+            let meta = file.metadata().map_err(failed)?;
+            if !meta.is_file() {
+                return Err(failed(io::ErrorKind::AlreadyExists.into()));
             }
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-                let mut pid = String::new();
-                // Hostile or half-written: what is shown is bounded and on one line.
-                let _ = (&mut file).take(20).read_to_string(&mut pid);
-                Err(PidFileError::Held {
-                    path: path.to_owned(),
-                    pid: pid.trim().to_owned(),
-                })
+            let own = meta.uid() == nix::unistd::geteuid().as_raw() || Some(meta.uid()) == owner;
+            let private = own && meta.mode() & 0o077 == 0;
+            let is_locked = lock(&file).map_err(failed)?;
+            if !is_at(&file, path) {
+                // Its holder removed it between our opening and our locking it: a third daemon
+                // would make another file of that name, and hold that.
+                continue;
             }
-            Err((_, errno)) => Err(failed(errno.into())),
+            if private && !is_locked || own && !private && holds_as_of_old(&mut file, meta.uid()) {
+                return Err(PidFileError::Held {
+                    path: path.to_owned(),
+                    pid: number(&mut file),
+                });
+            }
+            if !private && (is_locked || attempt > 5) {
+                // Others could open it, and may have: whatever they hold then is no file of ours.
+                std::fs::remove_file(path).map_err(failed)?;
+                continue;
+            }
+            if !private {
+                // Another daemon may be doing that very thing.
+                std::thread::sleep(MOMENT);
+                continue;
+            }
+            write_number(&mut file).map_err(failed)?;
+            return Ok(Self {
+                path: path.to_owned(),
+                held: file,
+            });
         }
+        Err(failed(io::ErrorKind::ResourceBusy.into()))
     }
 
     /// Where it lies.
@@ -84,18 +113,106 @@ impl PidFile {
         &self.path
     }
 
-    fn write(&mut self) -> io::Result<()> {
-        let file = &mut *self.held;
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())
-    }
-
     /// Removes the file; on a clean stop alone.
     pub(crate) fn remove(self) {
         // Removed while still locked, so that nobody's new file is.
         let _ = std::fs::remove_file(&self.path);
+        drop(self.held);
     }
+}
+
+impl PidFile {
+    /// Takes the file and writes our process number into it.
+    pub(crate) fn take(path: &Path) -> Result<Self, PidFileError> {
+        let failed = |source| PidFileError::Write {
+            path: path.to_owned(),
+            source,
+        };
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".lock");
+        let lock = Lock::take(Path::new(&beside)).map_err(|error| match error {
+            PidFileError::Held { path: _, pid } => PidFileError::Held {
+                path: path.to_owned(),
+                pid,
+            },
+            PidFileError::Write { path: _, source } => failed(source),
+        })?;
+        let this = Self {
+            path: path.to_owned(),
+            lock,
+        };
+        match open(path, 0o644).and_then(|mut file| write_number(&mut file)) {
+            Ok(()) => Ok(this),
+            Err(source) => {
+                this.lock.remove();
+                Err(failed(source))
+            }
+        }
+    }
+
+    /// Removes the file; on a clean stop alone.
+    pub(crate) fn remove(self) {
+        let _ = std::fs::remove_file(&self.path);
+        self.lock.remove();
+    }
+}
+
+/// A symbolic link is not followed: the folder may be one in which others can write.
+fn open(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(mode)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path)
+}
+
+fn write_number(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// What stands in the file. Hostile or half-written: it is bounded and on one line.
+fn number(file: &mut File) -> String {
+    let mut text = String::new();
+    let _ = file
+        .rewind()
+        .and_then(|()| file.take(20).read_to_string(&mut text));
+    text.trim().to_owned()
+}
+
+/// Locks the whole file, unless another open file description has a lock on it.
+fn lock(file: &File) -> io::Result<bool> {
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether a daemon of before holds the file, which made it for all to read and took a flock(2).
+/// Anybody can hold that: the number in it must be that of a knockd of the file's own user.
+fn holds_as_of_old(file: &mut File, user: u32) -> bool {
+    if !matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
+        return false;
+    }
+    let Ok(pid) = number(file).parse::<u32>() else {
+        return false;
+    };
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let owner = std::fs::metadata(&process).map(|meta| meta.uid()).ok();
+    let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+    owner == Some(user) && name.trim_end() == "knockd"
 }
 
 /// Whether the open file is still the one of that name.
@@ -106,6 +223,8 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -115,7 +234,9 @@ mod tests {
         let first = PidFile::take(&path).unwrap();
         let me = std::process::id().to_string();
         match PidFile::take(&path) {
-            Err(PidFileError::Held { pid, .. }) => assert_eq!(pid, me),
+            Err(PidFileError::Held { pid, path: at }) => {
+                assert_eq!((pid, at), (me.clone(), path.clone()))
+            }
             other => panic!("{other:?}"),
         }
         drop(first);
@@ -125,6 +246,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), me + "\n");
         again.remove();
         assert!(!path.exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     /// `-p /tmp/knockd.pid`: whoever can put a link there does not choose what root empties.
@@ -132,13 +254,17 @@ mod tests {
     fn a_symbolic_link_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let (path, precious) = (dir.path().join("knockd.pid"), dir.path().join("shadow"));
+        let lock = dir.path().join("knockd.pid.lock");
         std::fs::write(&precious, "precious").unwrap();
-        std::os::unix::fs::symlink(&precious, &path).unwrap();
-        match PidFile::take(&path) {
-            Err(PidFileError::Write { .. }) => {}
-            other => panic!("{other:?}"),
+        for link in [&path, &lock] {
+            std::os::unix::fs::symlink(&precious, link).unwrap();
+            match PidFile::take(&path) {
+                Err(PidFileError::Write { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+            std::fs::remove_file(link).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
     }
 
     #[test]
@@ -151,5 +277,52 @@ mod tests {
         assert!(!is_at(&file, &path));
         std::fs::write(&path, "").unwrap();
         assert!(!is_at(&file, &path));
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    /// What a reader can do: a flock of any kind, a read lock by fcntl.
+    fn hold_as_a_reader(path: &Path) -> Vec<File> {
+        let flocked = File::open(path).unwrap();
+        flocked.lock().unwrap();
+        let read = File::open(path).unwrap();
+        let whole = libc::flock {
+            l_type: libc::F_RDLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        fcntl(&read, FcntlArg::F_OFD_SETLK(&whole)).unwrap();
+        vec![flocked, read]
+    }
+
+    #[test]
+    fn a_reader_keeps_nobody_from_a_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("knockd.lock");
+        // As an older knockd, a stranger or a careless script has left it.
+        for (text, before) in [("", 0o644), ("1\n", 0o644), ("4194304444\n", 0o666)] {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(before)).unwrap();
+            let readers = hold_as_a_reader(&path);
+            let lock = Lock::take(&path).unwrap();
+            assert_eq!(mode(&path), 0o600);
+            match Lock::take(&path) {
+                Err(PidFileError::Held { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+            drop((lock, readers));
+        }
+        // The pid file is for others to read, and nothing that they hold of it counts.
+        let path = dir.path().join("knockd.pid");
+        let first = PidFile::take(&path).unwrap();
+        assert_eq!(mode(&path) & 0o444, 0o444);
+        assert_eq!(mode(&dir.path().join("knockd.pid.lock")), 0o600);
+        let _readers = hold_as_a_reader(&path);
+        drop(first);
+        PidFile::take(&path).unwrap().remove();
     }
 }

@@ -4,7 +4,9 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
@@ -60,6 +62,21 @@ impl State {
         }
         replace(&self.last_good_path(), bytes)
     }
+}
+
+/// The usual folder for locks and the control socket, which is nobody else's.
+const RUN_DIR: &str = "/run/knockd";
+
+/// Makes the folder for locks and the control socket, for its owner alone. One that is there stays
+/// as it is, for others may use it; but the usual one is ours.
+pub(super) fn prepare_run_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let meta = fs::metadata(dir)?;
+    let own = meta.uid() == nix::unistd::geteuid().as_raw();
+    if dir == Path::new(RUN_DIR) && own && meta.mode() & 0o077 != 0 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
 }
 
 /// Writes down what is to outlive a reboot, beside the work: a busy disk takes seconds to
@@ -119,7 +136,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// A path as a file name, in the manner of systemd-escape(1): `/` becomes `-`, what is
 /// neither letter, digit, `_` nor `.` becomes `\xNN`.
-fn escape(mut path: &[u8]) -> String {
+pub(super) fn escape(mut path: &[u8]) -> String {
     while let [b'/', inner @ ..] | [inner @ .., b'/'] = path {
         path = inner;
     }
@@ -218,7 +235,6 @@ mod tests {
 
     #[test]
     fn the_last_good_text_is_kept_whole_and_private() {
-        use std::os::unix::fs::PermissionsExt as _;
         let root = tempfile::tempdir().unwrap();
         let state = State::of(root.path(), Path::new("/etc/knockd.toml"), &[]);
         assert_eq!(state.last_good(), None);

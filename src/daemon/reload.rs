@@ -7,8 +7,10 @@ use crate::firewall::Ruleset;
 use crate::model::{Config, Door, OnStop};
 
 use super::commands::Commands;
+use super::control::Reply;
 use super::run::{Daemon, now};
 use super::setup::{Live, Setup, fill_one_time};
+use super::status::Refused;
 use super::{Fault, deeds, start};
 
 /// Whether a file is what it was for this process and the first time alone: a pipe, as
@@ -19,47 +21,67 @@ fn is_read_once(path: &Path) -> bool {
 }
 
 impl Daemon<'_> {
-    /// Rereads the configuration and reopens the log.
-    pub(super) fn reload(&mut self) {
+    /// Rereads the configuration and reopens the log. What became of it, for who has asked: the
+    /// log is told by itself.
+    pub(super) fn reload(&mut self) -> Reply {
         self.manager.reloading();
         let path = self.path.display().to_string();
         tracing::info!("re-reading config file: {path}");
-        if is_read_once(&self.path) {
-            tracing::error!(
+        let reply = if is_read_once(&self.path) {
+            let text = format!(
                 "{path} cannot be read again: the running configuration stays; for another, \
                  start knockd anew"
             );
+            tracing::error!("{text}");
+            Reply::Refused(text)
         } else {
             match self.options.read(&self.path) {
                 Ok(setup) => self.swap(setup),
-                Err(faults) => {
-                    for fault in faults {
+                Err(mut faults) => {
+                    for fault in &faults {
                         tracing::error!("{fault}");
                     }
                     tracing::error!("{path} cannot be used: the running configuration stays");
+                    self.refuse(&faults);
+                    faults.push(format!(
+                        "{path} cannot be used: the running configuration stays"
+                    ));
+                    Reply::Faulty(faults)
                 }
             }
-        }
+        };
         self.reopen_log();
         self.manager.ready();
         self.manager.status(self.status_line());
+        reply
     }
 
-    fn swap(&mut self, setup: Setup) {
+    /// Notes that the file on the disk is not what runs.
+    fn refuse(&mut self, why: &[String]) {
+        // What was in use before, the first of several faulty files included, still is.
+        let in_use = self.refused.take().map(|before| before.in_use);
+        let in_use = in_use.unwrap_or_else(|| Refused::RUNNING.to_owned());
+        self.refused = Some(Refused::new(in_use, why));
+    }
+
+    fn swap(&mut self, setup: Setup) -> Reply {
         let Setup {
             config,
             one_time,
             bytes,
             warnings,
+            refused: _,
         } = setup;
-        for line in warnings {
+        for line in &warnings {
             tracing::warn!("{line}");
         }
         // What the kernel may refuse comes first: then nothing has changed.
         if let Err(error) = self.swap_kernel(&config) {
             tracing::error!("{error}: the running configuration stays");
-            return;
+            self.refuse(&[error.to_string()]);
+            return Reply::Refused(format!("{error}: the running configuration stays"));
         }
+        self.refused = None;
         self.swap_commands(&config, &bytes);
         let others = config.interfaces != self.line.config.interfaces;
         self.line.links.set_patterns(&config.interfaces);
@@ -72,6 +94,9 @@ impl Daemon<'_> {
         let state = self.options.state(&self.path);
         self.keeper.keep_last_good(state, bytes);
         tracing::info!("the new configuration is in force");
+        let mut lines = warnings;
+        lines.push("the new configuration is in force".to_owned());
+        Reply::Done(lines)
     }
 
     /// The filter first: a packet that it passes too early is judged by the matcher, one

@@ -1,14 +1,21 @@
 //! The subcommands that change something: through the daemon, which owns the table; with no
 //! daemon, on the table itself.
 
+use std::io::IsTerminal as _;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use super::Fault;
-use super::control::{self, Reply, Request};
+use super::control::{self, Order, Reply, Request};
+use super::dial;
 use super::setup::Options;
 use super::status::Status;
+
+/// How long a daemon is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a reload is waited for: the file may have thousands of doors, the kernel be busy.
+const PATIENCE_FOR_A_RELOAD: Duration = Duration::from_secs(60);
 
 impl Options {
     /// Where the daemon of this configuration listens for orders.
@@ -22,12 +29,27 @@ impl Options {
 /// # Errors
 /// No daemon runs, or it does not answer.
 pub fn status(options: &Options) -> Result<Status, Fault> {
-    match ask(options, &Request::Status)? {
+    match ask(options, Request::Status)? {
         Answer::Given(Reply::Status(status)) => Ok(*status),
-        Answer::Given(Reply::Refused(why)) | Answer::Nobody(why) => Err(Fault::Unavailable(why)),
-        Answer::Given(Reply::Done(_)) => Err(Fault::Unavailable(
-            "the daemon is of another version".to_owned(),
-        )),
+        Answer::Nobody(why) => Err(Fault::Unavailable(why)),
+        Answer::Given(other) => Err(done(other).err().unwrap_or_else(of_another_version)),
+    }
+}
+
+/// Whether a daemon of this configuration runs, as far as its control socket says.
+#[must_use]
+pub fn runs(options: &Options) -> bool {
+    status(options).is_ok()
+}
+
+/// `knockd reload`: the daemon reads its configuration again; what it says of it.
+///
+/// # Errors
+/// The configuration has faults, no daemon runs, or the kernel refuses.
+pub fn reload(options: &Options) -> Result<Vec<String>, Fault> {
+    match ask(options, Request::Reload)? {
+        Answer::Given(reply) => done(reply),
+        Answer::Nobody(why) => Err(Fault::Unavailable(why)),
     }
 }
 
@@ -46,7 +68,7 @@ pub fn open(
         address,
         for_ms: lifetime.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
     };
-    order(options, &request)
+    order(options, request)
 }
 
 /// `knockd close`; `None` if no daemon runs.
@@ -54,7 +76,7 @@ pub fn open(
 /// # Errors
 /// The daemon refuses.
 pub fn close(options: &Options, address: Option<IpAddr>) -> Option<Result<Vec<String>, Fault>> {
-    order(options, &Request::Close { address })
+    order(options, Request::Close { address })
 }
 
 /// `knockd clear`; `None` if no daemon runs.
@@ -62,10 +84,10 @@ pub fn close(options: &Options, address: Option<IpAddr>) -> Option<Result<Vec<St
 /// # Errors
 /// The daemon refuses.
 pub fn clear(options: &Options) -> Option<Result<Vec<String>, Fault>> {
-    order(options, &Request::Clear)
+    order(options, Request::Clear)
 }
 
-fn order(options: &Options, request: &Request) -> Option<Result<Vec<String>, Fault>> {
+fn order(options: &Options, request: Request) -> Option<Result<Vec<String>, Fault>> {
     match ask(options, request) {
         Ok(Answer::Given(reply)) => Some(done(reply)),
         Ok(Answer::Nobody(_)) => None,
@@ -81,31 +103,23 @@ enum Answer {
     Nobody(String),
 }
 
-/// Asks the daemon; not one that runs with another file than the one that is named.
-fn ask(options: &Options, request: &Request) -> Result<Answer, Fault> {
+/// Asks the daemon; where a file is named, the daemon itself judges whether it is meant: a question
+/// of its own before could be answered by one and the order be taken by the next.
+fn ask(options: &Options, ask: Request) -> Result<Answer, Fault> {
     let path = options.control_path();
     let at = path.display();
-    if let Some(named) = &options.config {
-        match control::ask(&path, &Request::Status) {
-            Ok(Some(Reply::Status(status)))
-                if !is_same(named, Path::new(&status.configuration)) =>
-            {
-                return Ok(Answer::Nobody(format!(
-                    "the daemon that listens at {at} runs with {}, not with {} (whose daemon \
-                     needs a --run-dir of its own)",
-                    status.configuration,
-                    named.display()
-                )));
-            }
-            // Too busy to say whose it is: it must not be told to do anything.
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                return Err(Fault::Unavailable(format!("{at}: {error}")));
-            }
-            // Whatever else is wrong shows when the question itself is asked.
-            Ok(_) | Err(_) => {}
-        }
-    }
-    match control::ask(&path, request) {
+    let patience = match ask {
+        Request::Reload => PATIENCE_FOR_A_RELOAD,
+        Request::Status | Request::Open { .. } | Request::Close { .. } | Request::Clear => PATIENCE,
+    };
+    let named = options.config.as_deref();
+    let of = named.map(control::names).unwrap_or_default();
+    match dial::ask(&path, &Order { of, ask }, patience) {
+        Ok(Some(Reply::Elsewhere(other))) => Ok(Answer::Nobody(format!(
+            "the daemon that listens at {at} runs with {other}, not with {} (whose daemon needs a \
+             --run-dir of its own)",
+            named.map_or_else(String::new, |named| named.display().to_string())
+        ))),
         Ok(Some(reply)) => Ok(Answer::Given(reply)),
         Ok(None) => Ok(Answer::Nobody(format!("no daemon listens at {at}"))),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(
@@ -115,17 +129,25 @@ fn ask(options: &Options, request: &Request) -> Result<Answer, Fault> {
     }
 }
 
-fn is_same(one: &Path, other: &Path) -> bool {
-    let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    one == other || resolved(one) == resolved(other)
-}
-
 fn done(reply: Reply) -> Result<Vec<String>, Fault> {
     match reply {
         Reply::Done(lines) => Ok(lines),
         Reply::Refused(why) => Err(Fault::Unavailable(why)),
-        Reply::Status(_) => Err(Fault::Unavailable(
-            "the daemon is of another version".to_owned(),
-        )),
+        Reply::Faulty(faults) => {
+            // A fault shows the line that it is in, which may hold a sequence: that is for a
+            // terminal, not for the journal, where a unit's ExecReload= says it.
+            let whole = std::io::stderr().is_terminal();
+            let shown = |fault: String| match whole {
+                true => fault,
+                false => fault.lines().next().unwrap_or_default().to_owned(),
+            };
+            let faults: Vec<_> = faults.into_iter().map(shown).collect();
+            Err(Fault::Config(faults.join("\n")))
+        }
+        Reply::Elsewhere(_) | Reply::Status(_) => Err(of_another_version()),
     }
+}
+
+fn of_another_version() -> Fault {
+    Fault::Unavailable("the daemon is of another version".to_owned())
 }

@@ -19,10 +19,11 @@ use super::listener::{BATCH, Listener};
 use super::log::Log;
 use super::notify::Manager;
 use super::pace::Pace;
-use super::pidfile::PidFile;
+use super::pidfile::{Lock, PidFile};
 use super::place::Keeper;
 use super::setup::Options;
 use super::signals::{self, Asked, Signals};
+use super::status::Refused;
 use super::ticks::Ticks;
 use super::{Fault, background, backoff, deeds};
 
@@ -100,7 +101,7 @@ pub(super) struct Daemon<'a> {
     pub(super) manager: Manager,
     pub(super) keeper: Keeper,
     pub(super) pidfile: Option<PidFile>,
-    pub(super) lock: Option<PidFile>,
+    pub(super) lock: Option<Lock>,
     /// Packets that found no room, as last told.
     pub(super) dropped: u64,
     /// Packets taken in.
@@ -110,6 +111,8 @@ pub(super) struct Daemon<'a> {
     pub(super) gather: Option<Duration>,
     pub(super) ticks: Ticks,
     pub(super) started: Timestamp,
+    /// The file on the disk was looked at last and is not what runs: why.
+    pub(super) refused: Option<Refused>,
     pub(super) stopping: bool,
 }
 
@@ -166,8 +169,27 @@ impl Daemon<'_> {
         names.join(", ")
     }
 
-    /// One line for `systemctl status`.
+    /// One line for `systemctl status`, which everybody may read: why a file is refused is not in
+    /// it.
     pub(super) fn status_line(&self) -> String {
+        let mut text = self.listens();
+        if self.is_cleared() {
+            text =
+                format!("THE TABLE IS CLEARED, nothing is guarded until a reload or start; {text}");
+        }
+        if let Some(refused) = &self.refused {
+            let path = self.path.display();
+            text = format!("{path} IS REFUSED, in use is {}; {text}", refused.in_use);
+        }
+        text
+    }
+
+    /// The configuration has a table, and it was taken away by hand.
+    pub(super) fn is_cleared(&self) -> bool {
+        self.line.table.is_none() && self.line.config.firewall.is_some()
+    }
+
+    fn listens(&self) -> String {
         let links = &self.line.links;
         let mut text = match links.listening().join(", ") {
             names if names.is_empty() => "listening on no interface".to_owned(),
@@ -268,7 +290,11 @@ impl Daemon<'_> {
     }
 
     fn tend_table(&mut self, now: Timestamp, readable: bool) {
-        let Some(table) = &mut self.line.table else {
+        let Line { table, limiter, .. } = &mut self.line;
+        if let Some(count) = limiter.due_of(Kind::Closed, now) {
+            tracing::info!("{count} more {} not written", Kind::Closed.words());
+        }
+        let Some(table) = table else {
             return;
         };
         if readable {
@@ -277,8 +303,13 @@ impl Daemon<'_> {
         }
         let expired = table.expire(now);
         for closed in &expired.closed {
-            tracing::info!("{}", deeds::closed(closed));
+            if limiter.allow(Kind::Closed, now) {
+                tracing::info!("{}", deeds::closed(closed));
+            }
         }
+        table
+            .crowded()
+            .for_each(|notice| deeds::tell_notice(&notice));
         expired.notices.iter().for_each(deeds::tell_notice);
     }
 
@@ -304,7 +335,8 @@ impl Daemon<'_> {
         }
         // Several SIGHUPs that came together are one.
         if reload && !self.stopping {
-            self.reload();
+            // What became of it is in the log, and in the status.
+            let _ = self.reload();
         }
         Ok(())
     }
@@ -326,11 +358,11 @@ impl Daemon<'_> {
             tracing::error!("the table was left as it is: {error}");
         }
         self.control = None;
-        for file in [self.pidfile.take(), self.lock.take()]
-            .into_iter()
-            .flatten()
-        {
-            file.remove();
+        if let Some(pidfile) = self.pidfile.take() {
+            pidfile.remove();
+        }
+        if let Some(lock) = self.lock.take() {
+            lock.remove();
         }
     }
 
@@ -353,8 +385,8 @@ impl Daemon<'_> {
         if let Some((fd, wanted)) = line.commands.as_ref().and_then(Commands::polled) {
             waited.push((|r| &mut r.commands, fd, wanted));
         }
-        for fd in self.control.iter().flat_map(Control::fds) {
-            waited.push((|r| &mut r.control, fd, read));
+        for (fd, wanted) in self.control.iter().flat_map(Control::polled) {
+            waited.push((|r| &mut r.control, fd, wanted));
         }
         let mut fds: Vec<_> = waited
             .iter()
@@ -391,6 +423,7 @@ impl Daemon<'_> {
             self.line.table.as_ref().and_then(Table::next_deadline),
             self.control.as_ref().and_then(Control::next_deadline),
             self.manager.next_deadline(),
+            self.line.limiter.ends(Kind::Closed),
             self.line
                 .commands
                 .as_ref()

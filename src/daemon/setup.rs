@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crate::action::one_time::{self, LiveSequence, SkippedLine};
 use crate::config::{self, Format, Host, Report};
-use crate::model::{Config, Door, DoorId, Pattern};
+use crate::model::{Config, Door, DoorId, Pattern, Step};
 use crate::stderr::complain;
 
 use super::Fault;
-use super::place::State;
+use super::place::{self, State};
+use super::status::Refused;
 
 /// What the command line says of a run.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) bytes: Vec<u8>,
     /// Warnings, each whole.
     pub(crate) warnings: Vec<String>,
+    /// It is not what stands in the file: why.
+    pub(crate) refused: Option<Refused>,
 }
 
 impl Options {
@@ -71,6 +74,11 @@ impl Options {
     /// The folder of the daemon that runs with these options.
     pub(crate) fn state(&self, config: &Path) -> State {
         State::of(&self.state_dir, config, &self.interfaces)
+    }
+
+    /// Makes the folder for locks and the control socket.
+    pub(crate) fn prepare_run_dir(&self) -> std::io::Result<()> {
+        place::prepare_run_dir(&self.run_dir)
     }
 
     /// Reads and checks the file.
@@ -115,6 +123,7 @@ impl Options {
             one_time,
             bytes,
             warnings,
+            refused: None,
         })
     }
 }
@@ -130,9 +139,7 @@ pub(crate) fn fill_one_time(
     meant: impl Fn(&Live, DoorId, &Door) -> bool,
 ) -> Vec<String> {
     let mut said = Vec::new();
-    let opened = config.doors.iter().flat_map(|door| &door.open);
-    let quiet: Vec<_> = config.ignore.iter().chain(opened).copied().collect();
-    let left_alone = |step| quiet.iter().any(|range| range.contains(step));
+    let left_alone = left_alone(config);
     for (id, door) in (0..).map(DoorId).zip(Arc::make_mut(&mut config.doors)) {
         if !meant(live, id, door) {
             continue;
@@ -142,7 +149,7 @@ pub(crate) fn fill_one_time(
         };
         let file = source.file.display();
         door.sequence = Box::default();
-        match one_time::current(&source.file, left_alone) {
+        match one_time::current(&source.file, &left_alone) {
             Ok(found) => {
                 if found.world_readable {
                     said.push(format!(
@@ -167,6 +174,51 @@ pub(crate) fn fill_one_time(
         }
     }
     said
+}
+
+/// Whether packets to a port are not read.
+fn left_alone(config: &Config) -> impl Fn(Step) -> bool + use<> {
+    let opened = config.doors.iter().flat_map(|door| &door.open);
+    let quiet: Vec<_> = config.ignore.iter().chain(opened).copied().collect();
+    move |step| quiet.iter().any(|range| range.contains(step))
+}
+
+/// A door at which nobody can knock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShutDoor {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Why.
+    pub why: String,
+    /// Not so if we may not look.
+    pub is_certain: bool,
+}
+
+/// The doors whose one-time sequences are used up, or are not to be had.
+#[must_use]
+pub fn shut_doors(config: &Config) -> Vec<ShutDoor> {
+    let left_alone = left_alone(config);
+    let shut = config.doors.iter().filter_map(|door| {
+        let file = &door.one_time.as_ref()?.file;
+        let (why, is_certain) = match one_time::current(file, &left_alone) {
+            Ok(found) if found.live.is_some() => return None,
+            Ok(_) => {
+                let why = format!("no more one-time sequences in {}", file.display());
+                (why, true)
+            }
+            Err(error) => {
+                let may_not = error.is_permission() && !nix::unistd::geteuid().is_root();
+                (error.to_string(), !may_not)
+            }
+        };
+        let name = door.name.clone();
+        Some(ShutDoor {
+            name,
+            why,
+            is_certain,
+        })
+    });
+    shut.collect()
 }
 
 /// The configuration at `path`, or the last good one where that is faulty: for what must

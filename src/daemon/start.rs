@@ -19,11 +19,12 @@ use super::log::Log;
 use super::lookup::Lookup;
 use super::notify::Manager;
 use super::pace::Pace;
-use super::pidfile::{PidFile, PidFileError};
+use super::pidfile::{Lock, PidFile, PidFileError};
 use super::place::Keeper;
 use super::run::{Daemon, now};
 use super::setup::{Options, Setup};
 use super::signals::Signals;
+use super::status::Refused;
 use super::ticks::Ticks;
 use super::{Fault, deeds};
 
@@ -87,6 +88,7 @@ impl<'a> Daemon<'a> {
             one_time,
             bytes,
             warnings: _,
+            refused,
         } = setup;
         let mut line = Line::new(config, matcher, links, table, commands);
         line.one_time = one_time;
@@ -115,6 +117,7 @@ impl<'a> Daemon<'a> {
             gather: None,
             ticks,
             started: now(),
+            refused,
             stopping: false,
         };
         daemon.ready();
@@ -145,7 +148,7 @@ pub(super) fn first_setup(
         tracing::error!("{fault}");
     }
     let path = path.display();
-    let Some(setup) = setup else {
+    let Some(mut setup) = setup else {
         return Err(Fault::Config(format!(
             "{path} cannot be used, and there is no earlier configuration to fall back to"
         )));
@@ -155,6 +158,7 @@ pub(super) fn first_setup(
             "{path} CANNOT BE USED: running with the last configuration that was good; \
              mend the file and send SIGHUP"
         );
+        setup.refused = Some(Refused::new(Refused::LAST_GOOD.to_owned(), &faults));
     }
     Ok(setup)
 }
@@ -180,8 +184,8 @@ fn take_pidfile(options: &Options, config: &Config) -> Result<Option<PidFile>, F
 pub(super) fn take_lock(
     options: &Options,
     config: &Config,
-    held: Option<&PidFile>,
-) -> Result<Option<PidFile>, Fault> {
+    held: Option<&Lock>,
+) -> Result<Option<Lock>, Fault> {
     let Some(firewall) = &config.firewall else {
         return Ok(None);
     };
@@ -190,8 +194,8 @@ pub(super) fn take_lock(
         return Ok(None);
     }
     // What is wrong with the folder shows when the file is made.
-    let _ = std::fs::create_dir_all(&options.run_dir);
-    match PidFile::take(&path) {
+    let _ = options.prepare_run_dir();
+    match Lock::take(&path) {
         Ok(lock) => Ok(Some(lock)),
         Err(error @ PidFileError::Held { .. }) => Err(error.into()),
         // A guard that stands unlocked is better than none.
@@ -218,7 +222,7 @@ pub(super) fn make_table(options: &Options, ruleset: Ruleset) -> Result<Table, F
 /// with one folder the first has it.
 fn listen(options: &Options) -> Option<Control> {
     let path = options.control_path();
-    let made = std::fs::create_dir_all(&options.run_dir);
+    let made = options.prepare_run_dir();
     let control = made.and_then(|()| Control::listen(&path));
     let path = path.display();
     match control {

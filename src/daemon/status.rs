@@ -18,6 +18,9 @@ pub struct Status {
     pub uptime_s: u64,
     /// The file it runs with.
     pub configuration: String,
+    /// Absent, unless that file was looked at last and is not what runs.
+    #[serde(default)]
+    pub refused: Option<Refused>,
     /// The interfaces it was told to listen to, in words.
     pub interfaces: String,
     /// Those of them that are there.
@@ -34,8 +37,37 @@ pub struct Status {
     pub attempts: Attempts,
     /// What came through the filter.
     pub packets: Packets,
+    /// The configuration has a table, and it was taken away by hand.
+    #[serde(default)]
+    pub cleared: bool,
     /// Absent: the configuration has none, or it was cleared.
     pub table: Option<Table>,
+}
+
+/// A file that is not what runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// What runs in its place, in words.
+    pub in_use: String,
+    /// Why, the first line of each fault.
+    pub why: Vec<String>,
+}
+
+impl Refused {
+    /// What runs after a reload that was refused.
+    pub(crate) const RUNNING: &str = "the configuration that was running";
+    /// What runs after a start.
+    pub(crate) const LAST_GOOD: &str = "the last configuration that was good";
+
+    /// Of a fault that takes several lines the first is kept: the others show what stands in the
+    /// file.
+    pub(crate) fn new(in_use: String, why: &[String]) -> Self {
+        let first = |fault: &String| fault.lines().next().unwrap_or_default().to_owned();
+        Self {
+            in_use,
+            why: why.iter().map(first).collect(),
+        }
+    }
 }
 
 /// One door.
@@ -87,6 +119,7 @@ impl fmt::Display for Status {
             pid,
             uptime_s,
             configuration,
+            refused,
             interfaces,
             listening,
             waiting_for,
@@ -95,11 +128,15 @@ impl fmt::Display for Status {
             opened,
             attempts,
             packets,
+            cleared,
             table,
         } = self;
         let up = duration(Duration::from_secs(*uptime_s));
         writeln!(f, "knockd {version}, process {pid}, up {up}")?;
         writeln!(f, "configuration: {configuration}")?;
+        if let Some(refused) = refused {
+            writeln!(f, "file: {refused}")?;
+        }
         writeln!(f, "listening on: {} ({interfaces})", names(listening))?;
         for (what, list) in [
             ("waiting for", waiting_for),
@@ -113,6 +150,10 @@ impl fmt::Display for Status {
         writeln!(f, "doors: {}", names(&doors))?;
         match table {
             Some(table) => writeln!(f, "table: {table}")?,
+            None if *cleared => writeln!(
+                f,
+                "table: CLEARED, nothing is guarded until a reload or start"
+            )?,
             None => writeln!(f, "table: none, nothing is guarded")?,
         }
         writeln!(f, "knocks: {opened} opened a door")?;
@@ -125,6 +166,18 @@ fn names(list: &[String]) -> String {
     match list {
         [] => "none".to_owned(),
         _ => list.join(", "),
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { in_use, why } = self;
+        write!(f, "REFUSED, in use is {in_use}")?;
+        match why.as_slice() {
+            [] => Ok(()),
+            [one] => write!(f, ": {one}"),
+            [first, more @ ..] => write!(f, ": {first} (and {} more)", more.len()),
+        }
     }
 }
 
@@ -198,6 +251,7 @@ mod tests {
             pid: 4515,
             uptime_s: 182,
             configuration: "/etc/knockd.toml".to_owned(),
+            refused: None,
             interfaces: "eth0, ppp*".to_owned(),
             listening: vec!["eth0".to_owned()],
             waiting_for: vec!["ppp*".to_owned()],
@@ -214,6 +268,7 @@ mod tests {
                 lost: Some(0),
                 busiest: Some("443/tcp".to_owned()),
             },
+            cleared: false,
             table: Some(Table {
                 name: "knockd".to_owned(),
                 owned: true,
@@ -232,5 +287,24 @@ mod tests {
              attempts: 1 live, room for 262144, 0 evicted\n\
              packets: 12 read, 0 lost, of late most to 443/tcp (ignore = ['443/tcp'] in a knockd.toml?)\n"
         );
+        let why = [
+            "/etc/knockd.toml:3:1: error: unknown key\n  sequence = [1, 2]",
+            "b",
+        ];
+        let why = why.map(str::to_owned);
+        let status = Status {
+            refused: Some(Refused::new(Refused::LAST_GOOD.to_owned(), &why)),
+            cleared: true,
+            table: None,
+            ..status
+        };
+        let said = status.to_string();
+        for line in [
+            "\nfile: REFUSED, in use is the last configuration that was good: \
+             /etc/knockd.toml:3:1: error: unknown key (and 1 more)\n",
+            "\ntable: CLEARED, nothing is guarded until a reload or start\n",
+        ] {
+            assert!(said.contains(line), "{said}");
+        }
     }
 }

@@ -31,7 +31,16 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
         return Ok(None);
     };
     match start::take_lock(options, &config, None) {
-        Err(Fault::Unavailable(running)) => return Ok(Some(format!("{running}: it guards"))),
+        Err(Fault::Unavailable(running)) => {
+            return match stands(&ruleset.table)? {
+                true => Ok(Some(format!("{running}: it guards"))),
+                false => Err(Fault::Unavailable(format!(
+                    "{running}, and there is NO table inet {}: nothing is guarded; have it reload \
+                     (systemctl reload knockd)",
+                    ruleset.table
+                ))),
+            };
+        }
         Ok(Some(free)) => free.remove(),
         // So early there may be no place to write yet; the guard must stand all the same.
         Ok(None) | Err(_) => {}
@@ -39,6 +48,18 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
     let notices = firewall::guard(&ruleset.of(&path))?;
     notices.iter().for_each(deeds::tell_notice);
     Ok(None)
+}
+
+/// Whether there is such a table, now or soon: a daemon that starts has the lock before it has the
+/// table.
+fn stands(table: &str) -> Result<bool, Fault> {
+    for _ in 0..30 {
+        if firewall::list(table)?.is_some() {
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(false)
 }
 
 /// `knockd open` with no daemon, on the table that one has left: what was opened, a line
@@ -72,7 +93,7 @@ pub fn open(
     let mut lines = match deeds::reply(said) {
         Reply::Done(lines) => lines,
         Reply::Refused(why) => return Err(Fault::Unavailable(why)),
-        Reply::Status(_) => Vec::new(),
+        Reply::Status(_) | Reply::Faulty(_) | Reply::Elsewhere(_) => Vec::new(),
     };
     if effects.iter().any(is_command) {
         lines.push(format!("the command of {door} is not run: no daemon runs"));

@@ -5,7 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod shares;
+
+use shares::Shares;
+
 use super::admin::family;
+use super::notice::Full;
 use super::render;
 use super::ruleset::{Family, Ruleset};
 use super::transaction::{Change, Element, ElementKey, Transaction};
@@ -141,6 +146,17 @@ pub(super) struct Plan {
     pub(super) transaction: Transaction,
     pub(super) writes: BTreeMap<Slot, Option<Entry>>,
     pub(super) applied: Applied,
+    /// A source that had nothing of its door gets something.
+    pub(super) admitted: bool,
+}
+
+/// Who asks for something to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// A knock: whoever knows a sequence, as often as he likes.
+    Knock,
+    /// Root: there is room kept for that, and no share.
+    Hand,
 }
 
 /// What is open.
@@ -148,28 +164,54 @@ pub(super) struct Plan {
 pub(super) struct Book {
     entries: BTreeMap<Slot, Entry>,
     deadlines: BTreeSet<(Timestamp, Slot)>,
+    shares: Shares,
 }
 
 impl Book {
     pub(super) fn set(&mut self, slot: Slot, entry: Option<Entry>) {
-        if let Some(old) = self.entries.remove(&slot)
-            && let Some(at) = old.deadline
-        {
-            self.deadlines.remove(&(at, slot.clone()));
+        if let Some(old) = self.entries.remove(&slot) {
+            if let Some(at) = old.deadline {
+                self.deadlines.remove(&(at, slot.clone()));
+            }
+            self.shares.drain(&slot);
+            if !self.has(&old.door, slot.source) {
+                self.shares.leave(&old.door, slot.source);
+            }
         }
         if let Some(entry) = entry {
             if let Some(at) = entry.deadline {
                 self.deadlines.insert((at, slot.clone()));
             }
+            self.shares.fill(&slot);
+            if !self.has(&entry.door, slot.source) {
+                self.shares.enter(&entry.door, slot.source);
+            }
             self.entries.insert(slot, entry);
         }
+    }
+
+    /// Whether a source has anything of a door's.
+    fn has(&self, door: &str, source: IpAddr) -> bool {
+        let of_source = self.entries.range(first_slot(source)..);
+        of_source
+            .take_while(|(slot, _)| slot.source == source)
+            .any(|(_, entry)| *entry.door == *door)
+    }
+
+    /// What is to be said of a door that was just opened, if it is open to very many.
+    pub(super) fn crowded(&mut self, ruleset: &Ruleset, door: &Arc<str>) -> Option<super::Notice> {
+        self.shares.crowded(door, ruleset.share(door))
     }
 
     /// Forgets openings, and keeps what is in sets of the administrator's.
     pub(super) fn keep_sets_only(&mut self) {
         let ours = |slot: &Slot| matches!(slot.place, Place::Ports(_));
-        self.entries.retain(|slot, _| !ours(slot));
-        self.deadlines.retain(|(_, slot)| !ours(slot));
+        let before = std::mem::take(self);
+        for (slot, entry) in before.entries {
+            if !ours(&slot) {
+                self.set(slot, Some(entry));
+            }
+        }
     }
 
     pub(super) fn get(&self, slot: &Slot) -> Option<&Entry> {
@@ -215,8 +257,12 @@ impl Book {
         ruleset: &Ruleset,
         shape: &dyn Fn(&SetPath) -> Shape,
         effects: &[Effect],
+        by: By,
         now: Timestamp,
     ) -> Plan {
+        let open = |plan: &mut Plan, at: (IpAddr, Place), door: &Arc<str>, lifetime| {
+            self.open(plan, ruleset, at, door, (by, lifetime), now);
+        };
         let mut plan = Plan::default();
         let mut unfit = None;
         let mut taken = false;
@@ -230,7 +276,7 @@ impl Book {
                 } => {
                     for ports in ports {
                         let place = Place::Ports(*ports);
-                        self.open(&mut plan, ruleset, (*source, place), door, *lifetime, now);
+                        open(&mut plan, (*source, place), door, *lifetime);
                     }
                 }
                 Effect::Close { source, ports, .. } => {
@@ -268,7 +314,7 @@ impl Book {
                     taken = true;
                     let sent = plan.transaction.changes.len();
                     for place in places(shape, *source, path, ports) {
-                        self.open(&mut plan, ruleset, (*source, place), door, *lifetime, now);
+                        open(&mut plan, (*source, place), door, *lifetime);
                     }
                     match shape {
                         Shape::Awaited => {
@@ -334,7 +380,7 @@ impl Book {
         ruleset: &Ruleset,
         (source, place): (IpAddr, Place),
         door: &Arc<str>,
-        lifetime: Lifetime,
+        (by, lifetime): (By, Lifetime),
         now: Timestamp,
     ) {
         let slot = Slot { source, place };
@@ -357,6 +403,13 @@ impl Book {
             let why = "the table has no place for it".to_owned();
             return ask(plan, Fate::Missing(why));
         };
+        // What is there takes no more room if it stays longer.
+        if old.is_none()
+            && by == By::Knock
+            && let Err(full) = self.admits(plan, ruleset, &slot, door)
+        {
+            return ask(plan, Fate::Missing(full.to_string()));
+        }
         ask(plan, Fate::Taken);
         match old {
             None => plan.transaction.changes.push(Change::Add(element)),
@@ -374,6 +427,36 @@ impl Book {
             door: door.clone(),
         };
         plan.writes.insert(slot, Some(entry));
+    }
+
+    /// Whether there is room for what a knock opens; if not, what is full is noted once.
+    fn admits(
+        &self,
+        plan: &mut Plan,
+        ruleset: &Ruleset,
+        slot: &Slot,
+        door: &Arc<str>,
+    ) -> Result<(), Full> {
+        let full = self.shares.is_full(slot).or_else(|| {
+            if plan.admitted || self.has(door, slot.source) {
+                return None;
+            }
+            plan.admitted = true;
+            self.shares.refuses(door, ruleset.share(door), slot.source)
+        });
+        let Some(full) = full else {
+            return Ok(());
+        };
+        plan.admitted = false;
+        let notice = super::Notice::NotOpened {
+            door: door.clone(),
+            source: slot.source,
+            full,
+        };
+        if !plan.applied.notices.contains(&notice) {
+            plan.applied.notices.push(notice);
+        }
+        Err(full)
     }
 
     fn close(&self, plan: &mut Plan, ruleset: &Ruleset, slot: Slot) {

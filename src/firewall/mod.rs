@@ -19,7 +19,7 @@ mod watch;
 pub use book::{Applied, Closed, Fate, Opened, Place};
 pub use error::FirewallError;
 pub use netlink::survey::Origin;
-pub use notice::{Culprit, Damage, Notice};
+pub use notice::{Culprit, Damage, Full, Notice};
 pub use preview::Preview;
 pub use ruleset::Ruleset;
 pub use standing::{Opening, clear, guard, list};

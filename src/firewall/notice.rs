@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::ruleset::CAPACITY;
 use super::{FirewallError, render};
-use crate::model::SetPath;
+use crate::model::{BY_HAND, SetPath};
 
 /// Something the log should say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +71,24 @@ pub enum Notice {
         /// Why, and what it should be.
         why: String,
     },
+    /// A knock has opened nothing more, for want of room.
+    NotOpened {
+        /// The door.
+        door: Arc<str>,
+        /// Who has knocked.
+        source: IpAddr,
+        /// What is full.
+        full: Full,
+    },
+    /// A door is open to nearly as many as it may be.
+    Crowded {
+        /// The door.
+        door: Arc<str>,
+        /// How many that is.
+        sources: u32,
+        /// How many it may be.
+        most: u32,
+    },
     /// No set that the door adds to holds addresses of the source's family.
     OtherFamily {
         /// The set.
@@ -76,6 +96,25 @@ pub enum Notice {
         /// The source.
         source: IpAddr,
     },
+}
+
+/// What holds as much as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The door.
+    Door {
+        /// How many addresses it may be open to.
+        most: u32,
+    },
+    /// The door's share of one network.
+    Network {
+        /// How many of its addresses the door may be open to.
+        most: u32,
+        /// Its first address: it is a /24, or of IPv6 a /64.
+        network: IpAddr,
+    },
+    /// The set, but for what is kept for who opens by hand.
+    Knocks,
 }
 
 /// What became of the table.
@@ -111,6 +150,8 @@ impl Notice {
             | Self::Stray { .. }
             | Self::Awaited { .. }
             | Self::Unfit { .. }
+            | Self::NotOpened { .. }
+            | Self::Crowded { .. }
             | Self::OtherFamily { .. } => true,
         }
     }
@@ -161,10 +202,45 @@ impl fmt::Display for Notice {
             Self::Unfit { path, why } => {
                 write!(f, "set {} cannot be used: {why}", render::path(path))
             }
+            Self::NotOpened { door, source, full } => {
+                write!(f, "{source}: {door}: not opened: {full}")
+            }
+            Self::Crowded {
+                door,
+                sources,
+                most,
+            } => write!(
+                f,
+                "{door}: the door is open to {sources} addresses: with {most} (max_open) it opens \
+                 to nobody else"
+            ),
             Self::OtherFamily { path, source } => write!(
                 f,
                 "{source} was not added to set {}: it holds addresses of the other family",
                 render::path(path)
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Door { most } => write!(
+                f,
+                "the door is open to {most} addresses, which is all that it may be (max_open)"
+            ),
+            Self::Network { most, network } => {
+                let length = if network.is_ipv4() { 24 } else { 64 };
+                write!(
+                    f,
+                    "the door is open to {most} addresses of {network}/{length}, which is all \
+                     that one network may have"
+                )
+            }
+            Self::Knocks => write!(
+                f,
+                "of {CAPACITY} openings all are taken but {BY_HAND}, which are kept for knockd open"
             ),
         }
     }

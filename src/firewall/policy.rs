@@ -79,6 +79,7 @@ impl Ruleset {
             sets,
             chains,
             grants: grants(&config.doors),
+            shares: shares(&config.doors),
             wishes: config.doors.iter().flat_map(wishes).collect(),
             singles: Family::BOTH.map(|f| path(singles_name(f))),
             ranges: ranges
@@ -97,6 +98,13 @@ fn grants(doors: &[Door]) -> Vec<(Arc<str>, PortRange)> {
     }
     grants.sort_unstable();
     grants
+}
+
+fn shares(doors: &[Door]) -> Vec<(Arc<str>, u32)> {
+    let share = |door: &Door| (Arc::clone(&door.name), door.max_open);
+    let mut shares: Vec<_> = doors.iter().map(share).collect();
+    shares.sort_unstable();
+    shares
 }
 
 /// The rules on a hook: every packet passes these, few pass more.

@@ -1,6 +1,6 @@
 //! What would be sent, without a kernel: for a replay.
 
-use super::book::{Book, Plan, Shape};
+use super::book::{Book, By, Plan, Shape};
 use super::ruleset::{Family, Ruleset};
 use super::transaction::Transaction;
 use crate::model::{Effect, Timestamp};
@@ -44,11 +44,14 @@ impl Preview {
                 None => Shape::Unfit,
             }
         };
-        let plan = self.book.plan(&self.ruleset, &shape, effects, now);
+        let plan = self
+            .book
+            .plan(&self.ruleset, &shape, effects, By::Knock, now);
         let Plan {
             transaction,
             writes,
             applied: _,
+            admitted: _,
         } = plan;
         self.book.note(writes);
         transaction

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::model::{PortRange, Prefix, Protocol, SetElement, SetPath, Step};
+use crate::model::{Door, PortRange, Prefix, Protocol, SetElement, SetPath, Step};
 
 /// How many elements a set of openings holds.
 pub const CAPACITY: u32 = 65_536;
@@ -33,6 +33,8 @@ pub struct Ruleset {
     /// Which ports each door opens, sorted: an opening that no door would make any more
     /// goes with the reload.
     pub(super) grants: Vec<(Arc<str>, PortRange)>,
+    /// To how many addresses each door may be open at once, sorted by name.
+    pub(super) shares: Vec<(Arc<str>, u32)>,
     /// What doors put into sets of the administrator's, or take out.
     pub(super) wishes: Vec<Wish>,
     /// Where openings of single ports lie, IPv4 and IPv6.
@@ -273,6 +275,13 @@ impl Ruleset {
         self.grants
             .binary_search_by(|(d, p)| (&**d, p).cmp(&(door, ports)))
             .is_ok()
+    }
+
+    /// To how many addresses the door of that name may be open at once.
+    pub(super) fn share(&self, door: &str) -> u32 {
+        let found = self.shares.binary_search_by(|(name, _)| (**name).cmp(door));
+        let share = found.ok().and_then(|place| self.shares.get(place));
+        share.map_or(Door::MAX_OPEN, |(_, most)| *most)
     }
 
     /// What doors do with a set of the administrator's.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::admin::{self, AdminSets};
-use super::book::{Applied, Book, Closed, Entry, Fate, Place, Plan, element};
+use super::book::{Applied, Book, By, Closed, Entry, Fate, Place, Plan, element};
 use super::error::{Deed, FirewallError, no_answer};
 use super::netlink::batch::Batch;
 use super::netlink::build::Wanted;
@@ -83,6 +83,7 @@ pub struct Table {
     pub(super) watch: Option<Watch>,
     /// Why nftables could last not be read, as was said.
     pub(super) fault: Option<FirewallError>,
+    crowded: Vec<Notice>,
     batch: Batch,
 }
 
@@ -133,6 +134,7 @@ impl Table {
             sets: AdminSets::default(),
             watch: None,
             fault: None,
+            crowded: Vec::new(),
             batch: Batch::new(),
         };
         let mut started = table.begin(installed, &keep, removed, now);
@@ -255,14 +257,38 @@ impl Table {
         Ok(())
     }
 
-    /// Does the firewall's part of the effects of one knock, all in one transaction and one
-    /// write. What is open longer already stays so. What became of each opening is said.
+    /// Does the firewall's part of some effects, all in one transaction and one write. What is open
+    /// longer already stays so. What became of each opening is said. That is for who acts by hand:
+    /// there is room kept for that, and no door's share counts.
     ///
     /// # Errors
     ///
     /// If the kernel will not have it; nothing of it is done then.
     pub fn apply(&mut self, effects: &[Effect], now: Timestamp) -> Result<Applied, FirewallError> {
-        let mut plan = self.plan(effects, now);
+        self.apply_by(By::Hand, effects, now)
+    }
+
+    /// The same for a knock: it opens nothing more where its door, its network or all knocks
+    /// together have what they may have, and that is said.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::apply`].
+    pub fn apply_knock(
+        &mut self,
+        effects: &[Effect],
+        now: Timestamp,
+    ) -> Result<Applied, FirewallError> {
+        self.apply_by(By::Knock, effects, now)
+    }
+
+    fn apply_by(
+        &mut self,
+        by: By,
+        effects: &[Effect],
+        now: Timestamp,
+    ) -> Result<Applied, FirewallError> {
+        let mut plan = self.plan(effects, by, now);
         // Said at the start, too; but who has knocked in vain is to find it where he looks.
         let mut notices: Vec<Notice> = effects
             .iter()
@@ -280,7 +306,7 @@ impl Table {
                 // Somebody has taken the table away and we have not heard of it yet. It is
                 // put back, or that is put off: then with what is noted now.
                 notices.extend(self.on_readable(now));
-                plan = self.plan(effects, now);
+                plan = self.plan(effects, by, now);
                 match self.send(&mut plan.transaction) {
                     Err(error) if error.is_race() => {
                         gone = Some("somebody has taken the table away; it is put back with it");
@@ -297,9 +323,10 @@ impl Table {
             other => other?,
         };
         let Plan {
-            transaction: _,
             mut writes,
             mut applied,
+            transaction: _,
+            admitted: _,
         } = plan;
         applied.notices.extend(notices);
         if let Some(why) = gone {
@@ -320,12 +347,21 @@ impl Table {
             applied.closed.retain(|c| !c.place.is_in(&path));
         }
         self.book.note(writes);
+        if let (By::Knock, Some(opened)) = (by, applied.opened.first()) {
+            let crowded = self.book.crowded(&self.ruleset, &opened.door);
+            self.crowded.extend(crowded);
+        }
         Ok(applied)
     }
 
-    fn plan(&self, effects: &[Effect], now: Timestamp) -> Plan {
+    /// What is to be said of doors that are open to very many.
+    pub fn crowded(&mut self) -> impl Iterator<Item = Notice> + '_ {
+        self.crowded.drain(..)
+    }
+
+    fn plan(&self, effects: &[Effect], by: By, now: Timestamp) -> Plan {
         let shape = |path: &_| self.sets.shape(path);
-        self.book.plan(&self.ruleset, &shape, effects, now)
+        self.book.plan(&self.ruleset, &shape, effects, by, now)
     }
 
     /// Sends a transaction. A deletion of what is gone by now (it ran out this moment) is

@@ -17,6 +17,12 @@ pub const BEGUN_AT_ONCE: usize = 64;
 /// How many strays a door may forgive.
 pub const MAX_STRAYS: u16 = 256;
 
+/// How many openings of a set are kept for who opens by hand.
+pub const BY_HAND: u32 = 1024;
+
+/// How many openings of single ports, of each address family, knocks may make.
+pub const OPENINGS: u32 = 65_536 - BY_HAND;
+
 /// Longer than this is no length of time but a slip; there is `until closed`. The kernel
 /// counts up to 584 years.
 pub const MAX_TIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
@@ -58,6 +64,8 @@ pub struct Door {
     pub open: Box<[PortRange]>,
     /// For how long.
     pub open_for: Lifetime,
+    /// To how many addresses it may be open at once; 1 to [`OPENINGS`].
+    pub max_open: u32,
     /// What it closes for the source.
     pub close: Close,
     /// Elements it adds to sets of the administrator's own.
@@ -77,6 +85,9 @@ impl Door {
     pub const STRAYS: u16 = 128;
     /// How long an opening lives if nobody says.
     pub const OPEN_FOR: Lifetime = Lifetime::For(Duration::from_secs(30));
+    /// To how many addresses it may be open at once if nobody says: forged knocks come at thousands
+    /// a second, and what they fill is closed to all.
+    pub const MAX_OPEN: u32 = 4096;
 
     /// A door of these steps that does nothing yet, with the defaults of knockd.toml(5).
     #[must_use]
@@ -92,6 +103,7 @@ impl Door {
             strays: Self::STRAYS,
             open: Box::default(),
             open_for: Self::OPEN_FOR,
+            max_open: Self::MAX_OPEN,
             close: Close::Nothing,
             add: Box::default(),
             remove: Box::default(),

@@ -18,8 +18,8 @@ mod tripwire;
 
 pub use config::{Config, Firewall, Guard, Level, Log, OnStop, TripwireMode};
 pub use door::{
-    BEGUN_AT_ONCE, Close, Commands, Door, DoorId, MAX_STEPS, MAX_STRAYS, MAX_TIME, OneTime,
-    SetElement, SetPath,
+    BEGUN_AT_ONCE, BY_HAND, Close, Commands, Door, DoorId, MAX_STEPS, MAX_STRAYS, MAX_TIME,
+    OPENINGS, OneTime, SetElement, SetPath,
 };
 pub use effect::{Effect, Phase, Ports};
 pub use event::{Cause, Event, Outcome};

@@ -1,5 +1,6 @@
 //! `-d`: the daemon in the background, and its pid file.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
@@ -26,6 +27,13 @@ impl Background {
     }
 }
 
+/// Whether nothing of it has an open file any more: of several threads the first may have ended
+/// alone.
+fn is_over(process: &Background) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", process.0));
+    !process.runs() && threads.map_or(true, |threads| threads.count() <= 1)
+}
+
 impl Drop for Background {
     fn drop(&mut self) {
         let _ = kill(self.0, Signal::SIGKILL);
@@ -44,6 +52,13 @@ fn the_foreground_ends_well_when_the_guard_stands() {
     assert_eq!(status.code(), Some(0), "{lines:?}");
     assert!(lines.is_empty(), "{lines:?}");
     let daemon = Background(read(&pidfile));
+    // For others to read; and whatever they hold of it keeps nobody from starting.
+    let mode = std::fs::metadata(&pidfile)
+        .expect("the pid file")
+        .permissions();
+    assert_eq!(mode.mode() & 0o777, 0o644);
+    let reader = std::fs::File::open(&pidfile).expect("the pid file");
+    reader.lock().expect("a lock");
     let to = (ip(SERVER[0]), 22);
     lab.client
         .connect(ip(CLIENT[0]), to, SILENCE)
@@ -58,9 +73,14 @@ fn the_foreground_ends_well_when_the_guard_stands() {
     assert!(lines.iter().any(|line| line.contains(&named)), "{lines:?}");
     assert_eq!(read(&pidfile), daemon.0);
 
+    kill(daemon.0, Signal::SIGKILL).expect("it runs");
+    wait_until("its end", || is_over(&daemon));
+    let (status, lines) = Process::start(&mut site.command(&words)).wait();
+    assert_eq!(status.code(), Some(0), "{lines:?}");
+    let daemon = Background(read(&pidfile));
     kill(daemon.0, Signal::SIGTERM).expect("it runs");
     wait_until("its end", || !daemon.runs());
-    assert!(!pidfile.exists());
+    assert!(!pidfile.exists() && !site.path("knockd.pid.lock").exists());
     let log = std::fs::read_to_string(&log).expect("the log");
     assert!(log.ends_with("] shutting down\n"), "{log}");
 }

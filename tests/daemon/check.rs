@@ -283,6 +283,106 @@ fn without_privilege_the_file_alone_is_checked() {
     assert_eq!(failure(&output).0, 78);
 }
 
+/// A door with one-time sequences.
+const ONCE: &str = "[door.once]\none_time_sequences = \"FILE\"\nopen = [\"80/tcp\"]\n";
+
+#[test]
+fn a_door_without_a_sequence_left_does_not_work() {
+    let lab = Lab::new();
+    let file = lab.write("once", "7101,8202:udp,9303\n");
+    let once = ONCE.replace("FILE", &file.display().to_string());
+    let site = Site::new(&lab, &format!("{SSH}{once}"));
+    let _daemon = site.start("");
+    let (code, said) = site.check();
+    assert_eq!(code, 0, "{said:#?}");
+    assert!(
+        said.contains(&"once: works (eth0, IPv4 and IPv6)".to_owned()),
+        "{said:#?}"
+    );
+    let used_up = format!("no more one-time sequences in {}", file.display());
+    for (text, why) in [
+        (Some("#7101,8202:udp,9303\n"), used_up.as_str()),
+        (Some(""), &used_up),
+        (Some("7101,8202:udp,xyz\n"), &used_up),
+        (None, "No such file"),
+    ] {
+        match text {
+            Some(text) => std::fs::write(&file, text).expect("a file of ours"),
+            None => std::fs::remove_file(&file).expect("a file of ours"),
+        }
+        let output = site.try_run("check --saved-ruleset /nonexistent");
+        let (code, complaint) = failure(&output);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(code, 69, "{said}");
+        assert!(
+            said.contains("once: OPENS TO NOBODY: ") && said.contains(why),
+            "{said}"
+        );
+        assert!(!said.contains("once: works"), "{said}");
+        assert_eq!(complaint, "knockd: 1 problem: once opens to nobody\n");
+        let json = site.try_run("check --json").stdout;
+        let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+        assert_eq!(json["open_to_nobody"][0]["door"], "once");
+        let verdict = &json["live"]["doors"][2]["findings"][0]["verdict"];
+        assert_eq!(verdict, "opens to nobody");
+    }
+    // Nor where there is no table to look at.
+    let legacy = lab.write(
+        "once.conf",
+        &format!(
+            "[once]\nOne_Time_Sequences = {}\ncommand = true\n",
+            file.display()
+        ),
+    );
+    let output = site.try_run(&format!("check {}", legacy.display()));
+    assert_eq!(failure(&output).0, 69);
+    // The file alone is no matter of its sequences.
+    assert_eq!(failure(&site.try_run("check --file-only")).0, 0);
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_named() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, &format!("interfaces = [\"eth7\"]\n{SSH}"));
+    let _daemon = site.start("");
+    let output = site.try_run("check --saved-ruleset /nonexistent");
+    let (code, complaint) = failure(&output);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(code, 69, "{said}");
+    assert!(
+        said.contains("ssh: cannot tell: there is no interface eth7\n"),
+        "{said}"
+    );
+    assert_eq!(complaint, "knockd: 1 problem: there is no interface eth7\n");
+    // Beside one that is there it may come later.
+    site.configure(&format!("interfaces = [\"eth7\", \"eth0\"]\n{SSH}"));
+    site.run("reload");
+    let said = site.run("check --saved-ruleset /nonexistent");
+    assert!(
+        said.contains("warning: there is no interface eth7: nobody can knock there"),
+        "{said}"
+    );
+    assert!(said.contains("ssh: works (eth0, IPv4 and IPv6)"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_is_counted_and_what_to_do_is_said() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let complaint = || failure(&site.try_run("check")).1;
+    let start = "knockd: 1 problem: knockd is not running: systemctl start knockd\n";
+    assert_eq!(complaint(), start);
+    let _daemon = site.start("");
+    assert_eq!(complaint(), "");
+    site.run("clear");
+    let reload = "knockd: 1 problem: there is no table: systemctl reload knockd\n";
+    assert_eq!(complaint(), reload);
+    site.run("reload");
+    site.configure(&SSH.replacen("22/tcp", "23/tcp", 1));
+    let drifted = "knockd: 1 problem: the table is not as configured: systemctl reload knockd\n";
+    assert_eq!(complaint(), drifted);
+}
+
 #[test]
 fn as_json() {
     let lab = Lab::new();

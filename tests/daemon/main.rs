@@ -17,6 +17,7 @@ mod guard;
 mod listen;
 mod log;
 mod memory;
+mod orders;
 mod reload;
 mod site;
 mod unanswerable;

@@ -58,6 +58,18 @@ fn systemd_would_say_what_is_wrong() {
     assert!(said.contains("RestrictUnrealtime"), "{said}");
 }
 
+/// `kill` succeeds whatever the daemon makes of it.
+#[test]
+fn a_reload_is_what_the_daemon_makes_of_it() {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
+    let unit = std::fs::read_to_string(ours.join("knockd.service")).expect("a unit");
+    let reload: Vec<_> = unit
+        .lines()
+        .filter(|l| l.starts_with("ExecReload="))
+        .collect();
+    assert_eq!(reload, ["ExecReload=/usr/sbin/knockd $KNOCKD_OPTS reload"]);
+}
+
 /// A guard that comes before nftables.service is flushed away again; one that comes after
 /// the network comes too late.
 #[test]

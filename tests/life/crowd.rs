@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::forge::{self, BRIEF, DOORS, MORE, SSH};
 use crate::rounds;
-use crate::site::Site;
+use crate::site::{Site, failure};
 use crate::support::frame::source;
 use crate::support::{Lab, Process, wait_for, wait_until};
 
@@ -21,17 +21,28 @@ fn work(daemon: &Process) -> Duration {
     Duration::from_nanos(time.expect("a number"))
 }
 
-/// Has sources knock, and waits until each is answered by a line with `word`; the work that
-/// one was.
+/// Lines with `word`, those that were withheld as `kind` included.
+fn told(daemon: &Process, word: &str, kind: &str) -> usize {
+    let withheld = |line: &String| {
+        let (count, _) = line.split_once(&format!(" more {kind} not written"))?;
+        count.rsplit(' ').next()?.parse::<usize>().ok()
+    };
+    let withheld = daemon.lines().iter().filter_map(withheld).sum::<usize>();
+    daemon.count(word) + withheld
+}
+
+/// Has sources knock, and waits until each has opened its door; the work that one was.
 #[track_caller]
 fn knock(
     wire: &socket2::Socket,
-    daemon: &Process,
+    (site, daemon): (&Site<'_>, &Process),
     sources: std::ops::Range<usize>,
     steps: [u16; 3],
-    word: &str,
 ) -> Duration {
-    let answered = || daemon.count(word);
+    let answered = || {
+        let opened = site.status()["opened"].as_u64().unwrap_or_default();
+        usize::try_from(opened).expect("a small number")
+    };
     let before = work(daemon);
     let count = u32::try_from(sources.len()).expect("some");
     let mut done = answered();
@@ -53,15 +64,15 @@ fn ten_thousand_are_listed_extended_closed_and_run_out() {
     let site = Site::new(&lab, DOORS);
     let wire = lab.client.frames("eth0");
     let mut daemon = site.start("");
-    let opened = "ssh: opened 22/tcp";
 
     // What one more costs, where there is none, where there are some, and many.
     let few = (all / 10).max(2 * TOGETHER);
-    let first = knock(&wire, &daemon, 0..TOGETHER, SSH, opened);
-    knock(&wire, &daemon, TOGETHER..few, SSH, opened);
-    let second = knock(&wire, &daemon, few..few + TOGETHER, SSH, opened);
-    knock(&wire, &daemon, few + TOGETHER..all, SSH, opened);
-    let third = knock(&wire, &daemon, all..all + TOGETHER, SSH, opened);
+    let to = (&site, &daemon);
+    let first = knock(&wire, to, 0..TOGETHER, SSH);
+    knock(&wire, to, TOGETHER..few, SSH);
+    let second = knock(&wire, to, few..few + TOGETHER, SSH);
+    knock(&wire, to, few + TOGETHER..all, SSH);
+    let third = knock(&wire, to, all..all + TOGETHER, SSH);
     println!("a knock with none open {first:?}, {few}: {second:?}, {all}: {third:?}");
     let most = first * 20 + Duration::from_millis(1);
     assert!(second < most && third < most, "the cost grows");
@@ -73,8 +84,12 @@ fn ten_thousand_are_listed_extended_closed_and_run_out() {
     println!("listed in {:?}", began.elapsed());
     assert_eq!(site.openings().len(), all);
 
-    // Extended: one, and in place of the other.
-    knock(&wire, &daemon, 7..8, MORE, "more: extended 22/tcp");
+    // Extended: one, and in place of the other; when there is room in the log again.
+    wait_until("the last count", || {
+        told(&daemon, ": opened ", "finished knocks") == all
+    });
+    knock(&wire, to, 7..8, MORE);
+    daemon.wait_for_line("10.0.0.7: more: extended 22/tcp");
     let openings = site.openings();
     assert_eq!(openings.len(), all);
     let longer = |opening: &&serde_json::Value| opening["left_ms"].as_u64() > Some(3_600_000);
@@ -102,17 +117,21 @@ fn ten_thousand_are_listed_extended_closed_and_run_out() {
     });
 
     // Run out, each by itself and each said once.
-    knock(&wire, &daemon, 0..all, BRIEF, "brief: opened 443/tcp");
-    let closed = "brief: closed 443/tcp";
-    wait_for("all to run out", || {
-        (daemon.count(closed) == all).then_some(())
-    });
+    knock(&wire, (&site, &daemon), 0..all, BRIEF);
+    let closed = || told(&daemon, "brief: closed 443/tcp", "ends of openings");
+    wait_until("all to run out", || closed() == all);
     assert!(site.openings().is_empty());
-    assert_eq!(daemon.count(closed), all);
+    // What nobody can read is counted, and so is what was opened.
+    wait_until("the last count", || {
+        told(&daemon, ": opened ", "finished knocks") == all
+    });
+    assert_eq!(closed(), all);
 }
 
 /// The kernel's own limit, and ours.
 const CAPACITY: usize = 65_536;
+/// What of it is kept for who opens by hand.
+const BY_HAND: usize = 1024;
 
 fn element(number: usize) -> String {
     let source = source(number);
@@ -124,28 +143,109 @@ fn a_full_set_is_said_in_words_and_breaks_nothing_else() {
     let lab = Lab::new();
     let site = Site::new(&lab, DOORS);
     let wire = lab.client.frames("eth0");
-    // As an earlier daemon may have left it.
+    // As an earlier daemon may have left it; as many at once as fit a send buffer.
     site.start("").terminate();
-    // As many at once as fit a send buffer.
-    for first in (1..=CAPACITY).step_by(1024) {
-        let elements: Vec<_> = (first..first + 1024).map(element).collect();
-        let elements = elements.join(", ");
-        lab.server.nft(&format!(
-            "add element inet knockd openings_v4 {{ {elements} }}"
-        ));
-    }
+    let fill = |numbers: std::ops::RangeInclusive<usize>| {
+        for first in numbers.step_by(1024) {
+            let elements: Vec<_> = (first..first + 1024).map(element).collect();
+            let elements = elements.join(", ");
+            lab.server.nft(&format!(
+                "add element inet knockd openings_v4 {{ {elements} }}"
+            ));
+        }
+    };
+    fill(1..=CAPACITY - BY_HAND);
     let mut daemon = site.start("");
-    daemon.wait_for_line("65536 openings live on");
+    daemon.wait_for_line("64512 openings live on");
     forge::knock(&wire, source(0), SSH);
-    let said = daemon.wait_for_line("is full");
-    assert!(said.contains("set inet knockd openings_v4"), "{said}");
-    assert!(said.contains("65536"), "{said}");
-    // Who is in may stay longer, IPv6 is not concerned, and one that goes makes room.
+    let said = daemon.wait_for_line("10.0.0.0: ssh: not opened");
+    assert!(
+        said.contains("of 65536 openings all are taken but 1024"),
+        "{said}"
+    );
+    // Who is in may stay longer, IPv6 is not concerned, who opens by hand has room, and one that
+    // goes makes some.
     forge::knock(&wire, source(2), MORE);
     daemon.wait_for_line("10.0.0.2: more: extended 22/tcp");
-    let said = site.run("open ssh 2001:db8::77");
-    assert!(said.contains("opened 22/tcp"), "{said}");
-    site.run("close 10.0.0.3");
+    for address in ["2001:db8::77", "192.0.2.77"] {
+        let said = site.run(&format!("open ssh {address}"));
+        assert!(said.contains("opened 22/tcp"), "{said}");
+    }
+    for number in [3, 4] {
+        site.run(&format!("close {}", source(number)));
+    }
     forge::knock(&wire, source(0), SSH);
     daemon.wait_for_line("10.0.0.0: ssh: opened 22/tcp");
+    // Where that room is used up, too, there is none at all.
+    site.run("close 192.0.2.77");
+    site.run("close 10.0.0.0");
+    daemon.terminate();
+    fill(CAPACITY - BY_HAND + 1..=CAPACITY);
+    lab.server.nft(&format!(
+        "add element inet knockd openings_v4 {{ {}, {} }}",
+        element(3),
+        element(4)
+    ));
+    daemon = site.start("");
+    daemon.wait_for_line("65537 openings live on");
+    let (code, said) = failure(&site.try_run("open ssh 10.0.0.0"));
+    assert_eq!(code, 69);
+    assert!(
+        said.contains("set inet knockd openings_v4 is full"),
+        "{said}"
+    );
+    assert!(said.contains("65536"), "{said}");
+}
+
+/// One person who knows a door.
+#[test]
+fn who_floods_one_door_hurts_that_one() {
+    let lab = Lab::new();
+    let doors = DOORS.replacen("64_512", "20", 1);
+    let site = Site::new(&lab, &doors);
+    let wire = lab.client.frames("eth0");
+    let mut daemon = site.start("");
+    for number in 0..30 {
+        forge::knock(&wire, source(number), SSH);
+    }
+    daemon.wait_for_line("ssh: the door is open to 16 addresses: with 20 (max_open)");
+    let said = daemon.wait_for_line("10.0.0.29: ssh: not opened");
+    assert!(said.contains("open to 20 addresses"), "{said}");
+    assert_eq!(daemon.count("which is all that it may be"), 10);
+    assert_eq!(daemon.count("with 20 (max_open)"), 1);
+    assert_eq!(site.openings().len(), 20);
+    // At this door somebody is let in by hand, at another by a knock; who is in may stay.
+    let said = site.run("open ssh 192.0.2.77");
+    assert!(said.contains("192.0.2.77: ssh: opened 22/tcp"), "{said}");
+    forge::knock(&wire, source(29), BRIEF);
+    daemon.wait_for_line("10.0.0.29: brief: opened 443/tcp");
+    forge::knock(&wire, source(1), SSH);
+    daemon.wait_for_line("10.0.0.1: ssh: extended 22/tcp");
+    // Those whose time is over make room, also for a daemon that is started anew.
+    daemon.kill();
+    let mut daemon = site.start("");
+    forge::knock(&wire, source(40), SSH);
+    daemon.wait_for_line("10.0.0.40: ssh: not opened");
+    site.run("close 10.0.0.2");
+    site.run("close 10.0.0.3");
+    forge::knock(&wire, source(41), SSH);
+    daemon.wait_for_line("10.0.0.41: ssh: opened 22/tcp");
+}
+
+/// The log of somebody who knocks thousands of times a second is no flood.
+#[test]
+fn of_hundreds_of_knocks_a_second_the_log_has_a_count() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, DOORS);
+    let wire = lab.client.frames("eth0");
+    let daemon = site.start("");
+    let began = Instant::now();
+    knock(&wire, (&site, &daemon), 0..2000, SSH);
+    let seconds = usize::try_from(began.elapsed().as_secs()).expect("few");
+    wait_until("the last count", || {
+        told(&daemon, "OPEN SESAME", "finished knocks") == 2000
+    });
+    let written = daemon.count("OPEN SESAME");
+    assert!((300..=300 * (seconds + 2)).contains(&written), "{written}");
+    assert_eq!(site.openings().len(), 2000);
 }

@@ -14,16 +14,19 @@ pub(crate) const DOORS: &str = r#"
 sequence = ["7001/udp", "8102/udp", "9203/udp"]
 open     = ["22/tcp"]
 open_for = "1h"
+max_open = 64_512
 
 [door.brief]
 sequence = ["7104/udp", "8205/udp", "9306/udp"]
 open     = ["443/tcp"]
 open_for = "2s"
+max_open = 64_512
 
 [door.more]
 sequence = ["7207/udp", "8308/udp", "9409/udp"]
 open     = ["22/tcp"]
 open_for = "2h"
+max_open = 64_512
 "#;
 
 /// The steps of [`DOORS`], in their order.

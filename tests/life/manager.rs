@@ -149,6 +149,36 @@ fn a_reload_is_announced_and_ended() {
 }
 
 #[test]
+fn a_refused_file_and_a_cleared_table_stand_in_the_status() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let manager = Manager::new(&site);
+    let daemon = manager.start(None);
+    let path = site.config().display().to_string();
+    let refused =
+        |in_use: &str| format!("STATUS={path} IS REFUSED, in use is {in_use}; listening on eth0");
+    let good = "STATUS=listening on eth0";
+    manager.wait_for(good, "");
+    site.configure("faulty");
+    daemon.signal(Signal::SIGHUP);
+    manager.wait_for(&refused("the configuration that was running"), good);
+    site.configure(SSH);
+    daemon.signal(Signal::SIGHUP);
+    manager.wait_for(good, "");
+    site.run("clear");
+    let cleared = "STATUS=THE TABLE IS CLEARED, nothing is guarded until a reload or start; \
+                   listening on eth0";
+    manager.wait_for(cleared, good);
+    site.run("reload");
+    manager.wait_for(good, "");
+    daemon.terminate();
+    manager.wait_for("STOPPING=1", "");
+    site.configure("faulty");
+    let _daemon = manager.start(None);
+    manager.wait_for(&refused("the last configuration that was good"), good);
+}
+
+#[test]
 fn a_missing_interface_delays_nothing_and_is_told() {
     let lab = Lab::new();
     let site = Site::new(&lab, &format!("interfaces = [\"eth0\", \"eth7\"]\n{SSH}"));

@@ -47,6 +47,7 @@ complete -c knockd -n "__fish_knockd_needs_command" -f -a "status" -d 'Say what 
 complete -c knockd -n "__fish_knockd_needs_command" -f -a "open" -d 'Open a door for an address as if it had knocked'
 complete -c knockd -n "__fish_knockd_needs_command" -f -a "close" -d 'Close what is open'
 complete -c knockd -n "__fish_knockd_needs_command" -f -a "clear" -d 'Remove the table, and with it the guard: the ports are open to all'
+complete -c knockd -n "__fish_knockd_needs_command" -f -a "reload" -d 'Have the daemon read its configuration again, and say what becomes of it'
 complete -c knockd -n "__fish_knockd_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c knockd -n "__fish_knockd_using_subcommand check" -l saved-ruleset -d 'Where the ruleset that is loaded at boot is kept' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand check" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
@@ -89,12 +90,17 @@ complete -c knockd -n "__fish_knockd_using_subcommand clear" -s c -l config -d '
 complete -c knockd -n "__fish_knockd_using_subcommand clear" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand clear" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand clear" -s h -l help -d 'Print help'
-complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear help" -f -a "check" -d 'Check the configuration; as root also whether the doors work on this machine'
-complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear help" -f -a "convert" -d 'Print a knockd.conf as TOML that makes the same decisions'
-complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear help" -f -a "guard" -d 'Put the guard in place without listening: for the time before the network is up'
-complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear help" -f -a "list" -d 'List the openings in the kernel'
-complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear help" -f -a "status" -d 'Say what the daemon hears and has done'
-complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear help" -f -a "open" -d 'Open a door for an address as if it had knocked'
-complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear help" -f -a "close" -d 'Close what is open'
-complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear help" -f -a "clear" -d 'Remove the table, and with it the guard: the ports are open to all'
-complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c knockd -n "__fish_knockd_using_subcommand reload" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand reload" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand reload" -l run-dir -d 'What must not: the lock and the control socket' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand reload" -s h -l help -d 'Print help'
+complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear reload help" -f -a "check" -d 'Check the configuration; as root also whether the doors work on this machine'
+complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear reload help" -f -a "convert" -d 'Print a knockd.conf as TOML that makes the same decisions'
+complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear reload help" -f -a "guard" -d 'Put the guard in place without listening: for the time before the network is up'
+complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear reload help" -f -a "list" -d 'List the openings in the kernel'
+complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear reload help" -f -a "status" -d 'Say what the daemon hears and has done'
+complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear reload help" -f -a "open" -d 'Open a door for an address as if it had knocked'
+complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear reload help" -f -a "close" -d 'Close what is open'
+complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear reload help" -f -a "clear" -d 'Remove the table, and with it the guard: the ports are open to all'
+complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear reload help" -f -a "reload" -d 'Have the daemon read its configuration again, and say what becomes of it'
+complete -c knockd -n "__fish_knockd_using_subcommand help; and not __fish_seen_subcommand_from check convert guard list status open close clear reload help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -8,8 +8,8 @@ use super::super::source::Spanned;
 use super::sequence::{self, Wires};
 use super::{names, path, time};
 use crate::model::{
-    Close, Commands, Door, Lifetime, MAX_STRAYS, OneTime, PortRange, Prefix, Protocol, SetElement,
-    Step, TcpFlags, TripwireMode,
+    Close, Commands, Door, Lifetime, MAX_STRAYS, OPENINGS, OneTime, PortRange, Prefix, Protocol,
+    SetElement, Step, TcpFlags, TripwireMode,
 };
 
 /// knock 0.8's time from start to stop.
@@ -41,6 +41,7 @@ pub(super) fn door(
         from: values(&draft.from).into(),
         target: draft.target.given().map(|t| t.value),
         strays,
+        max_open: max_open(draft, &open, faults),
         open: open.into(),
         open_for: open_for(draft, faults),
         close,
@@ -195,6 +196,43 @@ fn open_for(draft: &DraftDoor, faults: &mut Faults) -> Lifetime {
         }
     }
     draft.open_for.or(Door::OPEN_FOR)
+}
+
+/// To how many addresses it may be open at once. By default all of them together fill no more than
+/// half of a set, however many ports there are.
+fn max_open(draft: &DraftDoor, open: &[PortRange], faults: &mut Faults) -> u32 {
+    let singles = open.iter().filter(|ports| ports.is_single()).count();
+    let singles = u32::try_from(singles).unwrap_or(u32::MAX).max(1);
+    let default = Door::MAX_OPEN.min(OPENINGS / 2 / singles).max(1);
+    let Some(given) = draft.max_open.given() else {
+        return default;
+    };
+    if draft.open.is_absent() && draft.add.is_absent() {
+        faults.warn(
+            &given.span,
+            "`max_open` means nothing here: the door opens no port and fills no set",
+        );
+    }
+    let read = u32::try_from(given.value).ok();
+    let Some(most) = read.filter(|most| (1..=OPENINGS).contains(most)) else {
+        faults.error(
+            &given.span,
+            format!("`max_open` is a number from 1 to {OPENINGS}"),
+        );
+        return default;
+    };
+    if u64::from(most) * u64::from(singles) > u64::from(OPENINGS) {
+        faults
+            .warn(
+                &given.span,
+                format!("{most} addresses with {singles} ports each are more than all openings"),
+            )
+            .help(format!(
+                "knocks make at most {OPENINGS} of each family: `max_open = {}`",
+                OPENINGS / singles
+            ));
+    }
+    most
 }
 
 /// Ports, none of them twice.

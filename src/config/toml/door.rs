@@ -29,6 +29,7 @@ pub(super) fn read(name: Spanned<String>, keys: &mut Keys<'_>, faults: &mut Faul
         strays: keys.field("strays", faults, integer),
         open: keys.field("open", faults, |v, f| list(v, f, "\"22/tcp\"", ports)),
         open_for: keys.field("open_for", faults, lifetime),
+        max_open: keys.field("max_open", faults, integer),
         close: keys.field("close", faults, close),
         add: keys.field("add", faults, |v, f| elements(v, f, true)),
         remove: keys.field("remove", faults, |v, f| elements(v, f, false)),

@@ -41,7 +41,7 @@ fn close(host: u8, ports: Ports) -> Effect {
 
 fn sent(book: &mut Book, effects: &[Effect], at: u64) -> String {
     let now = Timestamp::from_epoch(Duration::from_secs(at));
-    let plan = book.plan(&ruleset(), &|_| Shape::Unfit, effects, now);
+    let plan = book.plan(&ruleset(), &|_| Shape::Unfit, effects, By::Knock, now);
     book.note(plan.writes);
     plan.transaction.to_string()
 }
@@ -79,6 +79,140 @@ fn the_effects_of_one_knock_see_each_other() {
          delete element inet knockd udp_60000_61000_v4 { 192.0.2.7 }\n\
          add element inet knockd openings_v4 { 192.0.2.7 . tcp . 22 comment \"ssh\" }\n"
     );
+}
+
+/// The ruleset of a door that opens 22/tcp and a range, to so many at once.
+fn ruleset_of(max_open: u32) -> Ruleset {
+    let door = |name| Door {
+        open: ports("22/tcp,60000-61000/udp").into(),
+        max_open,
+        ..Door::new(name, Vec::new())
+    };
+    let config = Config {
+        firewall: Some(Firewall::default()),
+        doors: [door("ssh"), door("web")].into(),
+        ..Config::default()
+    };
+    Ruleset::new(&config).expect("a firewall")
+}
+
+/// Opens 22/tcp by a door for an hour; what was said if it was not opened.
+fn try_open(book: &mut Book, most: u32, door: &str, source: IpAddr, by: By) -> Option<String> {
+    let effect = Effect::Open {
+        door: door.into(),
+        source,
+        ports: ports("22/tcp,60000-61000/udp"),
+        lifetime: Lifetime::For(Duration::from_secs(3600)),
+    };
+    let now = Timestamp::from_epoch(Duration::from_secs(1));
+    let plan = book.plan(&ruleset_of(most), &|_| Shape::Unfit, &[effect], by, now);
+    book.note(plan.writes);
+    let said: Vec<_> = plan
+        .applied
+        .notices
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(said.len() <= 1, "{said:?}");
+    said.into_iter().next()
+}
+
+fn four(number: u32) -> IpAddr {
+    std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).into()
+}
+
+fn six(network: u16, host: u16) -> IpAddr {
+    std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, host).into()
+}
+
+#[test]
+fn a_door_and_a_network_have_a_share_each() {
+    let mut book = Book::default();
+    let mut open = |door, source, by| try_open(&mut book, 400, door, source, by);
+    // One network of IPv6 is one host's.
+    for host in 0..256 {
+        assert_eq!(open("ssh", six(1, host), By::Knock), None);
+    }
+    let said = open("ssh", six(1, 256), By::Knock).expect("no more of one network");
+    assert!(
+        said.contains("256 addresses of 2001:db8:0:1::/64"),
+        "{said}"
+    );
+    // Not another's, nor that of who is there already, nor another door's, nor by hand.
+    assert_eq!(open("ssh", six(2, 0), By::Knock), None);
+    assert_eq!(open("web", six(1, 256), By::Knock), None);
+    assert_eq!(open("ssh", six(1, 256), By::Hand), None);
+    for number in 0..143 {
+        assert_eq!(open("ssh", four(number * 256), By::Knock), None);
+    }
+    let said = open("ssh", four(7), By::Knock).expect("no more of this door");
+    assert!(said.contains("the door is open to 400 addresses"), "{said}");
+    assert_eq!(open("web", four(7), By::Knock), None);
+    assert_eq!(open("ssh", four(8), By::Hand), None);
+}
+
+#[test]
+fn what_goes_makes_room_and_is_counted_out() {
+    let mut book = Book::default();
+    for number in 0..300 {
+        try_open(&mut book, 4096, "ssh", six(1, number), By::Knock);
+    }
+    let refused = |book: &mut Book| try_open(book, 4096, "ssh", six(1, 999), By::Knock);
+    assert!(refused(&mut book).is_some());
+    // Half of what a source has is not all of it.
+    let slots: Vec<Slot> = book.of(six(1, 0)).cloned().collect();
+    assert_eq!(slots.len(), 2);
+    book.set(slots[0].clone(), None);
+    assert!(refused(&mut book).is_some());
+    book.set(slots[1].clone(), None);
+    assert_eq!(refused(&mut book), None);
+    // With all gone nothing is left that counts.
+    book.keep_sets_only();
+    assert_eq!(refused(&mut book), None);
+    let slots: Vec<Slot> = book.of(six(1, 999)).cloned().collect();
+    for slot in slots {
+        book.set(slot, None);
+    }
+    assert!(book.shares.is_empty());
+}
+
+#[test]
+fn knocks_leave_room_for_who_opens_by_hand() {
+    let mut book = Book::default();
+    let most = crate::model::OPENINGS;
+    for number in 0..most {
+        let entry = Entry {
+            deadline: None,
+            door: "ssh".into(),
+        };
+        let place = Place::Ports(ports("22/tcp")[0]);
+        let source = four(number);
+        book.set(Slot { source, place }, Some(entry));
+    }
+    let said = try_open(&mut book, most, "web", four(most), By::Knock).expect("no room");
+    assert!(
+        said.contains("of 65536 openings all are taken but 1024"),
+        "{said}"
+    );
+    // The range has a set of its own.
+    let places: Vec<_> = book.of(four(most)).map(|slot| slot.place.clone()).collect();
+    assert_eq!(places, [Place::Ports(ports("60000-61000/udp")[0])]);
+    assert_eq!(try_open(&mut book, most, "web", six(1, 1), By::Knock), None);
+    assert_eq!(try_open(&mut book, most, "web", four(most), By::Hand), None);
+    assert_eq!(book.of(four(most)).count(), 2);
+}
+
+#[test]
+fn a_crowded_door_is_told_once() {
+    let mut book = Book::default();
+    let ruleset = ruleset_of(100);
+    let mut told = Vec::new();
+    let door: Arc<str> = "ssh".into();
+    for number in 0..100 {
+        try_open(&mut book, 100, "ssh", four(number), By::Knock);
+        told.extend(book.crowded(&ruleset, &door).map(|_| number));
+    }
+    assert_eq!(told, [79]);
 }
 
 proptest! {

@@ -41,7 +41,7 @@ use super::admin;
 use super::netlink::inventory::{self, Layout, TableInfo};
 use super::netlink::socket::Socket;
 use super::ruleset::{Family, Ruleset};
-use crate::model::{Config, Firewall};
+use crate::model::{Config, Firewall, Pattern};
 
 /// Looks at the live system and tries every door in a copy of it. The configuration is that
 /// of the file at `path`.
@@ -123,9 +123,29 @@ fn look(
         };
         found.extend(ways::ways(link, trials.into_iter().zip(verdicts)));
     }
-    let why = "there is no way in: no interface that counts has an address, or nobody may knock \
-               who has to";
-    Ok((table, doors(config, &found, why)))
+    let missing = missing(config);
+    let why = if !missing.is_empty() && missing.len() == config.interfaces.len() {
+        format!("there is no interface {}", missing.join(", nor "))
+    } else if config.interfaces.is_empty() {
+        "there is no way in: no interface but lo has an address, or nobody may knock who has to"
+            .to_owned()
+    } else {
+        let names: Vec<_> = config.interfaces.iter().map(Pattern::as_str).collect();
+        format!(
+            "there is no way in: of the interfaces that count ({}) none has an address, or nobody \
+             may knock who has to",
+            names.join(", ")
+        )
+    };
+    Ok((table, doors(config, &found, &why)))
+}
+
+/// The interfaces that the configuration names and that are not there.
+#[must_use]
+pub fn missing(config: &Config) -> Vec<&str> {
+    let named = config.interfaces.iter().filter(|name| name.is_literal());
+    let absent = |name: &&str| nix::net::if_::if_nametoindex(*name).is_err();
+    named.map(Pattern::as_str).filter(absent).collect()
 }
 
 /// Which of the tables are a knockd's: what bears this configuration's mark goes when its

@@ -83,6 +83,8 @@ pub enum Verdict {
     CannotTell(String),
     /// The door opens no port.
     NothingToTry,
+    /// Nobody can knock at the door: why.
+    NobodyMay(String),
 }
 
 /// A chain that stops who has knocked.
@@ -106,24 +108,49 @@ pub struct Mend {
 }
 
 impl Report {
-    /// Whether all is well, as far as can be told.
+    /// What is not as it should be, each in a few words with what to do, if that is one command;
+    /// none if all is well, as far as can be told. `runs`: whether there is a daemon.
     #[must_use]
-    pub fn is_well(&self) -> bool {
-        let table = match self.table {
-            TableState::AsConfigured | TableState::Unknown(_) => true,
-            TableState::Absent | TableState::Foreign | TableState::Drifted(_) => false,
-        };
-        let mut findings = self.doors.iter().flat_map(|d| &d.findings);
-        let doors = findings.all(|finding| finding.verdict.is_well());
-        table && doors && self.remarks.is_empty()
+    pub fn problems(&self, runs: bool) -> Vec<String> {
+        let Self {
+            table,
+            doors,
+            remarks,
+        } = self;
+        let mut problems = Vec::new();
+        problems.extend(match (table, runs) {
+            (TableState::AsConfigured | TableState::Unknown(_), _) => None,
+            (TableState::Absent, false) => Some("knockd is not running: systemctl start knockd"),
+            (TableState::Absent, true) => Some("there is no table: systemctl reload knockd"),
+            (TableState::Foreign, _) => Some("the table is somebody else's"),
+            (TableState::Drifted(_), false) => {
+                Some("the table is not as configured: systemctl start knockd")
+            }
+            (TableState::Drifted(_), true) => {
+                Some("the table is not as configured: systemctl reload knockd")
+            }
+        });
+        let mut problems: Vec<_> = problems.into_iter().map(str::to_owned).collect();
+        problems.extend(remarks.iter().cloned());
+        for DoorReport { door, findings } in doors {
+            let mut said: Vec<_> = findings
+                .iter()
+                .filter_map(|f| f.verdict.problem())
+                .collect();
+            said.dedup();
+            problems.extend(said.iter().map(|what| format!("{door} {what}")));
+        }
+        problems
     }
 }
 
 impl Verdict {
-    fn is_well(&self) -> bool {
+    fn problem(&self) -> Option<&'static str> {
         match self {
-            Self::Works | Self::CannotTell(_) | Self::NothingToTry => true,
-            Self::Unguarded | Self::Blocked { .. } => false,
+            Self::Works | Self::CannotTell(_) | Self::NothingToTry => None,
+            Self::Unguarded => Some("is not guarded"),
+            Self::Blocked { .. } => Some("is blocked"),
+            Self::NobodyMay(_) => Some("opens to nobody"),
         }
     }
 }
@@ -153,6 +180,7 @@ impl fmt::Display for DoorReport {
                     writeln!(f, "{door}: cannot tell: {why}")?;
                 }
                 Verdict::CannotTell(why) => writeln!(f, "{door}: cannot tell: {why} ({ways})")?,
+                Verdict::NobodyMay(why) => writeln!(f, "{door}: OPENS TO NOBODY: {why}")?,
                 Verdict::NothingToTry => {
                     writeln!(f, "{door}: opens no port: there is nothing to try")?;
                 }
