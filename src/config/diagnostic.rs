@@ -1,7 +1,12 @@
 //! What is wrong with a configuration, and where.
+//!
+//! Lines of a configuration hold secrets, the sequences, and messages quote them. So each is
+//! shown in one of several ways, by who reads it: see [`Reader`].
 
 use std::collections::HashSet;
 use std::fmt;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use unicode_width::UnicodeWidthChar;
@@ -17,8 +22,40 @@ pub enum Severity {
     Warning,
 }
 
+/// Who reads a diagnostic, or something else that may quote a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// Whoever sits at the terminal, and may read the file.
+    Terminal,
+    /// A pipe or a file that whoever typed the command has chosen: lines with a sequence in them
+    /// are not shown.
+    Pipe,
+    /// A log, which others read too (systemd's journal is for the group adm): nothing of a
+    /// sequence is shown.
+    Log,
+}
+
+impl Reader {
+    /// Who reads what is written there. A socket is the journal's (systemd-journald(8)).
+    pub(crate) fn of(output: &(impl AsFd + IsTerminal)) -> Self {
+        let is_socket = || {
+            use nix::sys::stat::{SFlag, fstat};
+            let about = fstat(output.as_fd());
+            about.is_ok_and(|about| about.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits())
+        };
+        if output.is_terminal() {
+            Self::Terminal
+        } else if is_socket() {
+            Self::Log
+        } else {
+            Self::Pipe
+        }
+    }
+}
+
 /// One fault of a configuration. Displayed as `file:line:column: message`, the line and a
-/// caret under the place, and what to do where that is not plain from the message.
+/// caret under the place, and what to do where that is not plain from the message: all of it,
+/// as for a terminal; [`Diagnostic::shown_to`] says less.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Whether the configuration can be used all the same.
@@ -29,12 +66,25 @@ pub struct Diagnostic {
     pub line: usize,
     /// The column, from 1, in characters; 0 if the file as a whole is meant.
     pub column: usize,
+    /// How many characters the place has, from there on.
+    pub length: usize,
     /// What is wrong.
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
     /// The line itself and the marks under it.
     excerpt: Option<[String; 2]>,
+    /// Whether the line may hold a secret.
+    is_secret: bool,
+    /// The message and the help without what they quote of a secret, if they do.
+    quiet: Option<Quiet>,
+}
+
+/// What is said in place of a message and a help that quote a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Quiet {
+    message: String,
+    help: Option<String>,
 }
 
 /// A line longer than this is shown only around the place.
@@ -48,9 +98,12 @@ impl Diagnostic {
             file: Arc::clone(file),
             line: 0,
             column: 0,
+            length: 0,
             message,
             help: None,
             excerpt: None,
+            is_secret: false,
+            quiet: None,
         }
     }
 
@@ -61,31 +114,93 @@ impl Diagnostic {
             file: Arc::clone(source.name()),
             line: place.line,
             column: place.column,
+            length: length(source, &fault.span),
             message: fault.message,
             help: fault.help,
             excerpt: Some(excerpt(source, &fault.span)),
+            is_secret: !is_harmless(source, &fault.span),
+            quiet: fault.quiet,
         }
     }
-}
 
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// As `reader` may see it: the place, what is wrong and what to do, but of secrets as much
+    /// as [`Reader`] says.
+    #[must_use]
+    pub fn shown_to(&self, reader: Reader) -> String {
+        let mut shown = String::new();
+        // To a string, which cannot fail.
+        let _ = self.write(&mut shown, reader);
+        shown
+    }
+
+    fn write(&self, f: &mut impl fmt::Write, reader: Reader) -> fmt::Result {
+        let (message, help) = match (reader, &self.quiet) {
+            (Reader::Log, Some(Quiet { message, help })) => (message, help),
+            (Reader::Terminal | Reader::Pipe, _) | (Reader::Log, None) => {
+                (&self.message, &self.help)
+            }
+        };
+        let excerpt = match (reader, self.is_secret) {
+            (Reader::Terminal, _) | (_, false) => self.excerpt.as_ref(),
+            (Reader::Pipe | Reader::Log, true) => None,
+        };
         write!(f, "{}:", self.file)?;
         if self.line > 0 {
             write!(f, "{}:{}:", self.line, self.column)?;
         }
         match self.severity {
-            Severity::Error => write!(f, " {}", self.message)?,
-            Severity::Warning => write!(f, " warning: {}", self.message)?,
+            Severity::Error => write!(f, " {message}")?,
+            Severity::Warning => write!(f, " warning: {message}")?,
         }
-        for line in self.excerpt.iter().flatten() {
+        for line in excerpt.into_iter().flatten() {
             write!(f, "\n{line}")?;
         }
-        if let Some(help) = &self.help {
+        if let Some(help) = help {
             write!(f, "\nhelp: {help}")?;
         }
         Ok(())
     }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, Reader::Terminal)
+    }
+}
+
+/// Keys whose values are no secret. Others may be: a mistyped `sequence`, the middle of a list
+/// that runs over several lines, a command with a password in it.
+#[rustfmt::skip]
+const HARMLESS: [&str; 35] = [
+    "interfaces", "interface", "ignore", "tripwires", "log", "level", "file", "syslog",
+    "usesyslog", "logfile", "pidfile", "table", "guard", "on_stop", "trusted", "mark",
+    "one_time_sequences", "seq_timeout", "timeout", "seq_cooldown", "tcp_flags", "tcpflags",
+    "from", "target", "strays", "open", "open_for", "close", "add", "remove", "cmd_timeout",
+    "max_open", "set", "ports", "for",
+];
+
+/// Whether the line of `span` certainly holds no secret: it is a header, or one of a few keys
+/// with its value, without a remark behind it.
+fn is_harmless(source: &Source, span: &Span) -> bool {
+    let (_, line) = source.line(source.line_index(span.start));
+    let line = line.trim();
+    if line.contains('#') {
+        return false;
+    }
+    if let Some(header) = line.strip_prefix('[') {
+        return header.strip_suffix(']').is_some_and(|h| !h.contains(','));
+    }
+    let (key, value) = line.split_once('=').unwrap_or((line, ""));
+    let key = key.trim().to_ascii_lowercase();
+    HARMLESS.contains(&key.as_str()) && !value.to_ascii_lowercase().contains("sequence =")
+}
+
+/// How many characters of its first line `span` has.
+fn length(source: &Source, span: &Span) -> usize {
+    let (begin, line) = source.line(source.line_index(span.start));
+    let end = span.end.min(begin + line.len());
+    let text = source.text().get(span.start..end);
+    text.map_or(0, |text| text.chars().count())
 }
 
 /// The line of `span` and a line with `^~~~` under it: tabs stay tabs and a wide character
@@ -147,6 +262,7 @@ struct Fault {
     span: Span,
     message: String,
     help: Option<String>,
+    quiet: Option<Quiet>,
 }
 
 /// Where parsers and the check put what they find; they go on after it.
@@ -173,6 +289,7 @@ impl Faults {
             span: span.clone(),
             message,
             help: None,
+            quiet: None,
         });
         Noted(self.0.last_mut())
     }
@@ -221,10 +338,35 @@ pub(super) struct Noted<'a>(Option<&'a mut Fault>);
 
 impl Noted<'_> {
     /// Says what to do about it.
-    pub(super) fn help(self, help: impl Into<String>) {
-        if let Some(fault) = self.0 {
-            fault.help = Some(help.into());
+    pub(super) fn help(self, help: impl Into<String>) -> Self {
+        let help = Some(help.into());
+        self.map(|fault| fault.help = help)
+    }
+
+    /// Says what to do about it, if that is known.
+    pub(super) fn help_if(self, help: Option<String>) -> Self {
+        self.map(|fault| fault.help = help)
+    }
+
+    /// What a log is told in place of the message and the help so far, which quote a secret.
+    pub(super) fn quiet(self, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let help = None;
+        self.map(|fault| fault.quiet = Some(Quiet { message, help }))
+    }
+
+    /// The same, with a help of its own.
+    pub(super) fn quiet_help(self, message: impl Into<String>, help: impl Into<String>) -> Self {
+        let (message, help) = (message.into(), Some(help.into()));
+        self.map(|fault| fault.quiet = Some(Quiet { message, help }))
+    }
+
+    fn map(self, change: impl FnOnce(&mut Fault)) -> Self {
+        let Self(mut fault) = self;
+        if let Some(fault) = fault.as_deref_mut() {
+            change(fault);
         }
+        Self(fault)
     }
 }
 
@@ -236,7 +378,7 @@ mod tests {
         let source = Source::new("f", text);
         let start = text.find(needle).expect("the needle");
         let mut faults = Faults::default();
-        faults.error(&(start..start + needle.len()), "no");
+        let _ = faults.error(&(start..start + needle.len()), "no");
         let all = faults.into_diagnostics(&source);
         all.first().expect("a diagnostic").to_string()
     }
@@ -285,6 +427,60 @@ mod tests {
         assert_eq!(lines.first(), Some(&"f:1:5001: no"));
         assert_eq!(lines.get(1).and_then(|l| l.find('#')), Some(80));
         assert_eq!(lines.get(2).and_then(|l| l.find('^')), Some(80));
+    }
+
+    /// The same fault, as each reader sees it.
+    fn readers(text: &str, needle: &str) -> [String; 3] {
+        let source = Source::new("f", text);
+        let start = text.find(needle).expect("the needle");
+        let mut faults = Faults::default();
+        let place = start..start + needle.len();
+        faults
+            .error(&place, format!("`{needle}` is none"))
+            .help(format!("not {needle}"))
+            .quiet("none");
+        let all = faults.into_diagnostics(&source);
+        let one = all.first().expect("a diagnostic");
+        [Reader::Terminal, Reader::Pipe, Reader::Log].map(|reader| one.shown_to(reader))
+    }
+
+    #[test]
+    fn a_secret_is_shown_to_a_terminal_alone() {
+        let [terminal, pipe, log] = readers("sequence = 1,x,3", "x");
+        assert_eq!(
+            terminal,
+            "f:1:14: `x` is none\nsequence = 1,x,3\n             ^\nhelp: not x"
+        );
+        assert_eq!(pipe, "f:1:14: `x` is none\nhelp: not x");
+        assert_eq!(log, "f:1:14: none");
+    }
+
+    #[test]
+    fn only_lines_that_certainly_hold_no_secret_are_shown_to_all() {
+        for (harmless, needle) in [
+            ("open = [\"x\"]", "x"),
+            ("  Interface = x", "x"),
+            ("[door.x]", "x"),
+        ] {
+            for shown in readers(harmless, needle) {
+                assert!(shown.contains(harmless), "{shown}");
+            }
+        }
+        for (secret, needle) in [
+            ("sequence = [\"x\"]", "x"),
+            ("sequnce = [\"x\"]", "x"),
+            ("  \"7000/tcp\", \"x\",", "x"),
+            ("7000, x", "x"),
+            ("door.ssh = { sequence = [\"x\"] }", "x"),
+            ("open = [\"x\"] # 7000", "x"),
+            ("start_command = \"x secret\"", "x"),
+            ("[door.x] # 7000", "x"),
+            ("[1, x]", "x"),
+        ] {
+            let [terminal, pipe, log] = readers(secret, needle);
+            assert!(terminal.contains(secret), "{terminal}");
+            assert!(!pipe.contains(secret) && !log.contains(secret), "{pipe}");
+        }
     }
 
     #[test]
