@@ -15,8 +15,8 @@ pub(super) enum News {
     Link(Link),
     /// A link is there no more.
     LinkGone(u32),
-    /// A link has an address.
-    Address(u32, IpAddr),
+    /// A link has an address, with this label if it is not the link's name.
+    Address(u32, IpAddr, Option<String>),
     /// A link has an address no more.
     AddressGone(u32, IpAddr),
 }
@@ -69,8 +69,8 @@ pub(super) fn read(message: &Message<'_>) -> Option<News> {
     match message.kind {
         libc::RTM_NEWLINK => link(message.payload).map(News::Link),
         libc::RTM_DELLINK => link(message.payload).map(|link| News::LinkGone(link.index)),
-        libc::RTM_NEWADDR => address(message.payload).map(|(i, a)| News::Address(i, a)),
-        libc::RTM_DELADDR => address(message.payload).map(|(i, a)| News::AddressGone(i, a)),
+        libc::RTM_NEWADDR => address(message.payload).map(|(i, a, l)| News::Address(i, a, l)),
+        libc::RTM_DELADDR => address(message.payload).map(|(i, a, _)| News::AddressGone(i, a)),
         _ => None,
     }
 }
@@ -120,19 +120,24 @@ fn link(payload: &[u8]) -> Option<Link> {
 }
 
 /// `struct ifaddrmsg`: family, prefix length, flags, scope, index. The address itself is
-/// IFA_LOCAL; where there is a peer, IFA_ADDRESS is the peer's.
-fn address(payload: &[u8]) -> Option<(u32, IpAddr)> {
+/// IFA_LOCAL; where there is a peer, IFA_ADDRESS is the peer's. IPv4 addresses have a label, most
+/// often the link's name; what else it may be has a colon in it (ip-address(8)).
+fn address(payload: &[u8]) -> Option<(u32, IpAddr, Option<String>)> {
     let (head, attributes) = payload.split_first_chunk::<8>()?;
     let [_, _, _, _, i0, i1, i2, i3] = *head;
     let mut own = None;
+    let mut label = None;
     for attribute in attributes_of(attributes) {
         match attribute.kind() {
             libc::IFA_LOCAL => own = ip(attribute.value()).or(own),
             libc::IFA_ADDRESS => own = own.or_else(|| ip(attribute.value())),
+            libc::IFA_LABEL => {
+                label = Some(text(attribute.value())).filter(|label| label.contains(':'));
+            }
             _ => {}
         }
     }
-    own.map(|address| (u32::from_ne_bytes([i0, i1, i2, i3]), address))
+    own.map(|address| (u32::from_ne_bytes([i0, i1, i2, i3]), address, label))
 }
 
 /// Attributes as far as they are whole.

@@ -32,6 +32,8 @@ pub(super) struct Table {
 struct Entry {
     link: Link,
     addresses: BTreeSet<IpAddr>,
+    /// The labels of those that have one.
+    labels: BTreeMap<IpAddr, String>,
 }
 
 impl Table {
@@ -52,7 +54,7 @@ impl Table {
         match news {
             News::Link(link) => self.set_link(link),
             News::LinkGone(index) => self.remove_link(index),
-            News::Address(index, address) => self.add_address(index, address),
+            News::Address(index, address, label) => self.add_address(index, address, label),
             News::AddressGone(index, address) => self.remove_address(index, address),
         }
     }
@@ -79,7 +81,7 @@ impl Table {
                 News::Link(link) => {
                     links.insert(link.index);
                 }
-                News::Address(index, address) => {
+                News::Address(index, address, _) => {
                     addresses.insert((*index, *address));
                 }
                 News::LinkGone(_) | News::AddressGone(..) => {}
@@ -126,8 +128,12 @@ impl Table {
                     self.unsettled.insert(link.index);
                 }
             }
-            let addresses = BTreeSet::new();
-            self.links.insert(link.index, Entry { link, addresses });
+            let entry = Entry {
+                link,
+                addresses: BTreeSet::new(),
+                labels: BTreeMap::new(),
+            };
+            self.links.insert(entry.link.index, entry);
             return;
         };
         let before = std::mem::replace(&mut entry.link, link.clone());
@@ -163,10 +169,14 @@ impl Table {
         }
     }
 
-    fn add_address(&mut self, index: u32, address: IpAddr) {
+    fn add_address(&mut self, index: u32, address: IpAddr, label: Option<String>) {
         // A link that is not known is gone already, and its address with it.
         let Some(entry) = self.links.get_mut(&index) else {
             return;
+        };
+        match label {
+            Some(label) => entry.labels.insert(address, label),
+            None => entry.labels.remove(&address),
         };
         if !entry.addresses.insert(address) {
             return;
@@ -179,6 +189,7 @@ impl Table {
         let Some(entry) = self.links.get_mut(&index) else {
             return;
         };
+        entry.labels.remove(&address);
         if !entry.addresses.remove(&address) {
             return;
         }
@@ -256,6 +267,23 @@ impl Table {
         }
     }
 
+    /// Whether a knock at this address counts, if it came by this interface: it is this host's
+    /// own, and if only labels of the interface are listened to, it has one of them.
+    pub(super) fn is_knocked_at(&self, index: u32, address: IpAddr) -> bool {
+        if !self.patterns.iter().any(Pattern::is_label) {
+            return self.is_local(address);
+        }
+        let Some(entry) = self.links.get(&index) else {
+            return false;
+        };
+        let label = entry.labels.get(&address);
+        let is_meant = |pattern: &Pattern| match pattern.is_label() {
+            true => label.is_some_and(|label| pattern.matches_label(label)),
+            false => names(&entry.link).any(|name| pattern.matches(name)),
+        };
+        self.is_local(address) && self.patterns.iter().any(is_meant)
+    }
+
     pub(super) fn listening(&self) -> Vec<&str> {
         self.sorted(|entry| self.counts(entry.link.index))
     }
@@ -267,7 +295,13 @@ impl Table {
     pub(super) fn missing(&self) -> Vec<&str> {
         let is_there = |pattern: &&Pattern| {
             let mut links = self.links.values();
-            links.any(|entry| names(&entry.link).any(|name| pattern.matches(name)))
+            links.any(|entry| match pattern.is_label() {
+                true => entry
+                    .labels
+                    .values()
+                    .any(|label| pattern.matches_label(label)),
+                false => names(&entry.link).any(|name| pattern.matches(name)),
+            })
         };
         self.patterns
             .iter()

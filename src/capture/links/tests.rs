@@ -107,9 +107,9 @@ fn an_address_is_own_as_long_as_one_link_has_it() {
     let mut table = table(&["eth0"], vec![link(2, "eth0"), link(3, "eth1")]);
     let shared = address("192.0.2.1");
     assert!(!table.is_local(shared));
-    table.apply(News::Address(2, shared));
-    table.apply(News::Address(2, shared));
-    table.apply(News::Address(3, shared));
+    table.apply(News::Address(2, shared, None));
+    table.apply(News::Address(2, shared, None));
+    table.apply(News::Address(3, shared, None));
     table.apply(News::AddressGone(2, shared));
     assert!(table.is_local(shared));
     table.apply(News::LinkGone(3));
@@ -125,7 +125,7 @@ fn changes_are_told_of_what_is_listened_to() {
     let own = address("2001:db8::1");
     table.apply(News::Link(link(2, "eth0")));
     table.apply(News::Link(link(3, "dummy0")));
-    table.apply(News::Address(3, own));
+    table.apply(News::Address(3, own, None));
     assert_eq!(
         table.settle(),
         [
@@ -133,8 +133,8 @@ fn changes_are_told_of_what_is_listened_to() {
             Change::NoAddress { name: name("eth0") }
         ]
     );
-    table.apply(News::Address(2, own));
-    table.apply(News::Address(2, own));
+    table.apply(News::Address(2, own, None));
+    table.apply(News::Address(2, own, None));
     table.apply(News::AddressGone(2, own));
     assert_eq!(
         table.settle(),
@@ -151,9 +151,9 @@ fn changes_are_told_of_what_is_listened_to() {
         ]
     );
     // Replaced by another in one batch: there never was none.
-    table.apply(News::Address(2, own));
+    table.apply(News::Address(2, own, None));
     table.apply(News::AddressGone(2, own));
-    table.apply(News::Address(2, address("192.0.2.1")));
+    table.apply(News::Address(2, address("192.0.2.1"), None));
     let last = table.settle();
     assert!(
         !last.contains(&Change::NoAddress { name: name("eth0") }),
@@ -194,13 +194,13 @@ fn changes_are_told_of_what_is_listened_to() {
 fn looking_anew_tells_what_was_missed() {
     let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
     let (old, new) = (address("192.0.2.1"), address("192.0.2.2"));
-    table.apply(News::Address(2, old));
-    table.apply(News::Address(3, old));
+    table.apply(News::Address(2, old, None));
+    table.apply(News::Address(3, old, None));
     table.settle();
     table.replace(dump(vec![
         News::Link(link(2, "eth0")),
         News::Link(link(4, "eth1")),
-        News::Address(2, new),
+        News::Address(2, new, None),
     ]));
     let name = |name: &str| name.to_owned();
     assert_eq!(
@@ -226,7 +226,7 @@ fn looking_anew_tells_what_was_missed() {
 fn what_may_be_missing_is_not_taken_for_gone() {
     let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
     let own = address("192.0.2.1");
-    table.apply(News::Address(2, own));
+    table.apply(News::Address(2, own, None));
     table.settle();
     table.replace(Dump {
         news: vec![News::Link(link(4, "eth2"))],
