@@ -16,6 +16,7 @@ use crate::model::{Config, DoorId, Effect, Event, Knock, OneTime, Outcome, Times
 
 use super::busiest::Busiest;
 use super::commands::Commands;
+use super::cooldown::Cooldowns;
 use super::deeds::{self, Said};
 use super::limit::{Kind, Limiter};
 use super::lookup::Lookup;
@@ -47,6 +48,8 @@ pub(crate) struct Line {
     /// The sequences that doors of one-time sequences wait for.
     pub(crate) one_time: setup::Live,
     pub(crate) busiest: Busiest,
+    /// Whom doors do not open for again yet.
+    cooldowns: Cooldowns,
     /// Doors opened since the start.
     pub(crate) opened: u64,
     /// A one-time sequence was used: matcher and filter want the next one.
@@ -76,6 +79,7 @@ impl Line {
             names_steps: false,
             one_time: setup::Live::new(),
             busiest: Busiest::default(),
+            cooldowns: Cooldowns::default(),
             opened: 0,
             sequence_used: false,
             events: Vec::with_capacity(UNTOLD),
@@ -98,7 +102,7 @@ impl Line {
         if !self.links.counts(interface) {
             return;
         }
-        let local = self.links.is_local(knock.destination);
+        let local = self.links.is_knocked_at(interface, knock.destination);
         let from = self.events.len();
         self.matcher.observe(knock, local, &mut self.events);
         self.act(from);
@@ -139,20 +143,27 @@ impl Line {
     /// wait, unless there are very many.
     fn act(&mut self, from: usize) {
         let mut opened = Vec::new();
-        for place in from..self.events.len() {
-            if let Some(&Event {
-                at,
-                source,
-                door,
-                outcome: Outcome::Open,
-            }) = self.events.get(place)
-            {
-                opened.push(self.open(door, source, at));
+        let mut place = from;
+        while let Some(event) = self.events.get(place).copied() {
+            if event.outcome != Outcome::Open {
+                place += 1;
+            } else if self.rests(&event) {
+                // The knock does nothing, and is not written either.
+                self.events.remove(place);
+            } else {
+                opened.push(self.open(event.door, event.source, event.at));
+                place += 1;
             }
         }
         if !opened.is_empty() || self.events.len() >= UNTOLD {
             self.tell(opened);
         }
+    }
+
+    /// Whether the event's door has opened for its source less than its `seq_cooldown` ago.
+    fn rests(&mut self, event: &Event) -> bool {
+        let door = self.config.doors.get(event.door.index());
+        door.is_some_and(|door| self.cooldowns.rests(door, event.source, event.at))
     }
 
     /// Writes to the log what has happened and is not told yet.

@@ -8,6 +8,7 @@ mod background;
 mod busiest;
 mod commands;
 mod control;
+mod cooldown;
 mod deeds;
 mod fault;
 mod heap;
