@@ -12,6 +12,7 @@ use crate::daemon::{Fault, Options};
 use crate::firewall::probe::{self, Blocker, Finding, Mend, Report, TableState, Verdict, Way};
 use crate::firewall::{FirewallError, ruleset::Family};
 use crate::model::Config;
+use crate::stderr::reader;
 
 /// What is checked, and how it is said.
 #[derive(Debug, Clone, Args)]
@@ -47,13 +48,10 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
         Some(path) => path.clone(),
         None => options.config_path().0,
     };
-    let loaded = config::load(&path).map_err(Fault::from)?;
-    let mut said: Vec<String> = loaded
-        .report
-        .diagnostics
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let loaded = config::load(&path, &options.folder).map_err(Fault::from)?;
+    let reader = reader(&std::io::stdout());
+    let all = loaded.report.diagnostics.iter();
+    let mut said: Vec<String> = all.map(|one| one.shown_to(reader)).collect();
     let Some(mut config) = loaded.report.config else {
         let fault = Fault::Config(format!("{} cannot be used", path.display()));
         match check.json {
@@ -85,10 +83,47 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
         print(&text(&path, &config, &said, &live))?;
     }
     match live {
-        Live::Seen(report) if !report.is_well() => Err(Fault::Unavailable(
-            "not all is as it should be: see above".to_owned(),
-        )),
+        Live::Seen(report) if !report.is_well() => {
+            Err(Fault::Unavailable(problems(&report, &config)))
+        }
         Live::Seen(_) | Live::Unasked(_) | Live::NotAllowed => Ok(()),
+    }
+}
+
+/// What is not as it should be, each in a few words: the last line that is read.
+fn problems(report: &Report, config: &Config) -> String {
+    let table = config.firewall.as_ref().map_or("", |f| &f.table);
+    let mut all = Vec::new();
+    match &report.table {
+        TableState::AsConfigured | TableState::Unknown(_) => {}
+        TableState::Absent => {
+            all.push("knockd is not running: systemctl start knockd".to_owned());
+        }
+        TableState::Foreign => all.push(format!("table inet {table} is not knockd's: see above")),
+        TableState::Drifted(_) => all.push(format!(
+            "table inet {table} is not as configured: systemctl reload-or-restart knockd"
+        )),
+    }
+    for door in &report.doors {
+        let is_bad = |finding: &&Finding| !finding.verdict.is_well();
+        if door.findings.iter().any(|finding| is_bad(&finding)) {
+            all.push(format!("door {}: see above", door.door));
+        }
+    }
+    all.extend(
+        report
+            .remarks
+            .iter()
+            .map(|_| "a warning: see above".to_owned()),
+    );
+    let count = match all.len() {
+        1 => "1 problem".to_owned(),
+        many => format!("{many} problems"),
+    };
+    // Nothing of it has been found to be the matter: that cannot be, but must not be hidden.
+    match all.is_empty() {
+        true => "not all is as it should be: see above".to_owned(),
+        false => format!("{count}: {}", all.join("; ")),
     }
 }
 

@@ -11,7 +11,7 @@ use super::knockd::Command;
 use crate::config::{self, Note};
 use crate::daemon::{self, Fault, Options, remote};
 use crate::firewall::{self, Opening};
-use crate::stderr::complain;
+use crate::stderr::{complain, reader};
 
 /// Does what the subcommand says.
 pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
@@ -54,7 +54,8 @@ fn convert(file: &Path, native: bool) -> Result<(), Fault> {
     })?;
     let name = file.to_string_lossy();
     let converted = config::convert(&name, &text, native).map_err(|faults| {
-        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        let reader = reader(&io::stderr());
+        let lines: Vec<_> = faults.iter().map(|one| one.shown_to(reader)).collect();
         Fault::Config(lines.join("\n"))
     })?;
     for Note { line, message } in converted.notes {

@@ -1,6 +1,7 @@
 //! SIGHUP: parse, check, swap. A faulty file changes nothing; a good one loses no opening,
 //! no pending stop, and no attempt at a door that stays.
 
+use crate::config::Reader;
 use crate::firewall::Ruleset;
 use crate::model::{Config, Door, OnStop};
 
@@ -17,8 +18,8 @@ impl Daemon<'_> {
         tracing::info!("re-reading config file: {path}");
         match self.options.read(&self.path) {
             Ok(setup) => self.swap(setup),
-            Err(faults) => {
-                for fault in faults {
+            Err(refused) => {
+                for fault in refused.shown_to(Reader::Log) {
                     tracing::error!("{fault}");
                 }
                 tracing::error!("{path} cannot be used: the running configuration stays");

@@ -120,7 +120,9 @@ impl Report {
 }
 
 impl Verdict {
-    fn is_well(&self) -> bool {
+    /// Whether there is nothing to mend, as far as can be told.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
         match self {
             Self::Works | Self::CannotTell(_) | Self::NothingToTry => true,
             Self::Unguarded | Self::Blocked { .. } => false,
