@@ -12,6 +12,7 @@ use std::sync::Arc;
 use unicode_width::UnicodeWidthChar;
 
 use super::source::{Source, Span};
+use super::suggest::nearest;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,12 +172,12 @@ impl fmt::Display for Diagnostic {
 /// Keys whose values are no secret. Others may be: a mistyped `sequence`, the middle of a list
 /// that runs over several lines, a command with a password in it.
 #[rustfmt::skip]
-const HARMLESS: [&str; 35] = [
+const HARMLESS: [&str; 32] = [
     "interfaces", "interface", "ignore", "tripwires", "log", "level", "file", "syslog",
     "usesyslog", "logfile", "pidfile", "table", "guard", "on_stop", "trusted", "mark",
     "one_time_sequences", "seq_timeout", "timeout", "seq_cooldown", "tcp_flags", "tcpflags",
     "from", "target", "strays", "open", "open_for", "close", "add", "remove", "cmd_timeout",
-    "max_open", "set", "ports", "for",
+    "max_open",
 ];
 
 /// Whether the line of `span` certainly holds no secret: it is a header, or one of a few keys
@@ -192,8 +193,25 @@ fn is_harmless(source: &Source, span: &Span) -> bool {
     }
     let (key, value) = line.split_once('=').unwrap_or((line, ""));
     let key = key.trim().to_ascii_lowercase();
-    HARMLESS.contains(&key.as_str()) && !value.to_ascii_lowercase().contains("sequence =")
+    if value.to_ascii_lowercase().contains("sequence =") {
+        return false;
+    }
+    // Of a slip the value is that of the key which was meant; steps would be several.
+    let all = HARMLESS.into_iter().chain(SECRET);
+    let slip = || !value.contains(',') && nearest(&key, all).is_some_and(|k| HARMLESS.contains(&k));
+    HARMLESS.contains(&key.as_str()) || slip()
 }
+
+/// Keys whose values are.
+const SECRET: [&str; 7] = [
+    "sequence",
+    "start_command",
+    "stop_command",
+    "start_command_6",
+    "stop_command_6",
+    "command",
+    "command_6",
+];
 
 /// How many characters of its first line `span` has.
 fn length(source: &Source, span: &Span) -> usize {
@@ -461,6 +479,7 @@ mod tests {
             ("open = [\"x\"]", "x"),
             ("  Interface = x", "x"),
             ("[door.x]", "x"),
+            ("opne_for = \"x\"", "x"),
         ] {
             for shown in readers(harmless, needle) {
                 assert!(shown.contains(harmless), "{shown}");
@@ -469,6 +488,8 @@ mod tests {
         for (secret, needle) in [
             ("sequence = [\"x\"]", "x"),
             ("sequnce = [\"x\"]", "x"),
+            ("sequnce = \"x\"", "x"),
+            ("opne = [\"7000/tcp\", \"x\"]", "x"),
             ("  \"7000/tcp\", \"x\",", "x"),
             ("7000, x", "x"),
             ("door.ssh = { sequence = [\"x\"] }", "x"),
