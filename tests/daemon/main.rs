@@ -18,4 +18,5 @@ mod log;
 mod memory;
 mod reload;
 mod site;
+mod slips;
 mod wire;
