@@ -8,11 +8,3 @@ use std::io::{self, Write as _};
 pub(crate) fn complain(line: fmt::Arguments<'_>) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
-
-/// Who reads what is written there: how much of a secret it may show.
-#[cfg(feature = "daemon")]
-pub(crate) fn reader(
-    output: &(impl std::os::fd::AsFd + std::io::IsTerminal),
-) -> crate::config::Reader {
-    crate::config::Reader::of(output)
-}

@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 
 use super::services;
 use super::tools::print;
-use crate::config;
+use crate::config::{self, Reader};
 use crate::daemon::{Fault, Options};
 use crate::firewall::probe::{self, Blocker, Finding, Mend, Report, TableState, Verdict, Way};
 use crate::firewall::{FirewallError, ruleset::Family};
 use crate::model::Config;
-use crate::stderr::reader;
 
 /// What is checked, and how it is said.
 #[derive(Debug, Clone, Args)]
@@ -49,7 +48,7 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
         None => options.config_path().0,
     };
     let loaded = config::load(&path, &options.folder).map_err(Fault::from)?;
-    let reader = reader(&std::io::stdout());
+    let reader = Reader::of(&std::io::stdout());
     let all = loaded.report.diagnostics.iter();
     let mut said: Vec<String> = all.map(|one| one.shown_to(reader)).collect();
     let Some(mut config) = loaded.report.config else {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::knockd::Command;
-use crate::config::{self, Note};
+use crate::config::{self, Note, Reader};
 use crate::daemon::{self, Fault, Options, remote};
 use crate::firewall::{self, Opening};
-use crate::stderr::{complain, reader};
+use crate::stderr::complain;
 
 /// Does what the subcommand says.
 pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
@@ -54,7 +54,7 @@ fn convert(file: &Path, native: bool) -> Result<(), Fault> {
     })?;
     let name = file.to_string_lossy();
     let converted = config::convert(&name, &text, native).map_err(|faults| {
-        let reader = reader(&io::stderr());
+        let reader = Reader::of(&io::stderr());
         let lines: Vec<_> = faults.iter().map(|one| one.shown_to(reader)).collect();
         Fault::Config(lines.join("\n"))
     })?;

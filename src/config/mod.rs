@@ -8,6 +8,7 @@ mod diagnostic;
 mod draft;
 mod legacy;
 mod load;
+mod reader;
 mod services;
 mod source;
 mod suggest;
@@ -18,8 +19,9 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use self::check::interface;
 pub use self::convert::{Conversion, Note, convert};
-pub use self::diagnostic::{Diagnostic, Reader, Severity};
+pub use self::diagnostic::{Diagnostic, Severity};
 pub(crate) use self::load::{DEFAULT_CONF, DEFAULT_TOML, LoadError, choose, judge_bytes, load};
+pub use self::reader::Reader;
 
 use self::diagnostic::Faults;
 use self::source::Source;

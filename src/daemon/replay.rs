@@ -8,11 +8,12 @@ use std::sync::Arc;
 use crate::action;
 use crate::action::command::expand;
 use crate::capture::{CaptureError, Replay};
+use crate::config::Reader;
 use crate::decode::decode;
 use crate::firewall::{Preview, Ruleset, render};
 use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, DoorId, Effect, Event, Outcome, Timestamp};
-use crate::stderr::{complain, reader};
+use crate::stderr::complain;
 
 use super::cooldown::Cooldowns;
 use super::setup::{Options, Refused};
@@ -33,7 +34,7 @@ pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
     if let Some(line) = &note {
         complain(format_args!("{line}"));
     }
-    let reader = reader(&io::stderr());
+    let reader = Reader::of(&io::stderr());
     for remark in &setup.warnings {
         complain(format_args!("{}", remark.shown_to(reader)));
     }

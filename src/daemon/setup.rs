@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::action::one_time::{self, LiveSequence, SkippedLine};
 use crate::config::{self, Diagnostic, LoadError, Reader, Report};
 use crate::model::{Config, Door, DoorId, Pattern};
-use crate::stderr::{complain, reader};
+use crate::stderr::complain;
 
 use super::Fault;
 use super::place::State;
@@ -112,7 +112,7 @@ impl Refused {
     pub(crate) fn into_fault(self) -> Fault {
         match self {
             Self::Unread(error @ LoadError::NotAllowed(_)) => error.into(),
-            other => Fault::Config(other.shown_to(reader(&std::io::stderr())).join("\n")),
+            other => Fault::Config(other.shown_to(Reader::of(&std::io::stderr())).join("\n")),
         }
     }
 }
@@ -242,7 +242,7 @@ pub fn configuration(options: &Options, path: &Path) -> Result<Config, Fault> {
     };
     match options.last_good(path) {
         Some(setup) => {
-            let faults = refused.shown_to(reader(&std::io::stderr())).join("\n");
+            let faults = refused.shown_to(Reader::of(&std::io::stderr())).join("\n");
             complain(format_args!(
                 "{faults}\nknockd: {} CANNOT BE USED: the last configuration that was good is \
                  taken",

@@ -71,7 +71,7 @@ fn rich(rule: &str, added: bool) -> Result<Understood, String> {
     for word in text.split_whitespace() {
         match word.split_once('=').unwrap_or((word, "")) {
             ("rule" | "source" | "port" | "service", "") => {}
-            ("name", name) => match services::port(name) {
+            ("name", name) => match services::registered(name) {
                 // The services of this name that firewalld knows are of TCP alone.
                 Some(port) if TCP_ALONE.contains(&name) => {
                     list = Some(port.to_string());

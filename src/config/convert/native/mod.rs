@@ -435,7 +435,7 @@ fn protocol(word: &str) -> Option<Protocol> {
 /// `22`, `ssh`, `22,80`, `60000:61000`; `between` divides the ends of a range.
 fn ports(text: &str, between: char, protocol: Protocol) -> Result<Vec<PortRange>, String> {
     let one = |word: &str| {
-        let number = services::port(word.trim()).map(|port| port.to_string());
+        let number = services::registered(word.trim()).map(|port| port.to_string());
         let word = number.as_deref().unwrap_or(word.trim());
         format!("{}/{protocol}", word.replacen(between, "-", 1))
             .parse::<PortRange>()
