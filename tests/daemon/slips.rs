@@ -112,10 +112,10 @@ fn the_log_tells_a_fault_of_a_sequence_by_place_and_kind() {
         (
             &typed,
             &[
-                "toml:14:39: ",
-                "toml:14:52: ",
-                "toml:17:12: ",
-                "toml:18:1: ",
+                "toml:12:38: ",
+                "toml:12:51: ",
+                "toml:15:12: ",
+                "toml:16:1: ",
             ],
         ),
         (&at_once, &["once.seq:1: this is no port", "once.seq:2: "]),

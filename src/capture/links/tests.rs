@@ -269,3 +269,30 @@ fn other_patterns_hold_at_once() {
     assert_eq!(table.missing(), ["eth2"]);
     assert_eq!(table.without_address(), ["eth1"]);
 }
+
+#[test]
+fn of_a_label_its_addresses_alone_are_knocked_at() {
+    let mut table = table(&["eth0:1"], vec![link(2, "eth0"), link(3, "eth1")]);
+    let [own, first, tenth, other] =
+        ["192.0.2.1", "192.0.2.5", "192.0.2.10", "198.51.100.5"].map(address);
+    let label = |text: &str| Some(text.to_owned());
+    table.apply(News::Address(2, own, None));
+    assert_eq!(table.missing(), ["eth0:1"]);
+    table.apply(News::Address(2, first, label("eth0:1")));
+    table.apply(News::Address(2, tenth, label("eth0:10")));
+    table.apply(News::Address(3, other, label("eth1:1")));
+    table.settle();
+    assert!(table.missing().is_empty() && table.counts(2) && !table.counts(3));
+    assert_eq!(table.listening(), ["eth0"]);
+    let heard = |table: &Table| [own, first, tenth, other].map(|a| table.is_knocked_at(2, a));
+    assert_eq!(heard(&table), [false, true, false, false]);
+    // The interface as well as the label: all of its own, and what is the host's elsewhere.
+    table.set_patterns(&[Pattern::new("eth0:1"), Pattern::new("eth0")]);
+    assert_eq!(heard(&table), [true; 4]);
+    table.set_patterns(&[Pattern::new("eth0:*")]);
+    assert_eq!(heard(&table), [false, true, true, false]);
+    table.set_patterns(&[Pattern::new("eth0:1")]);
+    table.apply(News::AddressGone(2, first));
+    assert_eq!(heard(&table), [false; 4]);
+    assert_eq!(table.missing(), ["eth0:1"]);
+}
