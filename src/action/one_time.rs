@@ -89,6 +89,18 @@ pub(crate) enum NoSequence {
     LeftAlone(Step),
 }
 
+impl NoSequence {
+    /// Why, without what the line says: a secret, if mistyped.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreadable(error) => error.kind(),
+            Self::LeftAlone(_) => {
+                "one of its ports is opened by a door or ignored: nobody listens there for a step"
+            }
+        }
+    }
+}
+
 /// Finds the sequence that is to be knocked next. `left_alone`: whether packets to a port are
 /// not read.
 ///

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::services;
 use super::tools::{print, spoils};
-use crate::config;
+use crate::config::{self, Reader};
 use crate::daemon::{self, Fault, Options, ShutDoor, remote};
 use crate::firewall::probe::{
     self, Blocker, Finding, Mend, Report, Saved, TableState, Verdict, Way,
@@ -49,13 +49,10 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
         Some(path) => path.clone(),
         None => options.config_path().0,
     };
-    let loaded = config::load(&path).map_err(Fault::from)?;
-    let mut said: Vec<String> = loaded
-        .report
-        .diagnostics
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let loaded = config::load(&path, &options.folder).map_err(Fault::from)?;
+    let reader = Reader::of(&std::io::stdout());
+    let all = loaded.report.diagnostics.iter();
+    let mut said: Vec<String> = all.map(|one| one.shown_to(reader)).collect();
     let Some(mut config) = loaded.report.config else {
         let fault = Fault::Config(format!("{} cannot be used", path.display()));
         match check.json {

@@ -1,11 +1,12 @@
 //! The command line of the daemon, `knockd`: every flag of knock 0.8, and what is new.
 
 use std::ffi::OsString;
-use std::net::{AddrParseError, IpAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::check::Check;
@@ -47,7 +48,7 @@ pub struct Knockd {
 pub struct Run {
     /// Listen to this interface, whatever the configuration says; a name, a glob or `any`.
     /// May be given several times.
-    #[arg(short, long = "interface", value_name = "IF")]
+    #[arg(short, long = "interface", value_name = "IF", value_parser = crate::config::interface)]
     pub interfaces: Vec<String>,
 
     /// Go to the background and write the pid file.
@@ -98,8 +99,9 @@ pub struct Run {
 /// Where files lie.
 #[derive(Debug, Clone, Args)]
 pub struct Places {
-    /// The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]`
-    /// header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf].
+    /// The configuration: TOML if its name ends in `.toml`, in the format of knock 0.8 if in
+    /// `.conf`; by another name TOML if it has a `[firewall]` or `[door.…]` header
+    /// [default: /etc/knockd.toml, else /etc/knockd.conf].
     #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
@@ -179,8 +181,53 @@ pub enum Command {
 
 /// An address as packets bear it: logs of other programs have `::ffff:192.0.2.7` for one
 /// that comes by IPv4 (RFC 4291, 2.5.5.2).
-fn address(text: &str) -> Result<IpAddr, AddrParseError> {
-    text.parse::<IpAddr>().map(|address| address.to_canonical())
+fn address(text: &str) -> Result<IpAddr, String> {
+    let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let plain = inner.unwrap_or(text);
+    if let Ok(address) = plain.parse::<IpAddr>() {
+        return Ok(address.to_canonical());
+    }
+    let (first, rest) = plain.split_once(['/', '%']).unwrap_or((plain, ""));
+    Err(match first.parse::<IpAddr>() {
+        Ok(_) if plain.contains('/') => {
+            format!("one address must stand here, not a network: {first}, say, without /{rest}")
+        }
+        Ok(_) => format!("an address must stand here without its interface: {first}"),
+        Err(_) => "this is no address: a name is not looked up, write the address".to_owned(),
+    })
+}
+
+/// What people look for among the subcommands, and where it is.
+fn elsewhere(word: &str) -> Option<String> {
+    let pid = running().map_or("$(pidof knockd)".to_owned(), |pid| pid.to_string());
+    let signal = |signal| format!("kill -{signal} {pid}");
+    let how = match word {
+        "reload" => format!("systemctl reload knockd, or {}", signal("HUP")),
+        "stop" => format!("systemctl stop knockd, or {}", signal("TERM")),
+        "restart" => format!(
+            "systemctl restart knockd, or {}, then knockd -d",
+            signal("TERM")
+        ),
+        "start" => "systemctl start knockd, or knockd -d".to_owned(),
+        "enable" | "disable" => format!("systemctl {word} knockd"),
+        "run" | "daemon" => "knockd without a subcommand; knockd -d in the background".to_owned(),
+        "test" | "configtest" | "verify" => "knockd check".to_owned(),
+        _ => return None,
+    };
+    Some(how)
+}
+
+/// The process that runs as the daemon, if its usual files name one that is alive.
+fn running() -> Option<u32> {
+    let locks = std::fs::read_dir("/run/knockd").into_iter().flatten();
+    let locks = locks.filter_map(|entry| Some(entry.ok()?.path()));
+    let locks = locks.filter(|path| path.extension().is_some_and(|e| e == "lock"));
+    let mut files = locks.chain([PathBuf::from("/var/run/knockd.pid")]);
+    files.find_map(|file| {
+        let pid: u32 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        (name.trim() == "knockd").then_some(pid)
+    })
 }
 
 /// The clap command, for man pages and completions.
@@ -199,7 +246,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => {
             let code = if error.use_stderr() { USAGE } else { 0 };
-            let _ = error.print();
+            match error.get(ContextKind::InvalidSubcommand) {
+                Some(ContextValue::String(word)) if let Some(how) = elsewhere(word) => {
+                    complain(format_args!("knockd: there is no `{word}` here: {how}"));
+                }
+                _ => {
+                    let _ = error.print();
+                }
+            }
             return ExitCode::from(code);
         }
     };
@@ -254,6 +308,7 @@ impl Knockd {
                 file: run.logfile.as_deref().map(absolute),
             },
             watch: run.watch,
+            folder: std::env::current_dir().unwrap_or_else(|_| "/".into()),
             state_dir: absolute(&places.state_dir),
             run_dir: absolute(&places.run_dir),
         }

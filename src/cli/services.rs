@@ -19,7 +19,10 @@ pub(super) fn worth_ignoring(config: &Config) -> Vec<Step> {
     let udp = [read("udp"), read("udp6")];
     let mut found = busy_listeners(&tcp);
     if config.doors.iter().any(|door| door.may_use(Protocol::Udp)) {
-        found.extend(bound(&udp, &Host::read().ephemeral));
+        found.extend(bound(
+            &udp,
+            &Host::read(std::path::Path::new("/")).ephemeral,
+        ));
     }
     let is_known = |port: &Step| {
         let opened = config.doors.iter().flat_map(|door| &door.open);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::knockd::Command;
-use crate::config::{self, Note};
+use crate::config::{self, Note, Reader};
 use crate::daemon::{self, Fault, Options, remote};
 use crate::firewall::probe::{self, Saved};
 use crate::firewall::{self, Opening};
@@ -59,7 +59,8 @@ fn convert(file: &Path, native: bool) -> Result<(), Fault> {
     })?;
     let name = file.to_string_lossy();
     let converted = config::convert(&name, &text, native).map_err(|faults| {
-        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        let reader = Reader::of(&io::stderr());
+        let lines: Vec<_> = faults.iter().map(|one| one.shown_to(reader)).collect();
         Fault::Config(lines.join("\n"))
     })?;
     for Note { line, message } in converted.notes {

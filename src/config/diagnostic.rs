@@ -1,4 +1,7 @@
 //! What is wrong with a configuration, and where.
+//!
+//! Lines of a configuration hold secrets, the sequences, and messages quote them. So each is
+//! shown in one of several ways, by who reads it: see [`Reader`].
 
 use std::collections::HashSet;
 use std::fmt;
@@ -6,6 +9,7 @@ use std::sync::Arc;
 
 use unicode_width::UnicodeWidthChar;
 
+use super::reader::{Reader, is_harmless};
 use super::source::{Source, Span};
 
 /// How bad it is.
@@ -18,7 +22,8 @@ pub enum Severity {
 }
 
 /// One fault of a configuration. Displayed as `file:line:column: message`, the line and a
-/// caret under the place, and what to do where that is not plain from the message.
+/// caret under the place, and what to do where that is not plain from the message: all of it,
+/// as for a terminal; [`Diagnostic::shown_to`] says less.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Whether the configuration can be used all the same.
@@ -29,12 +34,25 @@ pub struct Diagnostic {
     pub line: usize,
     /// The column, from 1, in characters; 0 if the file as a whole is meant.
     pub column: usize,
+    /// How many characters the place has, from there on.
+    pub length: usize,
     /// What is wrong.
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
     /// The line itself and the marks under it.
     excerpt: Option<[String; 2]>,
+    /// Whether the line may hold a secret.
+    is_secret: bool,
+    /// The message and the help without what they quote of a secret, if they do.
+    quiet: Option<Quiet>,
+}
+
+/// What is said in place of a message and a help that quote a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Quiet {
+    message: String,
+    help: Option<String>,
 }
 
 /// A line longer than this is shown only around the place.
@@ -48,9 +66,12 @@ impl Diagnostic {
             file: Arc::clone(file),
             line: 0,
             column: 0,
+            length: 0,
             message,
             help: None,
             excerpt: None,
+            is_secret: false,
+            quiet: None,
         }
     }
 
@@ -61,31 +82,66 @@ impl Diagnostic {
             file: Arc::clone(source.name()),
             line: place.line,
             column: place.column,
+            length: length(source, &fault.span),
             message: fault.message,
             help: fault.help,
             excerpt: Some(excerpt(source, &fault.span)),
+            is_secret: !is_harmless(source, &fault.span),
+            quiet: fault.quiet,
         }
     }
-}
 
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// As `reader` may see it: the place, what is wrong and what to do, but of secrets as much
+    /// as [`Reader`] says.
+    #[must_use]
+    pub fn shown_to(&self, reader: Reader) -> String {
+        let mut shown = String::new();
+        // To a string, which cannot fail.
+        let _ = self.write(&mut shown, reader);
+        shown
+    }
+
+    fn write(&self, f: &mut impl fmt::Write, reader: Reader) -> fmt::Result {
+        let (message, help) = match (reader, &self.quiet) {
+            (Reader::Log, Some(Quiet { message, help })) => (message, help),
+            (Reader::Terminal | Reader::Pipe, _) | (Reader::Log, None) => {
+                (&self.message, &self.help)
+            }
+        };
+        let excerpt = match (reader, self.is_secret) {
+            (Reader::Terminal, _) | (_, false) => self.excerpt.as_ref(),
+            (Reader::Pipe | Reader::Log, true) => None,
+        };
         write!(f, "{}:", self.file)?;
         if self.line > 0 {
             write!(f, "{}:{}:", self.line, self.column)?;
         }
         match self.severity {
-            Severity::Error => write!(f, " {}", self.message)?,
-            Severity::Warning => write!(f, " warning: {}", self.message)?,
+            Severity::Error => write!(f, " {message}")?,
+            Severity::Warning => write!(f, " warning: {message}")?,
         }
-        for line in self.excerpt.iter().flatten() {
+        for line in excerpt.into_iter().flatten() {
             write!(f, "\n{line}")?;
         }
-        if let Some(help) = &self.help {
+        if let Some(help) = help {
             write!(f, "\nhelp: {help}")?;
         }
         Ok(())
     }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, Reader::Terminal)
+    }
+}
+
+/// How many characters of its first line `span` has.
+fn length(source: &Source, span: &Span) -> usize {
+    let (begin, line) = source.line(source.line_index(span.start));
+    let end = span.end.min(begin + line.len());
+    let text = source.text().get(span.start..end);
+    text.map_or(0, |text| text.chars().count())
 }
 
 /// The line of `span` and a line with `^~~~` under it: tabs stay tabs and a wide character
@@ -147,6 +203,7 @@ struct Fault {
     span: Span,
     message: String,
     help: Option<String>,
+    quiet: Option<Quiet>,
 }
 
 /// Where parsers and the check put what they find; they go on after it.
@@ -173,6 +230,7 @@ impl Faults {
             span: span.clone(),
             message,
             help: None,
+            quiet: None,
         });
         Noted(self.0.last_mut())
     }
@@ -221,10 +279,35 @@ pub(super) struct Noted<'a>(Option<&'a mut Fault>);
 
 impl Noted<'_> {
     /// Says what to do about it.
-    pub(super) fn help(self, help: impl Into<String>) {
-        if let Some(fault) = self.0 {
-            fault.help = Some(help.into());
+    pub(super) fn help(self, help: impl Into<String>) -> Self {
+        let help = Some(help.into());
+        self.map(|fault| fault.help = help)
+    }
+
+    /// Says what to do about it, if that is known.
+    pub(super) fn help_if(self, help: Option<String>) -> Self {
+        self.map(|fault| fault.help = help)
+    }
+
+    /// What a log is told in place of the message and the help so far, which quote a secret.
+    pub(super) fn quiet(self, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let help = None;
+        self.map(|fault| fault.quiet = Some(Quiet { message, help }))
+    }
+
+    /// The same, with a help of its own.
+    pub(super) fn quiet_help(self, message: impl Into<String>, help: impl Into<String>) -> Self {
+        let (message, help) = (message.into(), Some(help.into()));
+        self.map(|fault| fault.quiet = Some(Quiet { message, help }))
+    }
+
+    fn map(self, change: impl FnOnce(&mut Fault)) -> Self {
+        let Self(mut fault) = self;
+        if let Some(fault) = fault.as_deref_mut() {
+            change(fault);
         }
+        Self(fault)
     }
 }
 
@@ -236,7 +319,7 @@ mod tests {
         let source = Source::new("f", text);
         let start = text.find(needle).expect("the needle");
         let mut faults = Faults::default();
-        faults.error(&(start..start + needle.len()), "no");
+        let _ = faults.error(&(start..start + needle.len()), "no");
         let all = faults.into_diagnostics(&source);
         all.first().expect("a diagnostic").to_string()
     }

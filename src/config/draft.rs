@@ -57,6 +57,8 @@ pub(super) type List<T> = Vec<Spanned<T>>;
 /// A file.
 #[derive(Debug)]
 pub(super) struct Draft {
+    /// Whether it is a knockd.conf.
+    pub(super) is_legacy: bool,
     pub(super) defaults: Defaults,
     pub(super) interfaces: Field<List<String>>,
     pub(super) ignore: Field<List<PortRange>>,
@@ -96,9 +98,12 @@ pub(super) struct DraftFirewall {
 pub(super) struct DraftDoor {
     /// As in the header.
     pub(super) name: Spanned<String>,
+    /// A key below it is unknown: what the door lacks may be what that was meant for.
+    pub(super) misread: bool,
     pub(super) sequence: Field<List<Step>>,
     pub(super) one_time: Field<PathBuf>,
     pub(super) seq_timeout: Field<Duration>,
+    pub(super) seq_cooldown: Field<Duration>,
     pub(super) tcp_flags: Field<TcpFlags>,
     pub(super) from: Field<List<Prefix>>,
     pub(super) target: Field<IpAddr>,
@@ -120,9 +125,11 @@ impl DraftDoor {
     pub(super) fn new(name: Spanned<String>) -> Self {
         Self {
             name,
+            misread: false,
             sequence: Field::Absent,
             one_time: Field::Absent,
             seq_timeout: Field::Absent,
+            seq_cooldown: Field::Absent,
             tcp_flags: Field::Absent,
             from: Field::Absent,
             target: Field::Absent,

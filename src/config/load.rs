@@ -22,7 +22,8 @@ const SIZE_MAX: u64 = 32 << 20;
 /// A file that has been read and judged.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
-    /// Its bytes, for whoever keeps the last good one.
+    /// Its bytes, for whoever keeps the last good one or hands them on: a pipe cannot be read
+    /// twice. [`judge_bytes`] makes of them what this reading made.
     pub(crate) bytes: Vec<u8>,
     /// The judgement.
     pub(crate) report: Report,
@@ -31,6 +32,9 @@ pub(crate) struct Loaded {
 /// Why a file could not be read at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
+    /// The user may not.
+    #[error("run as root: {} is for root alone", .0.display())]
+    NotAllowed(PathBuf),
     /// The kernel says why.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Read {
@@ -45,14 +49,19 @@ pub(crate) enum LoadError {
 }
 
 /// Reads a file and judges it, by this host's ephemeral ports, and by who else may read it.
+/// `folder` is what relative names in it begin in.
 ///
 /// # Errors
 ///
 /// If it cannot be read. What is wrong within it stands in [`Loaded::report`].
-pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
-    let failed = |source| LoadError::Read {
-        path: path.to_owned(),
-        source,
+pub(crate) fn load(path: &Path, folder: &Path) -> Result<Loaded, LoadError> {
+    let failed = |source: io::Error| {
+        let path = path.to_owned();
+        let is_denied = source.kind() == io::ErrorKind::PermissionDenied;
+        match is_denied && !nix::unistd::geteuid().is_root() {
+            true => LoadError::NotAllowed(path),
+            false => LoadError::Read { path, source },
+        }
     };
     let file = open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode();
@@ -63,9 +72,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
     if bytes.len() as u64 > SIZE_MAX {
         return Err(LoadError::TooBig(path.to_owned()));
     }
-    let source = Source::from_bytes(&path.to_string_lossy(), &bytes);
-    let format = Format::of(path, source.text());
-    let mut report = judge(&source, format, &Host::read());
+    let mut report = judge_bytes(path, &bytes, folder);
     let secret = |config: &crate::model::Config| config.doors.iter().any(|d| d.one_time.is_none());
     let open_to_all = if mode & 0o002 != 0 {
         Some("every user of this host can write this file, and have root run commands")
@@ -76,11 +83,19 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, LoadError> {
     };
     if let Some(what) = open_to_all {
         let message = format!("{what} (mode {:04o})", mode & 0o7777);
-        let mut warning = Diagnostic::whole(Severity::Warning, source.name(), message);
+        let name = path.to_string_lossy().into();
+        let mut warning = Diagnostic::whole(Severity::Warning, &name, message);
         warning.help = Some(format!("chmod 0600 {}", path.display()));
         report.diagnostics.insert(0, warning);
     }
     Ok(Loaded { bytes, report })
+}
+
+/// Judges what was read from the file at `path` at another time, as [`load`] does.
+pub(crate) fn judge_bytes(path: &Path, bytes: &[u8], folder: &Path) -> Report {
+    let source = Source::from_bytes(&path.to_string_lossy(), bytes);
+    let format = Format::of(path, source.text());
+    judge(&source, format, &Host::read(folder))
 }
 
 /// Opens a file without waiting: a reload must not hang on a pipe whose writer is gone (as
@@ -96,13 +111,16 @@ fn open(path: &Path) -> io::Result<File> {
 
 impl Host {
     /// This host, as far as the kernel tells.
-    pub(crate) fn read() -> Self {
+    pub(crate) fn read(folder: &Path) -> Self {
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
         let parsed = range.ok().and_then(|text| {
             let mut words = text.split_whitespace().map(str::parse);
             Some(words.next()?.ok()?..=words.next()?.ok()?)
         });
-        parsed.map_or_else(Self::default, |ephemeral| Self { ephemeral })
+        Self {
+            ephemeral: parsed.unwrap_or(Self::default().ephemeral),
+            folder: Some(folder.to_owned()),
+        }
     }
 }
 
@@ -136,6 +154,10 @@ pub(crate) fn choose(toml: &Path, conf: &Path) -> Choice {
 mod tests {
     use super::*;
     use std::fs::{Permissions, set_permissions, write};
+
+    fn load(path: &Path) -> Result<Loaded, LoadError> {
+        super::load(path, Path::new("/here"))
+    }
 
     #[test]
     fn toml_is_taken_before_a_knockd_conf_and_says_so() {
@@ -254,12 +276,47 @@ mod tests {
     }
 
     #[test]
+    fn relative_names_begin_in_the_folder_that_is_given() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("k.conf");
+        let text = "[options]\nlogfile = rel.log\npidfile = ./run/pid\n[a]\n\
+                    one_time_sequences = seq.txt\ncommand = true\n";
+        write(&path, text).expect("a file");
+        let report = load(&path).expect("a file").report;
+        let config = report.config.expect("a configuration");
+        assert_eq!(config.log.file.as_deref(), Some(Path::new("/here/rel.log")));
+        assert_eq!(config.pid_file.as_deref(), Some(Path::new("/here/run/pid")));
+        let one_time = config.doors.first().and_then(|door| door.one_time.clone());
+        let file = one_time.map(|one_time| one_time.file);
+        assert_eq!(file.as_deref(), Some(Path::new("/here/seq.txt")));
+        let said: Vec<_> = report.diagnostics.iter().map(ToString::to_string).collect();
+        assert!(said.join("\n").contains("`/here/seq.txt`"), "{said:?}");
+    }
+
+    #[test]
+    fn a_reading_can_be_judged_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("k");
+        write(&path, "[door.a]\nsequence = [\"1/tcp\"]\nclose = \"all\"\n").expect("a file");
+        set_permissions(&path, Permissions::from_mode(0o600)).expect("a mode");
+        let loaded = load(&path).expect("a file");
+        assert!(loaded.report.config.is_some());
+        let again = judge_bytes(&path, &loaded.bytes, Path::new("/here"));
+        assert_eq!(again, loaded.report);
+    }
+
+    #[test]
     fn the_format_is_told_by_the_name_or_by_a_header_only_toml_has() {
         let of = |name: &str, text: &str| Format::of(Path::new(name), text);
         assert_eq!(of("k.toml", "[a]\nsequence = 1\n"), Format::Toml);
         assert_eq!(of("k.conf", "[a]\nsequence = 1\n"), Format::Legacy);
         assert_eq!(of("k", "\u{feff}[firewall] # x\n"), Format::Toml);
-        assert_eq!(of("k.conf", "\n  [door.ssh]\n"), Format::Toml);
-        assert_eq!(of("k.conf", "# [door.ssh]\n[firewalls]\n"), Format::Legacy);
+        assert_eq!(of("k.cfg", "\n  [door.ssh]\n"), Format::Toml);
+        assert_eq!(of("k", "# [door.ssh]\n[firewalls]\n"), Format::Legacy);
+        // Doors of knock 0.8 may have any name.
+        for name in ["[firewall]\n", "[door.x]\n"] {
+            assert_eq!(of("k.conf", name), Format::Legacy);
+            assert_eq!(of("K.CONF", name), Format::Legacy);
+        }
     }
 }

@@ -8,16 +8,20 @@ mod diagnostic;
 mod draft;
 mod legacy;
 mod load;
+mod reader;
+mod services;
 mod source;
 mod suggest;
 mod toml;
 
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+pub(crate) use self::check::interface;
 pub use self::convert::{Conversion, Note, convert};
 pub use self::diagnostic::{Diagnostic, Severity};
-pub(crate) use self::load::{DEFAULT_CONF, DEFAULT_TOML, LoadError, choose, load};
+pub(crate) use self::load::{DEFAULT_CONF, DEFAULT_TOML, LoadError, choose, judge_bytes, load};
+pub use self::reader::Reader;
 
 use self::diagnostic::Faults;
 use self::source::Source;
@@ -33,16 +37,21 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format of a file: TOML if its name ends in `.toml`; any other is a knockd.conf
-    /// unless it has a header that only TOML has, `[firewall]` or `[door.…]`.
+    /// The format of a file: TOML if its name ends in `.toml`, a knockd.conf if it ends in
+    /// `.conf`, in which a door may have any name. By another name it is TOML if it has a header
+    /// that hardly any but TOML has, `[firewall]` or `[door.…]`.
     #[must_use]
     pub fn of(path: &Path, text: &str) -> Self {
         let toml_header = |line: &str| {
             let line = line.trim_start();
             line.starts_with("[firewall]") || line.starts_with("[door.")
         };
+        let ends = |end: &str| {
+            path.extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case(end))
+        };
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        if path.extension().is_some_and(|e| e == "toml") || text.lines().any(toml_header) {
+        if ends("toml") || (!ends("conf") && text.lines().any(toml_header)) {
             Self::Toml
         } else {
             Self::Legacy
@@ -55,6 +64,8 @@ impl Format {
 pub struct Host {
     /// The ports the kernel gives to outgoing connections (`ip_local_port_range`).
     pub ephemeral: RangeInclusive<u16>,
+    /// The folder that relative names in the file begin in; `None`: they are left as they are.
+    pub folder: Option<PathBuf>,
 }
 
 impl Default for Host {
@@ -62,6 +73,7 @@ impl Default for Host {
     fn default() -> Self {
         Self {
             ephemeral: 32768..=60999,
+            folder: None,
         }
     }
 }
@@ -82,6 +94,13 @@ pub fn parse(name: &str, text: &str, format: Format, host: &Host) -> Report {
 }
 
 fn judge(source: &Source, format: Format, host: &Host) -> Report {
+    if let Some(why) = source.no_text() {
+        let fault = Diagnostic::whole(Severity::Error, source.name(), why);
+        return Report {
+            config: None,
+            diagnostics: vec![fault],
+        };
+    }
     let mut faults = Faults::default();
     let draft = match format {
         Format::Toml => {
@@ -96,6 +115,15 @@ fn judge(source: &Source, format: Format, host: &Host) -> Report {
         Format::Legacy => Some(legacy::read(source, &mut faults)),
     };
     let config = draft.and_then(|draft| check::check(&draft, host, &mut faults));
+    if config.is_none() && format == Format::Legacy && toml::is_ours(source.text()) {
+        let message = "this is TOML, and by its name it is read as a knockd.conf".to_owned();
+        let mut fault = Diagnostic::whole(Severity::Error, source.name(), message);
+        fault.help = Some("give it a name that ends in `.toml`".to_owned());
+        return Report {
+            config: None,
+            diagnostics: vec![fault],
+        };
+    }
     Report {
         config,
         diagnostics: faults.into_diagnostics(source),

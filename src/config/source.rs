@@ -28,6 +28,8 @@ pub(super) struct Source {
     lines: Vec<usize>,
     /// Where bytes stood that are not UTF-8; each is U+FFFD in the text.
     foreign: Vec<usize>,
+    /// Why it is no text at all, if so.
+    no_text: Option<String>,
 }
 
 /// A place as people count: from 1, in characters.
@@ -40,7 +42,10 @@ pub(super) struct Place {
 impl Source {
     /// A text; `name` is what diagnostics call it.
     pub(super) fn new(name: &str, text: &str) -> Self {
-        Self::assemble(name, text.to_owned(), Vec::new())
+        Self {
+            no_text: no_text(text.as_bytes()),
+            ..Self::assemble(name, text.to_owned(), Vec::new())
+        }
     }
 
     /// Bytes of a file. Those that are not UTF-8 are replaced and remembered: in a
@@ -55,7 +60,10 @@ impl Source {
                 text.push(char::REPLACEMENT_CHARACTER);
             }
         }
-        Self::assemble(name, text, foreign)
+        Self {
+            no_text: no_text(bytes),
+            ..Self::assemble(name, text, foreign)
+        }
     }
 
     fn assemble(name: &str, mut text: String, mut foreign: Vec<usize>) -> Self {
@@ -72,7 +80,13 @@ impl Source {
             text,
             lines,
             foreign,
+            no_text: None,
         }
+    }
+
+    /// Why this is no text but an archive, a picture or the like; `None` if it is one.
+    pub(super) fn no_text(&self) -> Option<String> {
+        self.no_text.clone()
     }
 
     pub(super) fn name(&self) -> &Arc<str> {
@@ -119,9 +133,73 @@ impl Source {
     }
 }
 
+/// So much of a file is looked at to tell whether it is a text.
+const LOOKED_AT: usize = 8192;
+
+/// Why these bytes are no text: they begin with a control character, have a NUL in them as a
+/// text in UTF-16 does, or are of other bytes than letters to more than an eighth.
+fn no_text(bytes: &[u8]) -> Option<String> {
+    let bytes = bytes.get(..LOOKED_AT).unwrap_or(bytes);
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Some("this is UTF-16: save the file as UTF-8".to_owned());
+    }
+    let is_odd = |byte: &u8| {
+        let blank = byte.is_ascii_whitespace() || matches!(byte, 0x08 | 0x0b | 0x1b);
+        byte.is_ascii_control() && !blank
+    };
+    let told = |at: usize, byte: u8| {
+        let line = bytes.iter().take(at).filter(|b| **b == b'\n').count() + 1;
+        let place = match at {
+            0 => "at the start".to_owned(),
+            _ => format!("in line {line}"),
+        };
+        Some(format!("this is no text (byte {byte:#04x} {place})"))
+    };
+    match bytes.first() {
+        Some(first) if is_odd(first) => return told(0, *first),
+        Some(_) | None => {}
+    }
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        return told(at, 0);
+    }
+    // The end may be in the middle of a character.
+    let foreign = bytes.utf8_chunks().map(|chunk| chunk.invalid().len());
+    let many = foreign.sum::<usize>() + bytes.iter().filter(|byte| is_odd(byte)).count();
+    let stray = |byte: &u8| is_odd(byte) || !byte.is_ascii();
+    match bytes.iter().position(stray) {
+        Some(at) if many > 8 && many > bytes.len() / 8 => told(at, *bytes.get(at)?),
+        Some(_) | None => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_text_is_known_by_its_bytes() {
+        let said = |bytes: &[u8]| Source::from_bytes("x", bytes).no_text();
+        for text in [
+            &b""[..],
+            b"[a]\nsequence = 1\n",
+            b"\xef\xbb\xbf[a]\n",
+            b"# caf\xe9\n",
+            "日本語日本語日本語日本語".as_bytes(),
+            b"command = \x01\n",
+        ] {
+            assert_eq!(said(text), None, "{text:?}");
+        }
+        let start = "this is no text (byte 0x7f at the start)";
+        assert_eq!(said(b"\x7fELF\x02\x01\x01\0\0").as_deref(), Some(start));
+        assert_eq!(
+            said(b"[a]\nb = \0\n").as_deref(),
+            Some("this is no text (byte 0x00 in line 2)")
+        );
+        assert!(said(b"\xff\xfe[\0a\0]\0").is_some_and(|s| s.contains("UTF-16")));
+        assert!(said(b"PK\x03\x04\x14\x02\x08\x01\x81\x92\x8c\x9d\xfa\xc3\xd1").is_some());
+        let picture: Vec<u8> = (0..=255).rev().cycle().skip(118).take(4000).collect();
+        assert!(said(&picture).is_some());
+    }
 
     #[test]
     fn places_are_counted_in_characters_and_a_byte_order_mark_is_none() {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::action::command::{self, Client, DRAIN_TIME, Full, Report, Request, Table};
+use crate::config::Reader;
 use crate::model::{Config, Timestamp};
 
 use super::run::now;
@@ -206,9 +207,10 @@ pub fn helper(options: &Options) -> Result<(), Fault> {
         match read {
             Ok(setup) => Ok(Table::new(&setup.config)),
             // At the start the daemon does the same with a faulty file.
-            Err(faults) => match options.last_good(&path) {
+            Err(refused) => match options.last_good(&path) {
                 Some(setup) => Ok(Table::new(&setup.config)),
-                None => Err(faults.join("; ")),
+                // The daemon writes it to the log.
+                None => Err(refused.shown_to(Reader::Log).join("; ")),
             },
         }
     };

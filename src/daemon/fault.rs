@@ -118,6 +118,7 @@ impl From<PidFileError> for Fault {
 impl From<LoadError> for Fault {
     fn from(error: LoadError) -> Self {
         match error {
+            LoadError::NotAllowed(_) => Self::Permission(error.to_string()),
             LoadError::Read { path, source } => Self::Input {
                 path,
                 why: source.to_string(),

@@ -16,6 +16,7 @@ use crate::model::{Config, DoorId, Effect, Event, Knock, OneTime, Outcome, Times
 
 use super::busiest::Busiest;
 use super::commands::Commands;
+use super::cooldown::Cooldowns;
 use super::deeds::{self, Done, Said};
 use super::limit::{Kind, Limiter};
 use super::lookup::Lookup;
@@ -47,6 +48,8 @@ pub(crate) struct Line {
     /// The sequences that doors of one-time sequences wait for.
     pub(crate) one_time: setup::Live,
     pub(crate) busiest: Busiest,
+    /// Whom doors do not open for again yet.
+    cooldowns: Cooldowns,
     /// Doors opened since the start; a knock that was made in vain is none.
     pub(crate) opened: u64,
     /// A one-time sequence was used: matcher and filter want the next one.
@@ -78,6 +81,7 @@ impl Line {
             names_steps: false,
             one_time: setup::Live::new(),
             busiest: Busiest::default(),
+            cooldowns: Cooldowns::default(),
             opened: 0,
             sequence_used: false,
             events: Vec::new(),
@@ -101,7 +105,7 @@ impl Line {
         if !self.links.counts(interface) || !self.links.can_answer(knock.source, interface) {
             return;
         }
-        let local = self.links.is_local(knock.destination, interface);
+        let local = self.links.is_knocked_at(interface, knock.destination);
         self.matcher.observe(knock, local, &mut self.events);
         self.act();
     }
@@ -147,6 +151,8 @@ impl Line {
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             let kind = match event.outcome {
+                // The knock does nothing, and is not written either.
+                Outcome::Open if self.rests(&event) => continue,
                 Outcome::Open => {
                     let opened = self.open(event.door, event.source, event.at);
                     // What led to it stands before it.
@@ -166,6 +172,12 @@ impl Line {
         // Kept for its room, but for what a reload has needed.
         events.shrink_to(EVENTS);
         self.events = events;
+    }
+
+    /// Whether the event's door has opened for its source less than its `seq_cooldown` ago.
+    fn rests(&mut self, event: &Event) -> bool {
+        let door = self.config.doors.get(event.door.index());
+        door.is_some_and(|door| self.cooldowns.rests(door, event.source, event.at))
     }
 
     /// Writes to the log what has happened and is not told yet.

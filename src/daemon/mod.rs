@@ -9,6 +9,7 @@ mod backoff;
 mod busiest;
 mod commands;
 mod control;
+mod cooldown;
 mod deeds;
 mod dial;
 mod fault;

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::config::Reader;
 use crate::firewall::Ruleset;
 use crate::model::{Config, Door, OnStop};
 
@@ -37,15 +38,17 @@ impl Daemon<'_> {
         } else {
             match self.options.read(&self.path) {
                 Ok(setup) => self.swap(setup),
-                Err(mut faults) => {
+                Err(unusable) => {
+                    let faults = unusable.shown_to(Reader::Log);
                     for fault in &faults {
                         tracing::error!("{fault}");
                     }
-                    tracing::error!("{path} cannot be used: the running configuration stays");
+                    let stays = format!("{path} cannot be used: the running configuration stays");
+                    tracing::error!("{stays}");
                     self.refuse(&faults);
-                    faults.push(format!(
-                        "{path} cannot be used: the running configuration stays"
-                    ));
+                    // Who asks is root, and shows the lines to a terminal alone.
+                    let mut faults = unusable.shown_to(Reader::Terminal);
+                    faults.push(stays);
                     Reply::Faulty(faults)
                 }
             }
@@ -94,7 +97,8 @@ impl Daemon<'_> {
         let state = self.options.state(&self.path);
         self.keeper.keep_last_good(state, bytes);
         tracing::info!("the new configuration is in force");
-        let mut lines = warnings;
+        let warnings = warnings.iter().map(|line| line.shown_to(Reader::Terminal));
+        let mut lines: Vec<_> = warnings.collect();
         lines.push("the new configuration is in force".to_owned());
         Reply::Done(lines)
     }

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use crate::action;
 use crate::action::command::expand;
 use crate::capture::{CaptureError, Replay};
+use crate::config::Reader;
 use crate::decode::decode;
 use crate::firewall::{Preview, Ruleset, render};
 use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, DoorId, Effect, Event, Outcome, Timestamp};
 use crate::stderr::complain;
 
-use super::setup::Options;
+use super::cooldown::Cooldowns;
+use super::setup::{Options, Unusable};
 use super::start::tripwires;
 use super::{Fault, words};
 
@@ -28,11 +30,13 @@ const SECRET: [u8; 16] = *b"knockd's replay.";
 /// The configuration has errors, the capture cannot be read, stdout cannot be written.
 pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
     let (path, note) = options.config_path();
-    let setup = options
-        .read(&path)
-        .map_err(|said| Fault::Config(said.join("\n")))?;
-    for line in note.iter().chain(&setup.warnings) {
+    let setup = options.read(&path).map_err(Unusable::into_fault)?;
+    if let Some(line) = &note {
         complain(format_args!("{line}"));
+    }
+    let reader = Reader::of(&io::stderr());
+    for remark in &setup.warnings {
+        complain(format_args!("{}", remark.shown_to(reader)));
     }
     // One write for many lines: a replay may print millions.
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -111,6 +115,7 @@ fn replay(
     let mut capture = Replay::open(file)?;
     let wires = tripwires(&config);
     let mut matcher = Matcher::new(config.doors.clone(), wires, Settings::new(SECRET));
+    let mut cooldowns = Cooldowns::default();
     let mut events = Vec::new();
     let mut end = Timestamp::default();
     while let Some(frame) = capture.next_frame()? {
@@ -131,6 +136,12 @@ fn replay(
         }
         let mut used = false;
         for event in events.drain(..) {
+            if let (Outcome::Open, Some(door)) =
+                (event.outcome, config.doors.get(event.door.index()))
+                && cooldowns.rests(door, event.source, event.at)
+            {
+                continue;
+            }
             tell(out, &config, table.as_mut(), &event)?;
             used |= event.outcome == Outcome::Open && use_up(&mut config, event.door);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::one_time::{self, LiveSequence, SkippedLine};
-use crate::config::{self, Format, Host, Report};
+use crate::config::{self, Diagnostic, LoadError, Reader, Report};
 use crate::model::{Config, Door, DoorId, Pattern, Step};
 use crate::stderr::complain;
 
@@ -35,6 +35,9 @@ pub struct Options {
     pub log: super::log::Options,
     /// Watch the table, do not own it.
     pub watch: bool,
+    /// Where knockd was started: relative names in the configuration begin there, also when the
+    /// daemon in the background has left it.
+    pub folder: PathBuf,
     /// For what must outlive a reboot.
     pub state_dir: PathBuf,
     /// For what must not.
@@ -50,9 +53,73 @@ pub(crate) struct Setup {
     /// The bytes it was read from, to be kept once it runs.
     pub(crate) bytes: Vec<u8>,
     /// Warnings, each whole.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Remark>,
     /// It is not what stands in the file: why.
     pub(crate) refused: Option<Refused>,
+}
+
+/// Something to be said of a configuration. It may quote a sequence, so who reads it decides how
+/// much of it is shown. Displayed as for a log.
+#[derive(Debug, Clone)]
+pub(crate) enum Remark {
+    /// Of its text.
+    Diagnostic(Box<Diagnostic>),
+    /// Of something else: in full, and without what it quotes.
+    Words { full: String, quiet: String },
+}
+
+impl Remark {
+    /// As `reader` may see it.
+    pub(crate) fn shown_to(&self, reader: Reader) -> String {
+        match (self, reader) {
+            (Self::Diagnostic(diagnostic), reader) => diagnostic.shown_to(reader),
+            (Self::Words { full, .. }, Reader::Terminal | Reader::Pipe) => full.clone(),
+            (Self::Words { quiet, .. }, Reader::Log) => quiet.clone(),
+        }
+    }
+}
+
+impl From<String> for Remark {
+    /// One that quotes nothing.
+    fn from(text: String) -> Self {
+        let quiet = text.clone();
+        Self::Words { full: text, quiet }
+    }
+}
+
+impl std::fmt::Display for Remark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown_to(Reader::Log))
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub(crate) enum Unusable {
+    /// The file could not be read.
+    Unread(LoadError),
+    /// It has errors: these, and what else is to be said of it.
+    Faulty(Vec<Remark>),
+}
+
+impl Unusable {
+    /// Each thing that is wrong, as `reader` may see it.
+    pub(crate) fn shown_to(&self, reader: Reader) -> Vec<String> {
+        match self {
+            Self::Unread(error) => vec![error.to_string()],
+            Self::Faulty(all) => all.iter().map(|one| one.shown_to(reader)).collect(),
+        }
+    }
+
+    /// As an end of the program that is told on stderr.
+    pub(crate) fn into_fault(self) -> Fault {
+        match self {
+            Self::Unread(error @ LoadError::NotAllowed(_)) => error.into(),
+            other @ (Self::Unread(_) | Self::Faulty(_)) => {
+                Fault::Config(other.shown_to(Reader::of(&std::io::stderr())).join("\n"))
+            }
+        }
+    }
 }
 
 impl Options {
@@ -85,8 +152,8 @@ impl Options {
     ///
     /// # Errors
     /// It cannot be read, or has errors: all of them, each with its place.
-    pub(crate) fn read(&self, path: &Path) -> Result<Setup, Vec<String>> {
-        let loaded = config::load(path).map_err(|error| vec![error.to_string()])?;
+    pub(crate) fn read(&self, path: &Path) -> Result<Setup, Unusable> {
+        let loaded = config::load(path, &self.folder).map_err(Unusable::Unread)?;
         self.judge(loaded.bytes, loaded.report)
     }
 
@@ -94,10 +161,8 @@ impl Options {
     ///
     /// # Errors
     /// It has errors.
-    pub(crate) fn take(&self, path: &Path, bytes: Vec<u8>) -> Result<Setup, Vec<String>> {
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let format = Format::of(path, &text);
-        let report = config::parse(&path.to_string_lossy(), &text, format, &Host::default());
+    pub(crate) fn take(&self, path: &Path, bytes: Vec<u8>) -> Result<Setup, Unusable> {
+        let report = config::judge_bytes(path, &bytes, &self.folder);
         self.judge(bytes, report)
     }
 
@@ -107,10 +172,11 @@ impl Options {
         self.take(path, bytes).ok()
     }
 
-    fn judge(&self, bytes: Vec<u8>, report: Report) -> Result<Setup, Vec<String>> {
-        let said: Vec<_> = report.diagnostics.iter().map(ToString::to_string).collect();
+    fn judge(&self, bytes: Vec<u8>, report: Report) -> Result<Setup, Unusable> {
+        let all = report.diagnostics.into_iter();
+        let said: Vec<_> = all.map(|d| Remark::Diagnostic(Box::new(d))).collect();
         let Some(mut config) = report.config else {
-            return Err(said);
+            return Err(Unusable::Faulty(said));
         };
         if !self.interfaces.is_empty() {
             config.interfaces = self.interfaces.iter().map(|i| Pattern::new(i)).collect();
@@ -137,8 +203,8 @@ pub(crate) fn fill_one_time(
     config: &mut Config,
     live: &mut Live,
     meant: impl Fn(&Live, DoorId, &Door) -> bool,
-) -> Vec<String> {
-    let mut said = Vec::new();
+) -> Vec<Remark> {
+    let mut said = Vec::<Remark>::new();
     let left_alone = left_alone(config);
     for (id, door) in (0..).map(DoorId).zip(Arc::make_mut(&mut config.doors)) {
         if !meant(live, id, door) {
@@ -152,25 +218,30 @@ pub(crate) fn fill_one_time(
         match one_time::current(&source.file, &left_alone) {
             Ok(found) => {
                 if found.world_readable {
-                    said.push(format!(
-                        "{file}: every user of this host can read the sequences"
-                    ));
+                    let text = format!("{file}: every user of this host can read the sequences");
+                    said.push(text.into());
                 }
                 for SkippedLine { line, why } in found.skipped {
-                    said.push(format!("{file}:{line}: {why}; the line is skipped"));
+                    said.push(Remark::Words {
+                        full: format!("{file}:{line}: {why}; the line is skipped"),
+                        quiet: format!("{file}:{line}: {}; the line is skipped", why.kind()),
+                    });
                 }
                 match found.live {
                     Some(next) => {
                         door.sequence = next.steps.as_slice().into();
                         live.insert(id, next);
                     }
-                    None => said.push(format!(
-                        "{}: no more one-time sequences in {file}: the door is disabled",
-                        door.name
-                    )),
+                    None => {
+                        let text = "no more one-time sequences in";
+                        let text = format!("{}: {text} {file}: the door is disabled", door.name);
+                        said.push(text.into());
+                    }
                 }
             }
-            Err(error) => said.push(format!("{}: {error}: the door is disabled", door.name)),
+            Err(error) => {
+                said.push(format!("{}: {error}: the door is disabled", door.name).into());
+            }
         }
     }
     said
@@ -227,13 +298,13 @@ pub fn shut_doors(config: &Config) -> Vec<ShutDoor> {
 /// # Errors
 /// There is neither.
 pub fn configuration(options: &Options, path: &Path) -> Result<Config, Fault> {
-    let faults = match options.read(path) {
+    let refused = match options.read(path) {
         Ok(setup) => return Ok(setup.config),
-        Err(faults) => faults,
+        Err(refused) => refused,
     };
-    let faults = faults.join("\n");
     match options.last_good(path) {
         Some(setup) => {
+            let faults = refused.shown_to(Reader::of(&std::io::stderr())).join("\n");
             complain(format_args!(
                 "{faults}\nknockd: {} CANNOT BE USED: the last configuration that was good is \
                  taken",
@@ -241,7 +312,7 @@ pub fn configuration(options: &Options, path: &Path) -> Result<Config, Fault> {
             ));
             Ok(setup.config)
         }
-        None => Err(Fault::Config(faults)),
+        None => Err(refused.into_fault()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::capture::{Links, Live, Program};
+use crate::config::{LoadError, Reader};
 use crate::firewall::{Mode, Ruleset, Table};
 use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, Tripwires};
@@ -22,7 +23,7 @@ use super::pace::Pace;
 use super::pidfile::{Lock, PidFile, PidFileError};
 use super::place::Keeper;
 use super::run::{Daemon, now};
-use super::setup::{Options, Setup};
+use super::setup::{Options, Setup, Unusable};
 use super::signals::Signals;
 use super::status::Refused;
 use super::ticks::Ticks;
@@ -50,8 +51,11 @@ impl<'a> Daemon<'a> {
         let setup = first_setup(options, &path, Some(log))?;
         // What was taken for the file's tree: now, for soon other things lie in it.
         super::heap::give_back();
-        for line in note.iter().chain(&setup.warnings) {
+        if let Some(line) = &note {
             tracing::warn!("{line}");
+        }
+        for remark in &setup.warnings {
+            tracing::warn!("{remark}");
         }
         let pidfile = take_pidfile(options, &setup.config)?;
         let state = options.state(&path);
@@ -134,15 +138,23 @@ pub(super) fn first_setup(
     path: &Path,
     log: Option<&Log>,
 ) -> Result<Setup, Fault> {
-    let (faults, setup) = match options.read(path) {
-        Ok(setup) => (Vec::new(), Some(setup)),
-        Err(faults) => (faults, options.last_good(path)),
+    let (unusable, setup) = match options.read(path) {
+        Ok(setup) => (None, Some(setup)),
+        Err(unusable) => (Some(unusable), options.last_good(path)),
     };
+    // The log is read by others than root.
+    let faults = unusable
+        .as_ref()
+        .map(|unusable| unusable.shown_to(Reader::Log));
+    let faults = faults.unwrap_or_default();
     if let (Some(log), Some(setup)) = (log, &setup)
         && let Err((file, error)) = log.configure(&setup.config.log)
     {
         // A log that cannot be written must not keep the guard from standing.
         tracing::error!("cannot open the log {}: {error}", file.display());
+    }
+    if let (None, Some(Unusable::Unread(error @ LoadError::NotAllowed(_)))) = (&setup, &unusable) {
+        return Err(Fault::Permission(error.to_string()));
     }
     for fault in &faults {
         tracing::error!("{fault}");

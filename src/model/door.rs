@@ -52,6 +52,9 @@ pub struct Door {
     pub one_time: Option<OneTime>,
     /// How long after the first step the last one may come; never zero.
     pub seq_timeout: Duration,
+    /// How long after it opened for a source it does not open for that source again; zero: no
+    /// time.
+    pub seq_cooldown: Duration,
     /// Which TCP packets count.
     pub tcp_flags: TcpFlags,
     /// Who may knock; empty: everybody.
@@ -97,6 +100,7 @@ impl Door {
             sequence: sequence.into(),
             one_time: None,
             seq_timeout: Self::SEQ_TIMEOUT,
+            seq_cooldown: Duration::ZERO,
             tcp_flags: TcpFlags::SYN,
             from: Box::default(),
             target: None,

@@ -28,6 +28,18 @@ pub enum ParseLegacyError {
     TooLong(usize),
 }
 
+impl ParseLegacyError {
+    /// What is wrong, without what was written: that may be a secret, mistyped.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Port(_) => "this is no port: a whole number from 1 to 65535",
+            Self::Protocol(_) => "unknown protocol: `tcp` or `udp`",
+            Self::TooLong(_) => "too many steps",
+        }
+    }
+}
+
 /// Reads one step: `7000`, `7000:udp`. Blanks around the port and the protocol do not
 /// matter, nor does the protocol's case; without one it is TCP.
 ///
@@ -126,6 +138,14 @@ mod tests {
     fn what_means_nothing_is_handed_out() {
         assert_eq!(parse_legacy_step(" 9 # x ").map(|s| s.ignored), Ok("# x"));
         assert_eq!(parse_legacy_step(" 9 : udp ").map(|s| s.ignored), Ok(""));
+    }
+
+    #[test]
+    fn what_is_wrong_can_be_told_without_what_was_written() {
+        for text in ["70123", "70123:icmp", "80:icmp70123"] {
+            let error = read(text).expect_err("no sequence");
+            assert!(!error.kind().contains("70123"), "{text}");
+        }
     }
 
     #[test]

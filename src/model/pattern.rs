@@ -3,7 +3,8 @@
 use std::fmt;
 
 /// An interface name, in which `*` stands for any run of characters and `?` for one:
-/// `eth0`, `ppp*`.
+/// `eth0`, `ppp*`. With a colon it is the label of addresses (ip-address(8)): `eth0:1` are those
+/// of `eth0` that are labelled so. No interface has a colon in its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pattern(String);
 
@@ -27,10 +28,23 @@ impl Pattern {
         !self.0.contains(['*', '?'])
     }
 
-    /// Whether the interface called `name` is meant.
+    /// Whether the interface called `name` is meant, or addresses of it.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        glob(self.0.as_bytes(), name.as_bytes())
+        let device = self.0.split(':').next().unwrap_or_default();
+        glob(device.as_bytes(), name.as_bytes())
+    }
+
+    /// Whether addresses with a label are meant alone, not all of the interface.
+    #[must_use]
+    pub fn is_label(&self) -> bool {
+        self.0.contains(':')
+    }
+
+    /// Whether an address with this label is meant, as one of those alone.
+    #[must_use]
+    pub fn matches_label(&self, label: &str) -> bool {
+        self.is_label() && glob(self.0.as_bytes(), label.as_bytes())
     }
 }
 
@@ -63,5 +77,14 @@ mod tests {
         assert!(!Pattern::new("*.1?").matches("eth0.1"));
         assert!(Pattern::new("*").matches("") && Pattern::new("any").matches("eth0"));
         assert!(Pattern::new("eth0").is_literal() && !Pattern::new("e*").is_literal());
+    }
+
+    #[test]
+    fn a_label_is_of_an_interface() {
+        let label = Pattern::new("eth0:1");
+        assert!(label.is_label() && label.matches("eth0") && !label.matches("eth0:1"));
+        assert!(label.matches_label("eth0:1") && !label.matches_label("eth0:10"));
+        assert!(Pattern::new("eth0:*").matches_label("eth0:10"));
+        assert!(!Pattern::new("eth0").is_label() && !Pattern::new("eth0").matches_label("eth0"));
     }
 }

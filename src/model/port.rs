@@ -22,6 +22,16 @@ impl Protocol {
             Self::Udp => 17,
         }
     }
+
+    /// The one called so, in upper or lower case.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        match word.trim() {
+            word if word.eq_ignore_ascii_case("tcp") => Some(Self::Tcp),
+            word if word.eq_ignore_ascii_case("udp") => Some(Self::Udp),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Protocol {
@@ -103,6 +113,9 @@ pub enum ParsePortError {
     /// There is no `/tcp` or `/udp` behind the port.
     #[error("a port is written with its protocol: `{0}/tcp` or `{0}/udp`")]
     NoProtocol(String),
+    /// A colon divides port and protocol, as in a knockd.conf and for the client.
+    #[error("port and protocol are divided by a slash here, not by a colon")]
+    Colon,
     /// What stands behind the slash is neither.
     #[error("unknown protocol `{0}`: `tcp` or `udp`")]
     Protocol(String),
@@ -130,15 +143,22 @@ fn number(text: &str) -> Result<NonZeroU16, ParsePortError> {
 impl FromStr for PortRange {
     type Err = ParsePortError;
 
+    /// Upper and lower case alike; blanks around port and protocol do not matter.
     fn from_str(text: &str) -> Result<Self, ParsePortError> {
+        let text = text.trim();
         let Some((ports, protocol)) = text.split_once('/') else {
-            return Err(ParsePortError::NoProtocol(text.to_owned()));
+            // A name is no port, whatever stands behind it.
+            let digit = |c: char| c.is_ascii_digit() || c == '-';
+            let is_number = |text: &str| !text.is_empty() && text.chars().all(digit);
+            return Err(match text.split_once(':') {
+                Some((_, protocol)) if Protocol::named(protocol).is_some() => ParsePortError::Colon,
+                _ if is_number(text) => ParsePortError::NoProtocol(text.to_owned()),
+                _ => ParsePortError::Number(text.to_owned()),
+            });
         };
-        let protocol = match protocol {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            other => return Err(ParsePortError::Protocol(other.to_owned())),
-        };
+        let (ports, protocol) = (ports.trim_end(), protocol.trim_start());
+        let protocol = Protocol::named(protocol)
+            .ok_or_else(|| ParsePortError::Protocol(protocol.to_owned()))?;
         let (first, last) = match ports.split_once('-') {
             Some((first, last)) => (number(first)?, number(last)?),
             None => (number(ports)?, number(ports)?),
@@ -191,16 +211,25 @@ mod tests {
     }
 
     #[test]
+    fn capitals_and_blanks_do_not_matter() {
+        for text in ["22/TCP", " 22/tcp", "22/tcp\t", "22 / Tcp"] {
+            let read = text.parse::<Step>().map(|step| step.to_string());
+            assert_eq!(read.as_deref(), Ok("22/tcp"), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_port_is_named() {
         assert_eq!(
             "22".parse::<Step>(),
             Err(ParsePortError::NoProtocol("22".into()))
         );
+        assert_eq!("22:tcp".parse::<Step>(), Err(ParsePortError::Colon));
         assert_eq!(
-            "22/TCP".parse::<Step>(),
-            Err(ParsePortError::Protocol("TCP".into()))
+            "ssh".parse::<Step>(),
+            Err(ParsePortError::Number("ssh".into()))
         );
-        for bad in ["0/tcp", "65536/tcp", "+22/tcp", " 22/tcp", "/tcp", "-/udp"] {
+        for bad in ["0/tcp", "65536/tcp", "+22/tcp", "2 2/tcp", "/tcp", "-/udp"] {
             assert!(bad.parse::<PortRange>().is_err(), "{bad}");
         }
         assert!(matches!(

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use knockd::config::{Format, Host, Report, Severity, convert, parse};
-use knockd::model::Config;
+use knockd::config::{Diagnostic, Format, Host, Report, Severity, convert, parse};
+use knockd::model::{Config, Protocol, TcpFlags};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -20,8 +20,25 @@ fn comparable(mut config: Config) -> Config {
     config.pid_file = None;
     for (i, door) in Arc::make_mut(&mut config.doors).iter_mut().enumerate() {
         door.name = i.to_string().into();
+        // Of UDP alone: they mean nothing, and are left out.
+        if door.one_time.is_none() && !door.uses(Protocol::Tcp) {
+            door.tcp_flags = TcpFlags::ANY;
+        }
     }
     config
+}
+
+/// What is warned of in the new file, and was not in the old one.
+fn news(old: &Report, new: &Report) -> Vec<String> {
+    // But for what it quotes: a door may have another name.
+    let kind = |d: &Diagnostic| {
+        let (before, rest) = d.message.split_once('`').unwrap_or((&d.message, "`"));
+        let after = rest.rsplit_once('`').map_or("", |(_, after)| after);
+        [before, after].concat()
+    };
+    let known = |d: &&Diagnostic| old.diagnostics.iter().any(|o| kind(o) == kind(d));
+    let news = new.diagnostics.iter().filter(|d| !known(d));
+    news.map(ToString::to_string).collect()
 }
 
 fn word() -> impl Strategy<Value = String> {
@@ -140,6 +157,8 @@ proptest! {
             let report = toml(&made.toml);
             let faulty = report.diagnostics.iter().find(|d| d.severity == Severity::Error);
             prop_assert!(faulty.is_none(), "{}\n{}", made.toml, faulty.expect("a fault"));
+            let new = news(&legacy(&text), &report);
+            prop_assert!(new.is_empty(), "{}\n{}", made.toml, new.join("\n"));
         }
     }
 
@@ -172,4 +191,114 @@ fn latin_1_in_a_comment_stops_no_conversion() {
         made.toml
     );
     assert!(door(b"door", b"T\xfcr").is_err());
+}
+
+/// A case of `tests/config/cases`: what `convert --native` makes of it, and what it says.
+fn native(case: &str) -> (String, String) {
+    let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/cases");
+    let text = std::fs::read_to_string(format!("{cases}/{case}/input.conf")).expect("the case");
+    let made = convert("knockd.conf", &text, true).expect("a conversion");
+    let report = toml(&made.toml);
+    assert!(report.config.is_some(), "{}", made.toml);
+    let new = news(&legacy(&text), &report);
+    assert!(new.is_empty(), "{case}: {new:?}\n{}", made.toml);
+    let notes: Vec<_> = made.notes.into_iter().map(|note| note.message).collect();
+    (made.toml, notes.join("\n"))
+}
+
+#[test]
+fn who_opens_and_who_closes_are_turned_both_or_neither() {
+    let (made, notes) = native("native-closer");
+    assert!(!made.contains("open = "), "{made}");
+    assert!(
+        notes.contains("door `openSSH` keeps its commands"),
+        "{notes}"
+    );
+    let close = |command: &str| {
+        let text = format!(
+            "[o]\nsequence = 21877,38112,9034\ncommand = iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n\
+             [c]\nsequence = 9034,38112,21877\ncommand = {command}\n"
+        );
+        let made = convert("knockd.conf", &text, true)
+            .expect("a conversion")
+            .toml;
+        (made.contains("\nopen = "), made.contains("\nclose = "))
+    };
+    let rule = "INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
+    assert_eq!(close(&format!("iptables -D {rule}")), (true, true));
+    assert_eq!(
+        close(&format!("iptables -D {rule} && logger %IP%")),
+        (true, true)
+    );
+    for other in [
+        "iptables -D INPUT 3",
+        "/usr/local/bin/closessh.sh %IP%",
+        "iptables-restore < /etc/iptables.rules",
+        "nft flush chain inet filter input",
+        "/usr/local/bin/ssh-off %IP% 22",
+        "systemctl restart nftables",
+        "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT | logger",
+    ] {
+        assert_eq!(close(other), (false, false), "{other}");
+    }
+    for harmless in ["etherwake -i br0 00:11:22:33:44:55", "logger %IP%", "true"] {
+        assert_eq!(close(harmless), (true, false), "{harmless}");
+    }
+}
+
+#[test]
+fn what_the_ruleset_must_have_is_said_with_the_line() {
+    let (made, notes) = native("native-set");
+    assert!(made.contains("for = \"3s\""), "{made}");
+    assert!(
+        notes.contains("table ip filter, set knocked: flags timeout;"),
+        "{notes}"
+    );
+    // A command with a time of its own has a set that takes one.
+    let text = "[a]\nsequence = 21877,38112,9034\n\
+                command = nft add element ip filter knocked { %IP% timeout 3s }\n";
+    let made = convert("knockd.conf", text, true).expect("a conversion");
+    assert!(!made.toml.contains("flags timeout"), "{}", made.toml);
+    let (_, notes) = native("native-zone");
+    let line = "firewall-cmd --permanent --zone=internal --add-port=22/tcp";
+    assert!(notes.contains(line), "{notes}");
+}
+
+#[test]
+fn what_stands_behind_a_rule_is_kept_as_a_command() {
+    let (made, _) = native("native-more");
+    for line in [
+        "[door.comment]\nsequence = [\"21877/tcp\", \"38112/tcp\", \"9034/tcp\"]\ntcp_flags = \"syn\"\nopen = [\"22/tcp\"]\nopen_for = \"until closed\"\n",
+        "start_command = \"notify %IP%\"",
+        "stop_command = \"forget %IP%\"",
+        "cmd_timeout = \"20s\"",
+        "open = [\"443/tcp\"]",
+        "open = [\"993/tcp\"]",
+        "open = [\"25/tcp\"]",
+        "open = [\"143/tcp\"]",
+    ] {
+        assert!(made.contains(line), "{line}\n{made}");
+    }
+    assert!(!made.contains("keeps its commands"), "{made}");
+}
+
+#[test]
+fn a_toml_is_none_to_convert() {
+    let text = "[door.a]\nsequence = [\"1/tcp\"]\nclose = \"all\"\n";
+    for name in ["k.toml", "k", "k.conf"] {
+        let said = convert(name, text, false).expect_err("it is TOML");
+        let said: Vec<_> = said.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [format!(
+                "{name}: it is TOML already: there is nothing to convert"
+            )]
+        );
+    }
+}
+
+#[test]
+fn a_cooldown_is_carried_over() {
+    let (made, _) = native("seq-cooldown");
+    assert!(made.contains("seq_cooldown = \"5s\""), "{made}");
 }

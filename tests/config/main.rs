@@ -5,4 +5,5 @@ mod cases;
 mod convert;
 mod defaults;
 mod examples;
+mod helps;
 mod random;

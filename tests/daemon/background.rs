@@ -86,6 +86,35 @@ fn the_foreground_ends_well_when_the_guard_stands() {
 }
 
 #[test]
+fn names_in_the_file_begin_where_it_was_started() {
+    let lab = Lab::new();
+    let text = "log = { file = \"rel.log\" }\n[door.once]\none_time_sequences = \"./once.seq\"\n\
+                open = [\"22/tcp\"]\n";
+    let site = Site::new(&lab, text);
+    let file = site.path("once.seq");
+    std::fs::write(&file, " 7001,8102:udp,9203\n 7002,8102:udp,9203\n").expect("a file");
+    let pidfile = site.path("knockd.pid");
+    let mut command = site.command(&format!("-d -p {}", pidfile.display()));
+    let (status, lines) = Process::start(command.current_dir(site.path(""))).wait();
+    assert_eq!(status.code(), Some(0), "{lines:?}");
+    let daemon = Background(read(&pidfile));
+    knock(&lab, SERVER[0], OPEN_SSH);
+    wait_until("the opening", || site.openings().len() == 1);
+    // Another reading, of a daemon that has long been in another folder.
+    kill(daemon.0, Signal::SIGHUP).expect("it runs");
+    let log = site.path("rel.log");
+    let text = || std::fs::read_to_string(&log).unwrap_or_default();
+    wait_until("the reload", || {
+        text().contains("the new configuration is in force")
+    });
+    assert!(!text().contains("disabled"), "{}", text());
+    let full = format!("here it is `{}`", file.display());
+    assert!(text().contains(&full), "{}", text());
+    let used = std::fs::read_to_string(&file).expect("a file of ours");
+    assert_eq!(used, "#7001,8102:udp,9203\n 7002,8102:udp,9203\n");
+}
+
+#[test]
 fn what_keeps_it_from_starting_is_told_in_the_foreground() {
     let lab = Lab::new();
     let site = Site::new(&lab, "[firewall]\ngaurd = \"drop\"\n");

@@ -20,6 +20,7 @@ mod memory;
 mod orders;
 mod reload;
 mod site;
+mod slips;
 mod unanswerable;
 mod unusual;
 mod vain;

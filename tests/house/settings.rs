@@ -90,9 +90,9 @@ fn knockd_toml_5_names_every_word_a_key_may_have() {
     }
 }
 
-/// Each directive of knock 0.8 with a value, as its own manual has them: they are no more
-/// and no fewer for ever.
-const DIRECTIVES: [(&str, &str); 17] = [
+/// Each directive of knock 0.8 with a value, as its own manual has them, and `Seq_Cooldown` of a
+/// patched one: they are no more and no fewer for ever.
+const DIRECTIVES: [(&str, &str); 18] = [
     ("UseSyslog", ""),
     ("LogFile", "/var/log/knockd.log"),
     ("PidFile", "/run/knockd.pid"),
@@ -101,6 +101,7 @@ const DIRECTIVES: [(&str, &str); 17] = [
     ("One_Time_Sequences", "/etc/knockd/sequences"),
     ("Seq_Timeout", "5"),
     ("Timeout", "5"),
+    ("Seq_Cooldown", "5"),
     ("TCPFlags", "syn,!ack"),
     ("Target", "192.0.2.1"),
     ("Start_Command", "true"),

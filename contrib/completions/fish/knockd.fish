@@ -28,7 +28,7 @@ complete -c knockd -n "__fish_knockd_needs_command" -s i -l interface -d 'Listen
 complete -c knockd -n "__fish_knockd_needs_command" -s p -l pidfile -d 'Write the process number here when in the background [default: /var/run/knockd.pid]' -r -F
 complete -c knockd -n "__fish_knockd_needs_command" -s g -l logfile -d 'Log to this file, whatever the configuration says' -r -F
 complete -c knockd -n "__fish_knockd_needs_command" -l read -d 'With --dry-run: replay this capture and print what each knock in it would do' -r -F
-complete -c knockd -n "__fish_knockd_needs_command" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
+complete -c knockd -n "__fish_knockd_needs_command" -s c -l config -d 'The configuration: TOML if its name ends in `.toml`, in the format of knock 0.8 if in `.conf`; by another name TOML if it has a `[firewall]` or `[door.…]` header [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_needs_command" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_needs_command" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_needs_command" -s d -l daemon -d 'Go to the background and write the pid file'
@@ -50,47 +50,47 @@ complete -c knockd -n "__fish_knockd_needs_command" -f -a "clear" -d 'Remove the
 complete -c knockd -n "__fish_knockd_needs_command" -f -a "reload" -d 'Have the daemon read its configuration again, and say what becomes of it'
 complete -c knockd -n "__fish_knockd_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c knockd -n "__fish_knockd_using_subcommand check" -l saved-ruleset -d 'Where the ruleset that is loaded at boot is kept' -r -F
-complete -c knockd -n "__fish_knockd_using_subcommand check" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand check" -s c -l config -d 'The configuration: TOML if its name ends in `.toml`, in the format of knock 0.8 if in `.conf`; by another name TOML if it has a `[firewall]` or `[door.…]` header [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand check" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand check" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand check" -l file-only -d 'Look at the file alone, not at the running system'
 complete -c knockd -n "__fish_knockd_using_subcommand check" -l json -d 'As JSON'
 complete -c knockd -n "__fish_knockd_using_subcommand check" -s h -l help -d 'Print help'
-complete -c knockd -n "__fish_knockd_using_subcommand convert" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand convert" -s c -l config -d 'The configuration: TOML if its name ends in `.toml`, in the format of knock 0.8 if in `.conf`; by another name TOML if it has a `[firewall]` or `[door.…]` header [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand convert" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand convert" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand convert" -l native -d 'Turn commands that plainly open or close a port into `open` and `close`'
 complete -c knockd -n "__fish_knockd_using_subcommand convert" -s h -l help -d 'Print help'
-complete -c knockd -n "__fish_knockd_using_subcommand guard" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand guard" -s c -l config -d 'The configuration: TOML if its name ends in `.toml`, in the format of knock 0.8 if in `.conf`; by another name TOML if it has a `[firewall]` or `[door.…]` header [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand guard" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand guard" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand guard" -s h -l help -d 'Print help'
-complete -c knockd -n "__fish_knockd_using_subcommand list" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand list" -s c -l config -d 'The configuration: TOML if its name ends in `.toml`, in the format of knock 0.8 if in `.conf`; by another name TOML if it has a `[firewall]` or `[door.…]` header [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand list" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand list" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand list" -l json -d 'As JSON'
 complete -c knockd -n "__fish_knockd_using_subcommand list" -s h -l help -d 'Print help'
 complete -c knockd -n "__fish_knockd_using_subcommand status" -l saved-ruleset -d 'Where the ruleset that is loaded at boot is kept' -r -F
-complete -c knockd -n "__fish_knockd_using_subcommand status" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand status" -s c -l config -d 'The configuration: TOML if its name ends in `.toml`, in the format of knock 0.8 if in `.conf`; by another name TOML if it has a `[firewall]` or `[door.…]` header [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand status" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand status" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand status" -l json -d 'As JSON'
 complete -c knockd -n "__fish_knockd_using_subcommand status" -s h -l help -d 'Print help'
 complete -c knockd -n "__fish_knockd_using_subcommand open" -l for -d 'For how long, in place of the door\'s own time' -r
-complete -c knockd -n "__fish_knockd_using_subcommand open" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand open" -s c -l config -d 'The configuration: TOML if its name ends in `.toml`, in the format of knock 0.8 if in `.conf`; by another name TOML if it has a `[firewall]` or `[door.…]` header [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand open" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand open" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand open" -s h -l help -d 'Print help'
-complete -c knockd -n "__fish_knockd_using_subcommand close" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand close" -s c -l config -d 'The configuration: TOML if its name ends in `.toml`, in the format of knock 0.8 if in `.conf`; by another name TOML if it has a `[firewall]` or `[door.…]` header [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand close" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand close" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand close" -l all -d 'Everybody\'s'
 complete -c knockd -n "__fish_knockd_using_subcommand close" -s h -l help -d 'Print help'
-complete -c knockd -n "__fish_knockd_using_subcommand clear" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand clear" -s c -l config -d 'The configuration: TOML if its name ends in `.toml`, in the format of knock 0.8 if in `.conf`; by another name TOML if it has a `[firewall]` or `[door.…]` header [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand clear" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand clear" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand clear" -s h -l help -d 'Print help'
-complete -c knockd -n "__fish_knockd_using_subcommand reload" -s c -l config -d 'The configuration: TOML if its name ends in `.toml` or it has a `[firewall]` or `[door.…]` header, else in the format of knock 0.8 [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
+complete -c knockd -n "__fish_knockd_using_subcommand reload" -s c -l config -d 'The configuration: TOML if its name ends in `.toml`, in the format of knock 0.8 if in `.conf`; by another name TOML if it has a `[firewall]` or `[door.…]` header [default: /etc/knockd.toml, else /etc/knockd.conf]' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand reload" -l state-dir -d 'What must outlive a reboot: the last good configuration, pending stops' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand reload" -l run-dir -d 'What must not: the lock and the control socket' -r -F
 complete -c knockd -n "__fish_knockd_using_subcommand reload" -s h -l help -d 'Print help'

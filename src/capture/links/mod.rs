@@ -180,6 +180,13 @@ impl Links {
         self.table.own()
     }
 
+    /// The same, for a frame of this interface: where labels are listened to (`eth0:1`), of the
+    /// interface's addresses those alone.
+    #[must_use]
+    pub fn is_knocked_at(&self, index: u32, address: IpAddr) -> bool {
+        self.table.is_knocked_at(index, address)
+    }
+
     /// The interfaces that count now, by name, in order.
     #[must_use]
     pub fn listening(&self) -> Vec<&str> {

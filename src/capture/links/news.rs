@@ -8,6 +8,15 @@ use std::net::IpAddr;
 use netlink_packet_core::{NetlinkBuffer, NlaBuffer, NlasIterator};
 use nix::libc;
 
+/// What the kernel says beside an address.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Beside {
+    /// Its label, if that is not the link's name.
+    pub(super) label: Option<String>,
+    /// The broadcast addresses of its network.
+    pub(super) broadcasts: Vec<IpAddr>,
+}
+
 /// A piece of news.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum News {
@@ -15,8 +24,8 @@ pub(super) enum News {
     Link(Link),
     /// A link is there no more.
     LinkGone(u32),
-    /// A link has an address, in a network with these broadcast addresses.
-    Address(u32, IpAddr, Vec<IpAddr>),
+    /// A link has an address, and what the kernel says beside it.
+    Address(u32, IpAddr, Beside),
     /// A link has an address no more.
     AddressGone(u32, IpAddr),
 }
@@ -124,26 +133,30 @@ fn link(payload: &[u8]) -> Option<Link> {
 }
 
 /// `struct ifaddrmsg`: family, prefix length, flags, scope, index. The address itself is
-/// IFA_LOCAL; where there is a peer, IFA_ADDRESS is the peer's, and so is the network. Gives
-/// that network's broadcast addresses, too.
-fn address(payload: &[u8]) -> Option<(u32, IpAddr, Vec<IpAddr>)> {
+/// IFA_LOCAL; where there is a peer, IFA_ADDRESS is the peer's, and so is the network. IPv4
+/// addresses have a label, most often the link's name; what else it may be has a colon in it
+/// (ip-address(8)).
+fn address(payload: &[u8]) -> Option<(u32, IpAddr, Beside)> {
     let (head, attributes) = payload.split_first_chunk::<8>()?;
     let [_, length, _, _, i0, i1, i2, i3] = *head;
-    let (mut own, mut network, mut broadcasts) = (None, None, Vec::new());
+    let (mut own, mut network, mut beside) = (None, None, Beside::default());
     for attribute in attributes_of(attributes) {
         match attribute.kind() {
             libc::IFA_LOCAL => own = ip(attribute.value()).or(own),
             libc::IFA_ADDRESS => network = ip(attribute.value()),
-            libc::IFA_BROADCAST => broadcasts.extend(ip(attribute.value())),
+            libc::IFA_BROADCAST => beside.broadcasts.extend(ip(attribute.value())),
+            libc::IFA_LABEL => {
+                beside.label = Some(text(attribute.value())).filter(|label| label.contains(':'));
+            }
             _ => {}
         }
     }
     let network = network.or(own)?;
-    broadcasts.extend(broadcasts_of(network, length));
-    broadcasts.sort_unstable();
-    broadcasts.dedup();
+    beside.broadcasts.extend(broadcasts_of(network, length));
+    beside.broadcasts.sort_unstable();
+    beside.broadcasts.dedup();
     let index = u32::from_ne_bytes([i0, i1, i2, i3]);
-    Some((index, own.unwrap_or(network), broadcasts))
+    Some((index, own.unwrap_or(network), beside))
 }
 
 /// The broadcast addresses of the network of this address: all ones behind the prefix, and, as

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::Change;
-use super::news::{Link, News};
+use super::news::{Beside, Link, News};
 use super::route::Dump;
 use crate::model::Pattern;
 
@@ -35,8 +35,8 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Entry {
     link: Link,
-    /// Each with the broadcast addresses of its network.
-    addresses: BTreeMap<IpAddr, Vec<IpAddr>>,
+    /// Each with what the kernel says beside it.
+    addresses: BTreeMap<IpAddr, Beside>,
 }
 
 impl Table {
@@ -57,7 +57,7 @@ impl Table {
         match news {
             News::Link(link) => self.set_link(link),
             News::LinkGone(index) => self.remove_link(index),
-            News::Address(index, address, more) => self.add_address(index, address, more),
+            News::Address(index, address, beside) => self.add_address(index, address, beside),
             News::AddressGone(index, address) => self.remove_address(index, address),
         }
     }
@@ -159,8 +159,8 @@ impl Table {
         };
         self.is_stale = true;
         self.unsettled.remove(&index);
-        for (address, broadcasts) in entry.addresses {
-            self.disown(address, &broadcasts);
+        for (address, beside) in entry.addresses {
+            self.disown(address, &beside.broadcasts);
         }
         if self.is_wanted(&entry.link) {
             let name = entry.link.name;
@@ -168,18 +168,18 @@ impl Table {
         }
     }
 
-    fn add_address(&mut self, index: u32, address: IpAddr, broadcasts: Vec<IpAddr>) {
+    fn add_address(&mut self, index: u32, address: IpAddr, beside: Beside) {
         // A link that is not known is gone already, and its address with it.
         let Some(entry) = self.links.get_mut(&index) else {
             return;
         };
-        let before = entry.addresses.insert(address, broadcasts.clone());
-        for broadcast in broadcasts {
-            *self.broadcasts.entry(broadcast).or_default() += 1;
+        for broadcast in &beside.broadcasts {
+            *self.broadcasts.entry(*broadcast).or_default() += 1;
         }
-        if let Some(before) = before {
+        if let Some(before) = entry.addresses.insert(address, beside) {
             // News that is none, or the network has another size.
-            return before.iter().for_each(|b| less(&mut self.broadcasts, *b));
+            let gone = before.broadcasts.iter();
+            return gone.for_each(|b| less(&mut self.broadcasts, *b));
         }
         *self.own.entry(address).or_default() += 1;
         self.own_changes += 1;
@@ -190,10 +190,10 @@ impl Table {
         let Some(entry) = self.links.get_mut(&index) else {
             return;
         };
-        let Some(broadcasts) = entry.addresses.remove(&address) else {
+        let Some(beside) = entry.addresses.remove(&address) else {
             return;
         };
-        self.disown(address, &broadcasts);
+        self.disown(address, &beside.broadcasts);
         self.unsettled.insert(index);
         self.tell(index, |name| Change::AddressRemoved { name, address });
     }
@@ -279,6 +279,23 @@ impl Table {
         (!itself || self.is_loopback(index)) && !self.broadcasts.contains_key(&source)
     }
 
+    /// Whether a knock at this address counts, if it came by this interface: it is this host's
+    /// own, and if only labels of the interface are listened to, it has one of them.
+    pub(super) fn is_knocked_at(&self, index: u32, address: IpAddr) -> bool {
+        if !self.patterns.iter().any(Pattern::is_label) {
+            return self.is_local(address, index);
+        }
+        let Some(entry) = self.links.get(&index) else {
+            return false;
+        };
+        let label = entry.addresses.get(&address).and_then(|a| a.label.as_ref());
+        let is_meant = |pattern: &Pattern| match pattern.is_label() {
+            true => label.is_some_and(|label| pattern.matches_label(label)),
+            false => names(&entry.link).any(|name| pattern.matches(name)),
+        };
+        self.is_local(address, index) && self.patterns.iter().any(is_meant)
+    }
+
     pub(super) fn listening(&self) -> Vec<&str> {
         self.sorted(|entry| self.counts(entry.link.index))
     }
@@ -290,7 +307,14 @@ impl Table {
     pub(super) fn missing(&self) -> Vec<&str> {
         let is_there = |pattern: &&Pattern| {
             let mut links = self.links.values();
-            links.any(|entry| names(&entry.link).any(|name| pattern.matches(name)))
+            links.any(|entry| match pattern.is_label() {
+                true => entry
+                    .addresses
+                    .values()
+                    .filter_map(|beside| beside.label.as_deref())
+                    .any(|label| pattern.matches_label(label)),
+                false => names(&entry.link).any(|name| pattern.matches(name)),
+            })
         };
         self.patterns
             .iter()

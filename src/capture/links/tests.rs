@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::Change;
-use super::news::{Link, News, broadcasts_of, read, split};
+use super::news::{Beside, Link, News, broadcasts_of, read, split};
 use super::route::Dump;
 use super::table::Table;
 use crate::model::Pattern;
@@ -109,9 +109,9 @@ fn an_address_is_own_as_long_as_one_link_has_it() {
     let mut table = table(&["eth0"], links);
     let shared = address("192.0.2.1");
     assert!(!table.is_local(shared, 2));
-    table.apply(News::Address(2, shared, Vec::new()));
-    table.apply(News::Address(2, shared, Vec::new()));
-    table.apply(News::Address(3, shared, Vec::new()));
+    table.apply(News::Address(2, shared, Beside::default()));
+    table.apply(News::Address(2, shared, Beside::default()));
+    table.apply(News::Address(3, shared, Beside::default()));
     table.apply(News::AddressGone(2, shared));
     assert!(table.is_local(shared, 2));
     table.apply(News::LinkGone(3));
@@ -129,9 +129,13 @@ fn own_addresses_and_broadcasts_are_nobody_who_can_be_answered() {
     let broadcasts = || broadcasts_of(address("192.0.2.1"), 24);
     let all = ["192.0.2.0", "192.0.2.255"];
     assert_eq!(broadcasts().len(), 2);
-    table.apply(News::Address(3, address("192.0.2.1"), broadcasts()));
-    table.apply(News::Address(3, address("192.0.2.1"), broadcasts()));
-    table.apply(News::Address(2, address("192.0.2.2"), broadcasts()));
+    let beside = |broadcasts| Beside {
+        broadcasts,
+        ..Beside::default()
+    };
+    table.apply(News::Address(3, address("192.0.2.1"), beside(broadcasts())));
+    table.apply(News::Address(3, address("192.0.2.1"), beside(broadcasts())));
+    table.apply(News::Address(2, address("192.0.2.2"), beside(broadcasts())));
     for own in ["192.0.2.1", "192.0.2.2", "127.0.0.1", "::1"] {
         assert!(!table.can_answer(address(own), 2), "{own}");
         assert!(
@@ -145,7 +149,7 @@ fn own_addresses_and_broadcasts_are_nobody_who_can_be_answered() {
     }
     // Another size of the same network; then all go.
     let more = broadcasts_of(address("192.0.2.1"), 25);
-    table.apply(News::Address(3, address("192.0.2.1"), more));
+    table.apply(News::Address(3, address("192.0.2.1"), beside(more)));
     assert!(!table.can_answer(address("192.0.2.127"), 2));
     table.apply(News::AddressGone(2, address("192.0.2.2")));
     assert!(table.can_answer(address("192.0.2.255"), 2));
@@ -190,7 +194,7 @@ fn changes_are_told_of_what_is_listened_to() {
     let own = address("2001:db8::1");
     table.apply(News::Link(link(2, "eth0")));
     table.apply(News::Link(link(3, "dummy0")));
-    table.apply(News::Address(3, own, Vec::new()));
+    table.apply(News::Address(3, own, Beside::default()));
     assert_eq!(
         table.settle(),
         [
@@ -198,8 +202,8 @@ fn changes_are_told_of_what_is_listened_to() {
             Change::NoAddress { name: name("eth0") }
         ]
     );
-    table.apply(News::Address(2, own, Vec::new()));
-    table.apply(News::Address(2, own, Vec::new()));
+    table.apply(News::Address(2, own, Beside::default()));
+    table.apply(News::Address(2, own, Beside::default()));
     table.apply(News::AddressGone(2, own));
     assert_eq!(
         table.settle(),
@@ -216,9 +220,9 @@ fn changes_are_told_of_what_is_listened_to() {
         ]
     );
     // Replaced by another in one batch: there never was none.
-    table.apply(News::Address(2, own, Vec::new()));
+    table.apply(News::Address(2, own, Beside::default()));
     table.apply(News::AddressGone(2, own));
-    table.apply(News::Address(2, address("192.0.2.1"), Vec::new()));
+    table.apply(News::Address(2, address("192.0.2.1"), Beside::default()));
     let last = table.settle();
     assert!(
         !last.contains(&Change::NoAddress { name: name("eth0") }),
@@ -259,13 +263,13 @@ fn changes_are_told_of_what_is_listened_to() {
 fn looking_anew_tells_what_was_missed() {
     let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
     let (old, new) = (address("192.0.2.1"), address("192.0.2.2"));
-    table.apply(News::Address(2, old, Vec::new()));
-    table.apply(News::Address(3, old, Vec::new()));
+    table.apply(News::Address(2, old, Beside::default()));
+    table.apply(News::Address(3, old, Beside::default()));
     table.settle();
     table.replace(dump(vec![
         News::Link(link(2, "eth0")),
         News::Link(link(4, "eth1")),
-        News::Address(2, new, Vec::new()),
+        News::Address(2, new, Beside::default()),
     ]));
     let name = |name: &str| name.to_owned();
     assert_eq!(
@@ -291,7 +295,7 @@ fn looking_anew_tells_what_was_missed() {
 fn what_may_be_missing_is_not_taken_for_gone() {
     let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
     let own = address("192.0.2.1");
-    table.apply(News::Address(2, own, Vec::new()));
+    table.apply(News::Address(2, own, Beside::default()));
     table.settle();
     table.replace(Dump {
         news: vec![News::Link(link(4, "eth2"))],
@@ -333,4 +337,34 @@ fn other_patterns_hold_at_once() {
     assert!(!table.counts(2) && table.counts(3));
     assert_eq!(table.missing(), ["eth2"]);
     assert_eq!(table.without_address(), ["eth1"]);
+}
+
+#[test]
+fn of_a_label_its_addresses_alone_are_knocked_at() {
+    let mut table = table(&["eth0:1"], vec![link(2, "eth0"), link(3, "eth1")]);
+    let [own, first, tenth, other] =
+        ["192.0.2.1", "192.0.2.5", "192.0.2.10", "198.51.100.5"].map(address);
+    let label = |text: &str| Beside {
+        label: Some(text.to_owned()),
+        ..Beside::default()
+    };
+    table.apply(News::Address(2, own, Beside::default()));
+    assert_eq!(table.missing(), ["eth0:1"]);
+    table.apply(News::Address(2, first, label("eth0:1")));
+    table.apply(News::Address(2, tenth, label("eth0:10")));
+    table.apply(News::Address(3, other, label("eth1:1")));
+    table.settle();
+    assert!(table.missing().is_empty() && table.counts(2) && !table.counts(3));
+    assert_eq!(table.listening(), ["eth0"]);
+    let heard = |table: &Table| [own, first, tenth, other].map(|a| table.is_knocked_at(2, a));
+    assert_eq!(heard(&table), [false, true, false, false]);
+    // The interface as well as the label: all of its own, and what is the host's elsewhere.
+    table.set_patterns(&[Pattern::new("eth0:1"), Pattern::new("eth0")]);
+    assert_eq!(heard(&table), [true; 4]);
+    table.set_patterns(&[Pattern::new("eth0:*")]);
+    assert_eq!(heard(&table), [false, true, true, false]);
+    table.set_patterns(&[Pattern::new("eth0:1")]);
+    table.apply(News::AddressGone(2, first));
+    assert_eq!(heard(&table), [false; 4]);
+    assert_eq!(table.missing(), ["eth0:1"]);
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::Host;
 use super::super::diagnostic::Faults;
 use super::super::draft::{Defaults, DraftClose, DraftDoor, DraftElement, Field, List};
 use super::super::source::Spanned;
@@ -19,6 +20,7 @@ pub(super) fn door(
     draft: &DraftDoor,
     defaults: &Defaults,
     mode: TripwireMode,
+    host: &Host,
     faults: &mut Faults,
 ) -> Door {
     does_something(draft, faults);
@@ -28,6 +30,9 @@ pub(super) fn door(
     if let Some(timeout) = draft.seq_timeout.given() {
         time(&timeout.span, timeout.value, "seq_timeout", faults);
     }
+    if let Some(rest) = draft.seq_cooldown.given().filter(|c| !c.value.is_zero()) {
+        time(&rest.span, rest.value, "seq_cooldown", faults);
+    }
     who(draft, faults);
     let open = ranges(&draft.open, faults);
     let close = close(draft, &open, faults);
@@ -35,8 +40,9 @@ pub(super) fn door(
     Door {
         name: draft.name.value.as_str().into(),
         sequence: steps.into(),
-        one_time: path(&draft.one_time, faults).map(|file| OneTime { file }),
+        one_time: path(&draft.one_time, host, faults).map(|file| OneTime { file }),
         seq_timeout: draft.seq_timeout.or(defaults.seq_timeout),
+        seq_cooldown: draft.seq_cooldown.or_default(),
         tcp_flags,
         from: values(&draft.from).into(),
         target: draft.target.given().map(|t| t.value),
@@ -67,7 +73,7 @@ fn does_something(draft: &DraftDoor, faults: &mut Faults) {
         draft.add.is_absent(),
         draft.remove.is_absent(),
     ];
-    if typed.contains(&false) {
+    if typed.contains(&false) || draft.misread {
         return;
     }
     let commands = [&draft.start, &draft.stop, &draft.start_6, &draft.stop_6];
@@ -89,6 +95,8 @@ fn does_something(draft: &DraftDoor, faults: &mut Faults) {
 
 fn steps(draft: &DraftDoor, wires: Wires, faults: &mut Faults) -> Vec<Step> {
     match (&draft.sequence, &draft.one_time) {
+        // What is unknown may be the sequence.
+        (Field::Absent, Field::Absent) if draft.misread => {}
         (Field::Absent, Field::Absent) => {
             let name = draft.name.value.escape_debug();
             faults
@@ -423,5 +431,48 @@ fn command(field: &Field<String>, faults: &mut Faults) -> Option<String> {
             .warn(&given.span, "`%IP%` is replaced in capitals alone")
             .help("write %IP% where the knocker's address must stand");
     }
+    from_a_page(field, text, faults);
     Some(text.clone())
+}
+
+/// What a page of the web or a text processor makes of a command: dashes and quotes that are
+/// letters to the shell, so that the command fails when the door is knocked at.
+fn from_a_page(field: &Field<String>, text: &str, faults: &mut Faults) {
+    let Some(given) = field.given() else { return };
+    let plain = |c: char| match c {
+        '\u{2010}'..='\u{2015}' | '\u{2212}' => Some("--"),
+        '\u{201c}'..='\u{201f}' => Some("\""),
+        '\u{2018}'..='\u{201b}' => Some("'"),
+        '\u{a0}' | '\u{202f}' => Some("a blank"),
+        _ => None,
+    };
+    let mut before = ' ';
+    for (at, c) in text.char_indices() {
+        let begins = before.is_whitespace();
+        before = c;
+        let Some(meant) = plain(c) else { continue };
+        // Within a word or by itself a dash is a dash, as in a message.
+        let rest = text.get(at + c.len_utf8()..).unwrap_or_default();
+        if meant == "--" && !(begins && rest.starts_with(|c: char| c.is_alphanumeric() || c == '-'))
+        {
+            continue;
+        }
+        let shown = match c.is_whitespace() {
+            true => "a no-break space".to_owned(),
+            false => format!("`{c}`"),
+        };
+        faults
+            .warn(
+                &given.span,
+                format!(
+                    "the shell takes {shown} (U+{:04X}) for a letter: the command fails",
+                    u32::from(c)
+                ),
+            )
+            .help(match meant {
+                "a blank" => "it comes of copying from a page: type a blank".to_owned(),
+                meant => format!("it comes of copying from a page: type `{meant}` or the like"),
+            });
+        return;
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::super::Host;
 use super::super::diagnostic::Faults;
-use super::super::draft::{Draft, DraftClose, DraftDoor, DraftFirewall, List};
+use super::super::draft::{Draft, DraftClose, DraftDoor, DraftFirewall, Field, List};
 use super::super::source::Spanned;
 use super::names;
 use crate::model::{Firewall, Guard, PortRange, Prefix};
@@ -29,10 +29,13 @@ pub(super) fn firewall(draft: &Draft, host: &Host, faults: &mut Faults) -> Optio
         None => Firewall::default(),
     };
     let opened: Vec<_> = opened(&draft.doors).collect();
+    // Where that is not known, a fault in `open` has been reported.
+    let known = |door: &DraftDoor| !door.misread && !matches!(door.open, Field::Faulty);
+    let is_known = draft.doors.iter().all(known);
     match firewall.guard {
         Guard::Drop | Guard::Reject => {
             ephemeral(&opened, host, faults);
-            if let (Some(given), true) = (&draft.firewall, opened.is_empty()) {
+            if let (Some(given), true) = (&draft.firewall, opened.is_empty() && is_known) {
                 faults
                     .warn(&given.span, "nothing is guarded: no door opens a port")
                     .help("a port is guarded by a door that names it: open = [\"22/tcp\"]");
@@ -53,7 +56,9 @@ pub(super) fn firewall(draft: &Draft, host: &Host, faults: &mut Faults) -> Optio
             }
         }
     }
-    closes_nothing(draft, &opened, faults);
+    if is_known {
+        closes_nothing(draft, &opened, faults);
+    }
     Some(firewall)
 }
 

@@ -13,7 +13,7 @@ use super::Host;
 use super::diagnostic::Faults;
 use super::draft::{Draft, DraftDoor, DraftLog, Field, List};
 use super::source::{Span, Spanned};
-use crate::model::{Config, Log, MAX_TIME, Pattern, Protocol, SetPath, Step};
+use crate::model::{Config, Log, MAX_TIME, Pattern, Protocol, SetPath, Step, flag};
 
 /// More doors than this cannot be told apart by [`crate::model::DoorId`].
 const DOORS_MAX: usize = u16::MAX as usize;
@@ -32,22 +32,51 @@ pub(super) fn check(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<C
     }
     let tripwires = draft.tripwires.or_default();
     let config = Config {
-        interfaces: interfaces(&draft.interfaces, faults),
+        interfaces: interfaces(&draft.interfaces, draft.is_legacy, faults),
         ignore: door::ranges(&draft.ignore, faults),
         tripwires,
-        log: log(&draft.log, faults),
-        pid_file: path(&draft.pid_file, faults),
+        log: log(&draft.log, host, faults),
+        pid_file: path(&draft.pid_file, host, faults),
         firewall: firewall::firewall(draft, host, faults),
         doors: draft
             .doors
             .iter()
-            .map(|door| door::door(door, &draft.defaults, tripwires, faults))
+            .map(|door| door::door(door, &draft.defaults, tripwires, host, faults))
             .collect(),
     };
     together::together(draft, faults);
+    flags_of_no_client(draft, faults);
     doors_for_sessions(draft, faults);
     some_door(draft, faults);
     (!faults.any_error()).then_some(config)
+}
+
+/// Whether a step of it may be TCP: those of one-time sequences are not known here.
+fn may_have_tcp(draft: &DraftDoor) -> bool {
+    let of_tcp = |step: &Spanned<Step>| step.value.protocol == Protocol::Tcp;
+    let steps = draft.sequence.given();
+    steps.is_none_or(|steps| steps.value.iter().any(of_tcp))
+}
+
+/// TCP flags that the first packet of a connection has not. It has SYN, and nothing else of the
+/// six (RFC 9293, 3.5); knock 0.8's own manual has `syn,ack` in its example.
+fn flags_of_no_client(draft: &Draft, faults: &mut Faults) {
+    for door in draft.doors.iter().filter(|door| may_have_tcp(door)) {
+        if let Some(flags) = door.tcp_flags.given()
+            && !flags.value.matches(flag::SYN)
+        {
+            faults
+                .warn(
+                    &flags.span,
+                    format!(
+                        "no client sends such a packet (`{}`): this door opens for nobody who \
+                         knocks by connecting",
+                        flags.value
+                    ),
+                )
+                .help("knock(1) and other clients send `syn,!ack`");
+        }
+    }
 }
 
 /// The socket filter knows no step, but for doors whose flags fit packets of established
@@ -56,11 +85,8 @@ pub(super) fn check(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<C
 /// goes through steps that rise or fall.
 fn doors_for_sessions(draft: &Draft, faults: &mut Faults) {
     let fits = |door: &&DraftDoor| {
-        let of_tcp = |step: &Spanned<Step>| step.value.protocol == Protocol::Tcp;
-        let steps = door.sequence.given();
-        let has_tcp = steps.is_none_or(|steps| steps.value.iter().any(of_tcp));
         let flags = door.tcp_flags.or(draft.defaults.tcp_flags);
-        has_tcp && flags.fits_sessions()
+        may_have_tcp(door) && flags.fits_sessions()
     };
     let mut all = draft.doors.iter().filter(fits);
     let Some(first) = all.next() else { return };
@@ -94,7 +120,32 @@ fn some_door(draft: &Draft, faults: &mut Faults) {
 /// As many bytes has an interface's name (IFNAMSIZ of linux/if.h, without the NUL).
 const IFNAME_MAX: usize = 15;
 
-fn interfaces(field: &Field<List<String>>, faults: &mut Faults) -> Vec<Pattern> {
+/// What keeps an interface from being called so: of a label, `eth0:1`, both parts.
+fn no_interface(text: &str) -> Option<String> {
+    // dev_valid_name() of the kernel: no slash, no colon, no blanks.
+    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    let (device, label) = text.split_once(':').unwrap_or((text, "1"));
+    let is_odd = device == "." || device == ".." || device.chars().any(odd);
+    if device.is_empty() || label.is_empty() || is_odd || label.chars().any(odd) {
+        Some("no interface can have this name".to_owned())
+    } else if text.len() > IFNAME_MAX {
+        Some(format!(
+            "an interface's name has at most {IFNAME_MAX} bytes"
+        ))
+    } else {
+        None
+    }
+}
+
+/// The interface that is meant by `-i`, or why there is none: as in a file.
+pub(crate) fn interface(text: &str) -> Result<String, String> {
+    match no_interface(text) {
+        None => Ok(text.to_owned()),
+        Some(why) => Err(why),
+    }
+}
+
+fn interfaces(field: &Field<List<String>>, is_legacy: bool, faults: &mut Faults) -> Vec<Pattern> {
     let Some(list) = field.given() else {
         return Vec::new();
     };
@@ -104,32 +155,64 @@ fn interfaces(field: &Field<List<String>>, faults: &mut Faults) -> Vec<Pattern> 
             .help("leave `interfaces` out for all but lo");
     }
     let pattern = |name: &Spanned<String>| {
-        // dev_valid_name() of the kernel: no slash, no colon, no blanks.
-        let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
         let text = name.value.as_str();
-        if text.is_empty() || text == "." || text == ".." || text.chars().any(odd) {
-            faults
-                .error(&name.span, "no interface can have this name")
-                .help("such as \"eth0\" or \"ppp*\"; `ip link` shows them");
-        } else if text.len() > IFNAME_MAX {
-            let message = format!("an interface's name has at most {IFNAME_MAX} bytes");
-            faults.error(&name.span, message);
+        let several: Vec<_> = text
+            .split(',')
+            .map(str::trim)
+            .filter(|n| !n.is_empty())
+            .collect();
+        if let Some(why) = several_or_quoted(text) {
+            let inner = text.trim_matches(['"', '\'']);
+            let help = match (several.as_slice(), is_legacy) {
+                ([_, _, ..], true) => {
+                    let flags: Vec<_> = several.iter().map(|n| format!("-i {n}")).collect();
+                    format!(
+                        "a knockd.conf names one; start knockd with {} for all of them",
+                        flags.join(" ")
+                    )
+                }
+                ([_, _, ..], false) => {
+                    let all: Vec<_> = several.iter().map(|n| format!("\"{n}\"")).collect();
+                    format!("write {}", all.join(", "))
+                }
+                (_, true) => format!("write {inner}"),
+                (_, false) => format!("write \"{inner}\""),
+            };
+            // The kernel takes such a name, and nobody gives one. 0.8 does not start then.
+            faults.warn(&name.span, why).help(help);
+        }
+        if let Some(why) = no_interface(text) {
+            let noted = faults.error(&name.span, why);
+            if text.len() <= IFNAME_MAX {
+                noted.help("such as \"eth0\" or \"ppp*\"; `ip link` shows them");
+            }
         }
         Pattern::new(text)
     };
     list.value.iter().map(pattern).collect()
 }
 
-fn log(draft: &DraftLog, faults: &mut Faults) -> Log {
+/// What is most likely meant otherwise, if it is.
+fn several_or_quoted(text: &str) -> Option<&'static str> {
+    if text.contains(',') {
+        Some("these are several names in one, for which knockd would wait as for one interface")
+    } else if text.contains(['"', '\'']) {
+        Some("the quotes would be part of the interface's name")
+    } else {
+        None
+    }
+}
+
+fn log(draft: &DraftLog, host: &Host, faults: &mut Faults) -> Log {
     Log {
         level: draft.level.or_default(),
-        file: path(&draft.file, faults),
+        file: path(&draft.file, host, faults),
         syslog: draft.syslog.or_default(),
     }
 }
 
-/// A file's name: the daemon's directory is `/`, whatever it was where it was started.
-fn path(field: &Field<PathBuf>, faults: &mut Faults) -> Option<PathBuf> {
+/// A file's name, in full: the daemon's directory is `/`, whatever it was where it was started.
+fn path(field: &Field<PathBuf>, host: &Host, faults: &mut Faults) -> Option<PathBuf> {
     let path = field.given()?;
     let text = path.value.to_string_lossy();
     if text.is_empty() {
@@ -137,12 +220,26 @@ fn path(field: &Field<PathBuf>, faults: &mut Faults) -> Option<PathBuf> {
     } else if text.contains('\0') {
         faults.error(&path.span, "the name of a file must not contain NUL");
     } else if path.value.is_relative() {
+        let Some(folder) = &host.folder else {
+            faults
+                .warn(
+                    &path.span,
+                    "a relative name depends on where knockd is started",
+                )
+                .help(format!("write it in full, such as /var/lib/knockd/{text}"));
+            return Some(path.value.clone());
+        };
+        let full: PathBuf = folder.join(&path.value).components().collect();
         faults
             .warn(
                 &path.span,
-                "a relative name depends on where knockd is started",
+                format!(
+                    "a relative name depends on where knockd is started; here it is `{}`",
+                    full.display()
+                ),
             )
-            .help(format!("write it in full, such as /var/lib/knockd/{text}"));
+            .help("write it in full");
+        return Some(full);
     }
     Some(path.value.clone())
 }

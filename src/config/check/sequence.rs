@@ -58,11 +58,16 @@ pub(super) fn sequence(
         faults.error(&steps.span, "a sequence has at least one step");
     } else if all.len() > MAX_STEPS {
         let message = format!("{} steps: a sequence has at most {MAX_STEPS}", all.len());
-        faults.error(&steps.span, message);
+        let noted = faults.error(&steps.span, message);
+        noted.quiet(format!("a sequence has at most {MAX_STEPS} steps"));
     } else if let Some(why) = weakness(&all, wires) {
         faults
             .warn(&steps.span, why)
-            .help("choose three steps or more at random, from 1024 up");
+            .help("choose three steps or more at random, from 1024 up")
+            .quiet_help(
+                "a weak sequence: `knockd check` says why",
+                "choose three steps or more at random, from 1024 up",
+            );
     }
     all
 }

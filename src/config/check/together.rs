@@ -37,15 +37,17 @@ fn steps_that_are_not_heard(draft: &Draft, faults: &mut Faults) {
         } = range.value;
         let port = |port| Step { protocol, port };
         if let Some((step, door)) = steps.range(port(first)..=port(last)).next() {
+            let help = match what {
+                "opened" => "a port that is knocked at cannot be guarded: choose another step",
+                _ => "nobody looks at packets to a port that is ignored: choose another step",
+            };
             faults
                 .error(
                     &range.span,
                     format!("`{step}` is {what} here and a step of door `{door}`"),
                 )
-                .help(match what {
-                    "opened" => "a port that is knocked at cannot be guarded: choose another step",
-                    _ => "nobody looks at packets to a port that is ignored: choose another step",
-                });
+                .help(help)
+                .quiet_help("a port here is a step, too", help);
         }
     }
 }

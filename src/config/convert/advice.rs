@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::Converter;
 use super::native::{Act, Native, Tool};
+use crate::model::SetPath;
 
 /// The letters `kn`.
 pub(super) const MARK: &str = "0x6b6e";
@@ -16,7 +17,7 @@ pub(super) const MARK: &str = "0x6b6e";
 pub(super) fn needs_mark(done: &[&Native]) -> bool {
     opening(done).any(|native| match native.tool {
         Tool::Iptables | Tool::Nft(_) | Tool::Ufw => true,
-        Tool::NftSet | Tool::Firewalld => false,
+        Tool::NftSet | Tool::Firewalld(_) => false,
     })
 }
 
@@ -27,6 +28,7 @@ fn opening<'a>(done: &'a [&'a Native]) -> impl Iterator<Item = &'a Native> {
 
 /// Writes the lines at the end, and notes them.
 pub(super) fn advise(out: &mut Converter<'_>, done: &[&Native], kept: bool) {
+    sets(out, done);
     let tools: BTreeSet<&Tool> = opening(done).map(|native| &native.tool).collect();
     if tools.is_empty() {
         return;
@@ -45,8 +47,31 @@ pub(super) fn advise(out: &mut Converter<'_>, done: &[&Native], kept: bool) {
         out.note(
             None,
             "doors that keep their commands: a rule of yours does not get past the guard, so at \
-             the ports that other doors `open` such a command lets nobody in"
+             the ports that other doors `open` such a command lets nobody in, and one that takes \
+             a rule away closes nothing there; write close = [...] in its place"
                 .to_owned(),
+        );
+    }
+}
+
+/// Sets of the administrator's whose elements end by themselves now.
+fn sets(out: &mut Converter<'_>, done: &[&Native]) {
+    let all: BTreeSet<&SetPath> = done.iter().flat_map(|native| &native.timed).collect();
+    if all.is_empty() {
+        return;
+    }
+    out.gap();
+    out.note(
+        None,
+        "elements of these sets end by themselves now, which each set must allow: without the \
+         flag nobody gets in. Write the line into the set in your ruleset (such as \
+         /etc/nftables.conf) and load that anew:"
+            .to_owned(),
+    );
+    for SetPath { family, table, set } in all {
+        out.note(
+            None,
+            format!("    table {family} {table}, set {set}: flags timeout;"),
         );
     }
 }
@@ -68,16 +93,19 @@ fn lines(tool: &Tool, done: &[&Native]) -> Vec<String> {
             })
             .to_vec(),
         // No rule of firewalld asks for a mark. The guard stands before it.
-        Tool::Firewalld => {
+        Tool::Firewalld(zone) => {
             let ports: BTreeSet<_> = opening(done)
-                .filter(|native| native.tool == Tool::Firewalld)
+                .filter(|native| native.tool == *tool)
                 .filter_map(|native| match &native.act {
                     Act::Open(ports, _) => Some(ports),
                     Act::Close(_) | Act::Add(_) | Act::Remove(_) => None,
                 })
                 .flatten()
                 .collect();
-            let one = |port| format!("    firewall-cmd --permanent --add-port={port}");
+            let zone = zone
+                .as_ref()
+                .map_or(String::new(), |zone| format!(" --zone={zone}"));
+            let one = |port| format!("    firewall-cmd --permanent{zone} --add-port={port}");
             let reload = "    firewall-cmd --reload (knockd's guard keeps out who has not knocked)";
             ports
                 .into_iter()

@@ -3,13 +3,14 @@
 use super::native::{Act, Native, every_v4};
 use super::{Converter, write};
 use crate::config::legacy::{Line, Section};
-use crate::model::{Door, SetElement, TcpFlags};
+use crate::model::{Door, Protocol, SetElement, TcpFlags};
 
 /// A key of TOML, and which keys of knock 0.8 mean it.
-const KEYS: [(&str, &[&str]); 10] = [
+const KEYS: [(&str, &[&str]); 11] = [
     ("sequence", &["sequence"]),
     ("one_time_sequences", &["one_time_sequences"]),
     ("seq_timeout", &["seq_timeout", "timeout"]),
+    ("seq_cooldown", &["seq_cooldown"]),
     ("tcp_flags", &["tcpflags"]),
     ("target", &["target"]),
     ("start_command", &["start_command", "command"]),
@@ -40,6 +41,8 @@ pub(super) fn keys(
             .last()
     };
     let mut acted = false;
+    // Steps of one-time sequences are not known.
+    let has_tcp = door.one_time.is_some() || door.uses(Protocol::Tcp);
     for line in body {
         let Line::Directive { key, value } = line else {
             out.remark(line);
@@ -52,6 +55,9 @@ pub(super) fn keys(
         match (toml, native) {
             ("sequence", _) => out.set(toml, &write::list(&door.sequence)),
             ("seq_timeout", _) => out.set(toml, &write::duration(door.seq_timeout)),
+            ("seq_cooldown", _) => out.set(toml, &write::duration(door.seq_cooldown)),
+            // They would mean nothing, and the check says so.
+            ("tcp_flags", _) if !has_tcp => {}
             ("tcp_flags", _) => out.set(toml, &write::quoted(door.tcp_flags)),
             ("target", _) => {
                 if let Some(target) = door.target {
@@ -73,7 +79,7 @@ pub(super) fn keys(
     if last("seq_timeout").is_none() {
         out.set("seq_timeout", &write::duration(door.seq_timeout));
     }
-    if last("tcp_flags").is_none() && door.tcp_flags == TcpFlags::ANY {
+    if last("tcp_flags").is_none() && door.tcp_flags == TcpFlags::ANY && has_tcp {
         out.set("tcp_flags", &write::quoted(door.tcp_flags));
     }
     let commands = [
@@ -117,6 +123,14 @@ fn act(out: &mut Converter<'_>, native: &Native) {
         Act::Close(ports) => out.set("close", &write::list(ports)),
         Act::Add(elements) => out.set("add", &list(elements, true)),
         Act::Remove(elements) => out.set("remove", &list(elements, false)),
+    }
+    let [start, stop] = &native.rest;
+    if let Some(start) = start {
+        out.set("start_command", &write::string(start));
+    }
+    if let Some(stop) = stop {
+        out.set("cmd_timeout", &write::duration(native.stops_after));
+        out.set("stop_command", &write::string(stop));
     }
     if native.only_v4
         && let Some(every) = every_v4()

@@ -10,11 +10,13 @@ mod names;
 mod native;
 mod write;
 
+use std::path::Path;
+
 use self::native::{Act, Native};
-use super::diagnostic::{Diagnostic, Faults};
+use super::diagnostic::{Diagnostic, Faults, Severity};
 use super::legacy::{File, Line, Section};
 use super::source::{Source, Spanned};
-use super::{Host, check, legacy};
+use super::{Format, Host, check, legacy, toml};
 use crate::model::{Config, Door};
 
 /// A knockd.conf as TOML.
@@ -48,6 +50,15 @@ pub fn convert(
     native: bool,
 ) -> Result<Conversion, Vec<Diagnostic>> {
     let source = Source::from_bytes(name, text.as_ref());
+    let whole = |why: String| vec![Diagnostic::whole(Severity::Error, source.name(), why)];
+    if let Some(why) = source.no_text() {
+        return Err(whole(why));
+    }
+    if Format::of(Path::new(name), source.text()) == Format::Toml || toml::is_ours(source.text()) {
+        return Err(whole(
+            "it is TOML already: there is nothing to convert".to_owned(),
+        ));
+    }
     let mut faults = Faults::default();
     let draft = legacy::read(&source, &mut faults);
     let Some(config) = check::check(&draft, &Host::default(), &mut faults) else {

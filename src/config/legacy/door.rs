@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use super::lines::Section;
 use super::values::{address, flags, seconds, sequence};
-use super::{set, unknown};
+use super::{goes_on, set, unknown};
 use crate::config::diagnostic::Faults;
 use crate::config::draft::{DraftDoor, Field};
 use crate::config::source::Spanned;
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "sequence",
     "one_time_sequences",
     "seq_timeout",
     "timeout",
+    "seq_cooldown",
     "tcpflags",
     "target",
     "start_command",
@@ -43,7 +44,10 @@ fn at_once(value: &Spanned<&str>, timeout: Duration, faults: &mut Faults) -> Opt
 pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> DraftDoor {
     let name = &section.name;
     let mut door = DraftDoor::new(Spanned::new(name.value.to_owned(), name.span.clone()));
+    let mut before = None;
     for (key, value) in section.directives() {
+        let after = goes_on(before);
+        before = value.as_ref();
         let given = value.as_ref();
         let text = || given.map(|v| v.value.to_owned());
         match key.value.to_ascii_lowercase().as_str() {
@@ -58,6 +62,10 @@ pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> DraftDoor {
             "seq_timeout" | "timeout" => {
                 let read = given.and_then(|v| seconds(v, faults));
                 set(&mut door.seq_timeout, key, read, value, faults);
+            }
+            "seq_cooldown" => {
+                let read = given.and_then(|v| seconds(v, faults));
+                set(&mut door.seq_cooldown, key, read, value, faults);
             }
             "tcpflags" => {
                 let read = given.and_then(|v| flags(v, faults));
@@ -75,7 +83,10 @@ pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> DraftDoor {
             "start_command_6" | "command_6" => set(&mut door.start_6, key, text(), value, faults),
             "stop_command" => set(&mut door.stop, key, text(), value, faults),
             "stop_command_6" => set(&mut door.stop_6, key, text(), value, faults),
-            _ => unknown(key, &KEYS, "a door", faults),
+            _ => {
+                unknown(key, &KEYS, "a door", after, faults);
+                door.misread = true;
+            }
         }
     }
     // 0.8 runs a door without a command for its log line alone, and log lines are read by

@@ -100,6 +100,14 @@ pub(in crate::config) fn lines<'a>(source: &'a Source, faults: &mut Faults) -> F
                     .error(&span, "this stands before the first section")
                     .help("begin with `[options]`, or with `[name]` for a door");
             }
+            if text.ends_with('\\') {
+                faults
+                    .warn(
+                        &(span.end - 1..span.end),
+                        "the backslash does not join this line to the next",
+                    )
+                    .help("a directive is one line");
+            }
             directive(text, span.start)
         };
         match section {

@@ -1,4 +1,5 @@
-//! knockd.conf, as knock 0.8 reads it: its keys and no others. Where 0.8 is silent about
+//! knockd.conf, as knock 0.8 reads it: its keys, that of a patch of it which is much used
+//! (`Seq_Cooldown`), and no others. Where 0.8 is silent about
 //! what it does not understand (`seq_timeout = 5x`, a port 0), we are not.
 
 mod door;
@@ -29,6 +30,7 @@ const DEFAULT_INTERFACE: &str = "eth0";
 pub(super) fn read(source: &Source, faults: &mut Faults) -> Draft {
     let file = lines(source, faults);
     let mut draft = Draft {
+        is_legacy: true,
         defaults: DEFAULTS,
         interfaces: Field::Absent,
         ignore: Field::Absent,
@@ -91,14 +93,19 @@ fn tell_apart(doors: &mut [DraftDoor], faults: &mut Faults) {
 }
 
 fn options(section: &Section<'_>, draft: &mut Draft, faults: &mut Faults) {
+    let mut before = None;
     for (key, value) in section.directives() {
+        let after = goes_on(before);
+        before = value.as_ref();
         let path = || value.as_ref().map(|v| v.value);
         match key.value.to_ascii_lowercase().as_str() {
             "usesyslog" => match value {
                 None => draft.log.syslog = Field::Given(Spanned::new(true, key.span.clone())),
-                Some(value) => faults
-                    .error(&value.span, "`UseSyslog` takes no value")
-                    .help("write `UseSyslog` alone on the line"),
+                Some(value) => {
+                    faults
+                        .error(&value.span, "`UseSyslog` takes no value")
+                        .help("it stands alone on its line");
+                }
             },
             "logfile" => set(
                 &mut draft.log.file,
@@ -124,6 +131,7 @@ fn options(section: &Section<'_>, draft: &mut Draft, faults: &mut Faults) {
                 key,
                 &["usesyslog", "logfile", "pidfile", "interface"],
                 "[options]",
+                after,
                 faults,
             ),
         }
@@ -151,23 +159,76 @@ fn set<T>(
         (None, _) => {
             faults
                 .error(&key.span, format!("`{}` wants a value", key.value))
-                .help(format!("write `{} = …`", key.value));
+                .help(format!("`{} = …`", key.value));
             Field::Faulty
         }
     };
 }
 
-fn unknown(key: &Spanned<&str>, known: &[&str], place: &str, faults: &mut Faults) {
+/// Whether the directive with this value looks as if it went on in the next line.
+fn goes_on(value: Option<&Spanned<&str>>) -> bool {
+    value.is_some_and(|value| value.value.ends_with('\\'))
+}
+
+/// `after`: whether the directive before it ends in a backslash.
+fn unknown(key: &Spanned<&str>, known: &[&str], place: &str, after: bool, faults: &mut Faults) {
     let name = key.value.escape_debug();
-    let noted = faults.error(&key.span, format!("unknown key `{name}` in {place}"));
+    let lower = key.value.to_ascii_lowercase();
     let newer = [
-        "open", "open_for", "close", "from", "strays", "add", "remove", "ignore",
+        "open",
+        "open_for",
+        "close",
+        "from",
+        "strays",
+        "add",
+        "remove",
+        "ignore",
+        "interfaces",
+        "tcp_flags",
     ];
-    if let Some(near) = nearest(key.value, known.iter().copied()) {
-        noted.help(format!("did you mean `{near}`?"));
-    } else if newer.contains(&key.value) {
-        noted.help(
-            "a knockd.conf has the keys of knock 0.8 alone; `knockd convert` makes TOML of it",
-        );
+    let help = if after {
+        Some(
+            "a directive is one line, and the line before this one ends in a backslash: write \
+             both as one"
+                .to_owned(),
+        )
+    } else if let Some(place) = misplaced(&lower, known) {
+        Some(place.to_owned())
+    } else if let Some(near) = nearest(key.value, known.iter().copied()) {
+        Some(format!("did you mean `{near}`?"))
+    } else if newer.contains(&lower.as_str()) {
+        Some(
+            "a knockd.conf has the keys of knock 0.8 alone; `knockd convert` makes TOML of it, \
+             which has more"
+                .to_owned(),
+        )
+    } else {
+        None
+    };
+    let noted = faults
+        .error(&key.span, format!("unknown key `{name}` in {place}"))
+        .help_if(help.clone());
+    // What is no word may be the rest of a sequence.
+    let word = |c: char| c.is_ascii_alphabetic() || "_-".contains(c);
+    if !key.value.chars().all(word) {
+        let quiet = format!("unknown key in {place}");
+        match help {
+            Some(help) => noted.quiet_help(quiet, help),
+            None => noted.quiet(quiet),
+        };
+    }
+}
+
+/// Keys that stand below the wrong header.
+fn misplaced(key: &str, known: &[&str]) -> Option<&'static str> {
+    match key {
+        _ if known.contains(&key) => None,
+        "usesyslog" | "logfile" | "pidfile" | "interface" => Some("it belongs under `[options]`"),
+        "sequence" | "one_time_sequences" | "seq_timeout" | "timeout" | "seq_cooldown"
+        | "tcpflags" | "target" | "start_command" | "command" | "start_command_6" | "command_6"
+        | "stop_command" | "stop_command_6" | "cmd_timeout" => {
+            Some("it belongs under the header of a door, `[NAME]`")
+        }
+        _ => None,
     }
 }

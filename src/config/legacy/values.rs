@@ -3,19 +3,20 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::diagnostic::Faults;
+use crate::config::diagnostic::{Faults, Noted};
 use crate::config::draft::List;
+use crate::config::services;
 use crate::config::source::Spanned;
 use crate::model::{LegacyStep, Step, TcpFlags, parse_legacy_step};
 
-fn ignored(value: &Spanned<&str>, what: &str, faults: &mut Faults) {
+fn ignored<'f>(value: &Spanned<&str>, what: &str, faults: &'f mut Faults) -> Noted<'f> {
     let what = what.escape_debug();
     faults
         .warn(
             &value.span,
             format!("`{what}` means nothing here and is ignored, as by knock 0.8"),
         )
-        .help("a comment has a line of its own");
+        .help("a comment has a line of its own")
 }
 
 /// `7000,8000:udp`. All steps that are wrong are reported.
@@ -36,19 +37,43 @@ pub(super) fn sequence(value: &Spanned<&str>, faults: &mut Faults) -> Option<Lis
                 all,
             ) => {
                 if !rest.is_empty() {
-                    ignored(&here, rest, faults);
+                    ignored(&here, rest, faults).quiet_help(
+                        "what stands behind a step means nothing and is ignored",
+                        "a comment has a line of its own",
+                    );
                 }
                 if let Some(all) = all {
                     all.push(Spanned::new(step, here.span));
                 }
             }
             (Err(error), _) => {
-                faults.error(&here.span, error.to_string());
+                faults
+                    .error(&here.span, error.to_string())
+                    .help_if(advice(inner))
+                    .quiet(error.kind());
                 steps = None;
             }
         }
     }
     steps
+}
+
+/// What to write in place of a text that is no step: as in a knockd.toml, or a service's name.
+fn advice(text: &str) -> Option<String> {
+    let (port, protocol) = match text.split_once(['/', ':']) {
+        Some((port, protocol)) => (port.trim(), protocol.trim().to_ascii_lowercase()),
+        None => (text, String::new()),
+    };
+    let number = services::port(port).map(|port| port.to_string());
+    let meant = match protocol.as_str() {
+        "" => number.clone()?,
+        protocol => format!("{}:{protocol}", number.as_deref().unwrap_or(port)),
+    };
+    let sound = parse_legacy_step(&meant).is_ok_and(|step| step.ignored.is_empty());
+    (sound && meant != text).then(|| match number {
+        Some(_) => format!("use the number: {meant}"),
+        None => format!("write {meant}"),
+    })
 }
 
 /// Whole seconds.

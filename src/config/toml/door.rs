@@ -4,7 +4,8 @@ use ::toml::de::DeValue;
 
 use super::keys::Keys;
 use super::values::{
-    Value, address, duration, flags, integer, lifetime, list, path, ports, prefix, step, text,
+    Items, PORTS, PREFIXES, STEPS, Value, address, duration, flags, integer, lifetime, list, path,
+    ports, prefix, spelled, step, text,
 };
 use crate::config::diagnostic::Faults;
 use crate::config::draft::{DraftClose, DraftDoor, DraftElement, Field, List};
@@ -18,16 +19,16 @@ pub(super) fn read(name: Spanned<String>, keys: &mut Keys<'_>, faults: &mut Faul
     check_name(&name, faults);
     DraftDoor {
         name,
-        sequence: keys.field("sequence", faults, |v, f| list(v, f, "\"17301/tcp\"", step)),
+        misread: false,
+        sequence: keys.field("sequence", faults, |v, f| list(v, f, STEPS, step)),
         one_time: keys.field("one_time_sequences", faults, path),
         seq_timeout: keys.field("seq_timeout", faults, duration),
+        seq_cooldown: keys.field("seq_cooldown", faults, duration),
         tcp_flags: keys.field("tcp_flags", faults, flags),
-        from: keys.field("from", faults, |v, f| {
-            list(v, f, "\"203.0.113.0/24\"", prefix)
-        }),
+        from: keys.field("from", faults, |v, f| list(v, f, PREFIXES, prefix)),
         target: keys.field("target", faults, address),
         strays: keys.field("strays", faults, integer),
-        open: keys.field("open", faults, |v, f| list(v, f, "\"22/tcp\"", ports)),
+        open: keys.field("open", faults, |v, f| list(v, f, PORTS, ports)),
         open_for: keys.field("open_for", faults, lifetime),
         max_open: keys.field("max_open", faults, integer),
         close: keys.field("close", faults, close),
@@ -60,17 +61,24 @@ fn check_name(name: &Spanned<String>, faults: &mut Faults) {
 /// `"all"`, or a list of ports.
 fn close(value: Value<'_>, faults: &mut Faults) -> Option<DraftClose> {
     let Some(word) = value.value.as_str() else {
-        return list(value, faults, "\"22/tcp\"", ports).map(DraftClose::Ports);
+        return list(value, faults, PORTS, ports).map(DraftClose::Ports);
     };
     if word == "all" {
         return Some(DraftClose::All);
     }
+    let inner = spelled(word, PORTS.spell);
+    let help = match inner.as_str() {
+        _ if ["all", "any", "everything", "*"]
+            .contains(&word.trim().to_ascii_lowercase().as_str()) =>
+        {
+            "did you mean \"all\"?".to_owned()
+        }
+        "" => format!("such as [{}]", PORTS.example),
+        inner => format!("put it in brackets: [{inner}]"),
+    };
     faults
         .error(&value.span, "a list of ports or \"all\" must stand here")
-        .help(format!(
-            "a single port is put in brackets: [\"{}\"]",
-            word.escape_debug()
-        ));
+        .help(help);
     None
 }
 
@@ -81,8 +89,16 @@ fn elements(value: Value<'_>, faults: &mut Faults, timed: bool) -> Option<List<D
         let one = element(value, faults, timed)?;
         return Some(vec![Spanned::new(one, span)]);
     }
-    let example = "{ table = \"inet filter\", set = \"knocked\" }";
-    list(value, faults, example, |v, f| element(v, f, timed))
+    if !value.value.is_array() {
+        element(value, faults, timed);
+        return None;
+    }
+    let items = Items {
+        example: "{ table = \"inet filter\", set = \"knocked\" }",
+        spell: str::to_owned,
+        is_secret: false,
+    };
+    list(value, faults, items, |v, f| element(v, f, timed))
 }
 
 fn element(value: Value<'_>, faults: &mut Faults, timed: bool) -> Option<DraftElement> {
@@ -100,7 +116,7 @@ fn element(value: Value<'_>, faults: &mut Faults, timed: bool) -> Option<DraftEl
     } else {
         Field::Absent
     };
-    let ports = keys.field("ports", faults, |v, f| list(v, f, "\"22/tcp\"", ports));
+    let ports = keys.field("ports", faults, |v, f| list(v, f, PORTS, ports));
     keys.finish(faults);
     for (field, example) in [
         (path.is_absent(), "table = \"inet filter\""),

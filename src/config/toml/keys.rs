@@ -81,20 +81,122 @@ impl<'a> Keys<'a> {
         Some(made)
     }
 
-    /// Reports what has not been asked for.
-    pub(super) fn finish(&mut self, faults: &mut Faults) {
-        for (key, span, _) in self.entries.drain(..) {
+    /// Reports what has not been asked for; whether there was any.
+    pub(super) fn finish(&mut self, faults: &mut Faults) -> bool {
+        let unknown = !self.entries.is_empty();
+        for (key, span, value) in std::mem::take(&mut self.entries) {
+            let help = self.help(key, value.value);
             let noted = faults.error(&span, format!("unknown key `{}`", key.escape_debug()));
-            if let Some(near) = nearest(key, self.asked.iter().copied()) {
-                noted.help(format!("did you mean `{near}`?"));
-            } else {
-                let known: Vec<_> = self.asked.iter().map(|k| format!("`{k}`")).collect();
-                let here = match self.prefix.trim_end_matches('.') {
-                    "" => "at the top".to_owned(),
-                    table => format!("in `{table}`"),
-                };
-                noted.help(format!("{here} there are {}", known.join(", ")));
+            let noted = noted.help(help.clone());
+            if !is_word(key) {
+                noted.quiet_help("unknown key", help);
             }
         }
+        unknown
+    }
+
+    /// What to do about a key that nobody has asked for.
+    fn help(&self, key: &str, value: &DeValue<'_>) -> String {
+        let lower = key.to_ascii_lowercase().replace('-', "_");
+        let is_top = self.prefix.is_empty();
+        if let (true, DeValue::Table(table)) = (is_top, value) {
+            if lower == "options" {
+                return "`[options]` is of knockd.conf: `knockd convert` makes TOML of one".into();
+            }
+            let is_door = table
+                .iter()
+                .any(|(key, _)| DOOR.contains(&&**key.get_ref()));
+            if is_door || nearest(key, ["log", "firewall", "door"]).is_none() {
+                return format!(
+                    "write [door.{}]: a door's header says that it is one",
+                    bare(key)
+                );
+            }
+        }
+        let alias = ALIASES.iter().find(|(old, _)| *old == lower);
+        let alias = alias.map(|(_, new)| *new);
+        if let Some(meant) = alias.filter(|new| self.asked.contains(new)) {
+            return format!("did you mean `{meant}`?");
+        }
+        if let Some(place) = place(alias.unwrap_or(&lower)).filter(|_| !self.asks_for(&lower)) {
+            return place.to_owned();
+        }
+        if let Some(place) = retired(&lower) {
+            return place.to_owned();
+        }
+        if let Some(near) = nearest(key, self.asked.iter().copied()) {
+            return format!("did you mean `{near}`?");
+        }
+        let known: Vec<_> = self.asked.iter().map(|k| format!("`{k}`")).collect();
+        let here = match self.prefix.trim_end_matches('.') {
+            "" => "at the top".to_owned(),
+            table => format!("in `{table}`"),
+        };
+        format!("{here} there are {}", known.join(", "))
+    }
+
+    fn asks_for(&self, key: &str) -> bool {
+        self.asked.contains(&key)
+    }
+}
+
+/// Whether it looks like a key: what does not may be the rest of a value, and a secret.
+fn is_word(key: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphabetic() || "_-".contains(c);
+    !key.is_empty() && key.chars().all(|c| word(c) || c == '6')
+}
+
+/// A name as it stands in a header.
+pub(super) fn bare(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    if !name.is_empty() && name.chars().all(plain) {
+        name.to_owned()
+    } else {
+        format!("\"{}\"", name.escape_debug())
+    }
+}
+
+/// Keys of knock 0.8, and what they are called here.
+const ALIASES: [(&str, &str); 8] = [
+    ("command", "start_command"),
+    ("command_6", "start_command_6"),
+    ("timeout", "seq_timeout"),
+    ("tcpflags", "tcp_flags"),
+    ("interface", "interfaces"),
+    ("port", "open"),
+    ("cooldown", "seq_cooldown"),
+    ("source", "from"),
+];
+
+#[rustfmt::skip]
+const DOOR: [&str; 20] = [
+    "sequence", "one_time_sequences", "seq_timeout", "seq_cooldown", "tcp_flags", "from",
+    "target", "strays", "open", "open_for", "close", "add", "remove", "start_command",
+    "stop_command", "start_command_6", "stop_command_6", "cmd_timeout", "command", "tcpflags",
+];
+
+/// Where a key belongs that stands below the wrong header.
+fn place(key: &str) -> Option<&'static str> {
+    match key {
+        "interfaces" | "ignore" | "tripwires" => {
+            Some("it belongs at the top of the file, above the first header")
+        }
+        "log" => Some("it belongs at the top of the file, or under a header of its own, `[log]`"),
+        "level" | "file" | "syslog" => {
+            Some("it belongs into `log`, such as log = { level = \"info\" }")
+        }
+        "table" | "guard" | "on_stop" | "trusted" | "mark" => Some("it belongs under `[firewall]`"),
+        key if DOOR.contains(&key) => Some("it belongs under the header of a door, `[door.NAME]`"),
+        _ => None,
+    }
+}
+
+/// What became of the options of a knockd.conf.
+fn retired(key: &str) -> Option<&'static str> {
+    match key {
+        "logfile" => Some("here it is log = { file = \"/var/log/knockd/knockd.log\" }"),
+        "usesyslog" => Some("here it is log = { syslog = true }"),
+        "pidfile" => Some("here it is a flag: knockd -p FILE"),
+        _ => None,
     }
 }

@@ -5,12 +5,16 @@
 
 mod door;
 mod keys;
+mod twins;
 mod values;
 
 use ::toml::de::{DeTable, DeValue};
 
 use self::keys::Keys;
-use self::values::{Value, boolean, integer, list, path, ports, prefix, text, word};
+use self::twins::Twins;
+use self::values::{
+    NAMES, PORTS, PREFIXES, Value, boolean, integer, list, path, ports, prefix, text, word,
+};
 use super::diagnostic::Faults;
 use super::draft::{Defaults, Draft, DraftFirewall, DraftLog};
 use super::source::{Source, Spanned};
@@ -28,9 +32,14 @@ pub(super) fn read(source: &Source, faults: &mut Faults) -> Option<Draft> {
     if errors.is_empty() {
         return Some(draft(document.get_ref(), faults));
     }
+    let mut twins = Twins::new(source);
     for error in errors {
         let end = source.text().len();
         let span = error.span().unwrap_or(end..end);
+        if error.message() == "duplicate key" {
+            twins.report(&span, faults);
+            continue;
+        }
         // Some of the parser's messages run over several lines.
         let message = error.message().lines().collect::<Vec<_>>().join("; ");
         faults.error(&span, message);
@@ -41,12 +50,35 @@ pub(super) fn read(source: &Source, faults: &mut Faults) -> Option<Draft> {
     None
 }
 
+/// Whether a text is plainly a knockd.toml, whatever its file is called: TOML, with a door whose
+/// sequence is a list or lies in a file, as no knockd.conf has it.
+pub(super) fn is_ours(text: &str) -> bool {
+    let Ok(document) = DeTable::parse(text) else {
+        return false;
+    };
+    let Some(DeValue::Table(doors)) = document.get_ref().get("door").map(|d| d.get_ref()) else {
+        return false;
+    };
+    let typed = |table: &DeTable<'_>| {
+        let list = table
+            .get("sequence")
+            .is_some_and(|v| v.get_ref().is_array());
+        let file = table.get("one_time_sequences");
+        list || file.is_some_and(|v| v.get_ref().is_str())
+    };
+    let mut doors = doors
+        .iter()
+        .filter_map(|(_, door)| door.get_ref().as_table());
+    doors.any(typed)
+}
+
 fn draft(document: &DeTable<'_>, faults: &mut Faults) -> Draft {
     let mut keys = Keys::new(document, "");
     let draft = Draft {
+        is_legacy: false,
         defaults: DEFAULTS,
-        interfaces: keys.field("interfaces", faults, |v, f| list(v, f, "\"eth0\"", text)),
-        ignore: keys.field("ignore", faults, |v, f| list(v, f, "\"443/tcp\"", ports)),
+        interfaces: keys.field("interfaces", faults, |v, f| list(v, f, NAMES, text)),
+        ignore: keys.field("ignore", faults, |v, f| list(v, f, PORTS, ports)),
         tripwires: keys.field("tripwires", faults, tripwires),
         log: keys
             .table("log", faults, |_, keys, faults| log(keys, faults))
@@ -104,9 +136,7 @@ fn firewall(span: super::source::Span, keys: &mut Keys<'_>, faults: &mut Faults)
         on_stop: keys.field("on_stop", faults, |v, f| {
             word(v, f, &[("keep", OnStop::Keep), ("remove", OnStop::Remove)])
         }),
-        trusted: keys.field("trusted", faults, |v, f| {
-            list(v, f, "\"192.0.2.0/24\"", prefix)
-        }),
+        trusted: keys.field("trusted", faults, |v, f| list(v, f, PREFIXES, prefix)),
         mark: keys.field("mark", faults, integer),
     }
 }
@@ -122,17 +152,22 @@ fn doors(value: Value<'_>, faults: &mut Faults) -> Vec<super::draft::DraftDoor> 
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     let mut doors = Vec::with_capacity(entries.len());
+    let mut nameless = false;
     for (name, value) in entries {
         let name = Spanned::new(name.get_ref().to_string(), name.span());
         let DeValue::Table(table) = value.get_ref() else {
-            faults
-                .error(&name.span, "a door has a name, and its keys stand under it")
-                .help("begin it with `[door.NAME]`");
+            // Once: the keys below a header without a name all lack it.
+            if !std::mem::replace(&mut nameless, true) {
+                faults
+                    .error(&name.span, "a door has a name, and its keys stand under it")
+                    .help("begin it with `[door.NAME]`");
+            }
             continue;
         };
         let mut keys = Keys::new(table, "door.");
-        doors.push(door::read(name, &mut keys, faults));
-        keys.finish(faults);
+        let mut door = door::read(name, &mut keys, faults);
+        door.misread = keys.finish(faults);
+        doors.push(door);
     }
     doors
 }

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use ::toml::de::DeValue;
 
-use crate::config::diagnostic::Faults;
+use crate::config::diagnostic::{Faults, Noted};
 use crate::config::draft::List;
+use crate::config::services;
 use crate::config::source::{Span, Spanned};
 use crate::config::suggest::nearest;
-use crate::model::{Lifetime, PortRange, Prefix, Step, TcpFlags};
+use crate::model::{
+    Lifetime, ParsePortError, PortRange, Prefix, Protocol, Step, TcpFlags, parse_legacy_step,
+};
 
 /// A TOML value and where it stands.
 pub(super) struct Value<'a> {
@@ -41,12 +44,9 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn wrong(value: &Value<'_>, faults: &mut Faults, wanted: &str, example: Option<String>) {
+fn wrong<'f>(value: &Value<'_>, faults: &'f mut Faults, wanted: &str) -> Noted<'f> {
     let message = format!("{wanted} must stand here, not {}", kind(value.value));
-    let noted = faults.error(&value.span, message);
-    if let Some(example) = example {
-        noted.help(example);
-    }
+    faults.error(&value.span, message)
 }
 
 /// A number or word given bare, put into quotes for the help.
@@ -64,7 +64,7 @@ fn string<'a>(value: &Value<'a>, faults: &mut Faults, wanted: &str) -> Option<&'
         return Some(text.as_ref());
     }
     let help = bare(value.value).map(|bare| format!("put it in quotes: \"{bare}\""));
-    wrong(value, faults, wanted, help);
+    wrong(value, faults, wanted).help_if(help);
     None
 }
 
@@ -83,14 +83,27 @@ pub(super) fn boolean(value: Value<'_>, faults: &mut Faults) -> Option<bool> {
     if let DeValue::Boolean(yes) = value.value {
         return Some(*yes);
     }
-    wrong(&value, faults, "true or false", None);
+    let word = match value.value.as_str() {
+        Some(word) => word.to_ascii_lowercase(),
+        None => bare(value.value).unwrap_or_default(),
+    };
+    let meant = match word.as_str() {
+        "true" | "yes" | "on" | "1" => Some("write true"),
+        "false" | "no" | "off" | "0" => Some("write false"),
+        _ => None,
+    };
+    wrong(&value, faults, "true or false").help_if(meant.map(str::to_owned));
     None
 }
 
 /// A whole number; whether it is in bounds is the check's affair.
 pub(super) fn integer(value: Value<'_>, faults: &mut Faults) -> Option<i64> {
     let DeValue::Integer(number) = value.value else {
-        wrong(&value, faults, "a whole number", None);
+        let text = value.value.as_str().unwrap_or_default().trim();
+        let digits = text.strip_prefix("0x").unwrap_or(text);
+        let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let help = is_number.then(|| format!("write {text}"));
+        wrong(&value, faults, "a whole number").help_if(help);
         return None;
     };
     let read = i64::from_str_radix(number.as_str(), number.radix()).ok();
@@ -109,7 +122,7 @@ pub(super) fn word<T: Copy>(
     let all: Vec<_> = words.iter().map(|(w, _)| format!("\"{w}\"")).collect();
     let all = all.join(", ");
     let DeValue::String(given) = value.value else {
-        wrong(&value, faults, &format!("one of {all}"), None);
+        wrong(&value, faults, &format!("one of {all}"));
         return None;
     };
     if let Some((_, meant)) = words.iter().find(|(w, _)| w == given) {
@@ -122,20 +135,92 @@ pub(super) fn word<T: Copy>(
     None
 }
 
+/// What the elements of a list are.
+#[derive(Clone, Copy)]
+pub(super) struct Items {
+    /// One of them, quotes and all.
+    pub(super) example: &'static str,
+    /// Puts one that is written otherwise as it is written here.
+    pub(super) spell: fn(&str) -> String,
+    /// Whether they are nobody else's business.
+    pub(super) is_secret: bool,
+}
+
+/// Steps of a sequence.
+pub(super) const STEPS: Items = Items {
+    example: "\"17301/tcp\"",
+    spell: port_here,
+    is_secret: true,
+};
+
+/// Ports to be opened, closed or left alone.
+pub(super) const PORTS: Items = Items {
+    example: "\"22/tcp\"",
+    spell: port_here,
+    is_secret: false,
+};
+
+/// Sources.
+pub(super) const PREFIXES: Items = Items {
+    example: "\"203.0.113.0/24\"",
+    spell: str::to_owned,
+    is_secret: false,
+};
+
+/// Interfaces.
+pub(super) const NAMES: Items = Items {
+    example: "\"eth0\"",
+    spell: str::to_owned,
+    is_secret: false,
+};
+
+/// `7000,8000:udp` as the inside of a list: `"7000/tcp", "8000/udp"`.
+pub(super) fn spelled(text: &str, spell: fn(&str) -> String) -> String {
+    let parts = text.split(|c: char| c == ',' || c == ';' || c.is_whitespace());
+    let parts = parts.map(|part| part.trim_matches(['"', '\'', '[', ']']));
+    let parts = parts.filter(|part| !part.is_empty());
+    let quoted = parts.map(|part| format!("\"{}\"", spell(part).escape_debug()));
+    quoted.collect::<Vec<_>>().join(", ")
+}
+
+/// A port as it is written here, if it is one in another spelling: that of knock 0.8, in which a
+/// bare number is TCP, or a service's name. Else what was given.
+fn port_here(text: &str) -> String {
+    if text.parse::<PortRange>().is_ok() {
+        return text.to_owned();
+    }
+    let old = parse_legacy_step(text)
+        .ok()
+        .filter(|s| s.ignored.is_empty());
+    match (old, meant(text)) {
+        (Some(old), _) => old.step.to_string(),
+        (None, Some(meant)) => meant,
+        (None, None) => text.to_owned(),
+    }
+}
+
 /// A list, each element read by `read`; all that are wrong are reported.
 pub(super) fn list<'a, T>(
     value: Value<'a>,
     faults: &mut Faults,
-    example: &str,
+    items: Items,
     read: impl Fn(Value<'a>, &mut Faults) -> Option<T>,
 ) -> Option<List<T>> {
     let DeValue::Array(array) = value.value else {
-        let help = if let DeValue::String(one) = value.value {
-            format!("put it in brackets: [\"{}\"]", one.escape_debug())
-        } else {
-            format!("such as [{example}]")
+        let example = format!("such as [{}]", items.example);
+        let bare = || bare(value.value).map_or(String::new(), |one| spelled(&one, items.spell));
+        let inner = match value.value.as_str() {
+            Some(text) => spelled(text, items.spell),
+            None => bare(),
         };
-        wrong(&value, faults, "a list", Some(help));
+        let help = match inner.as_str() {
+            "" => example.clone(),
+            inner => format!("put it in brackets: [{inner}]"),
+        };
+        let noted = wrong(&value, faults, "a list").help(help);
+        if items.is_secret {
+            noted.quiet_help("a list must stand here", example);
+        }
         return None;
     };
     let mut all = Some(Vec::new());
@@ -166,20 +251,113 @@ where
 
 /// `17301/tcp`.
 pub(super) fn step(value: Value<'_>, faults: &mut Faults) -> Option<Step> {
-    parsed(
-        value,
-        faults,
-        "a port with its protocol, such as \"17301/tcp\",",
-    )
+    port(&value, faults, STEPS)
 }
 
 /// `22/tcp`, `60000-61000/udp`.
 pub(super) fn ports(value: Value<'_>, faults: &mut Faults) -> Option<PortRange> {
-    parsed(
-        value,
-        faults,
-        "a port with its protocol, such as \"22/tcp\",",
-    )
+    port(&value, faults, PORTS)
+}
+
+fn port<T>(value: &Value<'_>, faults: &mut Faults, items: Items) -> Option<T>
+where
+    T: FromStr<Err = ParsePortError>,
+{
+    let Items {
+        example, is_secret, ..
+    } = items;
+    let wanted = format!("a port with its protocol, such as {example},");
+    let (noted, kind) = match value.value {
+        DeValue::String(text) => match text.parse() {
+            Ok(port) => return Some(port),
+            Err(error) => (
+                faults
+                    .error(&value.span, error.to_string())
+                    .help_if(advice::<T>(text)),
+                "this is no port with its protocol",
+            ),
+        },
+        DeValue::Integer(number) => (
+            match either::<T>(number.as_str()) {
+                Some(help) => wrong(value, faults, &wanted).help(help),
+                None => {
+                    let none = ParsePortError::Number(number.to_string());
+                    faults.error(&value.span, none.to_string())
+                }
+            },
+            "a port with its protocol must stand here, not a number",
+        ),
+        DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => (
+            wrong(value, faults, &wanted),
+            "a port with its protocol must stand here",
+        ),
+    };
+    if is_secret {
+        noted.quiet_help(kind, format!("such as {example}"));
+    }
+    None
+}
+
+/// `write "22/tcp" or "22/udp"`, if that is a port.
+fn either<T: FromStr>(number: &str) -> Option<String> {
+    let number = number.trim();
+    format!("{number}/tcp").parse::<T>().ok()?;
+    Some(format!("write \"{number}/tcp\" or \"{number}/udp\""))
+}
+
+/// What to write in place of a text that is no port.
+fn advice<T: FromStr>(text: &str) -> Option<String> {
+    let text = text.trim();
+    if let Some(help) = either::<T>(text) {
+        return Some(help);
+    }
+    if text.contains([',', ' ']) {
+        let all = spelled(text, port_here);
+        let mut parts = all.split(", ").map(|part| part.trim_matches('"'));
+        let sound = parts.all(|part| part.parse::<T>().is_ok());
+        return sound.then(|| format!("write {all}"));
+    }
+    let meant = meant(text).filter(|meant| meant.parse::<T>().is_ok())?;
+    if text
+        .split(['/', ':'])
+        .any(|w| services::port(w.trim()).is_some())
+    {
+        return Some(format!("use the number: \"{meant}\""));
+    }
+    Some(format!("write \"{meant}\""))
+}
+
+/// A port that is written otherwise, as it is written here: `22:tcp`, `tcp/22`, `ssh`, `22/tcpp`,
+/// `60000:61000/udp`, `61000-60000/udp`.
+fn meant(text: &str) -> Option<String> {
+    let (left, right) = match text.rsplit_once(['/', ':']) {
+        Some((left, right)) => (left.trim(), right.trim()),
+        None => (text.trim(), "tcp"),
+    };
+    let protocol = |word: &str| Protocol::named(word);
+    let (ports, protocol) = match (protocol(left), protocol(right)) {
+        (_, Some(protocol)) => (left, protocol),
+        (Some(protocol), None) => (right, protocol),
+        (None, None) => {
+            let slip = right.len() > 1 && !["sctp", "dccp", "icmp"].contains(&right);
+            let near = nearest(right, ["tcp", "udp"]).filter(|_| slip)?;
+            (left, protocol(near)?)
+        }
+    };
+    let ports = match services::port(ports) {
+        Some(port) => port.to_string(),
+        None => ports.replacen(':', "-", 1),
+    };
+    let one = |ports: &str| format!("{ports}/{protocol}").parse::<PortRange>().ok();
+    let turned = || {
+        let (first, last) = ports.split_once('-')?;
+        one(&format!("{last}-{first}"))
+    };
+    one(&ports).or_else(turned).map(|range| range.to_string())
 }
 
 /// `192.0.2.0/24`, `2001:db8::1`.
@@ -213,24 +391,61 @@ pub(super) fn duration(value: Value<'_>, faults: &mut Faults) -> Option<Duration
 /// A duration, or `until closed`.
 pub(super) fn lifetime(value: Value<'_>, faults: &mut Faults) -> Option<Lifetime> {
     let wanted = "a duration, such as \"30s\", or \"until closed\"";
-    if value.value.as_str() == Some("until closed") {
+    let Some(text) = value.value.as_str() else {
+        return time(&value, faults, wanted).map(Lifetime::For);
+    };
+    if text == "until closed" {
         return Some(Lifetime::UntilClosed);
     }
+    if is_for_ever(text) {
+        faults
+            .error(&value.span, "this is no duration")
+            .help("write \"until closed\"");
+        return None;
+    }
     time(&value, faults, wanted).map(Lifetime::For)
+}
+
+/// What people write for an opening without an end.
+fn is_for_ever(text: &str) -> bool {
+    let words = [
+        "until closed",
+        "forever",
+        "for ever",
+        "ever",
+        "never",
+        "always",
+        "permanent",
+        "infinite",
+        "infinity",
+        "unlimited",
+        "none",
+        "no",
+        "off",
+    ];
+    let text = text.trim().to_ascii_lowercase().replace(['_', '-'], " ");
+    words.contains(&text.as_str()) || nearest(&text, words.into_iter().take(3)).is_some()
 }
 
 fn time(value: &Value<'_>, faults: &mut Faults, wanted: &str) -> Option<Duration> {
     if let DeValue::Integer(number) = value.value {
         let help = format!("put it in quotes, with its unit: \"{}s\"", number.as_str());
-        wrong(value, faults, wanted, Some(help));
+        wrong(value, faults, wanted).help(help);
         return None;
     }
-    match humantime::parse_duration(string(value, faults, wanted)?) {
+    let text = string(value, faults, wanted)?;
+    match humantime::parse_duration(text) {
         Ok(duration) => Some(duration),
         Err(error) => {
+            let digits = text.trim();
+            let is_bare = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            let help = match is_bare {
+                true => format!("write \"{digits}s\""),
+                false => "such as \"30s\", \"5m\" or \"1h 30m\"".to_owned(),
+            };
             faults
                 .error(&value.span, format!("this is no duration: {error}"))
-                .help("such as \"30s\", \"5m\" or \"1h 30m\"");
+                .help(help);
             None
         }
     }

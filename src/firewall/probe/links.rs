@@ -39,7 +39,9 @@ impl Link {
 pub(super) fn all() -> io::Result<Vec<Link>> {
     let mut links: BTreeMap<String, Link> = BTreeMap::new();
     for entry in getifaddrs().map_err(io::Error::from)? {
-        let name = entry.interface_name;
+        // Of an address with a label it is that, `eth0:1` (getifaddrs(3)).
+        let name = entry.interface_name.split(':').next().unwrap_or_default();
+        let name = name.to_owned();
         let link = links.entry(name.clone()).or_default();
         link.name = name;
         link.up = entry.flags.contains(InterfaceFlags::IFF_UP);

@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
+use crate::config::services;
+use crate::model::Protocol;
+
 use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual, value_of};
+
+/// Services of firewalld's that are one port of TCP.
+const TCP_ALONE: [&str; 8] = [
+    "ssh", "telnet", "smtp", "imap", "imaps", "pop3", "pop3s", "ldap",
+];
 
 /// The words after `firewall-cmd`.
 pub(super) fn read(words: &[String]) -> Result<Understood, String> {
     let mut rule = None;
     let mut lifetime = None;
+    let mut zone = None;
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         let (option, given) = match word.split_once('=') {
@@ -20,7 +29,12 @@ pub(super) fn read(words: &[String]) -> Result<Understood, String> {
             "--remove-rich-rule" => rule = Some((false, value()?)),
             "--timeout" => lifetime = Some(duration(value()?)?),
             "--zone" => {
-                value()?;
+                let name = value()?;
+                let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+                if name.is_empty() || !name.chars().all(plain) {
+                    return Err(unusual(name));
+                }
+                zone = Some(name.to_owned());
             }
             "-q" | "--quiet" => {}
             other => return Err(unusual(other)),
@@ -29,6 +43,7 @@ pub(super) fn read(words: &[String]) -> Result<Understood, String> {
     let (added, rule) = rule.ok_or("it neither adds nor removes a rich rule")?;
     let mut understood = rich(rule, added)?;
     understood.lifetime = lifetime;
+    understood.tool = Tool::Firewalld(zone);
     Ok(understood)
 }
 
@@ -55,7 +70,15 @@ fn rich(rule: &str, added: bool) -> Result<Understood, String> {
     let (mut list, mut transport, mut accepts) = (None, None, None);
     for word in text.split_whitespace() {
         match word.split_once('=').unwrap_or((word, "")) {
-            ("rule" | "source" | "port", "") => {}
+            ("rule" | "source" | "port" | "service", "") => {}
+            ("name", name) => match services::registered(name) {
+                // The services of this name that firewalld knows are of TCP alone.
+                Some(port) if TCP_ALONE.contains(&name) => {
+                    list = Some(port.to_string());
+                    transport = Some(Protocol::Tcp);
+                }
+                Some(_) | None => return Err(unusual(word)),
+            },
             ("family", "ipv4") => family = Family::V4,
             ("family", "ipv6") => family = Family::V6,
             ("address", address) if is_source(address) => source = true,
@@ -79,7 +102,7 @@ fn rich(rule: &str, added: bool) -> Result<Understood, String> {
         (None, _) => return Err("it neither accepts nor refuses".into()),
     };
     Ok(Understood {
-        tool: Tool::Firewalld,
+        tool: Tool::Firewalld(None),
         family,
         deed,
         lifetime: None,

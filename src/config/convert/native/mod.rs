@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::config::services;
 use crate::model::{
     Commands, Door, Lifetime, PortRange, Prefix, Protocol, SetElement, SetPath, Step,
 };
@@ -26,7 +27,8 @@ pub(super) enum Tool {
     /// An element of a set: nothing else need accept it.
     NftSet,
     Ufw,
-    Firewalld,
+    /// A rich rule in a zone; none: the default one.
+    Firewalld(Option<String>),
 }
 
 /// Which addresses the program takes.
@@ -69,6 +71,12 @@ pub(super) struct Native {
     pub(super) act: Act,
     /// IPv6 sources were told to do nothing.
     pub(super) only_v4: bool,
+    /// Sets whose elements get a time now, and had none: not each set takes that.
+    pub(super) timed: Vec<SetPath>,
+    /// What followed the rule in the command, and is a command by itself; at the stop, too.
+    pub(super) rest: [Option<String>; 2],
+    /// The time from start to stop, for the rest.
+    pub(super) stops_after: Duration,
 }
 
 /// The keys it gets.
@@ -88,19 +96,27 @@ pub(super) fn turn(doors: &[Door]) -> Vec<Option<Result<Native, String>>> {
         Some(turn_one(door, commands, &steps))
     };
     let mut turned: Vec<_> = doors.iter().map(one).collect();
-    // A door that closes what a command has opened must stay a command too.
-    let opened: Vec<PortRange> = turned
-        .iter()
-        .filter_map(|t| match t {
+    // Who opens and who closes it do it in one way, both or neither. Each that stays a command
+    // may keep others from being turned.
+    while keep_openers(doors, &mut turned) | keep_closers(&mut turned) {}
+    turned
+}
+
+/// A door that closes what a command has opened stays a command too. Whether there was one.
+fn keep_closers(turned: &mut [Option<Result<Native, String>>]) -> bool {
+    let opened = |turned: &[Option<Result<Native, String>>]| -> Vec<PortRange> {
+        let lists = turned.iter().filter_map(|t| match t {
             Some(Ok(Native {
                 act: Act::Open(ports, _),
                 ..
             })) => Some(ports.clone()),
             Some(Ok(_) | Err(_)) | None => None,
-        })
-        .flatten()
-        .collect();
-    for turned in &mut turned {
+        });
+        lists.flatten().collect()
+    };
+    let opened = opened(turned);
+    let mut any = false;
+    for turned in turned {
         if let Some(Ok(Native {
             act: Act::Close(ports),
             ..
@@ -110,9 +126,106 @@ pub(super) fn turn(doors: &[Door]) -> Vec<Option<Result<Native, String>>> {
             *turned = Some(Err(format!(
                 "`{lost}` is opened by no `open` that it could close"
             )));
+            any = true;
         }
     }
-    turned
+    any
+}
+
+/// A door stays a command if one that may close what it opens stays one: a command does not
+/// close what knockd has opened. Whether there was one.
+fn keep_openers(doors: &[Door], turned: &mut [Option<Result<Native, String>>]) -> bool {
+    let kept: Vec<&Door> = doors
+        .iter()
+        .zip(&*turned)
+        .filter(|(_, turned)| matches!(turned, Some(Err(_))))
+        .map(|(door, _)| door)
+        .collect();
+    let mut any = false;
+    for (opener, turned) in doors.iter().zip(turned) {
+        let Some(Ok(Native {
+            act: Act::Open(ports, _),
+            ..
+        })) = turned
+        else {
+            continue;
+        };
+        if let Some(closer) = kept.iter().find(|kept| may_close(kept, ports)) {
+            let (opener, closer) = (opener.name.escape_debug(), closer.name.escape_debug());
+            let why =
+                format!("door `{closer}` may close what `{opener}` opens, and stays a command");
+            *turned = Some(Err(why));
+            any = true;
+        }
+    }
+    any
+}
+
+/// Whether the commands of a door may shut one of these ports to who has it open.
+fn may_close(door: &Door, ports: &[PortRange]) -> bool {
+    let Some(commands) = &door.commands else {
+        return false;
+    };
+    // What it does at its start: a stop ends what it has itself begun.
+    let starts = [&commands.start, &commands.start_6].into_iter().flatten();
+    let mut starts = starts.filter(|command| !command.is_empty());
+    starts.any(|command| match understand(divided(command).0) {
+        Ok(Understood { deed, .. }) => match deed {
+            Deed::Unaccept(closed) | Deed::Refuse(closed) => {
+                let meets = |p: &PortRange| ports.iter().any(|o| o.overlaps(p));
+                closed.iter().any(meets)
+            }
+            // A set of the administrator's, which the rules of knockd do not look at.
+            Deed::Accept(_) | Deed::Add(..) | Deed::Remove(..) => false,
+        },
+        Err(_) => {
+            // A door that ends by itself what it begins is no other door's closer.
+            let name = Some(&*door.name).filter(|_| commands.stop.is_none());
+            looks_closing(name.unwrap_or_default(), command, ports)
+        }
+    })
+}
+
+/// Words that a command has in it which takes something away, or that is called so.
+#[rustfmt::skip]
+const CLOSING: [&str; 25] = [
+    "-D", "--delete", "-F", "--flush", "-X", "delete", "del", "destroy", "flush", "remove",
+    "close", "shut", "lock", "block", "deny", "drop", "reject", "ban", "revoke", "reset",
+    "restore", "reload", "restart", "stop", "kill",
+];
+
+/// Of a command that is not understood: whether it is one of those that close, by its words, by
+/// the door's name, or since it names a port that is opened and does not plainly open it.
+fn looks_closing(name: &str, command: &str, ports: &[PortRange]) -> bool {
+    fn words(command: &str) -> impl Iterator<Item = &str> {
+        command.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+    }
+    let lower = command.to_ascii_lowercase();
+    let plain = words(&lower).filter(|word| !word.starts_with('-'));
+    if words(command)
+        .chain(plain)
+        .any(|word| CLOSING.contains(&word))
+    {
+        return true;
+    }
+    // Within a word: /usr/local/bin/closessh.sh, --remove-rich-rule.
+    let inside = [
+        "close", "shut", "remove", "delete", "flush", "lock", "deny", "restore", "disable",
+    ];
+    let holds = |text: &str| {
+        let text = text.to_ascii_lowercase().replace("unlock", "open");
+        inside.iter().any(|word| text.contains(word))
+    };
+    let adds = [
+        "-a", "-i", "--append", "--insert", "add", "insert", "allow", "accept", "open",
+    ];
+    let plainly_opens = words(&lower).any(|word| adds.contains(&word));
+    let number = |word: &str| word.parse().ok().and_then(std::num::NonZeroU16::new);
+    let named = |port| ports.iter().any(|p| p.first <= port && port <= p.last);
+    if plainly_opens {
+        return false;
+    }
+    holds(command) || holds(name) || words(&lower).filter_map(number).any(named)
 }
 
 fn turn_one(door: &Door, commands: &Commands, steps: &BTreeSet<Step>) -> Result<Native, String> {
@@ -120,16 +233,30 @@ fn turn_one(door: &Door, commands: &Commands, steps: &BTreeSet<Step>) -> Result<
         .start
         .as_deref()
         .ok_or("it acts for IPv6 sources alone")?;
-    let four = both(
-        start,
-        commands.stop.as_deref(),
-        commands.timeout,
-        Family::V6,
-    )?;
+    let (start, rest) = divided(start);
+    let (stop, stop_rest) = match commands.stop.as_deref().map(divided) {
+        Some((stop, rest)) => (Some(stop), rest),
+        None => (None, None),
+    };
+    if rest.is_none() && stop_rest.is_some() {
+        return Err("its stop runs a command that its start does not".into());
+    }
+    if rest.is_some()
+        && commands
+            .start_6
+            .as_deref()
+            .is_some_and(|six| !six.is_empty())
+    {
+        return Err("it runs another command as well, and another for IPv6".into());
+    }
+    let four = both(start, stop, commands.timeout, Family::V6)?;
     let mut native = Native {
         tool: four.0,
         act: four.1,
         only_v4: false,
+        timed: four.2,
+        rest: [rest, stop_rest].map(|rest| rest.map(str::to_owned)),
+        stops_after: commands.timeout,
     };
     match (commands.start_6.as_deref(), commands.stop_6.as_deref()) {
         (None, None) => {}
@@ -139,11 +266,13 @@ fn turn_one(door: &Door, commands: &Commands, steps: &BTreeSet<Step>) -> Result<
             let stop_6 = match stop_6 {
                 Some("") => None,
                 Some(six) => Some(six),
-                None => commands.stop.as_deref(),
+                None => stop,
             };
             let start_6 = start_6.unwrap_or(start);
-            let (_, six) = both(start_6, stop_6, commands.timeout, Family::V4)?;
+            let (_, six, timed) = both(start_6, stop_6, commands.timeout, Family::V4)?;
             native.act = merged(native.act, six)?;
+            native.timed.extend(timed);
+            native.timed.dedup();
         }
     }
     if let Act::Open(ports, _) = &native.act {
@@ -176,9 +305,15 @@ fn both(
     stop: Option<&str>,
     timeout: Duration,
     other: Family,
-) -> Result<(Tool, Act), String> {
+) -> Result<(Tool, Act, Vec<SetPath>), String> {
     let start = understand(start)?;
     let stop = stop.map(understand).transpose()?;
+    if let (Tool::Firewalld(zone), Some(Tool::Firewalld(other))) =
+        (&start.tool, stop.as_ref().map(|stop| &stop.tool))
+        && zone != other
+    {
+        return Err("it starts in one zone and stops in another".into());
+    }
     if start.family == other || stop.as_ref().is_some_and(|s| s.family == other) {
         return Err("the program is for the other family of addresses".into());
     }
@@ -189,6 +324,7 @@ fn both(
         (None, None) => Lifetime::UntilClosed,
     };
     let lifetime = ends(start.lifetime);
+    let untimed = start.lifetime.is_none();
     let element = |path, lifetime, ports| {
         vec![SetElement {
             path,
@@ -222,16 +358,41 @@ fn both(
             Some(_),
         ) => return Err("the stop does not undo the start".into()),
     };
-    Ok((start.tool, act))
+    let timed = match &act {
+        Act::Add(elements) if untimed => {
+            let ends = |e: &&SetElement| matches!(e.lifetime, Lifetime::For(_));
+            elements
+                .iter()
+                .filter(ends)
+                .map(|e| e.path.clone())
+                .collect()
+        }
+        Act::Open(..) | Act::Close(_) | Act::Add(_) | Act::Remove(_) => Vec::new(),
+    };
+    Ok((start.tool, act, timed))
+}
+
+/// A command and what else is run after it, divided by the first `&&` or `;`.
+fn divided(command: &str) -> (&str, Option<&str>) {
+    match shell::divide(command) {
+        Some((first, rest)) if understand(first).is_ok() => (first, Some(rest)),
+        Some(_) | None => (command, None),
+    }
 }
 
 fn understand(command: &str) -> Result<Understood, String> {
     let words = shell::words(command)?;
     let mut words: &[String] = &words;
     while let [first, rest @ ..] = words
-        && matches!(base(first), "sudo" | "exec")
+        && matches!(base(first), "sudo" | "doas" | "exec")
     {
         words = rest;
+        // It asks for no password, as nobody is there to give one.
+        while let ["sudo" | "doas", "-n" | "--non-interactive" | "-E" | "--"] =
+            [base(first), words.first().map_or("", String::as_str)]
+        {
+            words = words.get(1..).unwrap_or_default();
+        }
     }
     let Some((program, words)) = words.split_first() else {
         return Err("there is no command".into());
@@ -271,10 +432,11 @@ fn protocol(word: &str) -> Option<Protocol> {
     }
 }
 
-/// `22`, `22,80`, `60000:61000`; `between` divides the ends of a range.
+/// `22`, `ssh`, `22,80`, `60000:61000`; `between` divides the ends of a range.
 fn ports(text: &str, between: char, protocol: Protocol) -> Result<Vec<PortRange>, String> {
     let one = |word: &str| {
-        let word = word.trim();
+        let number = services::registered(word.trim()).map(|port| port.to_string());
+        let word = number.as_deref().unwrap_or(word.trim());
         format!("{}/{protocol}", word.replacen(between, "-", 1))
             .parse::<PortRange>()
             .map_err(|error| error.to_string())

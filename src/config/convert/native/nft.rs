@@ -117,8 +117,8 @@ fn rule(words: &[&str]) -> Result<Understood, String> {
                 list = Some(ports(&text, '-', protocol)?);
                 rest
             }
-            ["accept"] => break Deed::Accept,
-            ["drop"] | ["reject"] => break Deed::Refuse,
+            ["accept", rest @ ..] if is_comment(rest)? => break Deed::Accept,
+            ["drop" | "reject", rest @ ..] if is_comment(rest)? => break Deed::Refuse,
             [other, ..] => return Err(unusual(other)),
             [] => return Err("it neither accepts nor refuses".into()),
         };
@@ -129,6 +129,16 @@ fn rule(words: &[&str]) -> Result<Understood, String> {
         deed: deed(list.ok_or("it is not for a port")?),
         lifetime: None,
     })
+}
+
+/// Whether nothing but a comment follows.
+fn is_comment(rest: &[&str]) -> Result<bool, String> {
+    match rest {
+        [] | ["comment", _] => Ok(true),
+        // Its quotes were the shell's.
+        ["comment", ..] => Err("its comment is not one word".into()),
+        [other, ..] => Err(unusual(other)),
+    }
 }
 
 /// `22`, or `{ 22, 80 }`, with the commas standing alone; and what follows.

@@ -22,6 +22,13 @@ pub(super) fn words(command: &str) -> Result<Vec<String>, String> {
                 Some('\n') | None => {}
                 Some(c) => word.get_or_insert_default().push(c),
             },
+            // A comment goes to the end of the line; within a word it is none.
+            '#' if word.is_none() => {
+                if chars.as_str().contains('\n') {
+                    return Err("it has several lines".into());
+                }
+                break;
+            }
             ' ' | '\t' => words.extend(word.take()),
             '\n' | ';' | '&' | '|' | '<' | '>' | '(' | ')' | '$' | '`' | '*' | '?' | '[' | '~'
             | '#' | '!' => {
@@ -32,6 +39,33 @@ pub(super) fn words(command: &str) -> Result<Vec<String>, String> {
     }
     words.extend(word);
     Ok(words)
+}
+
+/// What stands before the first `&&` or `;` outside of quotes, and what follows, if both are
+/// something.
+pub(super) fn divide(command: &str) -> Option<(&str, &str)> {
+    let mut quote = None;
+    let mut chars = command.char_indices();
+    let (at, length) = loop {
+        let (at, c) = chars.next()?;
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (Some('"') | None, '\\') => {
+                chars.next();
+            }
+            (None, '#') if at == 0 || command.get(..at)?.ends_with([' ', '\t']) => return None,
+            (None, ';') => break (at, 1),
+            (None, '&') if chars.as_str().starts_with('&') => break (at, 2),
+            (None, '&' | '|' | '\n' | '(' | '{' | '`') => return None,
+            (None | Some(_), _) => {}
+        }
+    };
+    let (first, rest) = (
+        command.get(..at)?.trim(),
+        command.get(at + length..)?.trim(),
+    );
+    (!first.is_empty() && !rest.is_empty() && !rest.starts_with('#')).then_some((first, rest))
 }
 
 /// What stands between double quotes, up to the closing one.
@@ -68,6 +102,22 @@ mod tests {
             "a; b", "a && b", "a > b", "a $b", "a \"$b\"", "a `b`", "'a", "\"a", "a*",
         ] {
             assert!(words(odd).is_err(), "{odd}");
+        }
+        assert_eq!(words("a b # why; $this").as_deref(), Ok("a|b"));
+        assert!(words("a#b").is_err());
+    }
+
+    #[test]
+    fn a_command_that_follows_another_is_divided_from_it() {
+        assert_eq!(divide("a b && c; d"), Some(("a b", "c; d")));
+        assert_eq!(
+            divide("a ';' \";\" \\; b; c"),
+            Some(("a ';' \";\" \\; b", "c"))
+        );
+        for one in [
+            "a b", "a;", "a | b; c", "a & b", "a # b; c", "(a; b)", "a; # b", "a || b",
+        ] {
+            assert_eq!(divide(one), None, "{one}");
         }
     }
 }

@@ -39,6 +39,10 @@ pub(super) fn read(words: &[String]) -> Result<Understood, String> {
         }
     }
     let list = list.ok_or("it is not for a port")?;
+    // Of a service's name it takes the protocols that /etc/services has.
+    if only.is_none() && list.contains(|c: char| c.is_ascii_alphabetic()) {
+        return Err(unusual(&list));
+    }
     // Without `proto` ufw means both.
     let protocols = only.map_or(vec![Protocol::Tcp, Protocol::Udp], |p| vec![p]);
     let mut all = Vec::new();

@@ -1,0 +1,146 @@
+//! Who reads what is said of a configuration, and which of its lines may hold a secret.
+
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+
+use nix::sys::stat::{SFlag, fstat};
+
+use super::source::{Source, Span};
+use super::suggest::nearest;
+
+/// Who reads a diagnostic, or something else that may quote a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// Whoever sits at the terminal, and may read the file.
+    Terminal,
+    /// A pipe or a file that whoever typed the command has chosen: lines with a sequence in them
+    /// are not shown.
+    Pipe,
+    /// A log, which others read too (systemd's journal is for the group adm): nothing of a
+    /// sequence is shown.
+    Log,
+}
+
+impl Reader {
+    /// Who reads what is written there. A socket is the journal's (systemd-journald(8)).
+    pub(crate) fn of(output: &(impl AsFd + IsTerminal)) -> Self {
+        let is_socket = || {
+            let about = fstat(output.as_fd());
+            about.is_ok_and(|about| about.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits())
+        };
+        if output.is_terminal() {
+            Self::Terminal
+        } else if is_socket() {
+            Self::Log
+        } else {
+            Self::Pipe
+        }
+    }
+}
+
+/// Keys whose values are no secret. Others may be: a mistyped `sequence`, the middle of a list
+/// that runs over several lines, a command with a password in it.
+#[rustfmt::skip]
+const HARMLESS: [&str; 32] = [
+    "interfaces", "interface", "ignore", "tripwires", "log", "level", "file", "syslog",
+    "usesyslog", "logfile", "pidfile", "table", "guard", "on_stop", "trusted", "mark",
+    "one_time_sequences", "seq_timeout", "timeout", "seq_cooldown", "tcp_flags", "tcpflags",
+    "from", "target", "strays", "open", "open_for", "close", "add", "remove", "cmd_timeout",
+    "max_open",
+];
+
+/// Whether the line of `span` certainly holds no secret: it is a header, or one of a few keys
+/// with its value, without a remark behind it.
+pub(super) fn is_harmless(source: &Source, span: &Span) -> bool {
+    let (_, line) = source.line(source.line_index(span.start));
+    let line = line.trim();
+    if line.contains('#') {
+        return false;
+    }
+    if let Some(header) = line.strip_prefix('[') {
+        return header.strip_suffix(']').is_some_and(|h| !h.contains(','));
+    }
+    let (key, value) = line.split_once('=').unwrap_or((line, ""));
+    let key = key.trim().to_ascii_lowercase();
+    if value.to_ascii_lowercase().contains("sequence =") {
+        return false;
+    }
+    // Of a slip the value is that of the key which was meant; steps would be several.
+    let all = HARMLESS.into_iter().chain(SECRET);
+    let slip = || !value.contains(',') && nearest(&key, all).is_some_and(|k| HARMLESS.contains(&k));
+    HARMLESS.contains(&key.as_str()) || slip()
+}
+
+/// Keys whose values are.
+const SECRET: [&str; 7] = [
+    "sequence",
+    "start_command",
+    "stop_command",
+    "start_command_6",
+    "stop_command_6",
+    "command",
+    "command_6",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::diagnostic::Faults;
+
+    /// The same fault, as each reader sees it.
+    fn readers(text: &str, needle: &str) -> [String; 3] {
+        let source = Source::new("f", text);
+        let start = text.find(needle).expect("the needle");
+        let mut faults = Faults::default();
+        let place = start..start + needle.len();
+        faults
+            .error(&place, format!("`{needle}` is none"))
+            .help(format!("not {needle}"))
+            .quiet("none");
+        let all = faults.into_diagnostics(&source);
+        let one = all.first().expect("a diagnostic");
+        [Reader::Terminal, Reader::Pipe, Reader::Log].map(|reader| one.shown_to(reader))
+    }
+
+    #[test]
+    fn a_secret_is_shown_to_a_terminal_alone() {
+        let [terminal, pipe, log] = readers("sequence = 1,x,3", "x");
+        assert_eq!(
+            terminal,
+            "f:1:14: `x` is none\nsequence = 1,x,3\n             ^\nhelp: not x"
+        );
+        assert_eq!(pipe, "f:1:14: `x` is none\nhelp: not x");
+        assert_eq!(log, "f:1:14: none");
+    }
+
+    #[test]
+    fn only_lines_that_certainly_hold_no_secret_are_shown_to_all() {
+        for (harmless, needle) in [
+            ("open = [\"x\"]", "x"),
+            ("  Interface = x", "x"),
+            ("[door.x]", "x"),
+            ("opne_for = \"x\"", "x"),
+        ] {
+            for shown in readers(harmless, needle) {
+                assert!(shown.contains(harmless), "{shown}");
+            }
+        }
+        for (secret, needle) in [
+            ("sequence = [\"x\"]", "x"),
+            ("sequnce = [\"x\"]", "x"),
+            ("sequnce = \"x\"", "x"),
+            ("opne = [\"7000/tcp\", \"x\"]", "x"),
+            ("  \"7000/tcp\", \"x\",", "x"),
+            ("7000, x", "x"),
+            ("door.ssh = { sequence = [\"x\"] }", "x"),
+            ("open = [\"x\"] # 7000", "x"),
+            ("start_command = \"x secret\"", "x"),
+            ("[door.x] # 7000", "x"),
+            ("[1, x]", "x"),
+        ] {
+            let [terminal, pipe, log] = readers(secret, needle);
+            assert!(terminal.contains(secret), "{terminal}");
+            assert!(!pipe.contains(secret) && !log.contains(secret), "{pipe}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `seq_cooldown`: a door that has opened for a source rests for that source. So a door of one
+//! step acts on the first packet of a game, and not on each that follows.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{Door, Timestamp};
+
+/// So many rests are remembered. With more there is a flood, and of those that do not fit each
+/// knock opens, which it would without a cooldown.
+const MOST: usize = 65_536;
+
+/// When doors and sources may open again; by the door's name, which a reload keeps.
+#[derive(Debug, Default)]
+pub(crate) struct Cooldowns(HashMap<(Arc<str>, IpAddr), Timestamp>);
+
+impl Cooldowns {
+    /// Whether the door rests for `source`, so that a knock does not open it. If not, and it has
+    /// a cooldown, it begins to: this knock opens it.
+    pub(crate) fn rests(&mut self, door: &Door, source: IpAddr, at: Timestamp) -> bool {
+        if door.seq_cooldown.is_zero() {
+            return false;
+        }
+        let key = (Arc::clone(&door.name), source);
+        if self.0.get(&key).is_some_and(|end| at < *end) {
+            return true;
+        }
+        if self.0.len() >= MOST {
+            self.0.retain(|_, end| at < *end);
+        }
+        if self.0.len() < MOST {
+            self.0.insert(key, at + door.seq_cooldown);
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn door(name: &str, seconds: u64) -> Door {
+        let step = "8211/udp".parse().expect("a step");
+        Door {
+            seq_cooldown: Duration::from_secs(seconds),
+            ..Door::new(name, vec![step])
+        }
+    }
+
+    fn second(second: u64) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_secs(second))
+    }
+
+    #[test]
+    fn a_door_rests_for_whom_it_has_opened() {
+        let mut rests = Cooldowns::default();
+        let [one, other] = [IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])];
+        let (game, rcon, always) = (door("game", 5), door("rcon", 5), door("always", 0));
+        assert!(!rests.rests(&game, one, second(10)));
+        for at in 10..15 {
+            assert!(rests.rests(&game, one, second(at)));
+        }
+        assert!(!rests.rests(&game, other, second(11)));
+        assert!(!rests.rests(&rcon, one, second(11)));
+        // Its end is that of the rest it has had, however many knocks came meanwhile.
+        assert!(!rests.rests(&game, one, second(15)));
+        assert!(rests.rests(&game, one, second(19)));
+        for at in 10..15 {
+            assert!(!rests.rests(&always, one, second(at)));
+        }
+    }
+
+    #[test]
+    fn a_flood_takes_so_much_memory_and_no_more() {
+        let mut rests = Cooldowns::default();
+        let game = door("game", 5);
+        for source in 0..100_000_u32 {
+            assert!(!rests.rests(&game, IpAddr::from(source.to_be_bytes()), second(1)));
+        }
+        assert_eq!(rests.0.len(), MOST);
+        assert!(!rests.rests(&game, IpAddr::from([10, 0, 0, 1]), second(6)));
+        assert!(rests.rests(&game, IpAddr::from([10, 0, 0, 1]), second(7)));
+    }
+}
