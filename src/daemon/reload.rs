@@ -5,7 +5,7 @@ use crate::firewall::Ruleset;
 use crate::model::{Config, Door, OnStop};
 
 use super::commands::Commands;
-use super::control::Reply;
+use super::control::{self, Reply};
 use super::run::{Daemon, now};
 use super::setup::{Live, Setup, fill_one_time};
 use super::status::Refused;
@@ -18,6 +18,7 @@ impl Daemon<'_> {
         self.manager.reloading();
         let path = self.path.display().to_string();
         tracing::info!("re-reading config file: {path}");
+        self.names = control::names(&self.path);
         let reply = match self.options.read(&self.path) {
             Ok(setup) => self.swap(setup),
             Err(mut faults) => {
