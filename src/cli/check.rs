@@ -102,7 +102,9 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     match &mut live {
         Live::Seen(report) => {
             tell_shut(report, &shut);
-            problems.extend(report.problems(remote::runs(options)));
+            // A daemon that hangs is waited for: only where it matters whether there is one.
+            let is_asked = matches!(report.table, TableState::Absent | TableState::Drifted(_));
+            problems.extend(report.problems(is_asked && remote::runs(options, &path)));
         }
         Live::Unasked(_) | Live::NotAllowed => {
             let known = shut.iter().filter(|door| door.is_certain);

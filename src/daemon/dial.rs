@@ -35,9 +35,9 @@ pub(super) fn ask(path: &Path, order: &Order, patience: Duration) -> io::Result<
         let left = deadline.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left).ok_or_else(late)
     };
-    let in_time = |error: io::Error| match error.kind() == io::ErrorKind::WouldBlock {
-        true => late(),
-        false => error,
+    let in_time = |error: io::Error| {
+        let is_late = error.kind() == io::ErrorKind::WouldBlock;
+        if is_late { late() } else { error }
     };
     let mut socket = loop {
         match connect(path) {

@@ -11,7 +11,7 @@ use crate::model::{
     Config, DoorId, Effect, Firewall, Lifetime, MAX_TIME, OnStop, Ports, Timestamp,
 };
 
-use super::control::{self, Order, Reply, Request};
+use super::control::{Order, Reply, Request};
 use super::deeds::{self, Said};
 use super::line::Line;
 use super::run::Daemon;
@@ -28,8 +28,7 @@ impl Daemon<'_> {
     }
 
     fn obey(&mut self, Order { of, ask }: Order, now: Timestamp) -> Reply {
-        let own = control::names(&self.path);
-        if !of.is_empty() && !of.iter().any(|name| own.contains(name)) {
+        if !of.is_empty() && !of.iter().any(|name| self.names.contains(name)) {
             return Reply::Elsewhere(self.path.display().to_string());
         }
         match ask {

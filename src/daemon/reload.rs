@@ -8,7 +8,7 @@ use crate::firewall::Ruleset;
 use crate::model::{Config, Door, OnStop};
 
 use super::commands::Commands;
-use super::control::Reply;
+use super::control::{self, Reply};
 use super::run::{Daemon, now};
 use super::setup::{Live, Setup, fill_one_time};
 use super::status::Refused;
@@ -28,6 +28,7 @@ impl Daemon<'_> {
         self.manager.reloading();
         let path = self.path.display().to_string();
         tracing::info!("re-reading config file: {path}");
+        self.names = control::names(&self.path);
         let reply = if is_read_once(&self.path) {
             let text = format!(
                 "{path} cannot be read again: the running configuration stays; for another, \

@@ -3,6 +3,7 @@
 
 use std::io::IsTerminal as _;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Fault;
@@ -36,10 +37,14 @@ pub fn status(options: &Options) -> Result<Status, Fault> {
     }
 }
 
-/// Whether a daemon of this configuration runs, as far as its control socket says.
+/// Whether a daemon runs with the file at `path`, as far as its control socket says.
 #[must_use]
-pub fn runs(options: &Options) -> bool {
-    status(options).is_ok()
+pub fn runs(options: &Options, path: &Path) -> bool {
+    let options = Options {
+        config: Some(path.to_owned()),
+        ..options.clone()
+    };
+    status(&options).is_ok()
 }
 
 /// `knockd reload`: the daemon reads its configuration again; what it says of it.
@@ -135,13 +140,21 @@ fn done(reply: Reply) -> Result<Vec<String>, Fault> {
         Reply::Refused(why) => Err(Fault::Unavailable(why)),
         Reply::Faulty(faults) => {
             // A fault shows the line that it is in, which may hold a sequence: that is for a
-            // terminal, not for the journal, where a unit's ExecReload= says it.
+            // terminal.
             let whole = std::io::stderr().is_terminal();
-            let shown = |fault: String| match whole {
-                true => fault,
+            let shown = |fault: &String| match whole {
+                true => fault.clone(),
                 false => fault.lines().next().unwrap_or_default().to_owned(),
             };
-            let faults: Vec<_> = faults.into_iter().map(shown).collect();
+            // As a unit's ExecReload= it is heard in the journal, where the daemon has said all of
+            // it by then: the last line says what that comes to.
+            let is_said = std::env::var_os("JOURNAL_STREAM").is_some();
+            let before = if is_said {
+                faults.len().saturating_sub(1)
+            } else {
+                0
+            };
+            let faults: Vec<_> = faults.iter().skip(before).map(shown).collect();
             Err(Fault::Config(faults.join("\n")))
         }
         Reply::Elsewhere(_) | Reply::Status(_) => Err(of_another_version()),

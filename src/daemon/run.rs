@@ -91,6 +91,8 @@ pub fn run(options: &Options) -> Result<(), Fault> {
 pub(super) struct Daemon<'a> {
     pub(super) options: &'a Options,
     pub(super) path: PathBuf,
+    /// Those of the file, as it was last read: an order waits for no disk.
+    pub(super) names: Vec<String>,
     pub(super) log: &'a Log,
     pub(super) signals: Signals,
     pub(super) listener: Listener,

@@ -12,7 +12,7 @@ use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, Tripwires};
 
 use super::commands::Commands;
-use super::control::Control;
+use super::control::{self, Control};
 use super::limit;
 use super::line::Line;
 use super::listener::Listener;
@@ -104,6 +104,7 @@ impl<'a> Daemon<'a> {
         let control = listen(options);
         let mut daemon = Self {
             options,
+            names: control::names(&path),
             path,
             log,
             signals,

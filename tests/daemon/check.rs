@@ -374,6 +374,11 @@ fn what_is_wrong_is_counted_and_what_to_do_is_said() {
     assert_eq!(complaint(), start);
     let _daemon = site.start("");
     assert_eq!(complaint(), "");
+    // Not for a file that it does not run with.
+    let renamed = format!("[firewall]\ntable = \"other\"\n{SSH}");
+    let file = lab.write("other.toml", &renamed.replace("22/tcp", "23/tcp"));
+    let said = failure(&site.try_run(&format!("check {}", file.display()))).1;
+    assert_eq!(said, start);
     site.run("clear");
     let reload = "knockd: 1 problem: there is no table: systemctl reload knockd\n";
     assert_eq!(complaint(), reload);
