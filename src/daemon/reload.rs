@@ -15,9 +15,10 @@ use super::status::Refused;
 use super::{Fault, deeds, start};
 
 /// Whether a file is what it was for this process and the first time alone: a pipe, as
-/// `-c /dev/stdin` and `-c <(…)` are, or another process's own.
+/// `-c /dev/stdin` and `-c <(…)` are, or a file descriptor's.
 fn is_read_once(path: &Path) -> bool {
-    let is_own = ["/dev", "/proc"].iter().any(|dir| path.starts_with(dir));
+    let own = ["/dev/stdin", "/dev/fd", "/proc"];
+    let is_own = own.iter().any(|place| path.starts_with(place));
     is_own || path.metadata().is_ok_and(|meta| !meta.is_file())
 }
 

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::mark::Mark;
 use super::sketch::Limit;
-use super::table::Mark;
 use crate::model::{self, BEGUN_AT_ONCE, DoorId, Knock, MAX_STEPS, Protocol, Step, Transport};
 
 /// A door as configured, and its place in the matcher.

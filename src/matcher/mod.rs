@@ -17,6 +17,7 @@
 mod crowd;
 mod doors;
 mod list;
+mod mark;
 mod rules;
 mod seen;
 mod settings;
@@ -32,9 +33,10 @@ use std::sync::Arc;
 use crate::model::{self, Cause, DoorId, Event, Knock, Outcome, Step, Timestamp, Tripwires};
 
 use self::doors::{Door, Doors, Hit};
+use self::mark::Mark;
 use self::rules::{Verdict, judge, matters};
 use self::seen::Seen;
-use self::table::{Attempt, Mark, Table};
+use self::table::{Attempt, Table};
 
 pub use self::settings::{Occupancy, Settings};
 

@@ -43,6 +43,6 @@ pub struct Occupancy {
     pub live: usize,
     /// Attempts that may live at once.
     pub capacity: usize,
-    /// Attempts ended since the start because there was no room for another.
+    /// Attempts ended, or not begun, since the start because there was no room for another.
     pub evicted: u64,
 }

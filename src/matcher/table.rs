@@ -19,8 +19,9 @@ use siphasher::sip::SipHasher13;
 
 use super::crowd::Crowds;
 use super::list::{Links, List, Slot};
+use super::mark::Mark;
 use super::sketch::{self, Limit, Sketch};
-use crate::model::{DoorId, Knock, Step, Timestamp, Transport};
+use crate::model::{DoorId, Step, Timestamp};
 
 /// One source's attempt at one door.
 #[derive(Debug, Clone)]
@@ -70,32 +71,6 @@ impl IndexMut<Slot> for Slab {
 
 fn place(slot: Slot) -> usize {
     slot.get() as usize - 1
-}
-
-/// What tells a packet from another to the same port, and so a retransmission from a
-/// second knock: source port and number (TCP: sequence number; UDP: identification), folded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
-    value: u32,
-    /// Whether the packet has a number. IPv6 gives UDP none, nor does IPv4 where it may not be
-    /// fragmented (RFC 6864, 4.1): then two that are alike may well be two. So it is for TCP
-    /// with a 0, which programs write that make up their packets.
-    pub(super) tells: bool,
-}
-
-impl Mark {
-    pub(super) fn of(knock: &Knock) -> Self {
-        let number = match knock.transport {
-            Transport::Tcp { flags: _, sequence } => sequence,
-            Transport::Udp { identification } => identification.into(),
-        };
-        // Odd: no two ports give the same, and with a random number none comes near.
-        let port = u32::from(knock.source_port).wrapping_mul(0x9e37_79b1);
-        Self {
-            value: port ^ number,
-            tells: number != 0,
-        }
-    }
 }
 
 /// The packets that have hit a step: the one that made it, and of those that came when it was

@@ -174,3 +174,62 @@ fn a_door_puts_sources_into_a_set_of_the_administrators() {
     daemon.wait_for_line("192.0.2.77: ssh: closed inet filter knocked");
     assert!(!listed().contains("192.0.2.77"), "{}", listed());
 }
+
+/// As games and most scripts have it: over IPv6 there is no identification, nor over IPv4 where the
+/// kernel may not fragment.
+#[test]
+fn one_socket_makes_a_step_of_udp_that_comes_twice() {
+    let lab = Lab::new();
+    let site = Site::new(
+        &lab,
+        "[door.ssh]\nsequence = [\"7001/udp\", \"8102/udp\", \"7001/udp\"]\nopen = [\"22/tcp\"]\n",
+    );
+    let mut daemon = site.start("");
+    for (own, server) in CLIENT.into_iter().zip(SERVER) {
+        let socket = lab.client.udp(ip(own), 40_000);
+        for round in 1..=2 {
+            for port in [7001, 8102, 7001] {
+                socket.send_to(b"x", (ip(server), port)).expect("a wire");
+            }
+            let opened = format!("{own}: ssh: OPEN SESAME");
+            wait_until(&opened, || daemon.count(&opened) == round);
+        }
+    }
+    daemon.wait_for_line("ssh: extended 22/tcp");
+}
+
+/// The ports are filtered, so each SYN comes again after a second, and after two or three, when the
+/// door is open.
+#[test]
+fn a_client_whose_syns_nobody_answers_knocks_once() {
+    let lab = Lab::new();
+    lab.server.nft(
+        "table inet filter { chain input { type filter hook input priority 0; \
+         tcp dport { 7001, 8102, 9203 } drop; }; }",
+    );
+    let site = Site::new(&lab, "");
+    let ran = site.path("ran");
+    site.configure(&format!(
+        "[door.run]\nsequence = [\"7001/tcp\", \"8102/tcp\", \"9203/tcp\"]\n\
+         start_command = \"echo x >>{}\"\n\
+         [door.one]\nsequence = [\"7001/tcp\"]\nstart_command = \"true\"\n",
+        ran.display()
+    ));
+    let daemon = site.start("");
+    let script = "for port in 7001 8102 9203; do \
+                  timeout 4 bash -c \"</dev/tcp/192.0.2.1/$port\" 2>&- & sleep 0.1; done; wait";
+    let counted = lab.capture(&lab.server, "eth0", "tcp dst port 7001");
+    for knocks in 1..=2 {
+        let mut client = lab.client.command("bash");
+        assert!(client.args(["-c", script]).status().is_ok());
+        let sent = counted.so_far().len();
+        assert!(sent >= knocks * 2, "no SYN came again: {sent}");
+        let lines = || std::fs::read_to_string(&ran).unwrap_or_default();
+        wait_until("the command", || lines().lines().count() >= knocks);
+        assert_eq!(lines().lines().count(), knocks);
+        for door in ["run", "one"] {
+            let opened = format!("{door}: OPEN SESAME");
+            assert_eq!(daemon.count(&opened), knocks, "{:?}", daemon.lines());
+        }
+    }
+}

@@ -116,7 +116,7 @@ fn common_beginnings(doors: &[DraftDoor], faults: &mut Faults) {
         if let Some(sequence) = sequences.get(BEGUN_AT_ONCE) {
             let others = match sequences.len() - BEGUN_AT_ONCE {
                 1 => String::new(),
-                more => format!(", and so do {} behind it", more - 1),
+                more => format!(", nor do {} behind it", more - 1),
             };
             faults
                 .warn(
@@ -144,4 +144,36 @@ fn share_a_source(a: &DraftDoor, b: &DraftDoor) -> bool {
     };
     let meet = |x: &Prefix, y: &Prefix| x.contains(y.address()) || y.contains(x.address());
     a.iter().any(|x| b.iter().any(|y| meet(x, y)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use crate::config::{Format, Host, parse};
+
+    #[test]
+    fn a_door_that_no_packet_begins_is_warned_of() {
+        let mut text = "[firewall]\n".to_owned();
+        for n in 0..68 {
+            let steps = format!("\"{}/tcp\", \"{}/tcp\"", 20_000 + n * 311, 62_011 - n * 173);
+            let _ = write!(
+                text,
+                "[door.d{n}]\nsequence = [\"17301/tcp\", {steps}]\nopen = [\"22/tcp\"]\n"
+            );
+        }
+        // Whose sources are others is begun with others.
+        text += "[door.away]\nsequence = [\"17301/tcp\", \"4022/tcp\", \"9011/tcp\"]\n\
+                 from = [\"192.0.2.0/24\"]\nopen = [\"22/tcp\"]\n";
+        let report = parse("k.toml", &text, Format::Toml, &Host::default());
+        assert!(report.config.is_some(), "{:?}", report.diagnostics);
+        let said: Vec<_> = report.diagnostics.iter().map(ToString::to_string).collect();
+        let [only] = &said[..] else {
+            panic!("{said:#?}");
+        };
+        let expected = "k.toml:195:12: warning: this door never opens, nor do 3 behind it: it \
+                        begins with `17301/tcp`, as do 64 doors before it, and a packet begins no \
+                        more than these";
+        assert!(only.starts_with(expected), "{only}");
+    }
 }

@@ -1,5 +1,6 @@
 //! The rules one by one, against a naive model, under scans and under floods.
 
+mod again;
 mod crowd;
 mod flood;
 mod forged;
