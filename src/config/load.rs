@@ -55,14 +55,14 @@ pub(crate) enum LoadError {
 ///
 /// If it cannot be read. What is wrong within it stands in [`Loaded::report`].
 pub(crate) fn load(path: &Path, folder: &Path) -> Result<Loaded, LoadError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::PermissionDenied if !nix::unistd::geteuid().is_root() => {
-            LoadError::NotAllowed(path.to_owned())
+    let failed = |source: io::Error| {
+        let path = path.to_owned();
+        let denied = source.kind() == io::ErrorKind::PermissionDenied;
+        if denied && !nix::unistd::geteuid().is_root() {
+            LoadError::NotAllowed(path)
+        } else {
+            LoadError::Read { path, source }
         }
-        _ => LoadError::Read {
-            path: path.to_owned(),
-            source,
-        },
     };
     let file = open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode();

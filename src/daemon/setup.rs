@@ -110,9 +110,12 @@ impl Refused {
 
     /// As an end of the program that is told on stderr.
     pub(crate) fn into_fault(self) -> Fault {
+        let text = self.shown_to(Reader::of(&std::io::stderr())).join("\n");
         match self {
-            Self::Unread(error @ LoadError::NotAllowed(_)) => error.into(),
-            other => Fault::Config(other.shown_to(Reader::of(&std::io::stderr())).join("\n")),
+            Self::Unread(LoadError::NotAllowed(_)) => Fault::Permission(text),
+            Self::Unread(LoadError::Read { .. } | LoadError::TooBig(_)) | Self::Faulty(_) => {
+                Fault::Config(text)
+            }
         }
     }
 }

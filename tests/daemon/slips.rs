@@ -1,5 +1,6 @@
 //! What people type that is not quite right, what they are told, and who else reads it.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use crate::site::{KNOCKD, SSH, Site, failure};
@@ -163,4 +164,24 @@ fn the_line_with_a_sequence_is_shown_to_a_terminal_alone() {
         terminal.contains("sequence = [\"17302/tcp\", \"70123/tcp\"]"),
         "{terminal}"
     );
+}
+
+#[test]
+fn who_may_not_read_the_configuration_is_told_that_root_may() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let nobodys = std::fs::Permissions::from_mode(0);
+    std::fs::set_permissions(site.config(), nobodys).expect("a file of ours");
+    for words in [&["-v"][..], &["check"], &["--dry-run"], &["guard"]] {
+        let mut command = lab.server.unprivileged(KNOCKD);
+        command.args(words).arg("-c").arg(site.config());
+        let (code, said) = failure(&command.output().expect("nsenter"));
+        let line = format!(
+            "run as root: {0} is for root alone",
+            site.config().display()
+        );
+        assert_eq!(code, 77, "{words:?}: {said}");
+        assert!(said.contains(&line), "{words:?}: {said}");
+        assert!(!said.contains("fall back"), "{words:?}: {said}");
+    }
 }
