@@ -68,6 +68,11 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
         let meant = options.interfaces.iter();
         config.interfaces = meant.map(|i| crate::model::Pattern::new(i)).collect();
     }
+    said.extend(
+        options
+            .doubtful_interfaces()
+            .map(|text| format!("warning: {text}")),
+    );
     said.extend(saved_ruleset(&check.saved_ruleset, &config));
     if !check.file_only {
         said.extend(busy_services(&path, &config));

@@ -141,6 +141,15 @@ impl Options {
         State::of(&self.state_dir, config, &self.interfaces)
     }
 
+    /// What is to be said of `-i`.
+    pub(crate) fn doubtful_interfaces(&self) -> impl Iterator<Item = String> {
+        let doubt = |name: &String| {
+            let why = config::several_or_quoted(name)?;
+            Some(format!("-i {}: {why}", name.escape_debug()))
+        };
+        self.interfaces.iter().filter_map(doubt)
+    }
+
     /// Reads and checks the file.
     ///
     /// # Errors
@@ -167,6 +176,7 @@ impl Options {
             config.interfaces = self.interfaces.iter().map(|i| Pattern::new(i)).collect();
         }
         let mut warnings = said;
+        warnings.extend(self.doubtful_interfaces().map(Remark::from));
         let mut one_time = Live::new();
         warnings.extend(fill_one_time(&mut config, &mut one_time, |_, _, _| true));
         Ok(Setup {

@@ -74,6 +74,30 @@ fn no_interface_is_called_so_in_either_place() {
     }
 }
 
+#[test]
+fn several_interfaces_in_one_name_are_warned_of_in_either_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("k.toml");
+    let path = file.display().to_string();
+    for name in ["eth0,tun0", "'eth0'"] {
+        std::fs::write(&file, format!("interfaces = [\"{name}\"]\n{SSH}")).expect("a file");
+        let check = |words: &[&str]| {
+            let output = Command::new(KNOCKD).args(words).output().expect("knockd");
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let words = match name.contains(',') {
+            true => "these are several names in one",
+            false => "the quotes would be part of the interface's name",
+        };
+        let in_file = check(&["check", "--file-only", &path]);
+        assert!(in_file.contains(words), "{in_file}");
+        std::fs::write(&file, SSH).expect("a file");
+        let by_flag = check(&["-i", name, "check", "--file-only", &path]);
+        assert!(by_flag.contains(words), "{by_flag}");
+    }
+}
+
 /// A fault in the middle of a sequence, and in a file of one-time sequences.
 const SECRETS: [&str; 4] = ["17302", "4023", "70123", "39856"];
 
