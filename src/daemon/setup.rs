@@ -220,7 +220,7 @@ pub(crate) fn fill_one_time(
                 for SkippedLine { line, why } in found.skipped {
                     said.push(Remark::Words {
                         full: format!("{file}:{line}: {why}; the line is skipped"),
-                        quiet: format!("{file}:{line}: {}; the line is skipped", why.kind()),
+                        quiet: format!("{file}:{line}: {}; the line is skipped", why.quiet()),
                     });
                 }
                 match found.live {
