@@ -91,11 +91,12 @@ pub(crate) enum NoSequence {
 
 impl NoSequence {
     /// Why, without what the line says: a secret, if mistyped.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub(crate) fn quiet(&self) -> String {
         match self {
-            Self::Unreadable(error) => error.kind(),
+            Self::Unreadable(error) => error.quiet(),
             Self::LeftAlone(_) => {
                 "one of its ports is opened by a door or ignored: nobody listens there for a step"
+                    .to_owned()
             }
         }
     }

@@ -74,6 +74,11 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     let saved = saved_ruleset(&check.saved_ruleset, &config);
     let table = config.firewall.as_ref().map_or("", |f| &f.table);
     said.extend(saved.iter().map(|saved| spoils(saved, table)));
+    said.extend(
+        options
+            .doubtful_interfaces()
+            .map(|text| format!("warning: {text}")),
+    );
     if !check.file_only {
         said.extend(busy_services(&path, &config));
     }

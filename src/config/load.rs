@@ -57,10 +57,11 @@ pub(crate) enum LoadError {
 pub(crate) fn load(path: &Path, folder: &Path) -> Result<Loaded, LoadError> {
     let failed = |source: io::Error| {
         let path = path.to_owned();
-        let is_denied = source.kind() == io::ErrorKind::PermissionDenied;
-        match is_denied && !nix::unistd::geteuid().is_root() {
-            true => LoadError::NotAllowed(path),
-            false => LoadError::Read { path, source },
+        let denied = source.kind() == io::ErrorKind::PermissionDenied;
+        if denied && !nix::unistd::geteuid().is_root() {
+            LoadError::NotAllowed(path)
+        } else {
+            LoadError::Read { path, source }
         }
     };
     let file = open(path).map_err(failed)?;

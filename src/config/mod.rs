@@ -17,7 +17,7 @@ mod toml;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-pub(crate) use self::check::interface;
+pub(crate) use self::check::{interface, several_or_quoted};
 pub use self::convert::{Conversion, Note, convert};
 pub use self::diagnostic::{Diagnostic, Severity};
 pub(crate) use self::load::{DEFAULT_CONF, DEFAULT_TOML, LoadError, choose, judge_bytes, load};

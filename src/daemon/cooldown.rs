@@ -1,7 +1,7 @@
 //! `seq_cooldown`: a door that has opened for a source rests for that source. So a door of one
 //! step acts on the first packet of a game, and not on each that follows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,9 +11,18 @@ use crate::model::{Door, Timestamp};
 /// knock opens, which it would without a cooldown.
 const MOST: usize = 65_536;
 
+/// So many that are over are forgotten at a new one: more than one, and not all at once.
+const FORGOTTEN: usize = 4;
+
+type Key = (Arc<str>, IpAddr);
+
 /// When doors and sources may open again; by the door's name, which a reload keeps.
 #[derive(Debug, Default)]
-pub(crate) struct Cooldowns(HashMap<(Arc<str>, IpAddr), Timestamp>);
+pub(crate) struct Cooldowns {
+    ends: HashMap<Key, Timestamp>,
+    /// The same in the order of their ends.
+    by_end: BTreeSet<(Timestamp, Key)>,
+}
 
 impl Cooldowns {
     /// Whether the door rests for `source`, so that a knock does not open it. If not, and it has
@@ -23,16 +32,32 @@ impl Cooldowns {
             return false;
         }
         let key = (Arc::clone(&door.name), source);
-        if self.0.get(&key).is_some_and(|end| at < *end) {
-            return true;
+        if let Some(end) = self.ends.get(&key).copied() {
+            if at < end {
+                return true;
+            }
+            self.forget(end, key.clone());
         }
-        if self.0.len() >= MOST {
-            self.0.retain(|_, end| at < *end);
+        for _ in 0..FORGOTTEN {
+            match self.by_end.first() {
+                Some((end, key)) if *end <= at => {
+                    let (end, key) = (*end, key.clone());
+                    self.forget(end, key);
+                }
+                Some(_) | None => break,
+            }
         }
-        if self.0.len() < MOST {
-            self.0.insert(key, at + door.seq_cooldown);
+        if self.ends.len() < MOST {
+            let end = at + door.seq_cooldown;
+            self.ends.insert(key.clone(), end);
+            self.by_end.insert((end, key));
         }
         false
+    }
+
+    fn forget(&mut self, end: Timestamp, key: Key) {
+        self.ends.remove(&key);
+        self.by_end.remove(&(end, key));
     }
 }
 
@@ -80,7 +105,7 @@ mod tests {
         for source in 0..100_000_u32 {
             assert!(!rests.rests(&game, IpAddr::from(source.to_be_bytes()), second(1)));
         }
-        assert_eq!(rests.0.len(), MOST);
+        assert_eq!((rests.ends.len(), rests.by_end.len()), (MOST, MOST));
         assert!(!rests.rests(&game, IpAddr::from([10, 0, 0, 1]), second(6)));
         assert!(rests.rests(&game, IpAddr::from([10, 0, 0, 1]), second(7)));
     }

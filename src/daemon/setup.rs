@@ -113,10 +113,11 @@ impl Unusable {
 
     /// As an end of the program that is told on stderr.
     pub(crate) fn into_fault(self) -> Fault {
+        let text = self.shown_to(Reader::of(&std::io::stderr())).join("\n");
         match self {
-            Self::Unread(error @ LoadError::NotAllowed(_)) => error.into(),
-            other @ (Self::Unread(_) | Self::Faulty(_)) => {
-                Fault::Config(other.shown_to(Reader::of(&std::io::stderr())).join("\n"))
+            Self::Unread(LoadError::NotAllowed(_)) => Fault::Permission(text),
+            Self::Unread(LoadError::Read { .. } | LoadError::TooBig(_)) | Self::Faulty(_) => {
+                Fault::Config(text)
             }
         }
     }
@@ -146,6 +147,15 @@ impl Options {
     /// Makes the folder for locks and the control socket.
     pub(crate) fn prepare_run_dir(&self) -> std::io::Result<()> {
         place::prepare_run_dir(&self.run_dir)
+    }
+
+    /// What is to be said of `-i`.
+    pub(crate) fn doubtful_interfaces(&self) -> impl Iterator<Item = String> {
+        let doubt = |name: &String| {
+            let why = config::several_or_quoted(name)?;
+            Some(format!("-i {}: {why}", name.escape_debug()))
+        };
+        self.interfaces.iter().filter_map(doubt)
     }
 
     /// Reads and checks the file.
@@ -182,6 +192,7 @@ impl Options {
             config.interfaces = self.interfaces.iter().map(|i| Pattern::new(i)).collect();
         }
         let mut warnings = said;
+        warnings.extend(self.doubtful_interfaces().map(Remark::from));
         let mut one_time = Live::new();
         warnings.extend(fill_one_time(&mut config, &mut one_time, |_, _, _| true));
         Ok(Setup {
@@ -224,7 +235,7 @@ pub(crate) fn fill_one_time(
                 for SkippedLine { line, why } in found.skipped {
                     said.push(Remark::Words {
                         full: format!("{file}:{line}: {why}; the line is skipped"),
-                        quiet: format!("{file}:{line}: {}; the line is skipped", why.kind()),
+                        quiet: format!("{file}:{line}: {}; the line is skipped", why.quiet()),
                     });
                 }
                 match found.live {

@@ -29,14 +29,18 @@ pub enum ParseLegacyError {
 }
 
 impl ParseLegacyError {
-    /// What is wrong, without what was written: that may be a secret, mistyped.
+    /// What is wrong, without what was written where that may be a secret, mistyped. A word or
+    /// a zero is none.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
+    pub fn quiet(&self) -> String {
+        let is_word = |text: &str| text == "0" || text.chars().all(|c| c.is_ascii_alphabetic());
+        let quiet = match self {
+            Self::Port(text) | Self::Protocol(text) if is_word(text) => return self.to_string(),
             Self::Port(_) => "this is no port: a whole number from 1 to 65535",
             Self::Protocol(_) => "unknown protocol: `tcp` or `udp`",
             Self::TooLong(_) => "too many steps",
-        }
+        };
+        quiet.to_owned()
     }
 }
 
@@ -144,8 +148,10 @@ mod tests {
     fn what_is_wrong_can_be_told_without_what_was_written() {
         for text in ["70123", "70123:icmp", "80:icmp70123"] {
             let error = read(text).expect_err("no sequence");
-            assert!(!error.kind().contains("70123"), "{text}");
+            assert!(!error.quiet().contains("70123"), "{text}");
         }
+        let word = read("80:icmp").expect_err("no sequence");
+        assert_eq!(word.quiet(), word.to_string());
     }
 
     #[test]

@@ -207,6 +207,23 @@ fn native(case: &str) -> (String, String) {
 }
 
 #[test]
+fn a_native_file_is_warned_of_no_more_than_the_old_one() {
+    let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/cases");
+    let mut count = 0;
+    for entry in std::fs::read_dir(cases).expect("the cases") {
+        let entry = entry.expect("a case");
+        let text = std::fs::read_to_string(entry.path().join("input.conf"));
+        if let Ok(text) = text
+            && legacy(&text).config.is_some()
+        {
+            native(&entry.file_name().to_string_lossy());
+            count += 1;
+        }
+    }
+    assert!(count >= 10, "{count} cases");
+}
+
+#[test]
 fn who_opens_and_who_closes_are_turned_both_or_neither() {
     let (made, notes) = native("native-closer");
     assert!(!made.contains("open = "), "{made}");

@@ -35,6 +35,9 @@ fn a_door_alone_works() {
         "mosh: works (eth0, IPv4)",
     ];
     assert_eq!(code, 69);
+    let (_, last) = failure(&site.try_run("check --saved-ruleset /nonexistent"));
+    let line = "knockd: 1 problem: knockd is not running: systemctl start knockd\n";
+    assert_eq!(last, line);
     assert!(said[0].starts_with("table inet knockd: ABSENT"), "{said:?}");
     assert_eq!(said[1..], doors);
 

@@ -97,3 +97,39 @@ fn an_interface_may_come_later() {
     knock(&lab, "198.51.100.1", OPEN_SSH);
     daemon.wait_for_line("198.51.100.77: ssh: opened 22/tcp");
 }
+
+#[test]
+fn of_a_label_its_address_alone_is_knocked_at() {
+    let lab = Lab::new();
+    lab.server
+        .run("ip addr add 192.0.2.5/24 dev eth0 label eth0:1");
+    for (configuration, words) in [("", "-i eth0:1"), ("interfaces = [\"eth0:1\"]", "")] {
+        let site = Site::new(&lab, &format!("{configuration}\n{SSH}{LAST}"));
+        // One opening of the same source would look like the other.
+        let others = heard(&lab, &site, words, &[SERVER[0], SERVER[1]], "192.0.2.5");
+        assert_eq!(others, [""; 0], "{words}");
+        let labelled = heard(&lab, &site, words, &["192.0.2.5"], "192.0.2.5");
+        assert_eq!(labelled, [CLIENT[0]], "{words}");
+    }
+}
+
+#[test]
+fn a_door_rests_for_whom_it_has_opened() {
+    let lab = Lab::new();
+    let game = "[door.game]\nsequence = [\"8211/udp\"]\nseq_cooldown = \"1h\"\n\
+                start_command = \"true\"\n";
+    let site = Site::new(&lab, &format!("{game}{SSH}{LAST}"));
+    let mut daemon = site.start("");
+    for server in [SERVER[0], SERVER[0], SERVER[1], SERVER[0], SERVER[1]] {
+        knock(&lab, server, "8211:udp");
+    }
+    knock(&lab, SERVER[0], "7304 8405:udp 9506");
+    daemon.wait_for_line("last: OPEN SESAME");
+    let (_, lines) = daemon.terminate();
+    let opened = lines
+        .iter()
+        .filter_map(|l| l.strip_suffix(": game: OPEN SESAME"));
+    assert_eq!(opened.collect::<Vec<_>>(), CLIENT, "{lines:?}");
+    let runs = lines.iter().filter(|l| l.contains("game: running command"));
+    assert_eq!(runs.count(), 2, "{lines:?}");
+}

@@ -1,5 +1,6 @@
 //! What people type that is not quite right, what they are told, and who else reads it.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use crate::site::{KNOCKD, SSH, Site, failure};
@@ -70,6 +71,30 @@ fn no_interface_is_called_so_in_either_place() {
             in_file.contains(words) && by_flag.contains(words),
             "{in_file}{by_flag}"
         );
+    }
+}
+
+#[test]
+fn several_interfaces_in_one_name_are_warned_of_in_either_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("k.toml");
+    let path = file.display().to_string();
+    for name in ["eth0,tun0", "'eth0'"] {
+        std::fs::write(&file, format!("interfaces = [\"{name}\"]\n{SSH}")).expect("a file");
+        let check = |words: &[&str]| {
+            let output = Command::new(KNOCKD).args(words).output().expect("knockd");
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let words = match name.contains(',') {
+            true => "these are several names in one",
+            false => "the quotes would be part of the interface's name",
+        };
+        let in_file = check(&["check", "--file-only", &path]);
+        assert!(in_file.contains(words), "{in_file}");
+        std::fs::write(&file, SSH).expect("a file");
+        let by_flag = check(&["-i", name, "check", "--file-only", &path]);
+        assert!(by_flag.contains(words), "{by_flag}");
     }
 }
 
@@ -163,4 +188,24 @@ fn the_line_with_a_sequence_is_shown_to_a_terminal_alone() {
         terminal.contains("sequence = [\"17302/tcp\", \"70123/tcp\"]"),
         "{terminal}"
     );
+}
+
+#[test]
+fn who_may_not_read_the_configuration_is_told_that_root_may() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let nobodys = std::fs::Permissions::from_mode(0);
+    std::fs::set_permissions(site.config(), nobodys).expect("a file of ours");
+    for words in [&["-v"][..], &["check"], &["--dry-run"], &["guard"]] {
+        let mut command = lab.server.unprivileged(KNOCKD);
+        command.args(words).arg("-c").arg(site.config());
+        let (code, said) = failure(&command.output().expect("nsenter"));
+        let line = format!(
+            "run as root: {0} is for root alone",
+            site.config().display()
+        );
+        assert_eq!(code, 77, "{words:?}: {said}");
+        assert!(said.contains(&line), "{words:?}: {said}");
+        assert!(!said.contains("fall back"), "{words:?}: {said}");
+    }
 }

@@ -192,8 +192,8 @@ fn interfaces(field: &Field<List<String>>, is_legacy: bool, faults: &mut Faults)
     list.value.iter().map(pattern).collect()
 }
 
-/// What is most likely meant otherwise, if it is.
-fn several_or_quoted(text: &str) -> Option<&'static str> {
+/// What is most likely meant otherwise, if it is: for `-i`, as in a file.
+pub(crate) fn several_or_quoted(text: &str) -> Option<&'static str> {
     if text.contains(',') {
         Some("these are several names in one, for which knockd would wait as for one interface")
     } else if text.contains(['"', '\'']) {

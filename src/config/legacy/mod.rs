@@ -51,7 +51,7 @@ pub(super) fn read(source: &Source, faults: &mut Faults) -> Draft {
             }
         }
     }
-    tell_apart(&mut draft.doors, faults);
+    tell_apart(&mut draft.doors, source, faults);
     if draft.interfaces.is_absent() {
         let one = Spanned::new(DEFAULT_INTERFACE.to_owned(), 0..0);
         draft.interfaces = Field::Given(Spanned::new(vec![one], 0..0));
@@ -61,8 +61,10 @@ pub(super) fn read(source: &Source, faults: &mut Faults) -> Draft {
 
 /// To 0.8 two sections of one name are two doors. Pending stops and attempts are kept by the
 /// door's name, so that the second is called otherwise.
-fn tell_apart(doors: &mut [DraftDoor], faults: &mut Faults) {
+fn tell_apart(doors: &mut [DraftDoor], source: &Source, faults: &mut Faults) {
     let mut taken: HashSet<String> = HashSet::new();
+    // Where the first of each name stands.
+    let mut first: HashMap<String, usize> = HashMap::new();
     let names = doors.iter().map(|door| door.name.value.clone());
     let all: HashSet<String> = names.collect();
     // Where the search for a free number goes on: a file may have thousands of one name.
@@ -70,8 +72,10 @@ fn tell_apart(doors: &mut [DraftDoor], faults: &mut Faults) {
     for door in doors {
         let old = &door.name.value;
         if taken.insert(old.clone()) {
+            first.insert(old.clone(), door.name.span.start);
             continue;
         }
+        let line = first.get(old).map_or(0, |start| source.place(*start).line);
         let next = next.entry(old.clone()).or_insert(2);
         let new = loop {
             let name = format!("{old}-{next}");
@@ -84,7 +88,9 @@ fn tell_apart(doors: &mut [DraftDoor], faults: &mut Faults) {
         faults
             .warn(
                 &door.name.span,
-                format!("there is a door `{old}` already: this one is called `{shown}`"),
+                format!(
+                    "there is a door `{old}` already (line {line}): this one is called `{shown}`"
+                ),
             )
             .help("knock 0.8 has one name for both in its log: choose another");
         taken.insert(new.clone());

@@ -50,7 +50,7 @@ pub(super) fn sequence(value: &Spanned<&str>, faults: &mut Faults) -> Option<Lis
                 faults
                     .error(&here.span, error.to_string())
                     .help_if(advice(inner))
-                    .quiet(error.kind());
+                    .quiet(error.quiet());
                 steps = None;
             }
         }

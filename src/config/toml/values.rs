@@ -83,10 +83,8 @@ pub(super) fn boolean(value: Value<'_>, faults: &mut Faults) -> Option<bool> {
     if let DeValue::Boolean(yes) = value.value {
         return Some(*yes);
     }
-    let word = match value.value.as_str() {
-        Some(word) => word.to_ascii_lowercase(),
-        None => bare(value.value).unwrap_or_default(),
-    };
+    let word = value.value.as_str().map(str::to_ascii_lowercase);
+    let word = word.or_else(|| bare(value.value)).unwrap_or_default();
     let meant = match word.as_str() {
         "true" | "yes" | "on" | "1" => Some("write true"),
         "false" | "no" | "off" | "0" => Some("write false"),
@@ -208,11 +206,9 @@ pub(super) fn list<'a, T>(
 ) -> Option<List<T>> {
     let DeValue::Array(array) = value.value else {
         let example = format!("such as [{}]", items.example);
-        let bare = || bare(value.value).map_or(String::new(), |one| spelled(&one, items.spell));
-        let inner = match value.value.as_str() {
-            Some(text) => spelled(text, items.spell),
-            None => bare(),
-        };
+        let one = value.value.as_str().map(str::to_owned);
+        let one = one.or_else(|| bare(value.value)).unwrap_or_default();
+        let inner = spelled(&one, items.spell);
         let help = match inner.as_str() {
             "" => example.clone(),
             inner => format!("put it in brackets: [{inner}]"),
