@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 
-use crate::client::{self, Family, Request};
+use crate::client::{self, Family, News, Request};
 use crate::model::{ParsePortError, Protocol, Step};
 use crate::stderr::complain;
 
@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(short = 'V', long, action = ArgAction::Version)]
     version: Option<bool>,
 
-    /// Whom to knock at: a name or an address
+    /// Whom to knock at: a name, at all of its addresses, or an address
     host: String,
 
     /// The ports to hit, in order: 7000, 7000:udp or 7000/udp
@@ -67,6 +67,9 @@ impl FromStr for Port {
 
     fn from_str(text: &str) -> Result<Self, ParsePortError> {
         let (port, protocol) = text.split_once([':', '/']).unwrap_or((text, "tcp"));
+        // In capitals, knock 0.8 takes either for TCP; a knockd.conf of its may have them.
+        let named = |name: &&str| name.eq_ignore_ascii_case(protocol);
+        let protocol = ["tcp", "udp"].into_iter().find(named).unwrap_or(protocol);
         format!("{port}/{protocol}").parse().map(Self)
     }
 }
@@ -118,16 +121,15 @@ pub fn main() -> ExitCode {
         }
     };
     let verbose = args.verbose;
-    let hit = client::knock(&args.request(), |address, protocol| {
-        if verbose {
+    let hit = client::knock(&args.request(), |news| match news {
+        News::Hit(address, protocol) if verbose => {
+            let (host, port) = (client::numeric(address), address.port());
             // A closed stdout is no reason to break off a sequence.
-            let _ = writeln!(
-                io::stdout(),
-                "hitting {protocol} {}:{}",
-                address.ip(),
-                address.port()
-            );
+            let _ = writeln!(io::stdout(), "hitting {protocol} {host}:{port}");
         }
+        // A machine without IPv6 meets this at every name that has both.
+        News::Passed(error) if verbose => complain(format_args!("knock: {error}")),
+        News::Hit(..) | News::Passed(_) => {}
     });
     match hit {
         Ok(()) => ExitCode::SUCCESS,
@@ -161,6 +163,7 @@ mod tests {
             "1/tcp 2/udp 3/udp 4/tcp"
         );
         assert_eq!(steps("knock -u h 1 2:tcp"), "1/udp 2/udp");
+        assert_eq!(steps("knock h 1:UDP 2/Tcp 3:tcP"), "1/udp 2/tcp 3/tcp");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The client `knock`: it sends one packet to each port of a sequence.
 
+use std::fs;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::thread;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub struct Request {
 /// Which IP version to knock by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// Whichever the resolver puts first (RFC 6724).
+    /// Both.
     Any,
     /// IPv4.
     V4,
@@ -74,55 +75,126 @@ pub enum Error {
     },
 }
 
-/// Hits each step in order, all at one address: a name is looked up once, so that a host
-/// with several cannot get the sequence in pieces. `before` is told of each hit.
+/// What is told of a knock.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// This is hit now.
+    Hit(&'a SocketAddr, Protocol),
+    /// Nothing can be sent to this address of several: it is knocked at no further.
+    Passed(&'a Error),
+}
+
+/// Hits each step in order, and with each step every address of the host: which of them will
+/// answer, nobody knows before the door is open. A name is looked up once, so that no address
+/// gets the sequence in pieces.
 ///
 /// # Errors
-/// When the host has no such address, or this machine cannot send. What the other side
-/// answers is no error: most often it is silence.
-pub fn knock(
-    request: &Request,
-    mut before: impl FnMut(&SocketAddr, Protocol),
-) -> Result<(), Error> {
+/// When the host has no such address, or this machine can send to none of them. What the other
+/// side answers is no error: most often it is silence.
+pub fn knock(request: &Request, told: impl FnMut(News<'_>)) -> Result<(), Error> {
     let Request {
         host,
         family,
         steps,
         delay,
     } = request;
-    let mut address = resolve(host, *family)?;
+    hit_all(resolve(host, *family)?, steps, *delay, told)
+}
+
+fn hit_all(
+    mut addresses: Vec<SocketAddr>,
+    steps: &[Step],
+    delay: Duration,
+    mut told: impl FnMut(News<'_>),
+) -> Result<(), Error> {
     for (i, step) in steps.iter().enumerate() {
         if i > 0 {
-            thread::sleep(*delay);
+            thread::sleep(delay);
         }
-        address.set_port(step.port.get());
-        before(&address, step.protocol);
-        hit(address, step.protocol).map_err(|source| Error::Send {
-            protocol: step.protocol,
-            address,
-            source,
-        })?;
+        let mut failed = Vec::new();
+        addresses.retain_mut(|address| {
+            address.set_port(step.port.get());
+            told(News::Hit(address, step.protocol));
+            let sent = hit(*address, step.protocol);
+            let is_sent = sent.is_ok();
+            failed.extend(sent.err().map(|source| Error::Send {
+                protocol: step.protocol,
+                address: *address,
+                source,
+            }));
+            is_sent
+        });
+        // The last that fails is the error; it is told by whoever asked.
+        let error = failed.pop_if(|_| addresses.is_empty());
+        failed.iter().for_each(|error| told(News::Passed(error)));
+        if let Some(error) = error {
+            return Err(error);
+        }
     }
     Ok(())
 }
 
-/// The first address of the host that will do; its port is 0.
-fn resolve(host: &str, family: Family) -> Result<SocketAddr, Error> {
+/// The addresses of the host that will do, in the resolver's order (RFC 6724); their ports are
+/// 0.
+fn resolve(host: &str, family: Family) -> Result<Vec<SocketAddr>, Error> {
     let version = match family {
         Family::Any | Family::V4 => "IPv4",
         Family::V6 => "IPv6",
     };
-    (host, 0)
+    let found = (without_brackets(host), 0)
         .to_socket_addrs()
         .map_err(|source| Error::Resolve {
             host: host.to_owned(),
             source,
-        })?
-        .find(|address| family.admits(address))
-        .ok_or_else(|| Error::Family {
+        })?;
+    let mut addresses = Vec::new();
+    for address in found.filter(|address| family.admits(address)) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return Err(Error::Family {
             host: host.to_owned(),
             version,
-        })
+        });
+    }
+    Ok(addresses)
+}
+
+/// `[2001:db8::1]`, as URLs have it (RFC 3986, 3.2.2), is the address.
+fn without_brackets(host: &str) -> &str {
+    let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let is_v6 = |text: &&str| {
+        let (address, _zone) = text.split_once('%').unwrap_or((text, ""));
+        address.parse::<Ipv6Addr>().is_ok()
+    };
+    inner.filter(is_v6).unwrap_or(host)
+}
+
+/// An address as knock 0.8 prints it: no brackets, and the interface by name where the address
+/// means something there alone (RFC 4007, 11).
+#[must_use]
+pub fn numeric(address: &SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(six) if six.scope_id() != 0 => {
+            let scope = six.scope_id();
+            let name = interface(scope).unwrap_or_else(|| scope.to_string());
+            format!("{}%{name}", six.ip())
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address.ip().to_string(),
+    }
+}
+
+/// The name of an interface that has an IPv6 address: without one, nothing is sent there.
+/// (In proc_net(5), of this network namespace; what sysfs has may be another's.)
+fn interface(index: u32) -> Option<String> {
+    let all = fs::read_to_string("/proc/net/if_inet6").ok()?;
+    all.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let found = u32::from_str_radix(words.next()?, 16) == Ok(index);
+        words.last().filter(|_| found).map(str::to_owned)
+    })
 }
 
 /// One packet. A fresh socket for each, so that each comes from a port of its own and no
@@ -189,7 +261,10 @@ mod tests {
         let mut told = Vec::new();
         knock(
             &request("127.0.0.1", Family::V4, steps.clone()),
-            |address, protocol| told.push(step(protocol, address.port())),
+            |news| match news {
+                News::Hit(address, protocol) => told.push(step(protocol, address.port())),
+                News::Passed(error) => panic!("{error}"),
+            },
         )
         .expect("the loopback");
         assert_eq!(told, steps);
@@ -199,11 +274,64 @@ mod tests {
         tcp.accept().expect("a connection");
     }
 
+    /// A link-local address that is nobody's fails here (no such interface) and is passed over.
+    #[test]
+    fn an_address_that_cannot_be_sent_to_spares_the_others() {
+        let steps: Vec<_> = [7, 9]
+            .map(|port| Step::new(Protocol::Udp, port).expect("a port"))
+            .into();
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let port = udp.local_addr().expect("bound").port();
+        let last = Step::new(Protocol::Udp, port).expect("a port");
+        let addresses =
+            ["[fe80::1%4294967]:0", "127.0.0.1:0"].map(|text| text.parse().expect("an address"));
+        let (mut hits, mut passed) = (Vec::new(), 0);
+        let steps = [&steps[..], &[last]].concat();
+        hit_all(
+            addresses.into(),
+            &steps,
+            Duration::ZERO,
+            |news| match news {
+                News::Hit(address, _) => hits.push((address.is_ipv4(), address.port())),
+                News::Passed(_) => passed += 1,
+            },
+        )
+        .expect("one of them can be sent to");
+        assert_eq!(passed, 1);
+        assert_eq!(hits, [(false, 7), (true, 7), (true, 9), (true, port)]);
+        udp.recv(&mut [0; 2]).expect("the last hit");
+        let mut passed = 0;
+        let none = hit_all(vec![addresses[0]; 2], &steps, Duration::ZERO, |news| {
+            passed += i32::from(matches!(news, News::Passed(_)));
+        });
+        assert!(matches!(none, Err(Error::Send { .. })), "{none:?}");
+        assert_eq!(passed, 1);
+    }
+
+    #[test]
+    fn addresses_are_read_in_brackets_and_written_with_their_interface() {
+        for (host, meant) in [
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[fe80::1%lo]", "fe80::1%lo"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[192.0.2.1]", "[192.0.2.1]"),
+            ("[name]", "[name]"),
+        ] {
+            assert_eq!(without_brackets(host), meant);
+        }
+        let shown = |text: &str| numeric(&text.parse().expect("an address"));
+        assert_eq!(shown("192.0.2.1:7"), "192.0.2.1");
+        assert_eq!(shown("[2001:db8::1]:7"), "2001:db8::1");
+        // The loopback is the first interface of every namespace.
+        assert_eq!(shown("[fe80::1%1]:7"), "fe80::1%lo");
+        assert_eq!(shown("[fe80::1%4294967]:7"), "fe80::1%4294967");
+    }
+
     #[test]
     fn a_host_without_the_family_is_named() {
-        let error = knock(&request("127.0.0.1", Family::V6, vec![]), |_, _| {}).expect_err("v6");
+        let error = knock(&request("127.0.0.1", Family::V6, vec![]), |_| {}).expect_err("v6");
         assert_eq!(error.to_string(), "`127.0.0.1` has no IPv6 address");
-        let error = knock(&request("host.invalid", Family::Any, vec![]), |_, _| {});
+        let error = knock(&request("host.invalid", Family::Any, vec![]), |_| {});
         assert!(matches!(error, Err(Error::Resolve { .. })), "{error:?}");
     }
 }
