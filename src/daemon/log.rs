@@ -5,15 +5,15 @@
 //! that lines of two writers do not mix. None waits for whoever reads it.
 
 use std::fmt::{self, Write as _};
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use super::Fault;
-use super::logfile::LogFile;
+use super::logfile::{self, Files, NoLog};
 use super::streams::{Stream, Streams};
 use super::syslog::Syslog;
 use crate::model;
@@ -37,11 +37,14 @@ struct Sinks {
     journal: bool,
     /// The least that is kept, in the file and by syslog, as configured.
     kept: Level,
-    file: Option<LogFile>,
+    /// None was ever named.
+    file: Option<Files>,
     streams: Streams,
     syslog: Option<Syslog>,
-    clock: Clock,
 }
+
+/// How long the daemon waits, at its end, for what is not written yet.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The handle by which the log is told of a configuration. With it, the log ends.
 #[derive(Debug)]
@@ -65,7 +68,6 @@ impl Log {
             file: None,
             streams: streams.clone(),
             syslog: None,
-            clock: Clock::default(),
         };
         let sinks = Arc::new(Mutex::new(sinks));
         let lines = Lines(Arc::clone(&sinks));
@@ -86,21 +88,28 @@ impl Log {
     }
 
     /// Opens what the configuration names, anew each time: after a rotation the old file
-    /// has another name. Where the new file cannot be opened the old one stays in use.
-    ///
-    /// # Errors
-    /// The file that could not be opened, and why.
-    pub(crate) fn configure(&self, log: &model::Log) -> Result<(), (PathBuf, io::Error)> {
+    /// has another name. Where the new file cannot be opened, which is told, the old one stays
+    /// in use.
+    pub(crate) fn configure(&self, log: &model::Log) {
         let configured = lock(&self.sinks).configure(log);
         // tracing asks once for each place in the program whether its lines are wanted, and
         // remembers. (Not under the lock, which the answer takes.)
         tracing::callsite::rebuild_interest_cache();
-        configured
+        if let Err(none) = configured {
+            logfile::tell(&none);
+        }
     }
 
-    /// Waits until stdout and stderr have what was said, but not for ever.
+    /// Waits until all have what was said, but not for ever.
     pub(crate) fn flush(&self) {
-        self.streams.flush();
+        let end = Instant::now() + PATIENCE;
+        self.streams.flush(end);
+        // Not under the lock: who writes the file may have something to say.
+        let file = lock(&self.sinks).file.as_ref().and_then(Files::queue);
+        if let Some(file) = file {
+            file.flush(end);
+            self.streams.flush(end);
+        }
     }
 }
 
@@ -114,28 +123,8 @@ fn lock(sinks: &Mutex<Sinks>) -> MutexGuard<'_, Sinks> {
     sinks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Local time to the minute, formatted once a minute.
-#[derive(Debug, Default)]
-struct Clock {
-    minute: i64,
-    text: String,
-}
-
-impl Clock {
-    fn now(&mut self) -> &str {
-        let now = jiff::Timestamp::now();
-        let minute = now.as_second().div_euclid(60);
-        if minute != self.minute || self.text.is_empty() {
-            self.minute = minute;
-            let local = now.to_zoned(jiff::tz::TimeZone::system());
-            self.text = local.strftime("[%Y-%m-%d %H:%M] ").to_string();
-        }
-        &self.text
-    }
-}
-
 impl Sinks {
-    fn configure(&mut self, log: &model::Log) -> Result<(), (PathBuf, io::Error)> {
+    fn configure(&mut self, log: &model::Log) -> Result<(), NoLog> {
         self.kept = match log.level {
             model::Level::Error => Level::ERROR,
             model::Level::Warn => Level::WARN,
@@ -146,13 +135,11 @@ impl Sinks {
         // The journal takes what is sent to syslog, too: each line would be there twice.
         let to_syslog = log.syslog && !self.journal;
         self.syslog = to_syslog.then(|| Syslog::new("/dev/log"));
-        let path = self.options.file.as_ref().or(log.file.as_ref());
-        match path.map(|path| (path, LogFile::open(path))) {
-            None => self.file = None,
-            Some((_, Ok(file))) => self.file = Some(file),
-            Some((path, Err(error))) => return Err((path.clone(), error)),
+        let path = self.options.file.as_ref().or(log.file.as_ref()).cloned();
+        match (&mut self.file, path) {
+            (None, None) => Ok(()),
+            (file, path) => file.get_or_insert_with(Files::start).open(path),
         }
-        Ok(())
     }
 
     /// The least that stdout shows: `-v` and `-D` are heard there whatever is kept.
@@ -182,7 +169,7 @@ impl Sinks {
     fn write_line(&mut self, level: Level, text: &str, first: bool) {
         let is_kept = level <= self.kept;
         if let Some(file) = self.file.as_mut().filter(|_| is_kept) {
-            file.write(self.clock.now(), text);
+            file.write(text);
         }
         if let Some(syslog) = self.syslog.as_mut().filter(|_| is_kept) {
             syslog.send(text);

@@ -1,15 +1,165 @@
 //! The file of the log, in knock 0.8's line format.
+//!
+//! Its disk may be frozen (fsfreeze(8), a snapshot) or gone (NFS), and then opening it waits as
+//! well as writing to it; so does reading the time zone. A thread of its own does all three.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use nix::fcntl::OFlag;
+
+use super::spool::{Job, Spool, Work};
+
+/// The way to the file.
+#[derive(Debug)]
+pub(crate) enum Files {
+    /// To the thread that opens and writes it.
+    Queued(Spool<Task>),
+    /// There is no thread: whoever has a line writes it.
+    Direct(Box<Writer>),
+}
+
+/// Why a file is not the log's.
+pub(crate) type NoLog = (PathBuf, io::Error);
+
+impl Files {
+    /// Starts the thread, which ends with the process, if one can be had.
+    pub(crate) fn start() -> Self {
+        let mut writer = Writer::default();
+        let spool = Spool::start("log", move |work| {
+            if let Err(none) = writer.take(work) {
+                tell(&none);
+            }
+        });
+        match spool {
+            Ok(spool) => Self::Queued(spool),
+            Err(_) => Self::Direct(Box::default()),
+        }
+    }
+
+    /// Has the file of this name opened, in place of the one before; with none, it is closed.
+    ///
+    /// # Errors
+    /// It cannot be opened, and there is no thread that would say so. The one before stays.
+    pub(crate) fn open(&mut self, path: Option<PathBuf>) -> Result<(), NoLog> {
+        self.take(path.map_or(Task::Close, Task::Open))
+    }
+
+    /// Has a line written, or counts it.
+    pub(crate) fn write(&mut self, text: &str) {
+        let (at, text) = (Timestamp::now(), text.to_owned());
+        // Only opening fails.
+        let _ = self.take(Task::Line { at, text });
+    }
+
+    fn take(&mut self, task: Task) -> Result<(), NoLog> {
+        match self {
+            Self::Queued(spool) => {
+                spool.push(task);
+                Ok(())
+            }
+            Self::Direct(writer) => writer.take(Work::Job(task)),
+        }
+    }
+
+    /// What waits to be written.
+    pub(crate) fn queue(&self) -> Option<Spool<Task>> {
+        match self {
+            Self::Queued(spool) => Some(spool.clone()),
+            Self::Direct(_) => None,
+        }
+    }
+}
+
+/// Says that there is no such log.
+pub(crate) fn tell((path, error): &NoLog) {
+    tracing::error!("cannot open the log {}: {error}", path.display());
+}
+
+/// What is done with the file.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Open this one.
+    Open(PathBuf),
+    /// Write to none.
+    Close,
+    /// Write this.
+    Line {
+        /// When it was said.
+        at: Timestamp,
+        /// Without time and end.
+        text: String,
+    },
+}
+
+impl Job for Task {
+    fn weight(&self) -> usize {
+        match self {
+            // A file is closed and opened however many lines wait.
+            Self::Open(_) | Self::Close => 0,
+            Self::Line { at: _, text } => size_of::<Self>() + text.len(),
+        }
+    }
+}
+
+/// Who does it.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    file: Option<LogFile>,
+    clock: Clock,
+}
+
+impl Writer {
+    fn take(&mut self, work: Work<Task>) -> Result<(), NoLog> {
+        match work {
+            // Where the new file cannot be opened the old one stays in use.
+            Work::Job(Task::Open(path)) => match LogFile::open(&path) {
+                Ok(file) => self.file = Some(file),
+                Err(error) => return Err((path, error)),
+            },
+            Work::Job(Task::Close) => self.file = None,
+            Work::Job(Task::Line { at, text }) => {
+                if let Some(file) = &mut self.file {
+                    file.write(self.clock.at(at), &text);
+                }
+            }
+            Work::Lost(lost) => {
+                if let Some(file) = &mut self.file {
+                    file.lost += lost;
+                    file.tell_lost(self.clock.at(Timestamp::now()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Local time to the minute, formatted once a minute.
+#[derive(Debug, Default)]
+struct Clock {
+    minute: i64,
+    text: String,
+}
+
+impl Clock {
+    fn at(&mut self, at: Timestamp) -> &str {
+        let minute = at.as_second().div_euclid(60);
+        if minute != self.minute || self.text.is_empty() {
+            self.minute = minute;
+            let local = at.to_zoned(TimeZone::system());
+            self.text = local.strftime("[%Y-%m-%d %H:%M] ").to_string();
+        }
+        &self.text
+    }
+}
 
 /// The open file.
 #[derive(Debug)]
-pub(crate) struct LogFile {
+struct LogFile {
     file: File,
     /// Lines that could not be written, to be told when one can.
     lost: u64,
@@ -19,7 +169,7 @@ impl LogFile {
     /// Opens or makes it. It may be a named pipe, or /dev/stdout that is one: no packet waits
     /// for its reader, neither here nor in a write. (`O_NONBLOCK` is this open file's alone,
     /// and means nothing for a plain one.)
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path) -> io::Result<Self> {
         if let Some(parent) = path.parent().filter(|p| p.ends_with("knockd")) {
             // /var/log/knockd is ours to make; another folder's absence is a mistake to report.
             let _ = std::fs::create_dir(parent);
@@ -36,15 +186,25 @@ impl LogFile {
 
     /// Writes a line, `time` before it. A full disk or pipe must not stop the daemon: what
     /// cannot be written is counted.
-    pub(crate) fn write(&mut self, time: &str, text: &str) {
-        let lost = match self.lost {
-            0 => String::new(),
-            lost => format!("{time}{lost} lines are lost: they could not be written\n"),
-        };
-        let lines = format!("{lost}{time}{text}\n");
+    fn write(&mut self, time: &str, text: &str) {
+        let lines = format!("{}{time}{text}\n", self.lost_line(time));
         match self.file.write_all(lines.as_bytes()) {
             Ok(()) => self.lost = 0,
             Err(_) => self.lost += 1,
+        }
+    }
+
+    /// Writes how many are lost, if it can be written now.
+    fn tell_lost(&mut self, time: &str) {
+        if self.file.write_all(self.lost_line(time).as_bytes()).is_ok() {
+            self.lost = 0;
+        }
+    }
+
+    fn lost_line(&self, time: &str) -> String {
+        match self.lost {
+            0 => String::new(),
+            lost => format!("{time}{lost} lines are lost: they could not be written\n"),
         }
     }
 }
@@ -84,5 +244,30 @@ mod tests {
             text,
             "[then] 2 lines are lost: they could not be written\n[then] at last\n"
         );
+    }
+
+    #[test]
+    fn what_found_no_room_in_the_queue_is_told_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut writer = Writer::default();
+        writer.take(Work::Job(Task::Open(path.clone()))).unwrap();
+        let (at, text) = (Timestamp::now(), "one".to_owned());
+        writer.take(Work::Job(Task::Line { at, text })).unwrap();
+        writer.take(Work::Lost(3)).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().map(|line| &line[19..]).collect();
+        assert_eq!(
+            lines,
+            ["one", "3 lines are lost: they could not be written"]
+        );
+        // Another that cannot be opened: the one before stays.
+        let none = dir.path().join("no folder/log");
+        let (named, _) = writer
+            .take(Work::Job(Task::Open(none.clone())))
+            .unwrap_err();
+        assert_eq!(named, none);
+        writer.take(Work::Lost(1)).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3);
     }
 }

@@ -31,6 +31,7 @@ mod replay;
 mod run;
 mod setup;
 mod signals;
+mod spool;
 mod start;
 mod status;
 mod streams;

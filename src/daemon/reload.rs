@@ -55,7 +55,7 @@ impl Daemon<'_> {
                 }
             }
         };
-        self.reopen_log();
+        self.log.configure(&self.line.config.log);
         self.manager.ready();
         self.manager.status(self.status_line());
         reply
@@ -150,12 +150,6 @@ impl Daemon<'_> {
                 Ok(commands) => self.line.commands = commands,
                 Err(error) => tracing::error!("{error}: no command will run"),
             },
-        }
-    }
-
-    fn reopen_log(&self) {
-        if let Err((file, error)) = self.log.configure(&self.line.config.log) {
-            tracing::error!("cannot open the log {}: {error}", file.display());
         }
     }
 

@@ -148,11 +148,9 @@ pub(super) fn first_setup(
         .as_ref()
         .map(|unusable| unusable.shown_to(Reader::Log));
     let faults = faults.unwrap_or_default();
-    if let (Some(log), Some(setup)) = (log, &setup)
-        && let Err((file, error)) = log.configure(&setup.config.log)
-    {
+    if let (Some(log), Some(setup)) = (log, &setup) {
         // A log that cannot be written must not keep the guard from standing.
-        tracing::error!("cannot open the log {}: {error}", file.display());
+        log.configure(&setup.config.log);
     }
     if let (None, Some(Unusable::Unread(error @ LoadError::NotAllowed(_)))) = (&setup, &unusable) {
         return Err(Fault::Permission(error.to_string()));

@@ -62,6 +62,44 @@ fn the_file_has_the_lines_of_knock_0_8_and_is_opened_anew_at_sighup() {
     assert_eq!(new.last().map(|l| after_the_time(l)), Some("shutting down"));
 }
 
+/// By a name as containers have it, by a rule, by a path; what glibc makes of them is right.
+#[test]
+fn the_time_is_local_however_tz_says_it() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let zones = [
+        "Asia/Kolkata",
+        ":Asia/Kolkata",
+        "America/New_York",
+        "Europe/Berlin",
+        "EST5EDT",
+        "CET-1CEST,M3.5.0,M10.5.0/3",
+        "/usr/share/zoneinfo/Asia/Tokyo",
+        "UTC",
+        "",
+    ];
+    let date = |zone: &str| {
+        let mut date = std::process::Command::new("date");
+        let output = date.arg("+[%Y-%m-%d %H:%M]").env("TZ", zone).output();
+        String::from_utf8(output.expect("date").stdout).expect("text")
+    };
+    assert_ne!(date("Asia/Kolkata"), date("UTC"), "package tzdata");
+    for zone in zones {
+        let file = site.path("knockd.log");
+        let before = date(zone);
+        let mut command = site.command(&format!("-v -g {}", file.display()));
+        let mut daemon = Process::start(command.env("TZ", zone));
+        daemon.wait_for_line("starting up, listening on");
+        daemon.terminate();
+        let lines = read(&file);
+        let written = lines[0][..18].to_owned();
+        // A minute may end meanwhile.
+        let right = [before.trim(), &date(zone)].map(|time| time.trim().to_owned());
+        assert!(right.contains(&written), "{zone}: {written}, not {right:?}");
+        std::fs::remove_file(file).expect("there");
+    }
+}
+
 #[test]
 fn g_beats_the_file_of_the_configuration() {
     let lab = Lab::new();
