@@ -1,6 +1,7 @@
 //! What systemd is told (sd_notify(3)), and what it asks to be told.
 
-use std::ffi::OsStr;
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,13 +12,25 @@ use sd_notify::NotifyState;
 
 use crate::model::Timestamp;
 
-/// The service manager, if there is one.
+/// The service manager, if there is one. It may be busy for seconds (it reloads itself), and
+/// then has no room for what it is told: that waits, and the daemon does not.
 #[derive(Debug)]
 pub(crate) struct Manager {
+    socket: Option<OsString>,
     watchdog: Option<Duration>,
     next_feed: Option<Timestamp>,
     status: String,
+    /// What it has had no room for, the oldest first, and whether that is a status.
+    unsent: VecDeque<(String, bool)>,
+    /// When it is tried again.
+    retry: Option<Timestamp>,
 }
+
+/// How soon that is.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// So much waits: many reloads, of which the last counts.
+const MOST: usize = 64;
 
 impl Manager {
     /// Reads what the environment says (`NOTIFY_SOCKET`, `WATCHDOG_USEC`).
@@ -25,106 +38,157 @@ impl Manager {
         // Fed at a third of the time: two feeds may come late before we are taken for dead.
         let watchdog = sd_notify::watchdog_enabled().map(|d| d / 3);
         Self {
+            socket: std::env::var_os("NOTIFY_SOCKET"),
             watchdog,
             next_feed: watchdog.map(|_| now),
             status: String::new(),
+            unsent: VecDeque::new(),
+            retry: None,
         }
     }
 
     /// READY=1: the guard stands and the capture is open.
-    pub(crate) fn ready(&self) {
+    pub(crate) fn ready(&mut self, now: Timestamp) {
         let ready = [NotifyState::Ready, NotifyState::MainPid(std::process::id())];
-        send(&ready, PATIENCE);
+        self.tell(&ready, now);
     }
 
     /// RELOADING=1, with the time it wants beside it.
-    pub(crate) fn reloading(&self) {
+    pub(crate) fn reloading(&mut self, now: Timestamp) {
         if let Ok(stamp) = NotifyState::monotonic_usec_now() {
-            send(&[NotifyState::Reloading, stamp], PATIENCE);
+            self.tell(&[NotifyState::Reloading, stamp], now);
         }
     }
 
     /// STOPPING=1.
-    pub(crate) fn stopping(&self) {
-        send(&[NotifyState::Stopping], PATIENCE);
+    pub(crate) fn stopping(&mut self, now: Timestamp) {
+        self.tell(&[NotifyState::Stopping], now);
     }
 
     /// STATUS=…, if it says something new.
-    pub(crate) fn status(&mut self, text: String) {
+    pub(crate) fn status(&mut self, text: String, now: Timestamp) {
         if text != self.status {
-            send(&[NotifyState::Status(&text)], None);
+            // Of several that wait the last is meant.
+            self.unsent.retain(|(_, is_status)| !is_status);
+            self.tell(&[NotifyState::Status(&text)], now);
             self.status = text;
         }
     }
 
-    /// Feeds the watchdog if it is time.
+    /// Feeds the watchdog if it is time, after what waits.
     pub(crate) fn feed(&mut self, now: Timestamp) {
-        if let (Some(every), Some(at)) = (self.watchdog, self.next_feed)
+        if self.retry.is_some_and(|at| at <= now) {
+            self.send(now);
+        }
+        if let (Some(every), Some(at), None) = (self.watchdog, self.next_feed, self.retry)
             && now >= at
         {
-            send(&[NotifyState::Watchdog], None);
+            self.tell(&[NotifyState::Watchdog], now);
             self.next_feed = Some(now + every);
         }
     }
 
-    /// When the watchdog is next to be fed.
+    /// When something is next to be sent.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        self.next_feed
+        self.retry.or(self.next_feed)
+    }
+
+    fn tell(&mut self, states: &[NotifyState<'_>], now: Timestamp) {
+        let is_status = states.iter().any(|s| matches!(s, NotifyState::Status(_)));
+        let text = states.iter().map(|state| format!("{state}\n")).collect();
+        if self.unsent.len() >= MOST {
+            self.unsent.pop_front();
+        }
+        self.unsent.push_back((text, is_status));
+        self.send(now);
+    }
+
+    /// Sends what waits, in order. Without a manager this does nothing; one that does not
+    /// listen is not our fault.
+    fn send(&mut self, now: Timestamp) {
+        self.retry = None;
+        let Some(socket) = &self.socket else {
+            self.unsent.clear();
+            return;
+        };
+        while let Some((text, _)) = self.unsent.front() {
+            match send_to(socket, text.as_bytes()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.retry = Some(now + RETRY);
+                    return;
+                }
+                Ok(_) | Err(_) => self.unsent.pop_front(),
+            };
+        }
     }
 }
 
-/// How long a manager is waited for that is busy and must not miss what it is told. A missed
-/// watchdog is fed again in time, a missed status is only for the eye: they do not wait, since
-/// packets would.
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(1));
-
-/// Without a manager this does nothing; one that does not listen is not our fault.
-fn send(states: &[NotifyState<'_>], patience: Option<Duration>) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
-    let _ = send_to(&path, text.as_bytes(), patience);
-}
-
 /// A name that begins with `@` is no file (sd_notify(3), unix(7)).
-fn send_to(path: &OsStr, text: &[u8], patience: Option<Duration>) -> io::Result<usize> {
+fn send_to(path: &OsStr, text: &[u8]) -> io::Result<usize> {
     let address = match path.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(path)?,
     };
     let socket = UnixDatagram::unbound()?;
-    match patience {
-        Some(_) => socket.set_write_timeout(patience)?,
-        None => socket.set_nonblocking(true)?,
-    }
+    socket.set_nonblocking(true)?;
     socket.send_to_addr(text, &address)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     /// systemd reloads itself for seconds; a shell may have inherited the variable.
     #[test]
-    fn a_manager_that_does_not_listen_holds_up_nobody() {
+    fn a_manager_that_does_not_listen_holds_up_nobody_and_is_told_later() {
         let name = format!("knockd-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
+        manager.set_nonblocking(true).unwrap();
         let path = format!("@{name}");
-        let send = |text: &str, patience| send_to(path.as_ref(), text.as_bytes(), patience);
         // net.unix.max_dgram_qlen: 10 as the kernel comes, 512 with systemd.
-        let full = (0..10_000).find_map(|i| send(&format!("WATCHDOG={i}\n"), None).err());
+        let send = |i| send_to(path.as_ref(), format!("{i}\n").as_bytes());
+        let full = (0..10_000).find_map(|i| send(i).err());
         assert_eq!(full.unwrap().kind(), io::ErrorKind::WouldBlock);
-        let asked = Instant::now();
-        let patience = Duration::from_millis(50);
-        assert!(send("READY=1\n", Some(patience)).is_err());
-        assert!(asked.elapsed() >= patience);
-        let mut text = [0; 64];
-        let length = manager.recv(&mut text).unwrap();
-        assert_eq!(&text[..length], b"WATCHDOG=0\n");
-        assert!(send("READY=1\n", PATIENCE).is_ok());
+        let start = Timestamp(1 << 40);
+        let mut ours = Manager {
+            socket: Some(path.clone().into()),
+            watchdog: Some(Duration::from_secs(1)),
+            next_feed: Some(start),
+            status: String::new(),
+            unsent: VecDeque::new(),
+            retry: None,
+        };
+        ours.reloading(start);
+        ours.status("one".into(), start);
+        ours.ready(start);
+        ours.status("two".into(), start);
+        ours.feed(start);
+        let later = start + RETRY;
+        assert_eq!(ours.next_deadline(), Some(later));
+        // Still no room.
+        ours.feed(later);
+        assert_eq!(ours.next_deadline(), Some(later + RETRY));
+        let received = || {
+            let mut text = [0; 256];
+            let mut all = Vec::new();
+            while let Ok(length) = manager.recv(&mut text) {
+                let text = String::from_utf8_lossy(&text[..length]).into_owned();
+                all.push(text.lines().next().unwrap_or_default().to_owned());
+            }
+            all
+        };
+        received();
+        ours.feed(later + RETRY);
+        let told = ["RELOADING=1", "READY=1", "STATUS=two", "WATCHDOG=1"];
+        assert_eq!(received(), told);
+        assert_eq!(
+            ours.next_deadline(),
+            Some(later + RETRY + Duration::from_secs(1))
+        );
+        // Nobody is there any more: nothing waits for him.
+        drop(manager);
+        ours.ready(later);
+        assert_eq!(ours.unsent, []);
     }
 }

@@ -41,7 +41,7 @@ impl Daemon<'_> {
             Request::Close { address } => self.close(address, now),
             Request::Clear => {
                 let reply = self.clear();
-                self.manager.status(self.status_line());
+                self.manager.status(self.status_line(), now);
                 reply
             }
             Request::Reload => self.reload(),

@@ -26,7 +26,7 @@ impl Daemon<'_> {
     /// Rereads the configuration and reopens the log. What became of it, for who has asked: the
     /// log is told by itself.
     pub(super) fn reload(&mut self) -> Reply {
-        self.manager.reloading();
+        self.manager.reloading(now());
         let path = self.path.display().to_string();
         tracing::info!("re-reading config file: {path}");
         self.names = control::names(&self.path);
@@ -56,8 +56,8 @@ impl Daemon<'_> {
             }
         };
         self.log.configure(&self.line.config.log);
-        self.manager.ready();
-        self.manager.status(self.status_line());
+        self.manager.ready(now());
+        self.manager.status(self.status_line(), now());
         reply
     }
 

@@ -123,8 +123,8 @@ impl Daemon<'_> {
     pub(super) fn ready(&mut self) {
         tracing::info!("starting up, listening on {}", self.hears());
         self.tell_waits();
-        self.manager.ready();
-        self.manager.status(self.status_line());
+        self.manager.ready(now());
+        self.manager.status(self.status_line(), now());
         if self.options.detached.is_some() {
             // While stdout and stderr are still what they were.
             self.log.flush();
@@ -288,7 +288,7 @@ impl Daemon<'_> {
 
     fn follow_links(&mut self) {
         self.line.follow_links();
-        self.manager.status(self.status_line());
+        self.manager.status(self.status_line(), now());
     }
 
     fn tend_table(&mut self, now: Timestamp, readable: bool) {
@@ -348,7 +348,7 @@ impl Daemon<'_> {
     fn stop(&mut self, asked: bool) {
         self.line.tell_all();
         tracing::info!("shutting down");
-        self.manager.stopping();
+        self.manager.stopping(now());
         if let Some(commands) = self.line.commands.take() {
             commands.drain();
         }

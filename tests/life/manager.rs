@@ -124,6 +124,33 @@ open     = ["22/tcp"]
     }
 }
 
+/// systemd reloads itself: its queue is full for a while.
+#[test]
+fn a_manager_that_has_no_room_is_told_later_and_holds_up_nobody() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let manager = Manager::new(&site);
+    let stranger = UnixDatagram::unbound().expect("a socket");
+    stranger.set_nonblocking(true).expect("a socket");
+    let fill = || while stranger.send_to(b"X", site.path("notify")).is_ok() {};
+    fill();
+    let begun = Instant::now();
+    let mut daemon = manager.start(Some(Duration::from_secs(3)));
+    daemon.wait_for_line("starting up, listening on");
+    for server in SERVER {
+        knock(&lab, server, OPEN_SSH);
+    }
+    daemon.wait_for_line("2001:db8::77: ssh: opened 22/tcp");
+    site.reload(&daemon);
+    // It once waited for a second at each.
+    let time = begun.elapsed();
+    assert!(time < Duration::from_secs(2), "{time:?}");
+    // In order, and nothing that matters is missing.
+    for line in ["READY=1", "RELOADING=1", "READY=1", "WATCHDOG=1"] {
+        manager.wait_for(line, "STOPPING=1");
+    }
+}
+
 #[test]
 fn a_reload_is_announced_and_ended() {
     let lab = Lab::new();
