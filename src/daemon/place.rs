@@ -8,7 +8,9 @@ use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
@@ -80,39 +82,82 @@ pub(super) fn prepare_run_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Writes down what is to outlive a reboot, beside the work: a busy disk takes seconds to
-/// sync, and no packet may wait for it.
+/// sync, one that is frozen does not answer, and no packet may wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
-    at_work: Option<JoinHandle<()>>,
+    desk: Arc<Desk>,
 }
 
+#[derive(Debug, Default)]
+struct Desk {
+    tray: Mutex<Tray>,
+    done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Tray {
+    /// The last that is to be kept; what it takes the place of need not be any more.
+    next: Option<(State, Vec<u8>)>,
+    /// There is a thread.
+    is_busy: bool,
+}
+
+/// So long the end waits for it.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 impl Keeper {
-    /// Keeps the bytes of a configuration that is now running, after those before them.
+    /// Keeps the bytes of a configuration that is now running.
     pub(crate) fn keep_last_good(&mut self, state: State, bytes: Vec<u8>) {
-        let before = self.at_work.take();
-        let work = move || {
-            if let Some(before) = before {
-                let _ = before.join();
-            }
+        let mut tray = self.desk.lock();
+        tray.next = Some((state, bytes));
+        if tray.is_busy {
+            return;
+        }
+        let desk = Arc::clone(&self.desk);
+        let work = move || desk.work();
+        match thread::Builder::new().name("keeper".into()).spawn(work) {
+            Ok(_) => tray.is_busy = true,
+            Err(error) => tracing::error!("cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Tray> {
+        self.tray.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread.
+    fn work(&self) {
+        while let Some((state, bytes)) = self.next() {
             if let Err(error) = state.keep_last_good(&bytes) {
                 tracing::debug!("the last good configuration is not kept: {error}");
             }
             drop(bytes);
             // The last that is done with the file, and the packets do not wait for it either.
             super::heap::give_back();
-        };
-        match thread::Builder::new().name("keeper".into()).spawn(work) {
-            Ok(thread) => self.at_work = Some(thread),
-            Err(error) => tracing::error!("cannot start a thread: {error}"),
         }
+    }
+
+    fn next(&self) -> Option<(State, Vec<u8>)> {
+        let mut tray = self.lock();
+        let next = tray.next.take();
+        tray.is_busy = next.is_some();
+        if !tray.is_busy {
+            self.done.notify_all();
+        }
+        next
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Some(at_work) = self.at_work.take() {
-            let _ = at_work.join();
-        }
+        let busy = |tray: &mut Tray| tray.is_busy;
+        let waited = self
+            .desk
+            .done
+            .wait_timeout_while(self.desk.lock(), PATIENCE, busy);
+        drop(waited);
     }
 }
 
@@ -231,6 +276,24 @@ mod tests {
         }
         drop(keeper);
         assert_eq!(state.last_good(), Some(vec![19]));
+    }
+
+    /// A named pipe with no writer is a disk that does not answer.
+    #[test]
+    fn the_end_does_not_wait_for_ever() {
+        let root = tempfile::tempdir().unwrap();
+        let state = State::of(root.path(), Path::new("/etc/knockd.toml"), &[]);
+        state.prepare().unwrap();
+        nix::unistd::mkfifo(&state.last_good_path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut keeper = Keeper::default();
+        for text in 0..20_u8 {
+            keeper.keep_last_good(state.clone(), vec![text]);
+        }
+        let begun = std::time::Instant::now();
+        drop(keeper);
+        assert!(begun.elapsed() < 2 * PATIENCE);
+        // The thread of the test ends.
+        drop(File::options().write(true).open(state.last_good_path()));
     }
 
     #[test]
