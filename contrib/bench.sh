@@ -10,10 +10,11 @@ cd "$(dirname "$0")/.."
 # shellcheck source=contrib/need.sh
 . contrib/need.sh
 
-# shellcheck disable=SC2086 # a list of words
-need $BUILD nftables iproute2 ca-certificates
+# First what cannot be installed from here.
 need_rust
 need_namespaces
+# shellcheck disable=SC2086 # a list of words
+need $BUILD nftables iproute2 ca-certificates
 need_knock_0_8
 if [ "${1:-}" = timing ]; then
     exec cargo bench --locked --bench compare -- timing

@@ -1,20 +1,24 @@
 #!/bin/bash
 # Shows what knockd does, on real packets and the real kernel, in network namespaces of
 # its own: no root needed, and nothing on this machine is touched. Installs what is
-# missing on Debian 12, and builds.
+# missing on Debian 12, and builds; but looks first for what it cannot install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Outside: prepare, then run this script again as the root of a namespace.
 if [ -z "${KNOCKD_DEMO:-}" ]; then
+    # Root needs no user namespace, and may not have any.
+    user=(--user --map-root-user)
+    [ "$(id -u)" -ne 0 ] || user=()
+    apart=("${user[@]}" --net --mount --pid --fork --kill-child)
     # Where the programs are; a test knows, and builds nothing.
     if [ -z "${KNOCKD_PROGRAMS:-}" ]; then
         # shellcheck source=contrib/need.sh
         . contrib/need.sh
-        # shellcheck disable=SC2086 # a list of words
-        need $BUILD nftables iproute2 ca-certificates
         need_rust
-        need_namespaces
+        need_namespaces "${apart[@]}"
+        # shellcheck disable=SC2086 # a list of words
+        need $BUILD nftables iproute2 perl-base ca-certificates
         cargo build --locked --bins
         KNOCKD_PROGRAMS=${CARGO_TARGET_DIR:-target}/debug
     fi
@@ -22,8 +26,7 @@ if [ -z "${KNOCKD_DEMO:-}" ]; then
     export KNOCKD_DEMO KNOCKD_PROGRAMS
     trap 'rm -r "$KNOCKD_DEMO"' EXIT
     # A process namespace, so that with this script everything it began ends.
-    unshare --user --map-root-user --net --mount --pid --fork --kill-child \
-        --mount-proc bash contrib/demo.sh
+    unshare "${apart[@]}" --mount-proc bash contrib/demo.sh
     exit
 fi
 

@@ -38,7 +38,8 @@ need() {
 # need_rust [COMPONENT...]: cargo, and these parts of the toolchain.
 need_rust() {
     if ! command -v cargo >/dev/null; then
-        echo "${0##*/}: Rust is not here: see https://rustup.rs" >&2
+        echo "${0##*/}: Rust is not here: see https://rustup.rs; or, on Debian 12, as root:" \
+            "apt install rustc-web cargo-web" >&2
         return 1
     fi
     local component
@@ -48,11 +49,17 @@ need_rust() {
     done
 }
 
-# need_namespaces: an ordinary user may make network namespaces here.
+# need_namespaces: an ordinary user may make network namespaces here, as the tests do. With
+# arguments of unshare(1): they may be made so.
 need_namespaces() {
-    unshare --user --map-root-user --net true && return
-    echo "${0##*/}: user namespaces are not allowed here. As root:" \
-        "sysctl kernel.unprivileged_userns_clone=1 (a container must be privileged)" >&2
+    [ $# -gt 0 ] || set -- --user --map-root-user
+    unshare "$@" --net true && return
+    if [ "$(id -u)" -eq 0 ]; then
+        echo "${0##*/}: no namespaces can be made here: a container must be privileged" >&2
+    else
+        echo "${0##*/}: user namespaces are not allowed here. As root:" \
+            "sysctl kernel.unprivileged_userns_clone=1 (a container must be privileged)" >&2
+    fi
     return 1
 }
 

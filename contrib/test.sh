@@ -6,10 +6,11 @@ cd "$(dirname "$0")/.."
 # shellcheck source=contrib/need.sh
 . contrib/need.sh
 
-# shellcheck disable=SC2086 # a list of words
-need $BUILD nftables iproute2 iptables tcpdump nmap hping3 socat strace ppp mandoc procps systemd valgrind ca-certificates
+# First what cannot be installed from here.
 need_rust fmt clippy
 need_namespaces
+# shellcheck disable=SC2086 # a list of words
+need $BUILD nftables iproute2 iptables tcpdump nmap hping3 socat strace ppp mandoc procps systemd tzdata valgrind ca-certificates
 
 need_knock_0_8
 

@@ -218,3 +218,41 @@ fn its_demonstration_ends_well() {
     assert!(output.status.success(), "{story}\n{complaint}");
     assert!(story.contains("That is all."), "{story}\n{complaint}");
 }
+
+/// Where it will not come to an end it leaves nothing behind: what cannot be installed is
+/// looked for first.
+#[test]
+fn the_demonstration_installs_nothing_without_rust() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let programs = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| programs.path().join(name);
+    for name in ["bash", "dirname", "id"] {
+        let real = Command::new("sh")
+            .args(["-c", &format!("command -v {name}")])
+            .output();
+        let real = String::from_utf8(real.expect("sh").stdout).expect("a path");
+        std::os::unix::fs::symlink(real.trim(), path(name)).expect("a link");
+    }
+    // None is installed; and who installs one says so.
+    for name in ["dpkg-query", "apt-get", "sudo", "unshare"] {
+        let script = format!(
+            "#!{}\necho {name} >>{}\n",
+            path("bash").display(),
+            path("ran").display()
+        );
+        std::fs::write(path(name), script).expect("written");
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path(name), all).expect("a file of ours");
+    }
+    let output = Command::new(path("bash"))
+        .arg(root.join("contrib/demo.sh"))
+        .env("PATH", programs.path())
+        .env_remove("KNOCKD_PROGRAMS")
+        .output()
+        .expect("bash");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(complaint.contains("Rust is not here"), "{complaint}");
+    let ran = std::fs::read_to_string(path("ran")).unwrap_or_default();
+    assert_eq!(ran, "", "{complaint}");
+}
