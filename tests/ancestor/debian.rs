@@ -157,17 +157,23 @@ fn a_file_like_the_third_and_fourth_examples_of_the_manual() {
     );
 }
 
-/// The process whose command line holds these words, if there is one.
-fn process_with(words: &[&str]) -> Option<Pid> {
+/// The processes whose command line holds these words, and what they call themselves in it.
+fn processes_with(words: &[&str]) -> Vec<(Pid, String)> {
     let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
     processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .find(|id| {
-            let line = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        .filter_map(|entry| {
+            let id = entry.file_name().to_str()?.parse::<i32>().ok()?;
+            let line = std::fs::read_to_string(format!("/proc/{id}/cmdline")).ok()?;
             let given: Vec<_> = line.split('\0').collect();
-            words.iter().all(|word| given.contains(word))
+            let is_it = words.iter().all(|word| given.contains(word));
+            is_it.then(|| (Pid::from_raw(id), given[0].to_owned()))
         })
-        .map(Pid::from_raw)
+        .collect()
+}
+
+/// The process whose command line holds these words, if there is one.
+fn process_with(words: &[&str]) -> Option<Pid> {
+    processes_with(words).first().map(|(process, _)| *process)
 }
 
 /// `knockd -c FILE -d -i IF -v`, CAP_NET_RAW and no other, nowhere to write, no log.
@@ -197,6 +203,10 @@ fn as_containers_start_it() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{}\n{said}", output.status);
     let process = process.unwrap_or_else(|| panic!("it is in the background\n{said}"));
+    // Scripts do `kill $(pidof knockd)`, which takes argv[0]: the helper has another.
+    let mut names: Vec<_> = processes_with(&[file]).into_iter().map(|p| p.1).collect();
+    names.sort();
+    assert_eq!(names, ["knockd", "knockd-commands"]);
     lab.knock("192.0.2.1 7300 8400 9500");
     lab.wait_for_written("ran", &["192.0.2.77"]);
     // An old file makes no table, with or without the right to.
@@ -215,4 +225,73 @@ fn an_old_file_never_touches_nftables() {
     assert_eq!(lab.server.run("nft list ruleset"), "");
     daemon.terminate();
     assert_eq!(lab.server.run("nft list ruleset"), "");
+}
+
+/// /usr/sbin/knock_helper_ipt.sh of Debian's package: configurations call it.
+#[test]
+fn the_helper_for_iptables_takes_the_options_of_debians() {
+    let lab = Lab::new();
+    let helper = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/knock_helper_ipt.sh");
+    let run = |words: &str| lab.server.try_run(&format!("{helper} {words}"));
+    let rules = |program: &str| {
+        let all = lab.server.run(&format!("{program} -S INPUT"));
+        let rules = all.lines().filter(|line| line.starts_with("-A"));
+        rules.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let tcp = "-A INPUT -s 192.0.2.77/32 -p tcp -m tcp --dport 22 -j ACCEPT";
+    for _ in 0..2 {
+        let output = run("-a -f 192.0.2.77 -d 22");
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(rules("iptables"), [tcp]);
+    }
+    let second = "--insert --srcaddr 192.0.2.78 --dstport 53 --proto udp --chain INPUT -mknocked";
+    assert!(run(second).status.success());
+    let udp = "-A INPUT -s 192.0.2.78/32 -p udp -m udp --dport 53 -m comment --comment knocked";
+    let both = rules("iptables");
+    assert_eq!(both.len(), 2, "{both:?}");
+    assert!(
+        both[0].starts_with("-A INPUT -s 192.0.2.78/32 -p udp"),
+        "{both:?}"
+    );
+    assert!(
+        udp.split(' ').all(|word| both[0].contains(word)),
+        "{both:?}"
+    );
+    assert!(run(&second.replace("insert", "delete")).status.success());
+    assert!(run("-x -f 192.0.2.77 -d 22").status.success());
+    assert_eq!(rules("iptables"), [""; 0]);
+    // Nothing to be taken away.
+    assert!(!run("-x -f 192.0.2.77 -d 22").status.success());
+
+    assert!(run("-a -f 2001:db8::77 -d 22").status.success());
+    assert_eq!(rules("ip6tables").len(), 1);
+    let output = run("-a -f 192.0.2.77 -d 22 -t");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(
+        told,
+        "iptables -A INPUT -s 192.0.2.77 -p tcp --dport 22 -j ACCEPT\n"
+    );
+    for wrong in [
+        "-a -d 22",
+        "-a -f 192.0.2.77",
+        "-f 192.0.2.77 -d 22",
+        "-a -q",
+        "-a x",
+    ] {
+        assert_eq!(run(wrong).status.code(), Some(1), "{wrong}");
+    }
+    assert_eq!(rules("iptables"), [""; 0]);
+    // Nobody's words are the shell's.
+    let _ = lab
+        .server
+        .command(helper)
+        .args([
+            "-a",
+            "-f",
+            "192.0.2.77;touch /tmp/knock-helper-was-fooled",
+            "-d",
+            "22",
+        ])
+        .output();
+    assert!(!std::path::Path::new("/tmp/knock-helper-was-fooled").exists());
 }
