@@ -258,7 +258,7 @@ mod tests {
                 syslog: true,
                 ..model::Log::default()
             };
-            sinks.configure(&log);
+            sinks.configure(&log).expect("no file");
             assert_eq!(sinks.syslog.is_none(), journal);
         }
     }
