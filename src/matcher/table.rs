@@ -106,6 +106,8 @@ pub(super) struct Table {
     crowds: Crowds,
     /// By a hash of the source's prefix: the attempts from there.
     prefixes: Vec<u32>,
+    /// Odd, and nobody's to know: two prefixes share a group by chance alone.
+    prefix_key: u64,
     lanes: Vec<Lane>,
     /// No attempt has a deadline before this.
     earliest: Timestamp,
@@ -142,6 +144,7 @@ impl Table {
             begins: vec![0],
             crowds: Crowds::new(0, capacity),
             prefixes: vec![0; PREFIXES],
+            prefix_key: SipHasher13::new_with_key(&secret).hash(b"prefix") | 1,
             lanes: Vec::new(),
             earliest: NEVER,
             made: Vec::new(),
@@ -443,11 +446,13 @@ impl Table {
 
     /// The group of the source's prefix.
     fn prefix(&self, source: IpAddr) -> usize {
-        let hash = match source {
-            IpAddr::V4(a) => self.secret.hash(&a.octets()[..3]),
-            IpAddr::V6(a) => self.secret.hash(&a.octets()[..8]),
+        let prefix = match source {
+            // No /64 of IPv6 that is in use begins like this.
+            IpAddr::V4(a) => !u64::from(a.to_bits() >> 8),
+            IpAddr::V6(a) => (a.to_bits() >> 64) as u64,
         };
-        hash as usize % PREFIXES
+        // Multiply-shift (Dietzfelbinger et al., 1997): the high bits depend on all the others.
+        (prefix.wrapping_mul(self.prefix_key) >> (64 - PREFIXES.ilog2())) as usize
     }
 
     /// Who must go when the table is full and somebody begins: of those at the door with most
