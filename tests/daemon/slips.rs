@@ -194,7 +194,7 @@ fn the_line_with_a_sequence_is_shown_to_a_terminal_alone() {
 fn who_may_not_read_the_configuration_is_told_that_root_may() {
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
-    let nobodys = std::fs::Permissions::from_mode(0);
+    let nobodys = std::fs::Permissions::from_mode(0o0);
     std::fs::set_permissions(site.config(), nobodys).expect("a file of ours");
     for words in [&["-v"][..], &["check"], &["--dry-run"], &["guard"]] {
         let mut command = lab.server.unprivileged(KNOCKD);
