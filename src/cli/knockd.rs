@@ -199,7 +199,7 @@ fn address(text: &str) -> Result<IpAddr, String> {
 
 /// What people look for among the subcommands, and where it is.
 fn elsewhere(word: &str) -> Option<String> {
-    let pid = running().map_or("$(pidof knockd)".to_owned(), |pid| pid.to_string());
+    let pid = running().map_or("PID".to_owned(), |pid| pid.to_string());
     let signal = |signal| format!("kill -{signal} {pid}");
     let how = match word {
         "reload" => format!("systemctl reload knockd, or {}", signal("HUP")),

@@ -457,9 +457,21 @@ fn from_a_page(field: &Field<String>, text: &str, faults: &mut Faults) {
         {
             continue;
         }
-        let shown = match c.is_whitespace() {
-            true => "a no-break space".to_owned(),
-            false => format!("`{c}`"),
+        let word = rest
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+            .next();
+        let word = word.unwrap_or_default();
+        let (shown, meant) = match (c.is_whitespace(), meant) {
+            (true, _) => ("a no-break space".to_owned(), "a blank".to_owned()),
+            (false, "--") => {
+                let name = word.trim_start_matches('-');
+                let dashes = if name.len() > 1 { "--" } else { "-" };
+                (
+                    format!("the dash of `{c}{word}`"),
+                    format!("`{dashes}{name}`"),
+                )
+            }
+            (false, plain) => (format!("`{c}`"), format!("`{plain}`")),
         };
         faults
             .warn(
@@ -469,10 +481,7 @@ fn from_a_page(field: &Field<String>, text: &str, faults: &mut Faults) {
                     u32::from(c)
                 ),
             )
-            .help(match meant {
-                "a blank" => "it comes of copying from a page: type a blank".to_owned(),
-                meant => format!("it comes of copying from a page: type `{meant}` or the like"),
-            });
+            .help(format!("it comes of copying from a page: type {meant}"));
         return;
     }
 }
