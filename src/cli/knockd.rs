@@ -202,7 +202,6 @@ fn elsewhere(word: &str) -> Option<String> {
     let pid = running().map_or("PID".to_owned(), |pid| pid.to_string());
     let signal = |signal| format!("kill -{signal} {pid}");
     let how = match word {
-        "reload" => format!("systemctl reload knockd, or {}", signal("HUP")),
         "stop" => format!("systemctl stop knockd, or {}", signal("TERM")),
         "restart" => format!(
             "systemctl restart knockd, or {}, then knockd -d",

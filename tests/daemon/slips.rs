@@ -35,7 +35,6 @@ fn an_address_is_one_and_no_name() {
 #[test]
 fn subcommands_that_are_elsewhere_are_named() {
     for (word, words) in [
-        ("reload", ["systemctl reload knockd", "kill -HUP"]),
         ("stop", ["systemctl stop knockd", "kill -TERM"]),
         ("restart", ["systemctl restart knockd", "knockd -d"]),
         ("start", ["systemctl start knockd", "knockd -d"]),

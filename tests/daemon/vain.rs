@@ -103,29 +103,3 @@ fn a_table_deleted_by_hand_is_put_back_and_opened() {
     daemon.wait_for_line(": ssh: OPEN SESAME");
     assert_eq!(site.openings().len(), 1);
 }
-
-#[test]
-fn a_full_set_is_said_and_nothing_is_opened() {
-    let lab = Lab::new();
-    let site = Site::new(&lab, SSH);
-    let mut daemon = site.start("--watch");
-    let all: Vec<_> = (0..65_536_u32)
-        .map(|i| {
-            let source = std::net::Ipv4Addr::from(0x0a00_0000 + i);
-            format!("{source} . tcp . 22 timeout 1h comment \"ssh\"")
-        })
-        .collect();
-    for some in all.chunks(1024) {
-        lab.server.nft(&format!(
-            "add element inet knockd openings_v4 {{ {} }}",
-            some.join(", ")
-        ));
-    }
-    let said = in_vain(&lab, &mut daemon, "ssh", OPEN_SSH);
-    assert!(said.contains("openings_v4 is full"), "{said}");
-    assert_eq!(opened(&site), 0);
-    site.run("close 10.0.0.1");
-    knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line(": ssh: OPEN SESAME");
-    assert_eq!(opened(&site), 1);
-}
