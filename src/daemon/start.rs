@@ -5,12 +5,14 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use crate::action::used::Used;
 use crate::capture::{Links, Live, Program};
 use crate::config::{LoadError, Reader};
 use crate::firewall::{Mode, Ruleset, Table};
 use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, Tripwires};
 
+use super::clerk::Clerk;
 use super::commands::Commands;
 use super::control::{self, Control};
 use super::limit;
@@ -48,7 +50,7 @@ impl<'a> Daemon<'a> {
             .name("capture".into())
             .spawn(Live::open);
         let (path, note) = options.config_path();
-        let setup = first_setup(options, &path, Some(log))?;
+        let mut setup = first_setup(options, &path, Some(log))?;
         // What was taken for the file's tree: now, for soon other things lie in it.
         super::heap::give_back();
         if let Some(line) = &note {
@@ -70,6 +72,14 @@ impl<'a> Daemon<'a> {
         let table = ruleset.map(|ruleset| make_table(options, ruleset));
         let table = table.transpose()?;
         let commands = Commands::start(options, &path, &setup.config, &setup.bytes)?;
+
+        // Their disk may not answer: the guard stands by now.
+        let clerk = Clerk::new(Used::load(state.dir(), random()?))?;
+        let told = setup.warnings.len();
+        setup.read_sequences(clerk.used(), clerk.news());
+        for line in setup.warnings.iter().skip(told) {
+            tracing::warn!("{line}");
+        }
 
         let links = Links::open(&setup.config.interfaces)?;
         let tripwires = tripwires(&setup.config);
@@ -94,7 +104,7 @@ impl<'a> Daemon<'a> {
             warnings: _,
             refused,
         } = setup;
-        let mut line = Line::new(config, matcher, links, table, commands);
+        let mut line = Line::new(config, matcher, links, table, commands, clerk);
         line.one_time = one_time;
         line.only_ip_v4 = options.only_ip_v4;
         line.names_steps = options.log.debug;
