@@ -104,6 +104,8 @@ pub(super) struct Daemon<'a> {
     pub(super) keeper: Keeper,
     pub(super) pidfile: Option<PidFile>,
     pub(super) lock: Option<Lock>,
+    /// By it another daemon knows that its configuration and interfaces are ours.
+    pub(super) _folder: Option<std::fs::File>,
     /// Packets that found no room, as last told.
     pub(super) dropped: u64,
     /// Packets taken in.

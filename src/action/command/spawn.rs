@@ -42,7 +42,8 @@ pub(super) fn helper(
     socket: BorrowedFd<'_>,
     text: Option<BorrowedFd<'_>>,
 ) -> io::Result<Pid> {
-    let name = OsString::from("knockd");
+    // Scripts do `kill $(pidof knockd)`, and there is one knockd.
+    let name = OsString::from("knockd-commands");
     let args = std::iter::once(name).chain(args.iter().cloned());
     let args: Vec<CString> = args.map(c_string).collect::<Result<_, _>>()?;
     let mut files = PosixSpawnFileActions::init()?;
