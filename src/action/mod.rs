@@ -4,5 +4,6 @@ pub mod command;
 mod journal;
 pub(crate) mod one_time;
 mod plan;
+pub(crate) mod used;
 
 pub use plan::plan;

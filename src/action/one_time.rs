@@ -87,6 +87,9 @@ pub(crate) enum NoSequence {
     /// One of its ports is left alone.
     #[error("`{0}` is opened by a door or ignored: nobody listens there for a step")]
     LeftAlone(Step),
+    /// The file does not say so, or not any more.
+    #[error("used already, though it is not marked")]
+    Used,
 }
 
 impl NoSequence {
@@ -98,12 +101,13 @@ impl NoSequence {
                 "one of its ports is opened by a door or ignored: nobody listens there for a step"
                     .to_owned()
             }
+            Self::Used => self.to_string(),
         }
     }
 }
 
 /// Finds the sequence that is to be knocked next. `left_alone`: whether packets to a port are
-/// not read.
+/// not read. `used`: whether a sequence has been used, whatever the file says.
 ///
 /// # Errors
 ///
@@ -111,6 +115,7 @@ impl NoSequence {
 pub(crate) fn current(
     path: &Path,
     left_alone: impl Fn(Step) -> bool,
+    used: impl Fn(&[Step]) -> bool,
 ) -> Result<Sequences, OneTimeError> {
     let (file, bytes) = open(path, false)?;
     let mode = file.metadata().map_err(failed("look at", path))?.mode();
@@ -127,6 +132,7 @@ pub(crate) fn current(
         let sequence = read.map_err(NoSequence::from).and_then(|steps| {
             match steps.iter().find(|step| left_alone(**step)) {
                 Some(step) => Err(NoSequence::LeftAlone(*step)),
+                None if used(&steps) => Err(NoSequence::Used),
                 None => Ok(steps),
             }
         });
@@ -151,7 +157,8 @@ pub(crate) fn current(
 }
 
 /// Marks a sequence as used, on the disk when this returns: to be called before the door
-/// acts, so that no crash lets it be used twice.
+/// acts, so that no crash lets it be used twice. `remember` has it remembered elsewhere, once
+/// nothing but the disk can keep it from being marked.
 ///
 /// If lines were put in or taken out above it since it was read, it is found where it is now.
 ///
@@ -159,13 +166,18 @@ pub(crate) fn current(
 ///
 /// If it is not in the file any more, or the file cannot be written. Then the door must not
 /// act.
-pub(crate) fn mark_used(path: &Path, used: &LiveSequence) -> Result<(), OneTimeError> {
+pub(crate) fn mark_used(
+    path: &Path,
+    used: &LiveSequence,
+    remember: impl FnOnce(),
+) -> Result<(), OneTimeError> {
     let (file, bytes) = open(path, true)?;
     let same = || lines(&bytes).filter(|line| line.text == used.text);
     let place = same()
         .find(|line| line.offset == used.offset)
         .or_else(|| same().next())
         .ok_or_else(|| OneTimeError::Changed(path.to_owned()))?;
+    remember();
     file.write_all_at(b"#", place.offset)
         .map_err(failed("mark the used sequence in", path))?;
     file.sync_all().map_err(failed("sync", path))
@@ -247,7 +259,7 @@ mod tests {
 
     impl Scratch {
         fn read(&self) -> Sequences {
-            current(&self.path, |_| false).expect("readable")
+            current(&self.path, |_| false, |_| false).expect("readable")
         }
 
         fn live(&self) -> LiveSequence {
@@ -257,7 +269,7 @@ mod tests {
         /// Uses the live sequence: its line and steps.
         fn next(&self) -> Option<(usize, String)> {
             let live = self.read().live?;
-            mark_used(&self.path, &live).expect("marked");
+            mark_used(&self.path, &live, || {}).expect("marked");
             let steps: Vec<_> = live.steps.iter().map(Step::to_string).collect();
             Some((live.line, steps.join(" ")))
         }
@@ -307,7 +319,7 @@ mod tests {
     fn a_sequence_with_a_port_that_is_left_alone_is_skipped_and_named() {
         let f = file(" 1000,443\n 1000,443:udp\n");
         let https: Step = "443/tcp".parse().expect("a port");
-        let read = current(&f.path, |step| step == https).expect("readable");
+        let read = current(&f.path, |step| step == https, |_| false).expect("readable");
         let skipped = SkippedLine {
             line: 1,
             why: NoSequence::LeftAlone(https),
@@ -317,22 +329,46 @@ mod tests {
     }
 
     #[test]
+    fn what_was_used_is_skipped_whatever_the_file_says() {
+        let f = file(" 1000\n 2000\n");
+        let used: Step = "1000/tcp".parse().expect("a port");
+        let read = current(&f.path, |_| false, |steps| steps == [used]).expect("readable");
+        let skipped = SkippedLine {
+            line: 1,
+            why: NoSequence::Used,
+        };
+        assert_eq!(read.skipped, [skipped]);
+        assert_eq!(read.live.map(|l| l.line), Some(2));
+    }
+
+    #[test]
+    fn it_is_remembered_before_it_is_marked_and_only_if_it_can_be() {
+        let f = file(" 1000\n");
+        let live = f.live();
+        let mut before = String::new();
+        mark_used(&f.path, &live, || before = f.text()).expect("marked");
+        assert_eq!(before, " 1000\n");
+        let twice = mark_used(&f.path, &live, || panic!("it is not there any more"));
+        assert!(matches!(twice, Err(OneTimeError::Changed(_))));
+    }
+
+    #[test]
     fn a_file_edited_meanwhile_is_searched() {
         let f = file(" 1000\n 2000\n");
         let live = f.live();
         fs::write(&f.path, "# moved down\n 1000\n 2000\n").expect("written");
-        mark_used(&f.path, &live).expect("found");
+        mark_used(&f.path, &live, || {}).expect("found");
         assert_eq!(f.text(), "# moved down\n#1000\n 2000\n");
         // Used already: not a second time, and the other is not touched.
         assert!(matches!(
-            mark_used(&f.path, &live),
+            mark_used(&f.path, &live, || {}),
             Err(OneTimeError::Changed(_))
         ));
         assert_eq!(f.text(), "# moved down\n#1000\n 2000\n");
         // At the very place stands a longer line that begins alike.
         let live = f.live();
         fs::write(&f.path, "# moved down\n#1000\n 20001\n").expect("written");
-        assert!(mark_used(&f.path, &live).is_err());
+        assert!(mark_used(&f.path, &live, || {}).is_err());
     }
 
     #[test]
@@ -341,10 +377,10 @@ mod tests {
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
         for path in [dir.path(), &pipe, Path::new("/dev/zero")] {
-            let read = current(path, |_| false);
+            let read = current(path, |_| false, |_| false);
             assert!(matches!(read, Err(OneTimeError::NotSequences(_))));
         }
-        let none = current(&dir.path().join("none"), |_| false).expect_err("not there");
+        let none = current(&dir.path().join("none"), |_| false, |_| false).expect_err("not there");
         assert!(none.to_string().contains("/none: No such file"), "{none}");
     }
 

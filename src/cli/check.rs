@@ -102,7 +102,7 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
                 .map(|(name, _)| format!("there is no interface {name}")),
         );
         said.extend(missing.into_iter().map(|(_, line)| line));
-        shut = daemon::shut_doors(&config);
+        shut = daemon::shut_doors(options, &path, &config);
     }
     match &mut live {
         Live::Seen(report) => {

@@ -5,16 +5,18 @@
 //! its line in the log would tell it from another port to who measures the time.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action;
-use crate::action::one_time::{self, OneTimeError};
+use crate::action::one_time::OneTimeError;
 use crate::capture::Links;
 use crate::firewall::{Applied, FirewallError, Table};
 use crate::matcher::Matcher;
 use crate::model::{Config, DoorId, Effect, Event, Knock, OneTime, Outcome, Timestamp};
 
 use super::busiest::Busiest;
+use super::clerk::{Case, Clerk};
 use super::commands::Commands;
 use super::cooldown::Cooldowns;
 use super::deeds::{self, Done, Said};
@@ -52,8 +54,8 @@ pub(crate) struct Line {
     cooldowns: Cooldowns,
     /// Doors opened since the start; a knock that was made in vain is none.
     pub(crate) opened: u64,
-    /// A one-time sequence was used: matcher and filter want the next one.
-    pub(crate) sequence_used: bool,
+    /// Who marks one-time sequences that are used.
+    pub(crate) clerk: Clerk,
     events: Vec<Event>,
     /// What the log is to be told at the next tick. The limiter has let it through: so a flood
     /// makes it no longer.
@@ -67,6 +69,7 @@ impl Line {
         links: Links,
         table: Option<Table>,
         commands: Option<Commands>,
+        clerk: Clerk,
     ) -> Self {
         Self {
             config,
@@ -83,7 +86,7 @@ impl Line {
             busiest: Busiest::default(),
             cooldowns: Cooldowns::default(),
             opened: 0,
-            sequence_used: false,
+            clerk,
             events: Vec::new(),
             untold: Vec::new(),
         }
@@ -154,10 +157,12 @@ impl Line {
                 // The knock does nothing, and is not written either.
                 Outcome::Open if self.rests(&event) => continue,
                 Outcome::Open => {
-                    let opened = self.open(event.door, event.source, event.at);
-                    // What led to it stands before it.
-                    self.tell_all();
-                    self.tell_opened(&event, opened);
+                    // If nothing came of it yet, it is told when the door acts.
+                    if let Some(opened) = self.open(&event).transpose() {
+                        // What led to it stands before it.
+                        self.tell_all();
+                        self.tell_opened(&event, opened);
+                    }
                     continue;
                 }
                 Outcome::Stage(_) => Kind::Stage,
@@ -239,26 +244,61 @@ impl Line {
         self.one_time = one_time;
     }
 
-    /// Runs the door's actions for `source`; or says why it stays shut.
-    fn open(&mut self, door: DoorId, source: IpAddr, at: Timestamp) -> Result<Done, OneTimeError> {
+    /// Runs the door's actions for who knocked; or says why it stays shut; or has the sequence
+    /// marked first, if it is good for one use, and gives nothing yet.
+    fn open(&mut self, event: &Event) -> Result<Option<Done>, OneTimeError> {
+        let Event {
+            at, source, door, ..
+        } = *event;
         let Some(configured) = self.config.doors.get(door.index()) else {
-            return Ok(Done {
-                said: Vec::new(),
-                in_vain: None,
-            });
+            return Ok(None);
         };
-        if let Some(OneTime { file }) = &configured.one_time {
-            // Marked and synced before the door acts: no crash lets it be used twice.
-            self.sequence_used = true;
-            let used = self.one_time.remove(&door);
-            // None: it was completed twice before the matcher had the next one.
-            let used = used.ok_or_else(|| OneTimeError::Changed(file.clone()))?;
-            one_time::mark_used(file, &used)?;
+        let Some(OneTime { file }) = &configured.one_time else {
+            return Ok(Some(self.act_for(door, source, at)));
+        };
+        let case = Case {
+            door: Arc::clone(&configured.name),
+            file: file.clone(),
+            source,
+        };
+        let (name, file) = (Arc::clone(&case.door), file.clone());
+        // None: it was completed twice before the matcher had the next one.
+        let used = self.one_time.remove(&door);
+        let used = used.ok_or_else(|| OneTimeError::Changed(file.clone()));
+        let marked = used.and_then(|used| self.clerk.mark(case, used, &self.config, at));
+        if marked.is_err() {
+            self.clerk.read(name, file, &self.config);
         }
+        marked.map(|()| None)
+    }
+
+    /// The sequence is marked, on the disk, or that failed: the door acts, or stays shut.
+    pub(crate) fn marked(&mut self, case: Case, marked: Result<(), OneTimeError>, now: Timestamp) {
+        let Case { door, file, source } = case;
+        let mut doors = (0..).map(DoorId).zip(self.config.doors.iter());
+        let mine = |one: &OneTime| one.file == file;
+        let Some((id, _)) =
+            doors.find(|(_, one)| one.name == door && one.one_time.as_ref().is_some_and(mine))
+        else {
+            tracing::error!("{source}: {door}: not opened: a reload has taken it away");
+            return;
+        };
+        let opened = marked.map(|()| self.act_for(id, source, now));
+        self.tell_all();
+        let event = Event {
+            at: now,
+            source,
+            door: id,
+            outcome: Outcome::Open,
+        };
+        self.tell_opened(&event, opened);
+    }
+
+    fn act_for(&mut self, door: DoorId, source: IpAddr, now: Timestamp) -> Done {
         let effects = action::plan(door, &self.config, source);
-        let done = self.perform(&effects, at);
+        let done = self.perform(&effects, now);
         self.opened += u64::from(done.in_vain.is_none());
-        Ok(done)
+        done
     }
 
     /// Does what is planned: what is for the kernel in one transaction, then commands.

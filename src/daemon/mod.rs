@@ -7,6 +7,7 @@
 mod background;
 mod backoff;
 mod busiest;
+mod clerk;
 mod commands;
 mod control;
 mod cooldown;

@@ -43,6 +43,13 @@ impl State {
             .create(&self.dir)
     }
 
+    /// Keeps a second daemon of the same configuration and interfaces from doing the same, for
+    /// as long as what is given lives; `None` if one has, or the folder cannot be opened.
+    pub(crate) fn lock(&self) -> Option<File> {
+        let folder = File::open(&self.dir).ok()?;
+        folder.try_lock().ok().map(|()| folder)
+    }
+
     /// The folder.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
@@ -253,6 +260,23 @@ mod tests {
             folder.starts_with("/var/lib/knockd/18552bdb82d562b0~"),
             "{folder}"
         );
+    }
+
+    #[test]
+    fn one_daemon_has_the_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let of = |interface: &str| {
+            let interfaces = [interface.to_owned()];
+            State::of(root.path(), Path::new("/etc/knockd.conf"), &interfaces)
+        };
+        assert!(of("eth0").lock().is_none(), "there is no folder");
+        of("eth0").prepare().unwrap();
+        of("lo").prepare().unwrap();
+        let first = of("eth0").lock();
+        assert!(first.is_some() && of("eth0").lock().is_none());
+        assert!(of("lo").lock().is_some());
+        drop(first);
+        assert!(of("eth0").lock().is_some());
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use crate::config::Reader;
 use crate::firewall::Ruleset;
-use crate::model::{Config, Door, OnStop};
+use crate::model::{Config, OnStop};
 
+use super::clerk::{Answer, Found};
 use super::commands::Commands;
 use super::control::{self, Reply};
 use super::run::{Daemon, now};
-use super::setup::{Live, Setup, fill_one_time};
+use super::setup::{Setup, put_in};
 use super::status::Refused;
 use super::{Fault, deeds, start};
 
@@ -39,7 +40,11 @@ impl Daemon<'_> {
             Reply::Refused(text)
         } else {
             match self.options.read(&self.path) {
-                Ok(setup) => self.swap(setup),
+                Ok(mut setup) => {
+                    let clerk = &self.line.clerk;
+                    setup.read_sequences(clerk.used(), clerk.news());
+                    self.swap(setup)
+                }
                 Err(unusable) => {
                     let faults = unusable.shown_to(Reader::Log);
                     for fault in &faults {
@@ -153,15 +158,29 @@ impl Daemon<'_> {
         }
     }
 
-    /// A one-time sequence was used: the next one is listened for.
-    pub(super) fn next_sequences(&mut self) {
-        self.line.sequence_used = false;
+    /// Hears what became of files that were read or written beside the packets.
+    pub(super) fn hear_clerk(&mut self) {
+        for answer in self.line.clerk.hear() {
+            match answer {
+                Answer::Marked(case, marked, next) => {
+                    self.line.marked(case, marked, now());
+                    self.take_next(next);
+                }
+                Answer::Read(found) => self.take_next(found),
+            }
+        }
+    }
+
+    /// The next one-time sequence of a door is listened for, unless it has one.
+    fn take_next(&mut self, found: Found) {
+        if self.line.clerk.is_stale(&found) {
+            let Found { door, file, .. } = found;
+            self.line.clerk.read(door, file, &self.line.config);
+            return;
+        }
         let mut config = self.line.config.clone();
         let mut one_time = self.line.one_time.clone();
-        // It has a sequence and waits for none: that one was used.
-        let used =
-            |live: &Live, id, door: &Door| !door.sequence.is_empty() && !live.contains_key(&id);
-        for line in fill_one_time(&mut config, &mut one_time, used) {
+        for line in put_in(&mut config, &mut one_time, found) {
             tracing::warn!("{line}");
         }
         // The filter knows no sequence, but for doors whose flags fit sessions.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::action;
 use crate::action::command::expand;
+use crate::action::used::Used;
 use crate::capture::{CaptureError, Replay};
 use crate::config::Reader;
 use crate::decode::decode;
@@ -30,7 +31,9 @@ const SECRET: [u8; 16] = *b"knockd's replay.";
 /// The configuration has errors, the capture cannot be read, stdout cannot be written.
 pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
     let (path, note) = options.config_path();
-    let setup = options.read(&path).map_err(Unusable::into_fault)?;
+    let mut setup = options.read(&path).map_err(Unusable::into_fault)?;
+    // Known to root alone; and without it, what the files say.
+    setup.await_sequences(Used::load(options.state(&path).dir(), SECRET));
     if let Some(line) = &note {
         complain(format_args!("{line}"));
     }

@@ -104,6 +104,8 @@ pub(super) struct Daemon<'a> {
     pub(super) keeper: Keeper,
     pub(super) pidfile: Option<PidFile>,
     pub(super) lock: Option<Lock>,
+    /// By it another daemon knows that its configuration and interfaces are ours.
+    pub(super) _folder: Option<std::fs::File>,
     /// Packets that found no room, as last told.
     pub(super) dropped: u64,
     /// Packets taken in.
@@ -233,6 +235,10 @@ impl Daemon<'_> {
             if ready.signals {
                 self.obey_signals()?;
             }
+            if ready.clerk {
+                self.hear_clerk();
+            }
+            self.line.clerk.tend(now);
             self.manager.feed(now);
         }
         Ok(())
@@ -249,9 +255,6 @@ impl Daemon<'_> {
         // The ring can only have run over while we were busy, and asking costs a call.
         if taken >= BATCH {
             self.count_drops(now);
-        }
-        if self.line.sequence_used {
-            self.next_sequences();
         }
         let was_rare = self.gather.is_none();
         let gather = self.pace.after(now, taken);
@@ -378,6 +381,7 @@ impl Daemon<'_> {
             waited.push((|r| &mut r.links, line.links.as_fd(), read));
         }
         waited.push((|r| &mut r.signals, self.signals.as_fd(), read));
+        waited.push((|r| &mut r.clerk, line.clerk.fd(), read));
         if self.gather.is_none() {
             waited.push((|r| &mut r.capture, self.listener.fd(), read));
         }
@@ -422,6 +426,7 @@ impl Daemon<'_> {
         let deadlines = [
             self.ticks.next_deadline(),
             self.line.links_rest,
+            self.line.clerk.next_deadline(),
             self.line.table.as_ref().and_then(Table::next_deadline),
             self.control.as_ref().and_then(Control::next_deadline),
             self.manager.next_deadline(),
@@ -448,6 +453,7 @@ type Note = fn(&mut Ready) -> &mut bool;
 struct Ready {
     capture: bool,
     links: bool,
+    clerk: bool,
     table: bool,
     commands: bool,
     control: bool,

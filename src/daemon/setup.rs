@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::action::one_time::{self, LiveSequence, SkippedLine};
+use crate::action::one_time::{LiveSequence, SkippedLine};
+use crate::action::used::Used;
 use crate::config::{self, Diagnostic, LoadError, Reader, Report};
-use crate::model::{Config, Door, DoorId, Pattern, Step};
+use crate::model::{Config, Door, DoorId, Pattern};
 use crate::stderr::complain;
 
 use super::Fault;
+use super::clerk::{FileReader, Found, News, file_of};
 use super::place::{self, State};
 use super::status::Refused;
 
@@ -48,7 +50,7 @@ pub struct Options {
 #[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) config: Config,
-    /// What its doors of one-time sequences wait for.
+    /// What its doors of one-time sequences wait for; nothing before their files are read.
     pub(crate) one_time: Live,
     /// The bytes it was read from, to be kept once it runs.
     pub(crate) bytes: Vec<u8>,
@@ -193,11 +195,9 @@ impl Options {
         }
         let mut warnings = said;
         warnings.extend(self.doubtful_interfaces().map(Remark::from));
-        let mut one_time = Live::new();
-        warnings.extend(fill_one_time(&mut config, &mut one_time, |_, _, _| true));
         Ok(Setup {
             config,
-            one_time,
+            one_time: Live::new(),
             bytes,
             warnings,
             refused: None,
@@ -208,61 +208,79 @@ impl Options {
 /// By door, the one-time sequence that it waits for.
 pub(crate) type Live = BTreeMap<DoorId, LiveSequence>;
 
-/// Gives each door of one-time sequences that is `meant` the one that is next; a door
-/// without any left is disabled. What is to be said of it.
-pub(crate) fn fill_one_time(
-    config: &mut Config,
-    live: &mut Live,
-    meant: impl Fn(&Live, DoorId, &Door) -> bool,
-) -> Vec<Remark> {
-    let mut said = Vec::<Remark>::new();
-    let left_alone = left_alone(config);
-    for (id, door) in (0..).map(DoorId).zip(Arc::make_mut(&mut config.doors)) {
-        if !meant(live, id, door) {
-            continue;
+impl Setup {
+    /// Reads the files of one-time sequences, and waits for them, but not for ever: of one that
+    /// is not read by then `late` will hear.
+    pub(super) fn read_sequences(&mut self, used: Arc<Used>, late: &News) {
+        let reader = FileReader::new(used, &self.config);
+        let (found, awaited) = reader.read_all(&self.config, late);
+        for found in found {
+            let words = put_in(&mut self.config, &mut self.one_time, found);
+            self.warnings.extend(words);
         }
-        let Some(source) = &door.one_time else {
-            continue;
-        };
-        let file = source.file.display();
-        door.sequence = Box::default();
-        match one_time::current(&source.file, &left_alone) {
-            Ok(found) => {
-                if found.world_readable {
-                    let text = format!("{file}: every user of this host can read the sequences");
-                    said.push(text.into());
-                }
-                for SkippedLine { line, why } in found.skipped {
-                    said.push(Remark::Words {
-                        full: format!("{file}:{line}: {why}; the line is skipped"),
-                        quiet: format!("{file}:{line}: {}; the line is skipped", why.quiet()),
-                    });
-                }
-                match found.live {
-                    Some(next) => {
-                        door.sequence = next.steps.as_slice().into();
-                        live.insert(id, next);
-                    }
-                    None => {
-                        let text = "no more one-time sequences in";
-                        let text = format!("{}: {text} {file}: the door is disabled", door.name);
-                        said.push(text.into());
-                    }
-                }
-            }
-            Err(error) => {
-                said.push(format!("{}: {error}: the door is disabled", door.name).into());
-            }
+        for door in awaited {
+            let text = format!(
+                "{door}: its one-time sequences cannot be read yet: the door is disabled until \
+                 the disk answers"
+            );
+            self.warnings.push(text.into());
         }
     }
-    said
+
+    /// Reads them however long it takes.
+    pub(super) fn await_sequences(&mut self, used: Used) {
+        let reader = FileReader::new(Arc::new(used), &self.config);
+        let doors = Arc::clone(&self.config.doors);
+        for (door, file) in doors.iter().filter_map(file_of) {
+            let found = reader.read(Arc::clone(door), file);
+            let words = put_in(&mut self.config, &mut self.one_time, found);
+            self.warnings.extend(words);
+        }
+    }
 }
 
-/// Whether packets to a port are not read.
-fn left_alone(config: &Config) -> impl Fn(Step) -> bool + use<> {
-    let opened = config.doors.iter().flat_map(|door| &door.open);
-    let quiet: Vec<_> = config.ignore.iter().chain(opened).copied().collect();
-    move |step| quiet.iter().any(|range| range.contains(step))
+/// Gives a door of one-time sequences, unless it waits for one, the one that is next; a door
+/// without any left is disabled. What is to be said of it.
+pub(super) fn put_in(config: &mut Config, live: &mut Live, found: Found) -> Vec<Remark> {
+    let Found { door, file, read } = found;
+    let mut said = Vec::<Remark>::new();
+    let mine = |(_, one): &(DoorId, &mut Door)| {
+        one.name == door && one.one_time.as_ref().is_some_and(|o| o.file == file)
+    };
+    let mut doors = (0..).map(DoorId).zip(Arc::make_mut(&mut config.doors));
+    let Some((id, door)) = doors.find(mine).filter(|(id, _)| !live.contains_key(id)) else {
+        return said;
+    };
+    let (file, name) = (file.display(), &door.name);
+    let mut sequence = Box::default();
+    match read {
+        Ok(found) => {
+            if found.world_readable {
+                let text = format!("{file}: every user of this host can read the sequences");
+                said.push(text.into());
+            }
+            for SkippedLine { line, why } in found.skipped {
+                said.push(Remark::Words {
+                    full: format!("{file}:{line}: {why}; the line is skipped"),
+                    quiet: format!("{file}:{line}: {}; the line is skipped", why.quiet()),
+                });
+            }
+            match found.live {
+                Some(next) => {
+                    sequence = next.steps.as_slice().into();
+                    live.insert(id, next);
+                }
+                None => {
+                    let text = "no more one-time sequences in";
+                    let text = format!("{name}: {text} {file}: the door is disabled");
+                    said.push(text.into());
+                }
+            }
+        }
+        Err(error) => said.push(format!("{name}: {error}: the door is disabled").into()),
+    }
+    door.sequence = sequence;
+    said
 }
 
 /// A door at which nobody can knock.
@@ -278,11 +296,15 @@ pub struct ShutDoor {
 
 /// The doors whose one-time sequences are used up, or are not to be had.
 #[must_use]
-pub fn shut_doors(config: &Config) -> Vec<ShutDoor> {
-    let left_alone = left_alone(config);
+pub fn shut_doors(options: &Options, path: &Path, config: &Config) -> Vec<ShutDoor> {
+    // Known to root alone; and without it, what the files say. Nothing is written, so no key.
+    let used = Used::load(options.state(path).dir(), [0; 16]);
+    let reader = FileReader::new(Arc::new(used), config);
     let shut = config.doors.iter().filter_map(|door| {
-        let file = &door.one_time.as_ref()?.file;
-        let (why, is_certain) = match one_time::current(file, &left_alone) {
+        let (name, file) = file_of(door)?;
+        let found = reader.read(Arc::clone(name), file);
+        let (file, read) = (found.file, found.read);
+        let (why, is_certain) = match read {
             Ok(found) if found.live.is_some() => return None,
             Ok(_) => {
                 let why = format!("no more one-time sequences in {}", file.display());

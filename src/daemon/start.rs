@@ -5,12 +5,14 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use crate::action::used::Used;
 use crate::capture::{Links, Live, Program};
 use crate::config::{LoadError, Reader};
 use crate::firewall::{Mode, Ruleset, Table};
 use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, Tripwires};
 
+use super::clerk::Clerk;
 use super::commands::Commands;
 use super::control::{self, Control};
 use super::limit;
@@ -28,6 +30,9 @@ use super::signals::Signals;
 use super::status::Refused;
 use super::ticks::Ticks;
 use super::{Fault, deeds};
+
+/// What to do where two daemons are to run.
+const WAY_OUT: &str = "give this one a -p of its own, or one daemon several -i";
 
 /// Where 0.8 wrote its process number when it was told nothing else.
 const PIDFILE: &str = "/var/run/knockd.pid";
@@ -48,7 +53,7 @@ impl<'a> Daemon<'a> {
             .name("capture".into())
             .spawn(Live::open);
         let (path, note) = options.config_path();
-        let setup = first_setup(options, &path, Some(log))?;
+        let mut setup = first_setup(options, &path, Some(log))?;
         // What was taken for the file's tree: now, for soon other things lie in it.
         super::heap::give_back();
         if let Some(line) = &note {
@@ -57,12 +62,13 @@ impl<'a> Daemon<'a> {
         for remark in &setup.warnings {
             tracing::warn!("{remark}");
         }
-        let pidfile = take_pidfile(options, &setup.config)?;
         let state = options.state(&path);
         if let Err(error) = state.prepare() {
             // A container without a place to write is usual, and no fault.
             tracing::debug!("cannot make {}: {error}", state.dir().display());
         }
+        let folder = state.lock();
+        let pidfile = take_pidfile(options, &setup.config, folder.is_some())?;
         // A second daemon goes no further than this.
         let lock = take_lock(options, &setup.config, None)?;
         // Before all that may yet fail.
@@ -70,6 +76,14 @@ impl<'a> Daemon<'a> {
         let table = ruleset.map(|ruleset| make_table(options, ruleset));
         let table = table.transpose()?;
         let commands = Commands::start(options, &path, &setup.config, &setup.bytes)?;
+
+        // Their disk may not answer: the guard stands by now.
+        let clerk = Clerk::new(Used::load(state.dir(), random()?))?;
+        let told = setup.warnings.len();
+        setup.read_sequences(clerk.used(), clerk.news());
+        for line in setup.warnings.iter().skip(told) {
+            tracing::warn!("{line}");
+        }
 
         let links = Links::open(&setup.config.interfaces)?;
         let tripwires = tripwires(&setup.config);
@@ -94,7 +108,7 @@ impl<'a> Daemon<'a> {
             warnings: _,
             refused,
         } = setup;
-        let mut line = Line::new(config, matcher, links, table, commands);
+        let mut line = Line::new(config, matcher, links, table, commands, clerk);
         line.one_time = one_time;
         line.only_ip_v4 = options.only_ip_v4;
         line.names_steps = options.log.debug;
@@ -116,6 +130,7 @@ impl<'a> Daemon<'a> {
             keeper: Keeper::default(),
             pidfile,
             lock,
+            _folder: folder,
             dropped: 0,
             packets: 0,
             pace: Pace::default(),
@@ -174,7 +189,12 @@ pub(super) fn first_setup(
     Ok(setup)
 }
 
-fn take_pidfile(options: &Options, config: &Config) -> Result<Option<PidFile>, Fault> {
+/// `is_first`: no other daemon runs with this configuration and these interfaces.
+fn take_pidfile(
+    options: &Options,
+    config: &Config,
+    is_first: bool,
+) -> Result<Option<PidFile>, Fault> {
     if !options.daemon && options.detached.is_none() {
         return Ok(None);
     }
@@ -182,7 +202,14 @@ fn take_pidfile(options: &Options, config: &Config) -> Result<Option<PidFile>, F
     let path = configured.unwrap_or(Path::new(PIDFILE));
     match PidFile::take(path) {
         Ok(taken) => Ok(Some(taken)),
-        Err(error @ PidFileError::Held { .. }) => Err(error.into()),
+        // Start scripts for 0.8 begin one for each interface or file, and name no pid file.
+        Err(error @ PidFileError::Held { .. }) if configured.is_none() && is_first => {
+            tracing::warn!("{error}: running without a pid file; {WAY_OUT}");
+            Ok(None)
+        }
+        Err(error @ PidFileError::Held { .. }) => {
+            Err(Fault::Unavailable(format!("{error}; {WAY_OUT}")))
+        }
         // As with 0.8: containers have nowhere to write it, and nobody who reads it.
         Err(error @ PidFileError::Write { .. }) => {
             tracing::warn!("{error}: running without a pid file");

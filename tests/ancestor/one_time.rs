@@ -71,6 +71,9 @@ fn a_one_time_sequence_completed_twice_at_once_opens_once() {
     }
     sender.knock(ip(CLIENT[0]), server, &[9001, 8111, 9470]);
     daemon.wait_for("other: OPEN SESAME");
+    // It acts once its sequence is marked, and only for the first.
+    daemon.wait_for("192.0.2.77: a: OPEN SESAME");
+    daemon.wait_for("a: not opened: ");
     assert_eq!(daemon.count(": a: OPEN SESAME"), 1);
     lab.wait_for_written("ran", &["192.0.2.77 # 3"]);
 }

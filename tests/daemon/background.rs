@@ -145,3 +145,46 @@ fn without_a_pid_file_it_runs_all_the_same() {
     let told = |line: &String| line.contains("cannot write /nowhere/knockd.pid");
     assert!(lines.iter().any(told), "{lines:?}");
 }
+
+/// `for f in *.conf; do knockd -d -c $f; done`, as start scripts for 0.8 have it.
+#[test]
+fn a_second_daemon_of_another_configuration_does_without_the_default_pid_file() {
+    let lab = Lab::new();
+    let first = Site::new(&lab, SSH);
+    let second = Site::new(&lab, &format!("firewall.table = \"second\"\n{SSH}"));
+    let run = first.path("var-run");
+    std::fs::create_dir(&run).expect("the laboratory's directory");
+    let script = lab.write("script", "mount --bind \"$1\" /run; shift; exec \"$@\"");
+    let start = |site: &Site<'_>| {
+        let starter = format!("unshare --mount sh {} {}", script.display(), run.display());
+        let mut command = site.command_by(&starter, "-d");
+        let (status, lines) = Process::start(&mut command).wait();
+        (status.code(), lines.join("\n"))
+    };
+    let process = |site: &Site<'_>| {
+        let pid = site.status()["pid"].as_i64().expect("a number");
+        Background(Pid::from_raw(pid.try_into().expect("a process")))
+    };
+    let (code, said) = start(&first);
+    assert_eq!(code, Some(0), "{said}");
+    let one = process(&first);
+    assert_eq!(read(&run.join("knockd.pid")), one.0);
+
+    let (code, said) = start(&second);
+    assert_eq!(code, Some(0), "{said}");
+    let _two = process(&second);
+    let way_out = "give this one a -p of its own, or one daemon several -i";
+    for words in [
+        &format!("process {} ", one.0),
+        "running without a pid file",
+        way_out,
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert_eq!(read(&run.join("knockd.pid")), one.0);
+
+    // The same once more is a mistake.
+    let (code, said) = start(&first);
+    assert_eq!(code, Some(69), "{said}");
+    assert!(said.contains(way_out), "{said}");
+}

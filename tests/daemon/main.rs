@@ -10,6 +10,7 @@ mod cases;
 mod check;
 mod control;
 mod corpus;
+mod disk;
 mod doors;
 mod dry_run;
 mod faults;

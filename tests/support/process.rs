@@ -1,6 +1,7 @@
 //! Programs that run beside the test.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -136,8 +137,20 @@ impl Namespace {
     /// (`inject=`), for as long as what is given lives; it says what it does.
     #[track_caller]
     pub(crate) fn inject(&self, process: u32, fault: &str) -> Process {
-        let (call, _) = fault.split_once(':').expect("CALL:FAULT");
+        self.inject_into(self.command("strace"), process, fault)
+    }
+
+    /// The same, of those calls alone that concern this file.
+    #[track_caller]
+    pub(crate) fn inject_at(&self, file: &Path, process: u32, fault: &str) -> Process {
         let mut strace = self.command("strace");
+        strace.arg("-P").arg(file);
+        self.inject_into(strace, process, fault)
+    }
+
+    #[track_caller]
+    fn inject_into(&self, mut strace: Command, process: u32, fault: &str) -> Process {
+        let (call, _) = fault.split_once(':').expect("CALL:FAULT");
         strace.args(["-f", "-e", &format!("trace={call}")]);
         strace.args(["-e", &format!("inject={fault}")]);
         let mut strace = Process::start(strace.args(["-p", &process.to_string()]));

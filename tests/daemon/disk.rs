@@ -1,0 +1,194 @@
+//! A disk that does not answer: no packet, no question and no end waits for it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::site::{OPEN_SSH, SSH, Site, knock};
+use crate::support::{Lab, Process, SERVER, wait_until};
+
+/// For as long as no test takes.
+const EVER: &str = "delay_enter=100000000";
+
+/// What opens a door that has one of [`SEQUENCES`], in turn.
+const ONCE: [&str; 3] = ["7011 8112 9213", "7012 8113 9214", "7013 8114 9215"];
+const SEQUENCES: &str = " 7011,8112,9213\n 7012,8113,9214\n 7013,8114,9215\n";
+
+/// A door of one-time sequences beside that for SSH; and their file.
+fn configure(site: &Site<'_>) -> PathBuf {
+    let file = site.path("sequences");
+    write(&file, SEQUENCES);
+    site.configure(&format!(
+        "{SSH}\n[door.once]\none_time_sequences = {file:?}\nopen = [\"23/tcp\"]\nopen_for = \"1h\"\n"
+    ));
+    file
+}
+
+fn write(file: &PathBuf, text: &str) {
+    std::fs::write(file, text).expect("a file of ours");
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(file, private).expect("a file of ours");
+}
+
+/// The ports that are open.
+fn open(site: &Site<'_>) -> Vec<String> {
+    let openings = site.openings();
+    let port = |opening: &serde_json::Value| opening["port"].as_str().map(str::to_owned);
+    let ports = openings.iter().map(|o| port(o).unwrap_or(o.to_string()));
+    ports.collect()
+}
+
+fn is_open(site: &Site<'_>, port: &str) -> bool {
+    open(site).iter().any(|open| open.contains(port))
+}
+
+#[track_caller]
+fn opens_ssh(lab: &Lab, site: &Site<'_>) {
+    knock(lab, SERVER[0], OPEN_SSH);
+    wait_until("the opening", || is_open(site, "22/tcp"));
+    site.run("close --all");
+}
+
+#[test]
+fn that_of_the_log_holds_up_no_packet_no_question_and_no_end() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let log = site.path("knockd.log");
+    let mut daemon = site.start(&format!("-g {}", log.display()));
+    for (call, openings) in [("write", 2), ("openat", 4)] {
+        let strace = lab
+            .server
+            .inject_at(&log, daemon.id(), &format!("{call}:{EVER}"));
+        opens_ssh(&lab, &site);
+        site.reload(&daemon);
+        opens_ssh(&lab, &site);
+        strace.kill();
+        wait_until("the log", || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            text.matches("OPEN SESAME").count() == openings
+        });
+    }
+    let strace = lab
+        .server
+        .inject_at(&log, daemon.id(), &format!("write:{EVER}"));
+    opens_ssh(&lab, &site);
+    let begun = Instant::now();
+    daemon.signal(Signal::SIGTERM);
+    // It has ended, but for the thread that nobody can end while it waits for the disk.
+    let stat = format!("/proc/{}/stat", daemon.id());
+    wait_until("the end", || {
+        let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+        stat.contains(") Z ")
+    });
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    strace.kill();
+    let (status, said) = daemon.wait();
+    assert!(status.success(), "{status}");
+    assert!(said.contains(&"shutting down".to_owned()), "{said:?}");
+}
+
+#[test]
+fn that_of_a_one_time_sequence_holds_up_its_door_alone() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let file = configure(&site);
+    let mut daemon = site.start("");
+    let strace = lab
+        .server
+        .inject_at(&file, daemon.id(), &format!("fsync:{EVER}"));
+    knock(&lab, SERVER[0], ONCE[0]);
+    // Somebody has seen it, and knocks as well.
+    knock(&lab, SERVER[1], ONCE[0]);
+    daemon.wait_for_line("once: not opened: ");
+    opens_ssh(&lab, &site);
+    site.reload(&daemon);
+    opens_ssh(&lab, &site);
+    daemon.wait_for_line("192.0.2.77: once: not opened yet: ");
+    assert!(!is_open(&site, "23/tcp"));
+    assert_eq!(daemon.count("once: OPEN SESAME"), 0);
+    strace.kill();
+    daemon.wait_for_line("192.0.2.77: once: OPEN SESAME");
+    daemon.wait_for_line("192.0.2.77: once: opened 23/tcp");
+    assert_eq!(daemon.count("once: OPEN SESAME"), 1);
+    assert_eq!(daemon.count("not opened yet"), 1);
+    knock_until_open(&lab, &daemon, ONCE[1], 2);
+}
+
+/// The next sequence is read a moment after the one before was used.
+fn knock_until_open(lab: &Lab, daemon: &Process, sequence: &str, times: usize) {
+    wait_until("the next sequence", || {
+        knock(lab, SERVER[0], sequence);
+        std::thread::sleep(Duration::from_millis(50));
+        daemon.count("once: OPEN SESAME") == times
+    });
+}
+
+#[test]
+fn that_of_a_one_time_file_holds_up_neither_start_nor_reload() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let file = configure(&site);
+    let daemon = site.start("");
+    let strace = lab
+        .server
+        .inject_at(&file, daemon.id(), &format!("openat:{EVER}"));
+    site.reload(&daemon);
+    assert_eq!(
+        daemon.count("once: its one-time sequences cannot be read yet"),
+        1
+    );
+    opens_ssh(&lab, &site);
+    strace.kill();
+    knock_until_open(&lab, &daemon, ONCE[0], 1);
+    daemon.terminate();
+
+    let strace = format!(
+        "strace -f -qq -o /dev/null -P {} -e trace=openat -e inject=openat:delay_enter=4000000",
+        file.display()
+    );
+    let mut daemon = Process::start(&mut site.command_by(&strace, "-v"));
+    daemon.wait_for_line("once: its one-time sequences cannot be read yet");
+    daemon.wait_for_line("starting up, listening on");
+    assert_eq!(daemon.count("once: OPEN SESAME"), 0);
+    opens_ssh(&lab, &site);
+    knock_until_open(&lab, &daemon, ONCE[1], 1);
+}
+
+/// `:w`: an editor writes what it had read before a sequence was used.
+#[test]
+fn a_file_that_is_written_back_makes_no_used_sequence_good_again() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let file = configure(&site);
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], ONCE[0]);
+    daemon.wait_for_line("once: OPEN SESAME");
+    let said = "used already, though it is not marked; the line is skipped";
+    for (round, line) in [("reload", 1), ("restart", 2)] {
+        write(&file, SEQUENCES);
+        match round {
+            "reload" => drop(site.reload(&daemon)),
+            _ => {
+                // As kill -9 and a lost power do.
+                daemon.kill();
+                daemon = site.start("");
+            }
+        }
+        daemon.wait_for_line(&format!("sequences:{line}: {said}"));
+        let before = daemon.count("once: OPEN SESAME");
+        for used in &ONCE[..line] {
+            knock(&lab, SERVER[0], used);
+        }
+        // If one of them were good, it would have opened before this.
+        knock(&lab, SERVER[0], ONCE[line]);
+        wait_until("the next", || daemon.count("once: OPEN SESAME") > before);
+        assert_eq!(daemon.count("once: OPEN SESAME"), before + 1, "{round}");
+        assert_eq!(daemon.count("once: not opened"), 0, "{round}");
+    }
+}
