@@ -181,7 +181,7 @@ fn clear(options: &Options) -> Result<(), Fault> {
         return print_all(&done?);
     }
     let table = table_name(options);
-    let line = match firewall::clear(&table)? {
+    let line = match daemon::clear(options, &table)? {
         true => daemon::removed(&table),
         false => daemon::no_table(&table),
     };

@@ -50,4 +50,4 @@ pub use replay::dry_run;
 pub use run::run;
 pub use setup::{Options, ShutDoor, configuration, duration, shut_doors};
 pub use status::Status;
-pub use tools::{close, guard, open};
+pub use tools::{clear, close, guard, open};

@@ -104,7 +104,9 @@ impl Daemon<'_> {
         let state = self.options.state(&self.path);
         self.keeper.keep_last_good(state, bytes);
         tracing::info!("the new configuration is in force");
-        let warnings = warnings.iter().map(|line| line.shown_to(Reader::Terminal));
+        // Where `knockd reload` is a unit's ExecReload=, the journal reads it: without the lines
+        // that hold steps. `knockd check` shows those.
+        let warnings = warnings.iter().map(|line| line.shown_to(Reader::Log));
         let mut lines: Vec<_> = warnings.collect();
         lines.push("the new configuration is in force".to_owned());
         Reply::Done(lines)

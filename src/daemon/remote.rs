@@ -148,7 +148,7 @@ fn done(reply: Reply) -> Result<Vec<String>, Fault> {
             };
             // As a unit's ExecReload= it is heard in the journal, where the daemon has said all of
             // it by then: the last line says what that comes to.
-            let is_said = std::env::var_os("JOURNAL_STREAM").is_some();
+            let is_said = crate::stderr::is_journal();
             let before = if is_said {
                 faults.len().saturating_sub(1)
             } else {

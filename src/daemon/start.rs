@@ -224,10 +224,19 @@ pub(super) fn take_lock(
     config: &Config,
     held: Option<&Lock>,
 ) -> Result<Option<Lock>, Fault> {
-    let Some(firewall) = &config.firewall else {
-        return Ok(None);
-    };
-    let path = options.run_dir.join(format!("{}.lock", firewall.table));
+    match &config.firewall {
+        Some(firewall) => lock_table(options, &firewall.table, held),
+        None => Ok(None),
+    }
+}
+
+/// The same for a table of this name.
+pub(super) fn lock_table(
+    options: &Options,
+    table: &str,
+    held: Option<&Lock>,
+) -> Result<Option<Lock>, Fault> {
+    let path = options.run_dir.join(format!("{table}.lock"));
     if held.is_some_and(|held| held.path() == path) {
         return Ok(None);
     }

@@ -116,6 +116,20 @@ fn take_awaited(applied: &mut Applied) -> impl Iterator<Item = SetPath> + use<> 
     absent.into_iter()
 }
 
+/// `knockd clear` with no daemon of the file: whether there was such a table.
+///
+/// # Errors
+/// A daemon that runs with another file has the table, or the kernel refuses.
+pub fn clear(options: &Options, table: &str) -> Result<bool, Fault> {
+    // Where it is watched the kernel keeps nobody from it.
+    let free = start::lock_table(options, table, None)?;
+    let removed = firewall::clear(table);
+    if let Some(free) = free {
+        free.remove();
+    }
+    Ok(removed?)
+}
+
 /// `knockd close` with no daemon, on the table that one has left: what was closed, a line
 /// each; `None` if there is no such table.
 ///

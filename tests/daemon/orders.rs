@@ -122,6 +122,41 @@ fn a_daemon_that_is_stopped_is_not_waited_for_for_ever() {
 }
 
 #[test]
+fn the_table_of_another_files_daemon_is_not_cleared() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let daemon = site.start("--watch");
+    let mut command = lab.server.command(KNOCKD);
+    command
+        .args(["clear", "-c"])
+        .arg(lab.write("other.toml", SSH));
+    command.arg("--run-dir").arg(site.path("run"));
+    let (code, said) = failure(&command.output().expect("nsenter"));
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains("runs already"), "{said}");
+    assert_eq!(lab.server.run("nft list tables"), "table inet knockd\n");
+    let (_, lines) = daemon.terminate();
+    assert!(!lines.iter().any(|line| line.contains("deleted the table")));
+}
+
+/// It may be the journal that reads what `knockd reload` says.
+#[test]
+fn a_reload_tells_no_step() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let daemon = site.start("");
+    let weak = "[door.weak]\nsequence = [\"7000/tcp\", \"8000/tcp\", \"9000/tcp\"]\n\
+                open = [\"80/tcp\"]\n";
+    site.configure(&format!("{SSH}{weak}"));
+    let said = site.run("reload");
+    assert!(said.lines().count() > 1, "it is warned of: {said}");
+    for lines in [said.lines().map(str::to_owned).collect(), daemon.lines()] {
+        let told = |line: &String| line.contains("8000");
+        assert!(!lines.iter().any(told), "{lines:?}");
+    }
+}
+
+#[test]
 fn a_refused_file_is_told_until_a_good_one_is_read() {
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
