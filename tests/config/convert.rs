@@ -258,6 +258,25 @@ fn who_opens_and_who_closes_are_turned_both_or_neither() {
     ] {
         assert_eq!(close(other), (false, false), "{other}");
     }
+    // What follows may undo it, or do more of it.
+    for follows in [
+        "sleep 30; iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
+        "iptables -A INPUT -s %IP% -p tcp --dport 80 -j ACCEPT",
+        "echo /sbin/ssh-off | at now + 1 hour",
+        "/usr/local/bin/shut-again %IP%",
+        "firewall-cmd --reload",
+    ] {
+        for between in ["; ", " && "] {
+            let text = format!(
+                "[o]\nsequence = 21877,38112,9034\n\
+                 command = iptables -A {rule}{between}{follows}\n"
+            );
+            let made = convert("knockd.conf", &text, true).expect("a conversion");
+            assert!(!made.toml.contains("\nopen = "), "{}", made.toml);
+        }
+        let both = format!("iptables -D {rule}; {follows}");
+        assert_eq!(close(&both), (false, false), "{both}");
+    }
     for harmless in ["etherwake -i br0 00:11:22:33:44:55", "logger %IP%", "true"] {
         assert_eq!(close(harmless), (true, false), "{harmless}");
     }

@@ -372,12 +372,22 @@ fn both(
     Ok((start.tool, act, timed))
 }
 
-/// A command and what else is run after it, divided by the first `&&` or `;`.
+/// A command and what else is run after it, divided by the first `&&` or `;`. One that may undo
+/// what the first has done, or do more of it, is not divided from it.
 fn divided(command: &str) -> (&str, Option<&str>) {
     match shell::divide(command) {
-        Some((first, rest)) if understand(first).is_ok() => (first, Some(rest)),
+        Some((first, rest)) if understand(first).is_ok() && !may_undo(rest) => (first, Some(rest)),
         Some(_) | None => (command, None),
     }
+}
+
+/// Whether a command calls a firewall, waits for something, or closes by its words.
+fn may_undo(rest: &str) -> bool {
+    const CALLS: [&str; 9] = [
+        "tables", "nft", "ufw", "firewall", "knock_", "ipset", "sleep", "at ", "batch",
+    ];
+    let lower = rest.to_ascii_lowercase();
+    CALLS.iter().any(|word| lower.contains(word)) || looks_closing("", rest, &[])
 }
 
 fn understand(command: &str) -> Result<Understood, String> {
