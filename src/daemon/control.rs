@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -313,6 +313,11 @@ fn hear(mut socket: &Socket) -> io::Result<Option<Order>> {
     if text.is_empty() {
         return Ok(None);
     }
+    // It was not waited for, as with a daemon that was stopped: who asked was told that nothing
+    // came of it, and has perhaps done something else.
+    if has_gone(socket) {
+        return Ok(None);
+    }
     if let Ok(order) = serde_json::from_slice(&text) {
         return Ok(Some(order));
     }
@@ -320,6 +325,15 @@ fn hear(mut socket: &Socket) -> io::Result<Option<Order>> {
     let ask = serde_json::from_slice(&text).map_err(io::Error::other)?;
     let of = Vec::new();
     Ok(Some(Order { of, ask }))
+}
+
+/// Whether nobody is at the other end any more.
+fn has_gone(socket: &Socket) -> bool {
+    let mut polled = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    let asked = poll(&mut polled, PollTimeout::ZERO);
+    let [end] = polled;
+    let gone = |events: PollFlags| events.contains(PollFlags::POLLHUP);
+    asked.is_ok() && end.revents().is_some_and(gone)
 }
 
 fn may_control(socket: &Socket) -> bool {

@@ -25,7 +25,8 @@ pub(super) fn ask(path: &Path, order: &Order, patience: Duration) -> io::Result<
         io::Error::new(
             io::ErrorKind::TimedOut,
             format!(
-                "the daemon does not answer: {} s were waited for it; it is stopped or hangs",
+                "the daemon does not answer: {} s were waited for it; it is stopped or hangs; \
+                 what it has not begun it will not do",
                 patience.as_secs()
             ),
         )

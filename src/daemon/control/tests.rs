@@ -132,6 +132,17 @@ fn an_answer_may_be_of_any_size() {
     assert_eq!(control.next_deadline(), None);
 }
 
+/// Who was told that the daemon does not answer is not obeyed when it goes on.
+#[test]
+fn who_has_gone_is_not_obeyed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    let mut control = Control::listen(&path).unwrap();
+    ask(&path, &any(Request::Clear), Duration::from_millis(50)).unwrap_err();
+    control.serve(T0, |order| unreachable!("{order:?}"));
+    assert_eq!(control.next_deadline(), None);
+}
+
 /// A daemon that is stopped takes nobody in, and soon there is no room to wait in.
 #[test]
 fn no_client_waits_for_ever() {
