@@ -17,6 +17,10 @@ const ROWS: usize = 1 << 12;
 /// long a packet is known, however brief its door's `seq_timeout` is.
 const AT_LEAST: Duration = Duration::from_secs(4);
 
+/// And no longer, however often it comes: a SYN is given up after 127 s (tcp(7),
+/// `tcp_syn_retries`). What comes later is a new knock, of a client whose packets are all alike.
+const AT_MOST: Duration = Duration::from_secs(128);
+
 /// A packet's hash, when it first came, and until when it is known, in nanoseconds. (No struct:
 /// memory that the kernel hands out zeroed is full of such without being touched.)
 type Packet = [u64; 3];
@@ -64,7 +68,7 @@ impl Seen {
     }
 
     /// Whether the packet with this hash is known. If it is, it is known for twice as long as
-    /// has passed since it first came: the pauses between retransmissions double.
+    /// has passed since it first came, up to a limit: the pauses between retransmissions double.
     pub(super) fn knows(&mut self, hash: u64, now: Timestamp) -> bool {
         if self.rows.is_empty() {
             return false;
@@ -74,7 +78,9 @@ impl Seen {
             return false;
         };
         let passed = now.0.saturating_sub(*came);
-        *until = (*until).max(now.0.saturating_add(passed.saturating_mul(2)));
+        let twice = now.0.saturating_add(passed.saturating_mul(2));
+        let most = Timestamp(*came) + AT_MOST;
+        *until = (*until).max(twice.min(most.0));
         let until = Timestamp(*until);
         self.until = self.until.max(until);
         true
@@ -107,7 +113,7 @@ mod tests {
             assert!(seen.knows(5, at(100 + pause)), "{pause}");
         }
         assert!(!seen.knows(6, at(115)));
-        assert!(seen.is_empty(at(100 + 3 * 127)));
+        assert!(seen.is_empty(at(100 + 128)));
         seen.note(6, at(200), Duration::from_secs(1));
         assert!(seen.knows(6, at(203)));
     }
