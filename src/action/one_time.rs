@@ -35,6 +35,12 @@ pub(crate) enum OneTimeError {
     /// The sequence is not there any more: used or edited by somebody else meanwhile.
     #[error("{} has changed: the sequence just used is no longer in it", .0.display())]
     Changed(PathBuf),
+    /// It was marked, but so many seconds after the knock.
+    #[error(
+        "{} could be written only {} s after the knock, and whoever knocked has given up; the \
+         sequence is used", .0.display(), .1
+    )]
+    Late(PathBuf, u64),
 }
 
 impl OneTimeError {

@@ -7,11 +7,11 @@
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::signals::Signals;
+use super::signals::{Asked, Signals};
 
 /// So many failures in a row cost nothing.
 const FREE: u32 = 3;
@@ -19,7 +19,7 @@ const FREE: u32 = 3;
 /// It is put off no longer: systemd gives a start 90 s.
 const MOST: Duration = Duration::from_secs(60);
 
-/// Called when a start has failed and has said why: counts it, in a file, and waits. Any signal
+/// Called when a start has failed and has said why: counts it, in a file, and waits. A signal
 /// ends that: whoever has mended the file and restarts does not wait.
 pub(super) fn wait(failures: &Path) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
@@ -32,11 +32,23 @@ pub(super) fn wait(failures: &Path) {
     let counted = fs::write(failures, format!("{}\n", u32::saturating_add(before, 1)));
     // Where nothing can be counted nothing is put off.
     let pause = counted.map_or(Duration::ZERO, |()| pause(before));
-    if let Ok(signals) = Signals::block()
-        && let Ok(timeout) = PollTimeout::try_from(pause)
-    {
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut fds, timeout);
+    if let Ok(mut signals) = Signals::block() {
+        let end = Instant::now() + pause;
+        while !is_asked_to_go(&mut signals, end.saturating_duration_since(Instant::now())) {}
+    }
+}
+
+/// Whether the time is over, or a signal has come that is no child's: a helper may end as late as
+/// this.
+fn is_asked_to_go(signals: &mut Signals, left: Duration) -> bool {
+    let Ok(timeout) = PollTimeout::try_from(left) else {
+        return true;
+    };
+    let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, timeout) {
+        Ok(0) => true,
+        Ok(_) => !matches!(signals.next(), Ok(Some(Asked::Reap) | None)),
+        Err(_) => true,
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Case {
     pub(super) file: PathBuf,
     /// Who knocked.
     pub(super) source: IpAddr,
+    /// When.
+    pub(super) at: Timestamp,
 }
 
 /// What stands in a door's file.
@@ -180,7 +182,6 @@ pub(crate) struct Clerk {
 #[derive(Debug)]
 struct Work {
     case: Case,
-    began: Timestamp,
     /// When it is told that the disk does not answer, once.
     tell: Option<Timestamp>,
 }
@@ -227,9 +228,8 @@ impl Clerk {
         case: Case,
         sequence: LiveSequence,
         config: &Config,
-        now: Timestamp,
     ) -> Result<(), OneTimeError> {
-        let Case { door, file, .. } = case.clone();
+        let Case { door, file, at, .. } = case.clone();
         if !self.used.add(&file, &sequence.steps) {
             return Err(OneTimeError::Changed(file));
         }
@@ -264,8 +264,7 @@ impl Clerk {
         }
         self.at_work.push(Work {
             case,
-            began: now,
-            tell: Some(now + SLOW),
+            tell: Some(at + SLOW),
         });
         Ok(())
     }
@@ -322,7 +321,7 @@ impl Clerk {
 
     /// Tells, once, of a disk that does not answer.
     pub(super) fn tend(&mut self, now: Timestamp) {
-        for Work { case, began, tell } in &mut self.at_work {
+        for Work { case, tell } in &mut self.at_work {
             if tell.is_some_and(|at| at <= now) {
                 *tell = None;
                 tracing::warn!(
@@ -331,7 +330,7 @@ impl Clerk {
                     case.source,
                     case.door,
                     case.file.display(),
-                    now.since(*began).as_secs()
+                    now.since(case.at).as_secs()
                 );
             }
         }
@@ -363,22 +362,23 @@ mod tests {
         fs::write(&file, " 1000\n 2000\n 3000\n").expect("written");
         let mut clerk = Clerk::new(Used::load(folder.path(), [1; 16])).expect("an eventfd");
         let config = Config::default();
+        let now = Timestamp(1 << 40);
         let case = |door: &str| Case {
             door: door.into(),
             file: file.clone(),
             source: IpAddr::from([192, 0, 2, 77]),
+            at: now,
         };
         let live = |clerk: &Clerk| {
             let found = FileReader::new(clerk.used(), &config).read("a".into(), file.clone());
             found.read.expect("readable").live.expect("one is left")
         };
         let first = live(&clerk);
-        let now = Timestamp(1 << 40);
         clerk
-            .mark(case("a"), first.clone(), &config, now)
+            .mark(case("a"), first.clone(), &config)
             .expect("a thread");
         // Two doors with one file.
-        let twice = clerk.mark(case("b"), first, &config, now);
+        let twice = clerk.mark(case("b"), first, &config);
         assert!(matches!(twice, Err(OneTimeError::Changed(_))), "{twice:?}");
         assert_eq!(live(&clerk).line, 2);
         assert_eq!(clerk.next_deadline(), Some(now + SLOW));
@@ -412,13 +412,14 @@ mod tests {
             .expect("readable");
         let live = found.live.expect("a sequence");
         fs::remove_file(&file).expect("there");
+        let now = Timestamp(1 << 40);
         let case = Case {
             door: "a".into(),
             file: file.clone(),
             source: IpAddr::from([192, 0, 2, 77]),
+            at: now,
         };
-        let now = Timestamp(1 << 40);
-        clerk.mark(case, live, &config, now).expect("a thread");
+        clerk.mark(case, live, &config).expect("a thread");
         assert!(matches!(answer(&mut clerk), Answer::Marked(_, Err(_), _)));
         fs::write(&file, " 1000\n").expect("written");
         let found = reader.read("a".into(), file).read.expect("readable");

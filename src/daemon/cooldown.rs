@@ -55,6 +55,14 @@ impl Cooldowns {
         false
     }
 
+    /// The door has not opened after all: it does not rest for `source`.
+    pub(crate) fn wake(&mut self, door: &Door, source: IpAddr) {
+        let key = (Arc::clone(&door.name), source);
+        if let Some(end) = self.ends.get(&key).copied() {
+            self.forget(end, key);
+        }
+    }
+
     fn forget(&mut self, end: Timestamp, key: Key) {
         self.ends.remove(&key);
         self.by_end.remove(&(end, key));
@@ -93,6 +101,9 @@ mod tests {
         // Its end is that of the rest it has had, however many knocks came meanwhile.
         assert!(!rests.rests(&game, one, second(15)));
         assert!(rests.rests(&game, one, second(19)));
+        rests.wake(&game, one);
+        assert!(!rests.rests(&game, one, second(19)));
+        rests.wake(&always, one);
         for at in 10..15 {
             assert!(!rests.rests(&always, one, second(at)));
         }

@@ -30,6 +30,10 @@ use super::words;
 /// How long interfaces are left alone after an error.
 const LINKS_REST: Duration = Duration::from_secs(1);
 
+/// So long a knock waits for the disk of its one-time sequence: afterwards whoever knocked has given
+/// up, and the address may be somebody else's.
+const LATEST: Duration = Duration::from_secs(60);
+
 /// Room for so many events is kept.
 const EVENTS: usize = 1024;
 
@@ -159,9 +163,7 @@ impl Line {
                 Outcome::Open => {
                     // If nothing came of it yet, it is told when the door acts.
                     if let Some(opened) = self.open(&event).transpose() {
-                        // What led to it stands before it.
-                        self.tell_all();
-                        self.tell_opened(&event, opened);
+                        self.finish(&event, opened);
                     }
                     continue;
                 }
@@ -183,6 +185,19 @@ impl Line {
     fn rests(&mut self, event: &Event) -> bool {
         let door = self.config.doors.get(event.door.index());
         door.is_some_and(|door| self.cooldowns.rests(door, event.source, event.at))
+    }
+
+    /// The door has acted, or stays shut.
+    fn finish(&mut self, event: &Event, opened: Result<Done, OneTimeError>) {
+        let has_opened = matches!(&opened, Ok(done) if done.in_vain.is_none());
+        if let Some(door) = self.config.doors.get(event.door.index())
+            && !has_opened
+        {
+            self.cooldowns.wake(door, event.source);
+        }
+        // What led to it stands before it.
+        self.tell_all();
+        self.tell_opened(event, opened);
     }
 
     /// Writes to the log what has happened and is not told yet.
@@ -260,12 +275,13 @@ impl Line {
             door: Arc::clone(&configured.name),
             file: file.clone(),
             source,
+            at,
         };
         let (name, file) = (Arc::clone(&case.door), file.clone());
         // None: it was completed twice before the matcher had the next one.
         let used = self.one_time.remove(&door);
         let used = used.ok_or_else(|| OneTimeError::Changed(file.clone()));
-        let marked = used.and_then(|used| self.clerk.mark(case, used, &self.config, at));
+        let marked = used.and_then(|used| self.clerk.mark(case, used, &self.config));
         if marked.is_err() {
             self.clerk.read(name, file, &self.config);
         }
@@ -274,7 +290,12 @@ impl Line {
 
     /// The sequence is marked, on the disk, or that failed: the door acts, or stays shut.
     pub(crate) fn marked(&mut self, case: Case, marked: Result<(), OneTimeError>, now: Timestamp) {
-        let Case { door, file, source } = case;
+        let Case {
+            door,
+            file,
+            source,
+            at,
+        } = case;
         let mut doors = (0..).map(DoorId).zip(self.config.doors.iter());
         let mine = |one: &OneTime| one.file == file;
         let Some((id, _)) =
@@ -283,15 +304,19 @@ impl Line {
             tracing::error!("{source}: {door}: not opened: a reload has taken it away");
             return;
         };
+        let waited = now.since(at);
+        let marked = marked.and_then(|()| match waited > LATEST {
+            true => Err(OneTimeError::Late(file, waited.as_secs())),
+            false => Ok(()),
+        });
         let opened = marked.map(|()| self.act_for(id, source, now));
-        self.tell_all();
         let event = Event {
             at: now,
             source,
             door: id,
             outcome: Outcome::Open,
         };
-        self.tell_opened(&event, opened);
+        self.finish(&event, opened);
     }
 
     fn act_for(&mut self, door: DoorId, source: IpAddr, now: Timestamp) -> Done {
