@@ -3,24 +3,17 @@
 //! A guard for TCP alone sees fragments as they come; one for a UDP port switches conntrack
 //! on, which puts them together first. Both are tried.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
 use crate::agent::Agent;
+use crate::packets::{
+    ACK, DESTINATION, FRAGMENT, FREE, GUARDED, HOP_BY_HOP, SYN, TCP, four, options, piece, segment,
+    six,
+};
 use crate::support::frame::{IPV4, IPV6, frame};
 use crate::support::{CLIENT, Lab, SERVER, SILENCE, SOON, ip};
-
-/// The guarded port and one that is not.
-const GUARDED: u16 = 22;
-const FREE: u16 = 80;
-
-/// IPv6 next headers.
-const HOP_BY_HOP: u8 = 0;
-const FRAGMENT: u8 = 44;
-const DESTINATION: u8 = 60;
-const TCP: u8 = 6;
 
 /// A way to send a SYN.
 struct Case {
@@ -29,93 +22,6 @@ struct Case {
     arrives: bool,
     /// The packets, given the source port.
     packets: fn(u16) -> Vec<Vec<u8>>,
-}
-
-/// What runs here: `flags` of a TCP segment from the client to `port`.
-fn segment(family: usize, from: u16, port: u16, flags: u8) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.extend(from.to_be_bytes());
-    out.extend(port.to_be_bytes());
-    out.extend(7_u32.to_be_bytes());
-    out.extend(0_u32.to_be_bytes());
-    out.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    let mut sum = u32::from(TCP) + 20;
-    let mut add = |bytes: &[u8]| {
-        for pair in bytes.chunks_exact(2) {
-            sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
-        }
-    };
-    add(&octets(ip(CLIENT[family])));
-    add(&octets(ip(SERVER[family])));
-    add(&out);
-    out[16..18].copy_from_slice(&fold(sum));
-    out
-}
-
-fn fold(mut sum: u32) -> [u8; 2] {
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    (!u16::try_from(sum).expect("folded")).to_be_bytes()
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
-}
-
-const SYN: u8 = 2;
-const ACK: u8 = 16;
-
-/// An IPv4 packet, or a fragment of one: offset in bytes, and whether more follow.
-fn four(id: u16, offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(20 + payload.len()).expect("short");
-    let place = (offset / 8) | if more { 0x2000 } else { 0 };
-    let mut out = vec![0x45, 0];
-    out.extend(length.to_be_bytes());
-    out.extend(id.to_be_bytes());
-    out.extend(place.to_be_bytes());
-    out.extend([64, TCP, 0, 0]);
-    out.extend(octets(ip(CLIENT[0])));
-    out.extend(octets(ip(SERVER[0])));
-    let sum = out
-        .chunks_exact(2)
-        .map(|p| u32::from(u16::from_be_bytes([p[0], p[1]])))
-        .sum();
-    out[10..12].copy_from_slice(&fold(sum));
-    out.extend(payload);
-    out
-}
-
-/// An IPv6 packet whose first header is of this kind.
-fn six(next: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(payload.len()).expect("short");
-    let mut out = vec![0x60, 0, 0, 0];
-    out.extend(length.to_be_bytes());
-    out.extend([next, 64]);
-    out.extend(octets(ip(CLIENT[1])));
-    out.extend(octets(ip(SERVER[1])));
-    out.extend(payload);
-    out
-}
-
-/// A fragment header and what it carries.
-fn piece(id: u16, next: u8, offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![next, 0];
-    out.extend((offset | u16::from(more)).to_be_bytes());
-    out.extend(u32::from(id).to_be_bytes());
-    out.extend(payload);
-    out
-}
-
-/// A header of `8 * (1 + more)` bytes with one option, of a type that nobody knows and that
-/// is to be skipped (RFC 8200, 4.2; of padding Linux takes no more than 7 bytes).
-fn options(next: u8, more: u8) -> Vec<u8> {
-    let mut out = vec![next, more, 0x1e, 4 + 8 * more];
-    out.resize(8 * (1 + usize::from(more)), 0);
-    out
 }
 
 const FOUR: &[Case] = &[

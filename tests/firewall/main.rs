@@ -11,6 +11,8 @@ mod faults;
 mod fragments;
 mod life;
 mod listing;
+mod packets;
 mod replace;
 mod traffic;
+mod tricks;
 mod watch;
