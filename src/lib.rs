@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! capture ──Frame──▶ decode ──Knock──▶ matcher ──Event──▶ action ──Effect──▶ firewall ──Transaction──▶ kernel
-//!                                                               └──Effect──▶ command ──▶ sh -c
+//!                                                               └──StartCommand──▶ command ──▶ sh -c
 //! config (TOML | knockd.conf) ──Draft──▶ check ──Config──▶ everything above
 //! ```
 //!

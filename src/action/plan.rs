@@ -3,60 +3,60 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Close, Config, DoorId, Effect, Ports};
+use crate::model::{Close, Config, DoorId, Effect, Effects, Ports, StartCommand};
 
-/// What a completed knock of `source` at `door` does, in the order in which it is done.
+/// Returns what a completed knock of `source` at `door` does.
 ///
-/// What ends comes before what begins, so that a door that closes everything and opens one
-/// port leaves that port open; the command comes last, so that it finds the firewall as the
-/// door makes it. The first four kinds are meant for one transaction. A `door` that the
-/// configuration does not have does nothing.
+/// A set loses its element before another gains one, so that a door that closes everything and
+/// opens one port leaves that port open. A `door` that the configuration does not have does
+/// nothing.
 #[must_use]
-pub fn plan(door: DoorId, config: &Config, source: IpAddr) -> Vec<Effect> {
+pub fn plan(door: DoorId, config: &Config, source: IpAddr) -> Effects {
     let Some(configured) = config.doors.get(door.index()) else {
-        return Vec::new();
+        return Effects::default();
     };
     let name = || Arc::clone(&configured.name);
-    let mut effects = Vec::new();
+    let mut sets = Vec::new();
 
     let closed = match &configured.close {
         Close::Nothing => None,
         Close::Ports(ports) => Some(Ports::Listed(ports.to_vec())),
         Close::All => Some(Ports::All),
     };
-    effects.extend(closed.map(|ports| Effect::Close {
+    sets.extend(closed.map(|ports| Effect::Close {
         door: name(),
         source,
         ports,
     }));
     if !configured.open.is_empty() {
-        effects.push(Effect::Open {
+        sets.push(Effect::Open {
             door: name(),
             source,
             ports: configured.open.to_vec(),
             lifetime: configured.open_for,
         });
     }
-    effects.extend(configured.remove.iter().map(|element| Effect::Remove {
+    sets.extend(configured.remove.iter().map(|element| Effect::Remove {
         door: name(),
         source,
         path: element.path.clone(),
         ports: element.ports.clone(),
     }));
-    effects.extend(configured.add.iter().map(|element| Effect::Add {
+    sets.extend(configured.add.iter().map(|element| Effect::Add {
         door: name(),
         source,
         path: element.path.clone(),
         ports: element.ports.clone(),
         lifetime: element.lifetime,
     }));
-    // What was not started is not stopped, as in knock 0.8.
-    if let Some(commands) = &configured.commands
-        && commands.start_for(source).is_some()
-    {
-        effects.push(Effect::Run { door, source });
-    }
-    effects
+    // Where there is nothing to start, nothing is stopped either, as in knock 0.8.
+    let commands = configured.commands.as_ref();
+    let starts = commands.is_some_and(|commands| commands.start_for(source).is_some());
+    let command = starts.then(|| StartCommand {
+        door: name(),
+        source,
+    });
+    Effects { sets, command }
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     const SIX: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7));
 
     #[test]
-    fn what_ends_comes_first_and_the_command_last() {
+    fn what_ends_comes_before_what_begins() {
         let config = config(Door {
             open: [port("22/tcp"), port("60000-61000/udp")].into(),
             close: Close::All,
@@ -115,7 +115,7 @@ mod tests {
         let effects = plan(DoorId(0), &config, FOUR);
         let name: Arc<str> = "mosh".into();
         assert_eq!(
-            effects,
+            effects.sets,
             [
                 Effect::Close {
                     door: name.clone(),
@@ -135,18 +135,19 @@ mod tests {
                     ports: vec![port("22/tcp")],
                 },
                 Effect::Add {
-                    door: name,
+                    door: name.clone(),
                     source: FOUR,
                     path: element("in").path,
                     ports: vec![port("22/tcp")],
                     lifetime: Lifetime::UntilClosed,
                 },
-                Effect::Run {
-                    door: DoorId(0),
-                    source: FOUR,
-                },
             ]
         );
+        let command = StartCommand {
+            door: name,
+            source: FOUR,
+        };
+        assert_eq!(effects.command, Some(command));
     }
 
     #[test]
@@ -155,8 +156,8 @@ mod tests {
             commands: Some(commands(Some("")).into()),
             ..Door::new("wake", Vec::new())
         });
-        assert_eq!(plan(DoorId(0), &config, FOUR).len(), 1);
-        assert_eq!(plan(DoorId(0), &config, SIX), []);
+        assert!(plan(DoorId(0), &config, FOUR).command.is_some());
+        assert_eq!(plan(DoorId(0), &config, SIX), Effects::default());
     }
 
     #[test]
@@ -166,13 +167,13 @@ mod tests {
             ..Door::new("shut", Vec::new())
         });
         assert_eq!(
-            plan(DoorId(0), &config, SIX),
+            plan(DoorId(0), &config, SIX).sets,
             [Effect::Close {
                 door: "shut".into(),
                 source: SIX,
                 ports: Ports::Listed(vec![port("22/tcp")]),
             }]
         );
-        assert_eq!(plan(DoorId(1), &config, SIX), []);
+        assert_eq!(plan(DoorId(1), &config, SIX), Effects::default());
     }
 }

@@ -1,7 +1,6 @@
 //! The process that runs commands, seen from the daemon: started, told, heard, replaced.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::action::command::{self, Client, DRAIN_TIME, Full, Report, Request, Table};
 use crate::config::Reader;
-use crate::model::{Config, Timestamp};
+use crate::model::{Config, StartCommand, Timestamp};
 
 use super::run::now;
 use super::setup::Options;
@@ -58,8 +57,8 @@ impl Commands {
     }
 
     /// Asks for a door's command.
-    pub(crate) fn run(&mut self, door: &std::sync::Arc<str>, source: IpAddr) -> Result<(), Full> {
-        let door = door.clone();
+    pub(crate) fn run(&mut self, command: &StartCommand) -> Result<(), Full> {
+        let StartCommand { door, source } = command.clone();
         self.client.send(&Request::Start { door, source })
     }
 

@@ -13,7 +13,7 @@ use crate::action::one_time::OneTimeError;
 use crate::capture::Links;
 use crate::firewall::{Applied, FirewallError, Table};
 use crate::matcher::Matcher;
-use crate::model::{Config, DoorId, Effect, Event, Knock, OneTime, Outcome, Timestamp};
+use crate::model::{Config, DoorId, Effect, Effects, Event, Knock, OneTime, Outcome, Timestamp};
 
 use super::busiest::Busiest;
 use super::clerk::{Case, Clerk};
@@ -326,43 +326,40 @@ impl Line {
         done
     }
 
-    /// Does what is planned: what is for the kernel in one transaction, then commands.
-    fn perform(&mut self, effects: &[Effect], now: Timestamp) -> Done {
+    /// Does what is planned: first what is for the kernel, in one transaction, then the command.
+    fn perform(&mut self, effects: &Effects, now: Timestamp) -> Done {
         self.perform_by(Table::apply_knock, effects, now)
     }
 
     /// The same for who asks by hand.
-    pub(crate) fn perform_by_hand(&mut self, effects: &[Effect], now: Timestamp) -> Done {
+    pub(crate) fn perform_by_hand(&mut self, effects: &Effects, now: Timestamp) -> Done {
         self.perform_by(Table::apply, effects, now)
     }
 
     fn perform_by(
         &mut self,
         apply: fn(&mut Table, &[Effect], Timestamp) -> Result<Applied, FirewallError>,
-        effects: &[Effect],
+        effects: &Effects,
         now: Timestamp,
     ) -> Done {
         let mut said = Vec::new();
         let mut in_vain = None;
         if let Some(table) = &mut self.table {
-            match apply(table, effects, now) {
+            match apply(table, &effects.sets, now) {
                 Ok(applied) => {
                     in_vain = applied.in_vain();
                     said.extend(deeds::applied(&applied, in_vain.as_deref()));
                 }
                 Err(error) => in_vain = Some(error.to_string()),
             }
-        } else if effects.iter().any(|e| !matches!(e, Effect::Run { .. })) {
+        } else if !effects.sets.is_empty() {
             in_vain = Some("the table was cleared by hand".to_owned());
         }
-        for effect in effects {
-            if let Effect::Run { door, source } = effect
-                && let Some(configured) = self.config.doors.get(door.index())
-                && let Some(commands) = &mut self.commands
-                && let Err(error) = commands.run(&configured.name, *source)
-            {
-                said.push(Said::Error(format!("{}: {error}", configured.name)));
-            }
+        if let Some(command) = &effects.command
+            && let Some(commands) = &mut self.commands
+            && let Err(error) = commands.run(command)
+        {
+            said.push(Said::Error(format!("{}: {error}", command.door)));
         }
         Done { said, in_vain }
     }

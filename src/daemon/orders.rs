@@ -8,7 +8,7 @@ use crate::action;
 use crate::firewall::{self, Table};
 use crate::matcher::Occupancy;
 use crate::model::{
-    Config, DoorId, Effect, Firewall, Lifetime, MAX_TIME, OnStop, Ports, Timestamp,
+    Config, DoorId, Effect, Effects, Firewall, Lifetime, MAX_TIME, OnStop, Ports, Timestamp,
 };
 
 use super::control::{Order, Reply, Request};
@@ -61,8 +61,7 @@ impl Daemon<'_> {
             tracing::info!("{address}: {name}: opened by hand");
         }
         said.iter().for_each(Said::tell);
-        let is_command = |effect: &Effect| matches!(effect, Effect::Run { .. });
-        if effects.iter().any(is_command) {
+        if effects.command.is_some() {
             let who = format!("{address}: {name}");
             said.push(match self.line.commands {
                 Some(_) => Said::Info(format!(
@@ -86,7 +85,10 @@ impl Daemon<'_> {
                 Err(error) => Reply::Refused(error.to_string()),
             };
         };
-        let effects = closing(table, address, now);
+        let effects = Effects {
+            sets: closing(table, address, now),
+            command: None,
+        };
         let said = self.line.perform_by_hand(&effects, now).all();
         said.iter().for_each(Said::tell);
         deeds::reply(said)
@@ -199,7 +201,7 @@ pub(super) fn by_hand(
     name: &str,
     address: IpAddr,
     time: Option<Duration>,
-) -> Result<Vec<Effect>, String> {
+) -> Result<Effects, String> {
     let doors = &config.doors;
     let Some(index) = doors.iter().position(|door| &*door.name == name) else {
         let names: Vec<_> = doors.iter().map(|door| &*door.name).collect();
@@ -213,10 +215,10 @@ pub(super) fn by_hand(
     let id = DoorId(u16::try_from(index).unwrap_or(u16::MAX));
     let mut effects = action::plan(id, config, address);
     if let Some(time) = time.map(Lifetime::For) {
-        for effect in &mut effects {
+        for effect in &mut effects.sets {
             match effect {
                 Effect::Open { lifetime, .. } | Effect::Add { lifetime, .. } => *lifetime = time,
-                Effect::Close { .. } | Effect::Remove { .. } | Effect::Run { .. } => {}
+                Effect::Close { .. } | Effect::Remove { .. } => {}
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::config::Reader;
 use crate::decode::decode;
 use crate::firewall::{Preview, Ruleset, render};
 use crate::matcher::{Matcher, Settings};
-use crate::model::{Config, DoorId, Effect, Event, Outcome, Timestamp};
+use crate::model::{Config, DoorId, Event, Outcome, StartCommand, Timestamp};
 use crate::stderr::complain;
 
 use super::cooldown::Cooldowns;
@@ -181,16 +181,14 @@ fn tell(
         return Ok(());
     }
     let effects = action::plan(event.door, config, event.source);
-    let sent = table.map(|table| table.apply(&effects, event.at).to_string());
+    let sent = table.map(|table| table.apply(&effects.sets, event.at).to_string());
     for line in sent.iter().flat_map(|text| text.lines()) {
         writeln!(out, "    {line}")?;
     }
-    for effect in &effects {
-        if let Effect::Run { source, .. } = effect
-            && let Some(string) = door.commands.as_ref().and_then(|c| c.start_for(*source))
-        {
-            writeln!(out, "    run: {}", expand(string, *source))?;
-        }
+    if let Some(StartCommand { source, .. }) = effects.command
+        && let Some(string) = door.commands.as_ref().and_then(|c| c.start_for(source))
+    {
+        writeln!(out, "    run: {}", expand(string, source))?;
     }
     Ok(())
 }

@@ -76,13 +76,12 @@ pub fn open(
     let (path, _) = options.config_path();
     let config = configuration(options, &path)?;
     let effects = orders::by_hand(&config, door, address, time).map_err(Fault::Unavailable)?;
-    let is_command = |effect: &Effect| matches!(effect, Effect::Run { .. });
-    if !effects.is_empty() && effects.iter().all(is_command) {
+    if effects.sets.is_empty() && effects.command.is_some() {
         return Err(Fault::Unavailable(format!(
             "no daemon runs, and none but it runs the command of {door}"
         )));
     }
-    let Some(mut applied) = on_orphan(options, &path, &config, |_, _| effects.clone())? else {
+    let Some(mut applied) = on_orphan(options, &path, &config, |_, _| effects.sets)? else {
         let table = config.firewall.unwrap_or_default().table;
         return Err(Fault::Unavailable(orders::no_table(&table)));
     };
@@ -95,7 +94,7 @@ pub fn open(
         Reply::Refused(why) => return Err(Fault::Unavailable(why)),
         Reply::Status(_) | Reply::Faulty(_) | Reply::Elsewhere(_) => Vec::new(),
     };
-    if effects.iter().any(is_command) {
+    if effects.command.is_some() {
         lines.push(format!("the command of {door} is not run: no daemon runs"));
     }
     Ok(lines)

@@ -347,8 +347,6 @@ impl Book {
                         plan.transaction.changes.truncate(sent);
                     }
                 }
-                // Commands are another room's.
-                Effect::Run { .. } => {}
             }
         }
         // A door may add to two sets, one for each family; then one of them takes it.

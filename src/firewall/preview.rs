@@ -36,7 +36,7 @@ impl Preview {
                 Effect::Add { path: p, ports, .. } | Effect::Remove { path: p, ports, .. } => {
                     p == path && !ports.is_empty()
                 }
-                Effect::Open { .. } | Effect::Close { .. } | Effect::Run { .. } => false,
+                Effect::Open { .. } | Effect::Close { .. } => false,
             });
             match source.map(Family::of) {
                 Some(family) if with_ports => Shape::AddressPort(family),
@@ -61,6 +61,6 @@ impl Preview {
 fn address(effect: &Effect) -> Option<std::net::IpAddr> {
     match effect {
         Effect::Add { source, .. } | Effect::Remove { source, .. } => Some(*source),
-        Effect::Open { .. } | Effect::Close { .. } | Effect::Run { .. } => None,
+        Effect::Open { .. } | Effect::Close { .. } => None,
     }
 }

@@ -257,7 +257,7 @@ impl Table {
         Ok(())
     }
 
-    /// Does the firewall's part of some effects, all in one transaction and one write. What is open
+    /// Has some effects, all in one transaction and one write. What is open
     /// longer already stays so. What became of each opening is said. That is for who acts by hand:
     /// there is room kept for that, and no door's share counts.
     ///
@@ -294,10 +294,7 @@ impl Table {
             .iter()
             .filter_map(|effect| match effect {
                 Effect::Add { path, .. } => self.sets.obstacle(path),
-                Effect::Open { .. }
-                | Effect::Close { .. }
-                | Effect::Remove { .. }
-                | Effect::Run { .. } => None,
+                Effect::Open { .. } | Effect::Close { .. } | Effect::Remove { .. } => None,
             })
             .collect();
         let mut gone = None;

@@ -3,10 +3,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{DoorId, Lifetime, PortRange, SetPath};
+use super::{Lifetime, PortRange, SetPath};
 
-/// One thing to do. The firewall does the first four, all those of one knock in one
-/// transaction; the command room does the last.
+/// All that a completed knock does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Effects {
+    /// For the firewall: all of it in one transaction, in this order.
+    pub sets: Vec<Effect>,
+    /// For the command room, afterwards: the command finds the firewall as the door makes it.
+    pub command: Option<StartCommand>,
+}
+
+/// A change to sets in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Let `source` reach `ports`. Never shortens an opening that is there.
@@ -53,13 +61,15 @@ pub enum Effect {
         /// The ports, for a set keyed by address, protocol and port.
         ports: Vec<PortRange>,
     },
-    /// Run the door's start command, and its stop command when its time has come.
-    Run {
-        /// Which door: the string itself is looked up by whoever runs it.
-        door: DoorId,
-        /// For whom: what `%IP%` stands for.
-        source: IpAddr,
-    },
+}
+
+/// A door's start command is to be run, and its stop command when the time for it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartCommand {
+    /// The door's name. Whoever runs the command looks its string up.
+    pub door: Arc<str>,
+    /// For whom: what `%IP%` stands for.
+    pub source: IpAddr,
 }
 
 /// Which ports are closed.

@@ -1,6 +1,6 @@
 //! The words every room shares: what an administrator configures ([`Config`], [`Door`],
 //! [`Step`]) and what the rooms hand on to each other ([`Frame`], [`Knock`], [`Event`],
-//! [`Effect`]). Standard library only, no I/O, no clock.
+//! [`Effects`]). Standard library only, no I/O, no clock.
 
 mod config;
 mod door;
@@ -21,7 +21,7 @@ pub use door::{
     BEGUN_AT_ONCE, BY_HAND, Close, Commands, Door, DoorId, MAX_STEPS, MAX_STRAYS, MAX_TIME,
     OPENINGS, OneTime, SetElement, SetPath,
 };
-pub use effect::{Effect, Phase, Ports};
+pub use effect::{Effect, Effects, Phase, Ports, StartCommand};
 pub use event::{Cause, Event, Outcome};
 pub use flags::{ParseFlagsError, TcpFlags, flag, is_of_no_session};
 pub use legacy::{LegacyStep, ParseLegacyError, parse_legacy_sequence, parse_legacy_step};
