@@ -1,6 +1,12 @@
 //! Sets of the administrator's that doors put sources into.
 
-use crate::agent::Agent;
+use knockd::firewall::Mode;
+use knockd::model::OnStop;
+
+use crate::agent::{
+    A_WHILE, Agent, Applied, News, Notice, add, element, millis, open, reload, remove, run,
+    seconds, start, stop,
+};
 use crate::support::Lab;
 
 const TOML: &str = r#"
@@ -15,8 +21,28 @@ add      = { table = "inet filter", set = "knocked", for = "1h" }
 
 const SET: &str = "table inet filter {\n set knocked {\n type ipv4_addr\n flags timeout\n }\n }";
 
+/// The set, as `nft` lists it.
 fn set(lab: &Lab) -> String {
     lab.server.run("nft list set inet filter knocked")
+}
+
+/// The set is there, and got this many elements.
+fn is_back(news: &News, count: usize) -> bool {
+    let back =
+        |notice: &Notice| matches!(notice, Notice::Back { elements, .. } if *elements == count);
+    news.notices.iter().any(back)
+}
+
+/// The set is not there yet.
+fn is_awaited(notice: &Notice) -> bool {
+    matches!(notice, Notice::Awaited { set } if set == "knocked")
+}
+
+/// The set cannot take what the door puts in; the reason holds `words`.
+fn is_unfit(notices: &[Notice], words: &str) -> bool {
+    let unfit =
+        |notice: &Notice| matches!(notice, Notice::Unfit { why, .. } if why.contains(words));
+    notices.iter().any(unfit)
 }
 
 #[test]
@@ -24,12 +50,13 @@ fn elements_come_go_and_come_back() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     lab.server.nft(SET);
-    for mode in ["start", "watch"] {
+    let knocked = |source| element("web", source, "knocked");
+    for mode in [Mode::Auto, Mode::Watch] {
         let mut agent = Agent::new(&lab.server);
-        let said = agent.order(&format!("{mode} {}", path.display()));
-        assert!(said.ends_with("[]"), "{said}");
-        let add = "add web 192.0.2.77 inet/filter/knocked  1h";
-        assert_eq!(agent.order(add), "opened 192.0.2.77 knocked; ");
+        let started = agent.order(start(mode, &path));
+        assert_eq!(started.notices, []);
+        let applied = agent.order(add("web", "192.0.2.77", "inet filter knocked", ""));
+        assert_eq!(applied, Applied::opening(knocked("192.0.2.77")));
         let listed = set(&lab);
         assert!(
             listed.contains("192.0.2.77 timeout 1h") && listed.contains("\"web\""),
@@ -39,37 +66,37 @@ fn elements_come_go_and_come_back() {
         // The ruleset of the administrator's is loaded again.
         lab.server.nft(&format!("delete table inet filter\n{SET}"));
         assert!(!set(&lab).contains("192.0.2.77"));
-        let said = agent.order("mind 5s");
-        assert!(said.contains("knocked is there"), "{said}");
+        let news = agent.order(run(A_WHILE));
+        assert!(is_back(&news, 1), "{news:?}");
         assert!(set(&lab).contains("192.0.2.77"));
 
         // Taken away, and back later.
         lab.server.nft("delete table inet filter");
-        let said = agent.order("mind 5s");
-        assert!(said.contains("knocked is not there yet"), "{said}");
-        let said = agent.order("add web 192.0.2.78 inet/filter/knocked  1h");
-        assert!(said.starts_with("opened 192.0.2.78 knocked; "), "{said}");
-        assert!(said.contains("Awaited"), "he is not in it yet: {said}");
+        let news = agent.order(run(A_WHILE));
+        assert!(news.notices.iter().any(is_awaited), "{news:?}");
+        let applied = agent.order(add("web", "192.0.2.78", "inet filter knocked", ""));
+        assert_eq!(applied.opened, [knocked("192.0.2.78")]);
+        assert!(applied.notices.iter().any(is_awaited), "{applied:?}");
         lab.server.nft(SET);
-        let said = agent.order("mind 5s");
-        assert!(said.contains("2 elements put in"), "{said}");
+        let news = agent.order(run(A_WHILE));
+        assert!(is_back(&news, 2), "{news:?}");
         assert!(set(&lab).contains("192.0.2.78"));
 
         // Known after a restart.
         agent.kill();
         let mut agent = Agent::new(&lab.server);
-        agent.order(&format!("{mode} {}", path.display()));
-        let remove = "remove 192.0.2.77 inet/filter/knocked ";
-        assert_eq!(agent.order(remove), "closed web 192.0.2.77 knocked; ");
-        assert_eq!(agent.order(remove), "", "not there is no fault");
+        agent.order(start(mode, &path));
+        let mut take_out = || agent.order(remove("192.0.2.77", "inet filter knocked"));
+        assert_eq!(take_out(), Applied::closing(knocked("192.0.2.77")));
+        assert_eq!(take_out(), Applied::default(), "not there is no fault");
 
         // What somebody else took out is not put in again; what he put in goes all the same.
         lab.server.nft("delete element inet filter knocked { 192.0.2.78 }\nadd element inet filter knocked { 192.0.2.9 }");
-        assert_eq!(agent.order("mind 100ms"), "");
-        agent.order("remove 192.0.2.78 inet/filter/knocked ");
-        agent.order("remove 192.0.2.9 inet/filter/knocked ");
+        assert_eq!(agent.order(run(millis(100))), News::none());
+        agent.order(remove("192.0.2.78", "inet filter knocked"));
+        agent.order(remove("192.0.2.9", "inet filter knocked"));
         assert!(!set(&lab).contains("192.0.2."));
-        agent.order("stop remove");
+        agent.order(stop(OnStop::Remove));
     }
 }
 
@@ -79,22 +106,21 @@ fn a_reload_takes_out_what_a_door_that_is_gone_put_in() {
     let path = lab.write("knockd.toml", TOML);
     lab.server.nft(SET);
     let mut agent = Agent::start(&lab.server, &path);
-    agent.order("add web 192.0.2.77 inet/filter/knocked  1h");
+    agent.order(add("web", "192.0.2.77", "inet filter knocked", ""));
     // Another door, and the set is gone for a while: what waits for it is not forgotten.
     lab.server.nft("delete table inet filter");
-    agent.order("mind 5s");
-    agent.order("add web 192.0.2.78 inet/filter/knocked  1h");
+    agent.order(run(A_WHILE));
+    agent.order(add("web", "192.0.2.78", "inet filter knocked", ""));
     let more = TOML.replace("[\"22/tcp\"]", "[\"22/tcp\", \"80/tcp\"]");
     let more = lab.write("more.toml", &more);
-    agent.order(&format!("reload {}", more.display()));
+    agent.order(reload(&more));
     lab.server.nft(SET);
-    let said = agent.order("mind 5s");
-    assert!(said.contains("2 elements put in"), "{said}");
+    let news = agent.order(run(A_WHILE));
+    assert!(is_back(&news, 2), "{news:?}");
 
     let gone = TOML.replace("[door.web]", "[door.other]");
     let gone = lab.write("gone.toml", &gone);
-    let said = agent.order(&format!("reload {}", gone.display()));
-    assert!(said.contains("removed=2"), "{said}");
+    assert_eq!(agent.order(reload(&gone)).removed, 2);
     assert!(!set(&lab).contains("192.0.2."));
 }
 
@@ -108,14 +134,27 @@ fn a_set_by_port() {
     let path = lab.write("knockd.toml", &toml);
     lab.server.nft("table inet filter {\n set knocked {\n type ipv6_addr . inet_proto . inet_service\n flags timeout\n }\n }");
     let mut agent = Agent::start(&lab.server, &path);
-    agent.order("add web 2001:db8::77 inet/filter/knocked 80/tcp,443/tcp 1h");
+    agent.order(add(
+        "web",
+        "2001:db8::77",
+        "inet filter knocked",
+        "80/tcp,443/tcp",
+    ));
     let listed = set(&lab);
     assert!(
         listed.contains("2001:db8::77 . tcp . 80") && listed.contains("2001:db8::77 . tcp . 443"),
         "{listed}"
     );
-    let said = agent.order("add web 192.0.2.77 inet/filter/knocked 80/tcp,443/tcp 1h");
-    assert!(said.contains("OtherFamily"), "{said}");
+    let applied = agent.order(add(
+        "web",
+        "192.0.2.77",
+        "inet filter knocked",
+        "80/tcp,443/tcp",
+    ));
+    assert!(
+        applied.notices.contains(&Notice::OtherFamily),
+        "{applied:?}"
+    );
 }
 
 #[test]
@@ -135,19 +174,17 @@ fn a_set_that_does_not_fit_is_named() {
             "flush ruleset\ntable inet filter {{\n set knocked {{\n {kind}\n }}\n }}"
         ));
         let mut agent = Agent::new(&lab.server);
-        let said = agent.order(&format!("watch {}", path.display()));
-        assert!(said.contains(why), "{kind}: {said}");
-        assert!(
-            said.contains("add set inet filter knocked { type ipv4_addr; flags timeout; }"),
-            "{said}"
-        );
+        let started = agent.order(start(Mode::Watch, &path));
+        assert!(is_unfit(&started.notices, why), "{kind}: {started:?}");
+        let remedy = "add set inet filter knocked { type ipv4_addr; flags timeout; }";
+        assert!(is_unfit(&started.notices, remedy), "{started:?}");
         // Who knocks in vain is told why again; the door's other half works.
-        let said = agent.order("add web 192.0.2.77 inet/filter/knocked  1h");
-        assert!(!said.contains("opened") && said.contains(why), "{said}");
-        assert_eq!(
-            agent.order("open web 192.0.2.77 22/tcp 30s"),
-            "opened 192.0.2.77 22/tcp; "
-        );
+        let applied = agent.order(add("web", "192.0.2.77", "inet filter knocked", ""));
+        assert_eq!(applied.opened, []);
+        assert!(is_unfit(&applied.notices, why), "{applied:?}");
+        let applied = agent.order(open("web", "192.0.2.77", "22/tcp", seconds(30)));
+        let ssh = element("web", "192.0.2.77", "22/tcp");
+        assert_eq!(applied, Applied::opening(ssh));
     }
     // Who asks for no end would be given one, and be shut out for good.
     lab.server.nft(
@@ -156,8 +193,9 @@ fn a_set_that_does_not_fit_is_named() {
     let lasting = TOML.replace("\"1h\"", "\"until closed\"");
     let lasting = lab.write("lasting.toml", &lasting);
     let mut agent = Agent::new(&lab.server);
-    let said = agent.order(&format!("watch {}", lasting.display()));
-    assert!(said.contains("a timeout of the set's own"), "{said}");
+    let started = agent.order(start(Mode::Watch, &lasting));
+    let why = "a timeout of the set's own";
+    assert!(is_unfit(&started.notices, why), "{started:?}");
     // What is only taken out of a set may be there for ever.
     lab.server.nft("flush ruleset\ntable ip6 filter {\n set banned {\n type ipv6_addr\n elements = { 2001:db8::77, 2001:db8::78 }\n }\n }");
     let removes = TOML.replace(
@@ -166,27 +204,26 @@ fn a_set_that_does_not_fit_is_named() {
     );
     let removes = lab.write("removes.toml", &removes);
     let mut agent = Agent::new(&lab.server);
-    let said = agent.order(&format!("watch {}", removes.display()));
-    assert!(said.ends_with("[]"), "{said}");
-    agent.order("remove 2001:db8::77 ip6/filter/banned ");
+    let started = agent.order(start(Mode::Watch, &removes));
+    assert_eq!(started.notices, []);
+    agent.order(remove("2001:db8::77", "ip6 filter banned"));
     let left = lab.server.run("nft list set ip6 filter banned");
     assert!(left.contains("{ 2001:db8::78 }"), "{left}");
     // Full, and only that.
     lab.server.nft("flush ruleset\ntable inet filter {\n set knocked {\n type ipv4_addr\n size 1\n flags timeout\n elements = { 192.0.2.9 }\n }\n }");
     let mut agent = Agent::start(&lab.server, &path);
-    let add = "add web 192.0.2.77 inet/filter/knocked  1h";
-    let said = agent.order(add);
-    assert!(said.contains("is full"), "{said}");
+    let put_in = || add("web", "192.0.2.77", "inet filter knocked", "");
+    let applied = agent.order(put_in());
+    assert!(is_unfit(&applied.notices, "is full"), "{applied:?}");
     // So may be one that has been waited for.
     lab.server.nft("delete table inet filter");
-    agent.order("mind 5s");
-    agent.order(add);
+    agent.order(run(A_WHILE));
+    agent.order(put_in());
     lab.server.nft("table inet filter {\n set knocked {\n type ipv4_addr\n size 1\n flags timeout\n elements = { 192.0.2.9 }\n }\n }");
-    let said = agent.order("mind 5s");
-    assert!(
-        said.contains("is full") && !said.contains("put in"),
-        "{said}"
-    );
+    let news = agent.order(run(A_WHILE));
+    assert!(is_unfit(&news.notices, "is full"), "{news:?}");
+    let back = |notice: &Notice| matches!(notice, Notice::Back { .. });
+    assert!(!news.notices.iter().any(back), "{news:?}");
 }
 
 #[test]
@@ -207,13 +244,14 @@ fn a_set_of_another_daemon_is_said_to_be_so() {
     let mut agent = Agent::start(&lab.server, &path);
     lab.server.nft("delete table inet other");
     let mut owner = Agent::start(&lab.server, &other);
-    let said = agent.order("add web 192.0.2.77 inet/other/openings_v4  1h");
+    let applied = agent.order(add("web", "192.0.2.77", "inet other openings_v4", ""));
     let whose = "table inet other is owned by another program, which lets nobody else change it";
-    assert!(said.contains(whose), "{said}");
-    agent.order("stop remove");
+    assert!(is_unfit(&applied.notices, whose), "{applied:?}");
+    agent.order(stop(OnStop::Remove));
 
     let mut agent = Agent::new(&lab.server);
-    let said = agent.order(&format!("start {}", path.display()));
-    assert!(said.contains("owned by another program"), "{said}");
-    owner.order("stop remove");
+    let started = agent.order(start(Mode::Auto, &path));
+    let why = "owned by another program";
+    assert!(is_unfit(&started.notices, why), "{started:?}");
+    owner.order(stop(OnStop::Remove));
 }

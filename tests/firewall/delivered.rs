@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, close_all, hours, open};
 use crate::support::net::is_alive;
 use crate::support::{CLIENT, Lab, OTHER, Reach, SERVER, SILENCE, SOON, ip, wait_for};
 
@@ -74,12 +74,12 @@ impl Server {
         };
         all(self, &|family| CLIENT[family], false);
         for source in CLIENT {
-            self.agent.order(&format!("open ssh {source} {ALL} 1h"));
+            self.agent.order(open("ssh", source, ALL, hours(1)));
         }
         all(self, &|family| CLIENT[family], true);
         all(self, &|family| OTHER[family], false);
         for source in CLIENT {
-            self.agent.order(&format!("close {source} all"));
+            self.agent.order(close_all(source));
         }
     }
 }
@@ -239,7 +239,7 @@ fn a_published_port_may_lead_to_one_of_this_host() {
     let to = (ip(SERVER[0]), 2222);
     let connect = |patience| lab.client.connect(ip(CLIENT[0]), to, patience);
     connect(SILENCE).expect_silence();
-    agent.order(&format!("open ssh {} 2222/tcp 1h", CLIENT[0]));
+    agent.order(open("ssh", CLIENT[0], "2222/tcp", hours(1)));
     assert!(is_alive(&connect(SOON).expect_connected()));
     let judged = lab.server.run("nft list chain inet knockd judge");
     let once = "@openings_v4 counter packets 1 ";

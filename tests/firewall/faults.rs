@@ -3,8 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::agent::Agent;
-use crate::life::{TOML, open_some};
+use knockd::firewall::{Mode, Origin};
+use knockd::model::{Lifetime, OnStop};
+
+use crate::agent::{
+    A_WHILE, Agent, Applied, Damage, Failure, FileLimit, News, Notice, Opening, Started, close_all,
+    due, element, expire, fill, limit_files, list, millis, open, privileged, run, seconds, start,
+    stop,
+};
+use crate::life::{TOML, open_some, some_opened, ssh_opened};
 use crate::support::{Lab, wait_for};
 
 #[test]
@@ -12,22 +19,28 @@ fn what_cannot_be_asked_is_asked_again_later() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
-    agent.order("open ssh 192.0.2.77 22/tcp 100ms");
-    agent.order("privileged no");
-    let (said, asked) = wait_for("its time to be up", || {
+    agent.order(open(
+        "ssh",
+        "192.0.2.77",
+        "22/tcp",
+        Lifetime::For(millis(100)),
+    ));
+    agent.order(privileged(false));
+    let (news, asked) = wait_for("its time to be up", || {
         let asked = Instant::now();
-        let said = agent.order("expire");
-        (!said.is_empty()).then_some((said, asked))
+        let news = agent.order(expire());
+        (news != News::none()).then_some((news, asked))
     });
-    assert!(said.contains("CAP_NET_ADMIN"), "{said}");
-    let due: u64 = agent.order("due").parse().expect("it is still to be asked");
-    let due = asked.elapsed() + Duration::from_millis(due);
+    assert_eq!(news.notices, [Notice::Fault(Failure::Permission)]);
+    let due = agent.order(due()).expect("it is still to be asked");
+    let due = asked.elapsed() + due;
     assert!(due > Duration::from_millis(500), "asked again in {due:?}");
     // And not said again when it fails again.
-    assert_eq!(agent.order("mind 1200ms"), "");
-    agent.order("privileged yes");
-    let said = agent.order("mind 3s");
-    assert_eq!(said, "closed ssh 192.0.2.77 22/tcp; ");
+    assert_eq!(agent.order(run(millis(1200))), News::none());
+    agent.order(privileged(true));
+    let news = agent.order(run(Duration::from_secs(3)));
+    assert_eq!(news.closed, [element("ssh", "192.0.2.77", "22/tcp")]);
+    assert_eq!(news.notices, []);
 }
 
 #[test]
@@ -36,22 +49,26 @@ fn who_cannot_listen_has_the_table_all_the_same() {
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::new(&lab.server);
     // Enough for the socket that makes the table, not for the one that listens.
-    agent.order("files one more");
-    let said = agent.order(&format!("watch {}", path.display()));
-    assert!(said.starts_with("Created owned=false"), "{said}");
-    assert!(said.contains("EMFILE"), "{said}");
-    agent.order("open ssh 192.0.2.77 22/tcp 30s");
+    agent.order(limit_files(FileLimit::OneMore));
+    let started = agent.order(start(Mode::Watch, &path));
+    assert_eq!(started.origin, Origin::Created);
+    let too_many = Notice::Fault(Failure::Reading(nix::libc::EMFILE));
+    assert_eq!(started.notices, [too_many]);
+    agent.order(open("ssh", "192.0.2.77", "22/tcp", seconds(30)));
     lab.server.run("nft flush ruleset");
-    assert_eq!(agent.order("mind 1200ms"), "", "not said again");
-    agent.order("files all");
-    let said = agent.order("mind 5s");
-    assert!(said.contains("restored"), "{said}");
-    let list = agent.order("list knockd");
-    assert!(list.starts_with("ssh 192.0.2.77 22/tcp"), "{list}");
+    assert_eq!(
+        agent.order(run(millis(1200))),
+        News::none(),
+        "not said again"
+    );
+    agent.order(limit_files(FileLimit::Most));
+    let news = agent.order(run(A_WHILE));
+    assert!(news.restored().is_some(), "{news:?}");
+    assert_eq!(agent.order(list("knockd")), [ssh_opened()]);
     // It listens now.
     lab.server.run("nft flush ruleset");
-    let said = agent.order("mind 5s");
-    assert!(said.contains("deleted the table: restored"), "{said}");
+    let news = agent.order(run(A_WHILE));
+    assert_eq!(news.restored(), Some(Damage::Deleted), "{news:?}");
 }
 
 #[test]
@@ -59,11 +76,11 @@ fn a_table_that_could_not_be_removed_is_still_used() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
-    agent.order("privileged no");
-    assert!(agent.attempt("stop remove").is_err());
-    agent.order("privileged yes");
+    agent.order(privileged(false));
+    assert!(agent.attempt(stop(OnStop::Remove)).is_err());
+    agent.order(privileged(true));
     open_some(&mut agent);
-    agent.order("stop remove");
+    agent.order(stop(OnStop::Remove));
     assert_eq!(lab.server.run("nft list ruleset"), "");
 }
 
@@ -73,13 +90,12 @@ fn what_was_done_unheard_is_known() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
-    for (order, answer, list) in [
-        (
-            "open ssh 192.0.2.77 22/tcp 30s",
-            "opened 192.0.2.77 22/tcp; ",
-            "ssh 192.0.2.77 22/tcp 30; ",
-        ),
-        ("close 192.0.2.77 all", "closed ssh 192.0.2.77 22/tcp; ", ""),
+    let ssh = element("ssh", "192.0.2.77", "22/tcp");
+    let opens = open("ssh", "192.0.2.77", "22/tcp", seconds(30));
+    let closes = close_all("192.0.2.77");
+    for (order, done, left) in [
+        (opens, Applied::opening(ssh.clone()), vec![ssh_opened()]),
+        (closes, Applied::closing(ssh), vec![]),
     ] {
         // The first answer that is read is the transaction's.
         let mut strace = lab
@@ -88,8 +104,8 @@ fn what_was_done_unheard_is_known() {
         let result = agent.attempt(order);
         strace.wait_for_line("INJECTED");
         strace.kill();
-        assert_eq!(result.as_deref(), Ok(answer), "{order}");
-        assert_eq!(agent.order("list knockd"), list, "{order}");
+        assert_eq!(result, Ok(done));
+        assert_eq!(agent.order(list("knockd")), left);
     }
 }
 
@@ -99,17 +115,15 @@ fn what_was_done_unheard_is_known() {
 fn a_set_that_goes_meanwhile_is_no_want_of_support() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
-    let start = format!("start {}", path.display());
-    let mut agent = Agent::new(&lab.server);
-    agent.order(&start);
+    let mut agent = Agent::start(&lab.server, &path);
     open_some(&mut agent);
     agent.kill();
 
     // Which of its messages is the transaction.
     let mut agent = Agent::new(&lab.server);
     let strace = lab.server.inject(agent.id(), "sendto:delay_exit=1:when=1");
-    let said = agent.order(&start);
-    assert_eq!(said, "Adopted owned=true kept=3 removed=0 []");
+    let started = agent.order(start(Mode::Auto, &path));
+    assert_eq!(started, Started::quietly(Origin::Adopted, true, 3));
     agent.kill();
     let sent = wait_for("the transaction", || {
         let lines = strace.lines();
@@ -120,16 +134,17 @@ fn a_set_that_goes_meanwhile_is_no_want_of_support() {
     let mut agent = Agent::new(&lab.server);
     let held = format!("sendto:delay_enter=5s:when={}", sent + 1);
     let _strace = lab.server.inject(agent.id(), &held);
-    agent.blurt(&start);
-    std::thread::sleep(Duration::from_secs(1));
-    lab.server.nft(
-        "flush table inet knockd\n\
-         delete set inet knockd udp_60000_61000_v4",
-    );
-    let said = agent.answer();
-    let wanted = "Rebuilt owned=true kept=3 removed=0 []";
-    assert_eq!(said.as_deref(), Ok(wanted));
-    assert_eq!(agent.order("list knockd"), crate::life::OPENED);
+    let started = std::thread::scope(|scope| {
+        let starting = scope.spawn(|| agent.order(start(Mode::Auto, &path)));
+        std::thread::sleep(Duration::from_secs(1));
+        lab.server.nft(
+            "flush table inet knockd\n\
+             delete set inet knockd udp_60000_61000_v4",
+        );
+        starting.join().expect("a start")
+    });
+    assert_eq!(started, Started::quietly(Origin::Rebuilt, true, 3));
+    assert_eq!(agent.order(list("knockd")), some_opened());
 }
 
 /// What ends together is looked for some at a time: packets are read in between.
@@ -138,16 +153,18 @@ fn what_runs_out_together_is_told_in_parts() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
-    agent.order("fill 2000 22/tcp 2s");
+    agent.order(fill(2000, "22/tcp", Duration::from_secs(2)));
     wait_for("the end of all", || {
-        agent.order("list knockd").is_empty().then_some(())
+        (agent.order(list("knockd")) == Opening::NONE).then_some(())
     });
+    // The table looks 20 ms after the kernel. By now every deadline shall have passed, so that
+    // only the number looked for at once makes more than one part.
     std::thread::sleep(Duration::from_millis(100));
     let mut parts = Vec::new();
-    while let Ok(0) = agent.order("due").parse::<u64>() {
-        parts.push(agent.order("expire").matches("closed ssh").count());
+    while agent.order(due()) == Some(Duration::ZERO) {
+        parts.push(agent.order(expire()).closed.len());
     }
     assert!(parts.iter().all(|part| *part <= 256), "{parts:?}");
     assert_eq!(parts.iter().sum::<usize>(), 2000, "{parts:?}");
-    assert_eq!(agent.order("due"), "", "and no more is to be done");
+    assert_eq!(agent.order(due()), None, "and no more is to be done");
 }

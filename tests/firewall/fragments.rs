@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, hours, open};
 use crate::packets::{
     ACK, DESTINATION, FRAGMENT, FREE, GUARDED, HOP_BY_HOP, SYN, TCP, four, options, piece, segment,
     six,
@@ -184,12 +184,12 @@ fn answered(
     false
 }
 
-fn no_syn_gets_past(open: &str, ports: &str) {
+fn no_syn_gets_past(toml: &str, ports: &str) {
     let lab = Lab::new();
     let path = lab.write(
         "knockd.toml",
         &format!(
-            "[firewall]\n[door.ssh]\nsequence = [\"17301/tcp\", \"4022/udp\", \"39855/tcp\"]\nopen = {open}\n"
+            "[firewall]\n[door.ssh]\nsequence = [\"17301/tcp\", \"4022/udp\", \"39855/tcp\"]\nopen = {toml}\n"
         ),
     );
     let _echo = [lab.server.echo(GUARDED), lab.server.echo(FREE)];
@@ -205,7 +205,7 @@ fn no_syn_gets_past(open: &str, ports: &str) {
         ears.set_read_timeout(Some(SILENCE / 10)).expect("a socket");
         for opened in [false, true] {
             if opened {
-                agent.order(&format!("open ssh {} {ports} 1h", CLIENT[family]));
+                agent.order(open("ssh", CLIENT[family], ports, hours(1)));
             }
             for case in cases {
                 from += 1;
@@ -217,7 +217,7 @@ fn no_syn_gets_past(open: &str, ports: &str) {
                 assert_eq!(
                     answered(&wire, &ears, family, (case, from), patience),
                     opened && case.arrives,
-                    "{} (family {family}, open {open}, opened: {opened})",
+                    "{} (family {family}, open {toml}, opened: {opened})",
                     case.name
                 );
             }

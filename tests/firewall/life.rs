@@ -1,6 +1,17 @@
 //! Start, stop, restart, reload, and what others do to the table meanwhile.
 
-use crate::agent::Agent;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use knockd::firewall::{Mode, Origin};
+use knockd::model::{Lifetime, OnStop};
+
+use crate::agent::{
+    Agent, Applied, Failure, News, Notice, Opening, Owner, Started, clear, close, close_all,
+    element, expire, fill, guard, guard_for, hours, list, millis, open, opening, reload, run,
+    seconds, shortest_list, start, start_for, stop,
+};
 use crate::support::{Lab, wait_for};
 
 /// Two doors, a range among what they open.
@@ -18,50 +29,77 @@ open     = ["60000-61000/udp", "443/tcp"]
 open_for = "12h"
 "#;
 
-pub(crate) const OPENED: &str = "ssh 192.0.2.77 22/tcp 30; mosh 2001:db8::77 443/tcp 43200; \
-                      mosh 2001:db8::77 60000-61000/udp 43200; ";
+/// An hour.
+const HOUR: Duration = Duration::from_secs(3600);
 
+/// The opening of the door `ssh` that [`open_some`] makes.
+pub(crate) fn ssh_opened() -> Opening {
+    opening("ssh", "192.0.2.77", "22/tcp", seconds(30))
+}
+
+/// The openings that [`open_some`] makes.
+pub(crate) fn some_opened() -> [Opening; 3] {
+    [
+        ssh_opened(),
+        opening("mosh", "2001:db8::77", "443/tcp", hours(12)),
+        opening("mosh", "2001:db8::77", "60000-61000/udp", hours(12)),
+    ]
+}
+
+/// Opens both doors of [`TOML`].
+#[track_caller]
 pub(crate) fn open_some(agent: &mut Agent) {
-    agent.order("open ssh 192.0.2.77 22/tcp 30s");
-    agent.order("open mosh 2001:db8::77 60000-61000/udp,443/tcp 12h");
-    assert_eq!(agent.order("list knockd"), OPENED);
+    agent.order(open("ssh", "192.0.2.77", "22/tcp", seconds(30)));
+    agent.order(open(
+        "mosh",
+        "2001:db8::77",
+        "60000-61000/udp,443/tcp",
+        hours(12),
+    ));
+    assert_eq!(agent.order(list("knockd")), some_opened());
 }
 
 #[test]
 fn a_restart_loses_no_opening() {
-    for mode in ["start", "watch"] {
+    for mode in [Mode::Auto, Mode::Watch] {
         let lab = Lab::new();
         let path = lab.write("knockd.toml", TOML);
-        let run = format!("{mode} {}", path.display());
-        let owned = mode == "start";
-        let begin = |origin: &str, kept: u32| {
+        let owned = mode == Mode::Auto;
+        let begin = |origin, kept| {
             let mut agent = Agent::new(&lab.server);
-            let said = agent.order(&run);
-            let wanted = format!("{origin} owned={owned} kept={kept} removed=0 []");
-            assert_eq!(said, wanted);
+            let started = agent.order(start(mode, &path));
+            assert_eq!(started, Started::quietly(origin, owned, kept));
             agent
         };
-        let mut agent = begin("Created", 0);
+        let mut agent = begin(Origin::Created, 0);
         open_some(&mut agent);
 
         // Killed: the table stands, and is taken over as it is.
         agent.kill();
-        let mut agent = begin("Adopted", 3);
-        assert_eq!(agent.order("list knockd"), OPENED);
+        let mut agent = begin(Origin::Adopted, 3);
+        assert_eq!(agent.order(list("knockd")), some_opened());
 
         // Stopped: an owned table is left plain, and rebuilt twice.
-        agent.order("stop keep");
-        assert_eq!(agent.order("list knockd"), OPENED);
+        agent.order(stop(OnStop::Keep));
+        assert_eq!(agent.order(list("knockd")), some_opened());
         agent.kill();
-        let mut agent = begin(if owned { "Rebuilt" } else { "Adopted" }, 3);
-        assert_eq!(agent.order("list knockd"), OPENED);
+        let origin = if owned {
+            Origin::Rebuilt
+        } else {
+            Origin::Adopted
+        };
+        let mut agent = begin(origin, 3);
+        assert_eq!(agent.order(list("knockd")), some_opened());
 
         // Extended after a restart: what is there is known.
-        let said = agent.order("open ssh 192.0.2.77 22/tcp 1h");
-        assert_eq!(said, "extended 192.0.2.77 22/tcp; ");
-        let said = agent.order("open ssh 192.0.2.77 22/tcp 5s");
-        assert_eq!(said, "", "never shortened");
-        assert!(agent.order("list knockd").contains("22/tcp 3600;"));
+        let ssh = |lifetime| open("ssh", "192.0.2.77", "22/tcp", lifetime);
+        let extended = Applied::extending(element("ssh", "192.0.2.77", "22/tcp"));
+        assert_eq!(agent.order(ssh(hours(1))), extended);
+        let shorter = agent.order(ssh(seconds(5)));
+        assert_eq!(shorter, Applied::default(), "never shortened");
+        let listed = agent.order(list("knockd"));
+        let hour = opening("ssh", "192.0.2.77", "22/tcp", hours(1));
+        assert!(listed.contains(&hour), "{listed:?}");
     }
 }
 
@@ -73,10 +111,10 @@ fn the_watch_and_the_owner_take_over_from_each_other() {
     open_some(&mut agent);
     agent.kill();
     let mut agent = Agent::watch(&lab.server, &path);
-    assert_eq!(agent.order("list knockd"), OPENED);
+    assert_eq!(agent.order(list("knockd")), some_opened());
     agent.kill();
     let mut agent = Agent::start(&lab.server, &path);
-    assert_eq!(agent.order("list knockd"), OPENED);
+    assert_eq!(agent.order(list("knockd")), some_opened());
 }
 
 #[test]
@@ -94,25 +132,34 @@ fn a_reload_takes_away_what_the_configuration_no_longer_has() {
             "[firewall]\ntable = \"doors\"\nguard = \"reject\"",
         );
     let changed = lab.write("changed.toml", &changed);
-    let said = agent.order(&format!("reload {}", changed.display()));
-    assert_eq!(said, "Created owned=true kept=2 removed=1 []");
-    let left = "ssh 192.0.2.77 22/tcp 30; mosh 2001:db8::77 443/tcp 43200; ";
-    assert_eq!(agent.order("list doors"), left);
+    let started = agent.order(reload(&changed));
+    assert_eq!(
+        started,
+        Started::quietly(Origin::Created, true, 2).removing(1)
+    );
+    let left = [
+        ssh_opened(),
+        opening("mosh", "2001:db8::77", "443/tcp", hours(12)),
+    ];
+    assert_eq!(agent.order(list("doors")), left);
     assert_eq!(lab.server.run("nft list tables"), "table inet doors\n");
 
     // Back again, and one whole door gone; the same name now.
-    agent.order(&format!("reload {}", path.display()));
+    agent.order(reload(&path));
     let (ssh, _) = TOML.split_once("[door.mosh]").expect("two doors");
     let ssh = lab.write("ssh.toml", ssh);
-    let said = agent.order(&format!("reload {}", ssh.display()));
-    assert_eq!(said, "Rebuilt owned=true kept=1 removed=1 []");
+    let started = agent.order(reload(&ssh));
+    assert_eq!(
+        started,
+        Started::quietly(Origin::Rebuilt, true, 1).removing(1)
+    );
     let sets = lab.server.run("nft list sets inet");
     assert!(!sets.contains("60000"), "{sets}");
 
     // A restart under another name leaves no second guard either.
     agent.kill();
     let mut agent = Agent::start(&lab.server, &changed);
-    assert_eq!(agent.order("list doors"), "ssh 192.0.2.77 22/tcp 30; ");
+    assert_eq!(agent.order(list("doors")), [ssh_opened()]);
     assert_eq!(lab.server.run("nft list tables"), "table inet doors\n");
 }
 
@@ -124,60 +171,67 @@ fn the_guard_of_another_configuration_stays() {
     let other = TOML.replace("[firewall]", "[firewall]\ntable = \"doors\"");
     let other = lab.write("other.toml", &other);
     let both = "table inet knockd\ntable inet doors\n";
-    for order in ["guard", "watch", "start"] {
+    // `None`: the guard alone.
+    for order in [None, Some(Mode::Watch), Some(Mode::Auto)] {
         let mut watched = Agent::watch(&lab.server, &one);
         open_some(&mut watched);
         let mut agent = Agent::new(&lab.server);
-        agent.order(&format!("{order} {} of other", other.display()));
-        assert_eq!(lab.server.run("nft list tables"), both, "{order}");
-        assert_eq!(agent.order("list doors"), "", "{order}");
-        assert_eq!(watched.order("mind 50ms"), "", "{order}");
-        if order != "guard" {
-            agent.order("stop keep");
+        if let Some(mode) = order {
+            agent.order(start_for(Owner::Other, mode, &other));
+        } else {
+            agent.order(guard_for(Owner::Other, &other));
         }
-        assert_eq!(agent.order("list knockd"), OPENED, "{order}");
-        agent.order("clear doors");
-        agent.order("clear knockd");
+        assert_eq!(lab.server.run("nft list tables"), both, "{order:?}");
+        assert_eq!(agent.order(list("doors")), Opening::NONE, "{order:?}");
+        assert_eq!(watched.order(run(millis(50))), News::none(), "{order:?}");
+        if order.is_some() {
+            agent.order(stop(OnStop::Keep));
+        }
+        assert_eq!(agent.order(list("knockd")), some_opened(), "{order:?}");
+        agent.order(clear("doors"));
+        agent.order(clear("knockd"));
     }
 
     // One that an older knockd has left does not say whose it is.
     let mut old = Agent::new(&lab.server);
-    old.order(&format!("watch {} of nobody", one.display()));
-    let said = old.order(&format!("guard {} of other", other.display()));
-    assert!(said.contains("nft delete table inet knockd"), "{said}");
+    old.order(start_for(Owner::Unnamed, Mode::Watch, &one));
+    let notices = old.order(guard_for(Owner::Other, &other));
+    let table = "knockd".to_owned();
+    assert_eq!(notices, [Notice::Stray { table }]);
     assert_eq!(lab.server.run("nft list tables"), both);
     // Under the configured name it is taken over, and then says so.
     open_some(&mut old);
     old.kill();
     let mut agent = Agent::new(&lab.server);
-    let said = agent.order(&format!("watch {}", one.display()));
-    assert_eq!(said, "Rebuilt owned=false kept=3 removed=0 []");
-    let said = agent.order(&format!("guard {} of other", other.display()));
-    assert_eq!(said, "");
+    let started = agent.order(start(Mode::Watch, &one));
+    assert_eq!(started, Started::quietly(Origin::Rebuilt, false, 3));
+    let notices = agent.order(guard_for(Owner::Other, &other));
+    assert!(notices.is_empty(), "{notices:?}");
 }
 
 #[test]
 fn a_table_that_is_not_ours_is_refused() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
-    let run = format!("start {}", path.display());
     lab.server.nft("table inet knockd {\n chain mine {\n }\n }");
     let before = lab.server.run("nft list ruleset");
     let mut agent = Agent::new(&lab.server);
-    let error = agent.attempt(&run).expect_err("refused");
-    assert!(error.contains("that knockd did not make"), "{error}");
-    assert!(agent.attempt("clear knockd").is_err());
+    let refused = agent.attempt(start(Mode::Auto, &path));
+    let table = "knockd".to_owned();
+    assert_eq!(refused, Err(Failure::Foreign { table }));
+    assert!(agent.attempt(clear("knockd")).is_err());
     assert_eq!(lab.server.run("nft list ruleset"), before);
 
     lab.server.run("nft flush ruleset");
-    agent.order(&run);
-    let error = Agent::new(&lab.server).attempt(&run).expect_err("refused");
-    let owner = format!("netlink port {}", agent.id());
-    assert!(error.contains(&owner), "{error}");
-    let error = Agent::new(&lab.server)
-        .attempt("clear knockd")
-        .expect_err("owned");
-    assert!(error.contains("owned by another"), "{error}");
+    agent.order(start(Mode::Auto, &path));
+    let refused = Agent::new(&lab.server).attempt(start(Mode::Auto, &path));
+    let owned = Failure::Owned {
+        table: "knockd".to_owned(),
+        port: Some(agent.id()),
+    };
+    assert_eq!(refused, Err(owned));
+    let refused = Agent::new(&lab.server).attempt(clear("knockd"));
+    assert!(matches!(refused, Err(Failure::Owned { .. })), "{refused:?}");
 }
 
 #[test]
@@ -195,13 +249,16 @@ fn what_a_stranger_put_there_goes() {
          add set inet knockd more { type ipv4_addr; }",
     );
     let mut agent = Agent::new(&lab.server);
-    let said = agent.order(&format!("start {}", path.display()));
-    assert_eq!(said, "Rebuilt owned=true kept=3 removed=1 []");
-    assert_eq!(agent.order("list knockd"), OPENED);
+    let started = agent.order(start(Mode::Auto, &path));
+    assert_eq!(
+        started,
+        Started::quietly(Origin::Rebuilt, true, 3).removing(1)
+    );
+    assert_eq!(agent.order(list("knockd")), some_opened());
     agent.kill();
 
     let mut agent = Agent::watch(&lab.server, &path);
-    agent.order("stop keep");
+    agent.order(stop(OnStop::Keep));
     agent.kill();
     lab.server.nft(
         "add element inet knockd guarded { tcp . 99 }\n\
@@ -210,8 +267,8 @@ fn what_a_stranger_put_there_goes() {
          add set inet knockd more { type ipv4_addr; }",
     );
     let mut agent = Agent::new(&lab.server);
-    let said = agent.order(&format!("watch {}", path.display()));
-    assert_eq!(said, "Rebuilt owned=false kept=3 removed=0 []");
+    let started = agent.order(start(Mode::Watch, &path));
+    assert_eq!(started, Started::quietly(Origin::Rebuilt, false, 3));
 }
 
 #[test]
@@ -230,16 +287,19 @@ fn an_older_layout_is_rebuilt() {
         }",
     );
     let mut agent = Agent::new(&lab.server);
-    let said = agent.order(&format!("start {}", path.display()));
-    assert_eq!(said, "Rebuilt owned=true kept=2 removed=0 []");
-    let left = "ssh 192.0.2.77 22/tcp 30; mosh 2001:db8::77 60000-61000/udp 43200; ";
-    assert_eq!(agent.order("list knockd"), left);
+    let started = agent.order(start(Mode::Auto, &path));
+    assert_eq!(started, Started::quietly(Origin::Rebuilt, true, 2));
+    let left = [
+        ssh_opened(),
+        opening("mosh", "2001:db8::77", "60000-61000/udp", hours(12)),
+    ];
+    assert_eq!(agent.order(list("knockd")), left);
     let all = lab.server.run("nft list ruleset");
     assert!(
         all.contains("knockd layout 2") && !all.contains("chain input"),
         "{all}"
     );
-    agent.order("stop keep");
+    agent.order(stop(OnStop::Keep));
     let plain = lab.server.run("nft -s list ruleset");
 
     // Layout 1 had no second chain, and judged the first packets of TCP alone.
@@ -263,8 +323,8 @@ fn an_older_layout_is_rebuilt() {
         2
     );
     let mut agent = Agent::new(&lab.server);
-    let said = agent.order(&format!("watch {}", path.display()));
-    assert_eq!(said, "Rebuilt owned=false kept=2 removed=0 []");
+    let started = agent.order(start(Mode::Watch, &path));
+    assert_eq!(started, Started::quietly(Origin::Rebuilt, false, 2));
     let now = lab.server.run("nft -s list ruleset");
     let chains = |text: &str| text.split_once("chain guard").map(|(_, c)| c.to_owned());
     assert_eq!(chains(&now), chains(&plain));
@@ -276,24 +336,40 @@ fn closing() {
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
     open_some(&mut agent);
-    assert_eq!(agent.order("close 192.0.2.78 all"), "");
-    assert_eq!(agent.order("close 192.0.2.77 23/tcp"), "");
+    assert_eq!(agent.order(close_all("192.0.2.78")), Applied::default());
     assert_eq!(
-        agent.order("close 192.0.2.77 22/tcp"),
-        "closed ssh 192.0.2.77 22/tcp; "
+        agent.order(close("192.0.2.77", "23/tcp")),
+        Applied::default()
     );
-    assert_eq!(agent.order("close 192.0.2.77 22/tcp"), "");
+    assert_eq!(
+        agent.order(close("192.0.2.77", "22/tcp")),
+        Applied::closing(element("ssh", "192.0.2.77", "22/tcp"))
+    );
+    assert_eq!(
+        agent.order(close("192.0.2.77", "22/tcp")),
+        Applied::default()
+    );
     // Part of a range closes the range: afterwards nothing that was named is open.
-    let said = agent.order("close 2001:db8::77 60500/udp");
-    assert_eq!(said, "closed mosh 2001:db8::77 60000-61000/udp; ");
-    let said = agent.order("close 2001:db8::77 all");
-    assert_eq!(said, "closed mosh 2001:db8::77 443/tcp; ");
-    assert_eq!(agent.order("list knockd"), "");
+    let closed = agent.order(close("2001:db8::77", "60500/udp"));
+    assert_eq!(
+        closed,
+        Applied::closing(element("mosh", "2001:db8::77", "60000-61000/udp"))
+    );
+    let closed = agent.order(close_all("2001:db8::77"));
+    assert_eq!(
+        closed,
+        Applied::closing(element("mosh", "2001:db8::77", "443/tcp"))
+    );
+    assert_eq!(agent.order(list("knockd")), Opening::NONE);
     // Until closed.
-    agent.order("open ssh 192.0.2.77 22/tcp 1h");
-    agent.order("open ssh 192.0.2.77 22/tcp closed");
-    assert_eq!(agent.order("open ssh 192.0.2.77 22/tcp 1h"), "");
-    assert_eq!(agent.order("list knockd"), "ssh 192.0.2.77 22/tcp 0; ");
+    agent.order(open("ssh", "192.0.2.77", "22/tcp", hours(1)));
+    agent.order(open("ssh", "192.0.2.77", "22/tcp", Lifetime::UntilClosed));
+    assert_eq!(
+        agent.order(open("ssh", "192.0.2.77", "22/tcp", hours(1))),
+        Applied::default()
+    );
+    let lasting = opening("ssh", "192.0.2.77", "22/tcp", Lifetime::UntilClosed);
+    assert_eq!(agent.order(list("knockd")), [lasting]);
     let set = lab.server.run("nft list set inet knockd openings_v4");
     assert!(
         set.contains("192.0.2.77 . tcp . 22 comment \"ssh\""),
@@ -306,26 +382,34 @@ fn what_runs_out_is_told_once() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
-    agent.order("open ssh 192.0.2.77 22/tcp 3s");
-    agent.order("open mosh 2001:db8::77 60000-61000/udp 3s");
-    assert_eq!(agent.order("expire"), "");
-    let mut said = String::new();
+    agent.order(open("ssh", "192.0.2.77", "22/tcp", seconds(3)));
+    agent.order(open("mosh", "2001:db8::77", "60000-61000/udp", seconds(3)));
+    assert_eq!(agent.order(expire()), News::none());
+    let mut closed = Vec::new();
     wait_for("both to run out", || {
-        said += &agent.order("expire");
-        (said.matches("closed").count() == 2).then_some(())
+        let news = agent.order(expire());
+        assert!(news.notices.is_empty(), "{news:?}");
+        closed.extend(news.closed);
+        (closed.len() >= 2).then_some(())
     });
-    assert_eq!(
-        said,
-        "closed ssh 192.0.2.77 22/tcp; closed mosh 2001:db8::77 60000-61000/udp; "
-    );
-    assert_eq!(agent.order("list knockd"), "");
-    assert_eq!(agent.order("expire"), "");
+    let both = [
+        element("ssh", "192.0.2.77", "22/tcp"),
+        element("mosh", "2001:db8::77", "60000-61000/udp"),
+    ];
+    assert_eq!(closed, both);
+    assert_eq!(agent.order(list("knockd")), Opening::NONE);
+    assert_eq!(agent.order(expire()), News::none());
     // A close that comes when the element has just gone is no fault.
-    agent.order("open ssh 192.0.2.77 22/tcp 50ms");
+    agent.order(open(
+        "ssh",
+        "192.0.2.77",
+        "22/tcp",
+        Lifetime::For(millis(50)),
+    ));
     wait_for("it to run out", || {
-        agent.order("list knockd").is_empty().then_some(())
+        agent.order(list("knockd")).is_empty().then_some(())
     });
-    agent.order("close 192.0.2.77 all");
+    agent.order(close_all("192.0.2.77"));
 }
 
 #[test]
@@ -338,17 +422,17 @@ fn after_a_clean_stop_a_saved_ruleset_loads_again() {
     let path = lab.write("knockd.toml", &toml);
     let mut agent = Agent::start(&lab.server, &path);
     open_some(&mut agent);
-    agent.order("stop keep");
+    agent.order(stop(OnStop::Keep));
     let saved = lab.server.run("nft list ruleset");
     lab.client.nft(&saved);
     let mut there = Agent::new(&lab.client);
-    assert_eq!(there.order("list knockd"), OPENED);
+    assert_eq!(there.order(list("knockd")), some_opened());
     // It is ours still, and is taken over.
-    let said = there.order(&format!("start {}", path.display()));
-    assert_eq!(said, "Rebuilt owned=true kept=3 removed=0 []");
+    let started = there.order(start(Mode::Auto, &path));
+    assert_eq!(started, Started::quietly(Origin::Rebuilt, true, 3));
 
-    agent.order(&format!("start {}", path.display()));
-    agent.order("stop remove");
+    agent.order(start(Mode::Auto, &path));
+    agent.order(stop(OnStop::Remove));
     assert_eq!(lab.server.run("nft list ruleset"), "");
 }
 
@@ -356,19 +440,19 @@ fn after_a_clean_stop_a_saved_ruleset_loads_again() {
 fn the_guard_alone_is_adopted() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
-    Agent::new(&lab.server).order(&format!("guard {}", path.display()));
+    Agent::new(&lab.server).order(guard(&path));
     assert!(lab.server.run("nft list ruleset").contains("drop"));
     let mut agent = Agent::start(&lab.server, &path);
     open_some(&mut agent);
-    let late = Agent::new(&lab.server).attempt(&format!("guard {}", path.display()));
+    let late = Agent::new(&lab.server).attempt(guard(&path));
     assert!(late.is_err(), "a daemon guards already");
     agent.kill();
     // After a crash the guard may be put up once more, and nothing is lost.
     let mut agent = Agent::new(&lab.server);
-    agent.order(&format!("guard {}", path.display()));
-    assert_eq!(agent.order("list knockd"), OPENED);
-    assert_eq!(agent.order("clear knockd"), "true");
-    assert_eq!(agent.order("clear knockd"), "false");
+    agent.order(guard(&path));
+    assert_eq!(agent.order(list("knockd")), some_opened());
+    assert!(agent.order(clear("knockd")));
+    assert!(!agent.order(clear("knockd")));
     assert_eq!(lab.server.run("nft list ruleset"), "");
 }
 
@@ -377,27 +461,25 @@ fn ten_thousand_openings() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
-    let costs = agent.order("fill 10000 22/tcp 1h");
-    let costs: Vec<f64> = costs
-        .split(' ')
-        .map(|c| c.parse().expect("a number"))
-        .collect();
+    let costs = agent.order(fill(10_000, "22/tcp", HOUR));
     println!("µs an opening, the first and the last hundred of 10,000: {costs:?}");
-    assert!(costs[1] < costs[0] * 3.0 + 20.0, "cost grows: {costs:?}");
+    assert!(
+        costs.last < costs.first * 3.0 + 20.0,
+        "cost grows: {costs:?}"
+    );
     agent.kill();
     let mut agent = Agent::start(&lab.server, &path);
+    assert_eq!(agent.order(list("knockd")).len(), 10_000);
+    agent.order(fill(10_000, "22/tcp", HOUR * 2));
     assert_eq!(
-        agent.order("list knockd").matches("ssh 10.").count(),
-        10_000
+        agent.order(close_all("10.0.1.1")),
+        Applied::closing(element("ssh", "10.0.1.1", "22/tcp"))
     );
-    assert_eq!(agent.order("fill 10000 22/tcp 2h").split(' ').count(), 2);
-    assert_eq!(
-        agent.order("close 10.0.1.1 all"),
-        "closed ssh 10.0.1.1 22/tcp; "
-    );
-    agent.order("stop keep");
-    let list = agent.order("list knockd");
-    assert_eq!(list.matches("22/tcp 7").count(), 9_999, "two hours each");
+    agent.order(stop(OnStop::Keep));
+    let listed = agent.order(list("knockd"));
+    assert_eq!(listed.len(), 9_999);
+    let long = |opening: &&Opening| opening.left > Some(HOUR);
+    assert_eq!(listed.iter().filter(long).count(), 9_999, "two hours each");
 }
 
 /// A dump goes on by a count, which is wrong once the kernel has cleared away what has run out.
@@ -407,47 +489,48 @@ fn a_list_of_many_lacks_none() {
     let path = lab.write("knockd.toml", TOML);
     for _ in 0..3 {
         let mut agent = Agent::start(&lab.server, &path);
-        agent.order("fill 20000 22/tcp 1h");
-        agent.order("open mosh 192.0.2.77 443/tcp 1s");
-        let mut others = [(); 3].map(|()| Agent::new(&lab.server));
-        for other in &mut others {
-            other.blurt("least knockd 4s");
-        }
-        for mut other in others {
-            let least: usize = other.answer().expect("a list").parse().expect("a number");
-            assert!(least >= 20_000, "{least}");
-        }
-        agent.order("stop remove");
+        agent.order(fill(20_000, "22/tcp", HOUR));
+        agent.order(open("mosh", "192.0.2.77", "443/tcp", seconds(1)));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let shortest = shortest_list("knockd", Duration::from_secs(4));
+                    let shortest = Agent::new(&lab.server).order(shortest);
+                    assert!(shortest >= 20_000, "{shortest}");
+                });
+            }
+        });
+        agent.order(stop(OnStop::Remove));
     }
 }
 
 #[test]
-fn a_full_set_is_said_in_words() {
+fn a_full_set_is_named_as_the_reason() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
-    let error = agent.attempt("fill 65537 22/tcp 1h").expect_err("full");
+    let full = agent.attempt(fill(65_537, "22/tcp", HOUR));
     assert!(
-        error.contains("openings_v4 is full: none is taken until"),
-        "{error}"
+        matches!(&full, Err(Failure::Full { set }) if set.ends_with("openings_v4")),
+        "{full:?}"
     );
     // What is in can still be extended, and closed to make room.
-    let said = agent.order("open ssh 10.0.0.1 22/tcp 2h");
-    assert_eq!(said, "extended 10.0.0.1 22/tcp; ");
-    agent.order("close 10.0.0.2 all");
-    assert!(agent.attempt("open ssh 192.0.2.77 22/tcp 1h").is_ok());
+    let extended = agent.order(open("ssh", "10.0.0.1", "22/tcp", hours(2)));
+    let element = element("ssh", "10.0.0.1", "22/tcp");
+    assert_eq!(extended, Applied::extending(element));
+    agent.order(close_all("10.0.0.2"));
+    agent.order(open("ssh", "192.0.2.77", "22/tcp", hours(1)));
     // And a restart copies them all in one transaction.
-    agent.order("stop keep");
-    let said = Agent::new(&lab.server).order(&format!("start {}", path.display()));
-    assert_eq!(said, "Rebuilt owned=true kept=65536 removed=0 []");
+    agent.order(stop(OnStop::Keep));
+    let started = Agent::new(&lab.server).order(start(Mode::Auto, &path));
+    assert_eq!(started, Started::quietly(Origin::Rebuilt, true, 65536));
 }
 
 /// Killed at any point of a stream of knocks, a hundred times: what was acknowledged is
 /// there, and nothing that was not asked for.
 #[test]
 fn what_was_acknowledged_outlives_a_kill() {
-    use std::collections::BTreeSet;
-    for mode in ["start", "watch"] {
+    for mode in [Mode::Auto, Mode::Watch] {
         let lab = Lab::new();
         let path = lab.write("knockd.toml", TOML);
         let mut acknowledged = BTreeSet::new();
@@ -455,12 +538,9 @@ fn what_was_acknowledged_outlives_a_kill() {
         let mut number = 0_u32;
         for round in 0..50_u64 {
             let mut agent = Agent::new(&lab.server);
-            agent.order(&format!("{mode} {}", path.display()));
-            let listed = agent.order("list knockd");
-            let listed: BTreeSet<String> = listed
-                .split_terminator("; ")
-                .filter_map(|o| o.split(' ').nth(1).map(str::to_owned))
-                .collect();
+            agent.order(start(mode, &path));
+            let listed = agent.order(list("knockd")).into_iter();
+            let listed: BTreeSet<_> = listed.map(|o| o.element.source).collect();
             assert!(
                 listed.is_superset(&acknowledged),
                 "round {round}: something is lost"
@@ -473,22 +553,22 @@ fn what_was_acknowledged_outlives_a_kill() {
             acknowledged = listed;
             for last in 0..=round % 7 {
                 number += 1;
-                let source = std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string();
-                let order = format!("open ssh {source} 22/tcp 1h");
-                asked.insert(source.clone());
+                let source = IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number));
+                let order = open("ssh", &source.to_string(), "22/tcp", hours(1));
+                asked.insert(source);
                 if last == round % 7 {
-                    agent.blurt(&order);
+                    agent.send(&order);
                     // Anywhere from before it is read to after it is answered.
-                    std::thread::sleep(std::time::Duration::from_micros(round * 37 % 400));
+                    std::thread::sleep(Duration::from_micros(round * 37 % 400));
                 } else {
-                    agent.order(&order);
+                    agent.order(order);
                     acknowledged.insert(source);
                 }
             }
             agent.kill();
         }
         println!(
-            "{mode}: {} of {} asked for",
+            "{mode:?}: {} of {} asked for",
             acknowledged.len(),
             asked.len()
         );

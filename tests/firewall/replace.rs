@@ -1,17 +1,19 @@
 //! One table in the place of another, in steps, so that no packet sees half of either.
 
-use crate::agent::Agent;
-use crate::life::{OPENED, TOML, open_some};
+use knockd::firewall::{Mode, Origin};
+use knockd::model::OnStop;
+
+use crate::agent::{Agent, Owner, Started, clear, guard, guard_for, list, reload, start, stop};
+use crate::life::{TOML, open_some, some_opened, ssh_opened};
 use crate::support::{Lab, Process, wait_for};
 
 /// As a crash may leave it, in the middle of a replacement.
 #[test]
 fn what_a_crash_left_beside_the_table_goes() {
-    for (clear, rest) in [(true, ""), (false, "table inet knockd\n")] {
+    for (is_cleared, rest) in [(true, ""), (false, "table inet knockd\n")] {
         let lab = Lab::new();
         let path = lab.write("knockd.toml", TOML);
-        let run = format!("guard {} of one", path.display());
-        Agent::new(&lab.server).order(&run);
+        Agent::new(&lab.server).order(guard_for(Owner::Other, &path));
         let table = lab.server.run("nft list table inet knockd");
         lab.server
             .nft(&table.replace("inet knockd {", "inet knockd_interim {"));
@@ -22,11 +24,11 @@ fn what_a_crash_left_beside_the_table_goes() {
         let tables = lab.server.run("nft list tables");
         assert_eq!(tables.lines().count(), 2, "{tables}");
         let mut agent = Agent::new(&lab.server);
-        if clear {
-            assert_eq!(agent.order("clear knockd"), "true");
+        if is_cleared {
+            assert!(agent.order(clear("knockd")));
         } else {
-            agent.order(&run);
-            assert_eq!(agent.order("list knockd"), "ssh 192.0.2.77 22/tcp 30; ");
+            agent.order(guard_for(Owner::Other, &path));
+            assert_eq!(agent.order(list("knockd")), [ssh_opened()]);
         }
         assert_eq!(lab.server.run("nft list tables"), rest);
     }
@@ -44,9 +46,9 @@ fn a_table_that_a_crash_left_without_its_hook_is_built_anew() {
     lab.server
         .nft("flush chain inet knockd guard\ndelete chain inet knockd guard");
     let mut agent = Agent::new(&lab.server);
-    let said = agent.order(&format!("start {}", path.display()));
-    assert_eq!(said, "Rebuilt owned=true kept=3 removed=0 []");
-    assert_eq!(agent.order("list knockd"), OPENED);
+    let started = agent.order(start(Mode::Auto, &path));
+    assert_eq!(started, Started::quietly(Origin::Rebuilt, true, 3));
+    assert_eq!(agent.order(list("knockd")), some_opened());
     let again = lab.server.run("nft list chain inet knockd guard");
     assert_eq!(again, guard);
 }
@@ -56,17 +58,16 @@ fn a_table_that_a_crash_left_without_its_hook_is_built_anew() {
 fn a_map_of_a_stranger_is_in_nobodys_way() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
-    let guard = format!("guard {}", path.display());
-    Agent::new(&lab.server).order(&guard);
+    Agent::new(&lab.server).order(guard(&path));
     lab.server.nft(
         "add chain inet knockd theirs\n\
          add map inet knockd verdicts { type inet_service : verdict; }\n\
          add element inet knockd verdicts { 80 : jump theirs }\n\
          add rule inet knockd guard tcp dport vmap @verdicts",
     );
-    for order in ["start", "watch"] {
+    for mode in [Mode::Auto, Mode::Watch] {
         let mut agent = Agent::new(&lab.server);
-        agent.order(&format!("{order} {}", path.display()));
+        agent.order(start(mode, &path));
         let listed = lab.server.run("nft list ruleset");
         assert!(!listed.contains("theirs"), "{listed}");
     }
@@ -79,9 +80,9 @@ fn a_table_with_the_longest_name_is_replaced_too() {
     let toml = TOML.replace("[firewall]", &format!("[firewall]\ntable = \"{name}\""));
     let path = lab.write("knockd.toml", &toml);
     let mut agent = Agent::new(&lab.server);
-    agent.order(&format!("guard {}", path.display()));
-    let said = agent.order(&format!("start {}", path.display()));
-    assert_eq!(said, "Rebuilt owned=true kept=0 removed=0 []");
+    agent.order(guard(&path));
+    let started = agent.order(start(Mode::Auto, &path));
+    assert_eq!(started, Started::quietly(Origin::Rebuilt, true, 0));
     let tables = lab.server.run("nft list tables");
     assert_eq!(tables, format!("table inet {name}\n"));
 }
@@ -113,21 +114,21 @@ fn rules_and_what_they_look_into_never_change_together() {
     let other = lab.write("other.toml", &TOML.replace("443/tcp", "993/tcp"));
     let mut deleted = 0;
     let run = || {
-        for mode in ["start", "watch"] {
+        for mode in [Mode::Auto, Mode::Watch] {
             let mut agent = Agent::new(&lab.server);
-            agent.order(&format!("{mode} {}", path.display()));
+            agent.order(start(mode, &path));
             open_some(&mut agent);
             for next in [&renamed, &path, &other, &other] {
-                agent.order(&format!("reload {}", next.display()));
-                let list = ["list doors", "list knockd"].map(|list| agent.order(list));
-                let ssh = "ssh 192.0.2.77 22/tcp 30; ";
-                assert!(list.iter().any(|list| list.contains(ssh)), "{list:?}");
+                agent.order(reload(next));
+                let listed = ["doors", "knockd"].map(|table| agent.order(list(table)));
+                let ssh = listed.iter().any(|listed| listed.contains(&ssh_opened()));
+                assert!(ssh, "{listed:?}");
                 let tables = lab.server.run("nft list tables");
                 assert_eq!(tables.lines().count(), 1, "{tables}");
             }
-            agent.order("stop keep");
+            agent.order(stop(OnStop::Keep));
         }
-        Agent::new(&lab.server).order("clear knockd");
+        Agent::new(&lab.server).order(clear("knockd"));
     };
     for lines in transactions(&lab, run) {
         let begins = |with: &[&str]| {

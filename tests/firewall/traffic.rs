@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::agent::Agent;
+use knockd::firewall::Mode;
+use knockd::model::{Lifetime, OnStop};
+
+use crate::agent::{Agent, close_all, hours, list, open, reload, seconds, start, stop};
 use crate::support::net::is_alive;
 use crate::support::{
     CLIENT, Lab, Namespace, OTHER, Over, Reach, SERVER, SILENCE, SOON, ip, wait_for, wait_until,
@@ -75,7 +78,7 @@ fn closed_then_open_then_closed() {
             "not guarded"
         );
 
-        agent.order(&format!("open ssh {from} 22/tcp,8000-8100/tcp 5s"));
+        agent.order(open("ssh", from, "22/tcp,8000-8100/tcp", seconds(5)));
         let session = connect(&lab, from, to, 22).expect_connected();
         assert!(is_alive(&session));
         assert!(is_alive(&connect(&lab, from, to, 8050).expect_connected()));
@@ -83,15 +86,15 @@ fn closed_then_open_then_closed() {
         attempt(&lab, other, to, 8050).expect_silence();
 
         wait_for("both to run out", || {
-            agent.order("list knockd").is_empty().then_some(())
+            agent.order(list("knockd")).is_empty().then_some(())
         });
         attempt(&lab, from, to, 22).expect_silence();
         attempt(&lab, from, to, 8050).expect_silence();
         assert!(is_alive(&session), "what stands lives on");
 
-        agent.order(&format!("open ssh {from} 22/tcp closed"));
+        agent.order(open("ssh", from, "22/tcp", Lifetime::UntilClosed));
         connect(&lab, from, to, 22).expect_connected();
-        agent.order(&format!("close {from} all"));
+        agent.order(close_all(from));
         attempt(&lab, from, to, 22).expect_silence();
         assert!(is_alive(&session));
     }
@@ -110,7 +113,7 @@ fn a_session_older_than_the_table_lives_through_its_installation() {
     let mut agent = Agent::start(&lab.server, &path);
     assert!(sessions.iter().all(is_alive));
     attempt(&lab, CLIENT[0], SERVER[0], 22).expect_silence();
-    agent.order("stop keep");
+    agent.order(stop(OnStop::Keep));
     assert!(sessions.iter().all(is_alive));
     agent.kill();
     attempt(&lab, CLIENT[0], SERVER[0], 22).expect_silence();
@@ -120,7 +123,7 @@ fn a_session_older_than_the_table_lives_through_its_installation() {
 fn after_a_crash_the_guard_stands_and_openings_run_out() {
     let (lab, mut agent) = guarded(TOML);
     let _echo = lab.server.echo(22);
-    agent.order(&format!("open ssh {} 22/tcp 3s", CLIENT[0]));
+    agent.order(open("ssh", CLIENT[0], "22/tcp", seconds(3)));
     agent.kill();
     connect(&lab, CLIENT[0], SERVER[0], 22).expect_connected();
     attempt(&lab, OTHER[0], SERVER[0], 22).expect_silence();
@@ -138,7 +141,7 @@ fn udp() {
             let service = lab.server.udp(to, port);
             let at = SocketAddr::from((to, port));
             assert!(!reaches(&lab, from, at, &service, SILENCE), "{at}");
-            agent.order(&format!("open ssh {from} 53/udp,60000-61000/udp 1h"));
+            agent.order(open("ssh", from, "53/udp,60000-61000/udp", hours(1)));
             assert!(reaches(&lab, from, at, &service, SOON), "{at}");
             assert!(!reaches(&lab, OTHER[family], at, &service, SILENCE), "{at}");
             // A conversation outlives its opening: it is in conntrack.
@@ -149,7 +152,7 @@ fn udp() {
             let (_, back) = service.recv_from(&mut [0; 9]).expect("open");
             service.send_to(b"2", back).expect("a way");
             talker.recv(&mut [0; 9]).expect("an answer");
-            agent.order(&format!("close {from} all"));
+            agent.order(close_all(from));
             talker.send(b"3").expect("a way");
             service.recv(&mut [0; 9]).expect("still in conntrack");
             assert!(
@@ -194,8 +197,8 @@ fn broadcast_and_multicast_to_a_guarded_port() {
     }
     assert!(!reaches(&lab, CLIENT[1], to6, &six, SILENCE), "{to6}");
     // And they would have come, but for the guard.
-    agent.order(&format!("open ssh {} 53/udp 1h", CLIENT[0]));
-    agent.order(&format!("open ssh {} 60000-61000/udp 1h", CLIENT[1]));
+    agent.order(open("ssh", CLIENT[0], "53/udp", hours(1)));
+    agent.order(open("ssh", CLIENT[1], "60000-61000/udp", hours(1)));
     for at in fours {
         assert!(reaches(&lab, CLIENT[0], at, &service, SOON), "{at}");
     }
@@ -228,7 +231,7 @@ fn link_local_sources_and_destinations() {
         socket.connect_timeout(&at.into(), patience).is_ok()
     };
     assert!(!connects(SILENCE));
-    agent.order(&format!("open ssh {from} 22/tcp 1h"));
+    agent.order(open("ssh", &from, "22/tcp", hours(1)));
     assert!(connects(SOON));
 }
 
@@ -248,7 +251,7 @@ fn a_port_published_by_dnat_is_guarded() {
     );
     let _echo = container.echo(80);
     attempt(&lab, CLIENT[0], SERVER[0], 22).expect_silence();
-    agent.order(&format!("open ssh {} 22/tcp 1h", CLIENT[0]));
+    agent.order(open("ssh", CLIENT[0], "22/tcp", hours(1)));
     assert!(is_alive(
         &connect(&lab, CLIENT[0], SERVER[0], 22).expect_connected()
     ));
@@ -308,7 +311,7 @@ fn rejected_trusted_marked() {
             is_alive(&connect(&lab, other, to, 22).expect_connected()),
             "trusted"
         );
-        agent.order(&format!("open ssh {from} 22/tcp 1h"));
+        agent.order(open("ssh", from, "22/tcp", hours(1)));
         assert!(
             is_alive(&connect(&lab, from, to, 22).expect_connected()),
             "marked"
@@ -326,7 +329,7 @@ fn without_a_guard_nothing_is_refused() {
     let (lab, mut agent) = guarded(&TOML.replace("[firewall]", "[firewall]\nguard = \"off\""));
     let _echo = lab.server.echo(22);
     connect(&lab, CLIENT[0], SERVER[0], 22).expect_connected();
-    agent.order(&format!("open ssh {} 22/tcp 1h", CLIENT[0]));
+    agent.order(open("ssh", CLIENT[0], "22/tcp", hours(1)));
     connect(&lab, CLIENT[0], SERVER[0], 22).expect_connected();
     let counted = lab.server.run("nft list chain inet knockd judge");
     assert!(
@@ -354,10 +357,10 @@ fn no_packet_sees_a_gap() {
     let renamed = toml.replace("[firewall]", "[firewall]\ntable = \"doors\"");
     let renamed = lab.write("renamed.toml", &renamed);
     for i in 0..1000 {
-        let source = std::net::Ipv4Addr::from(0x0a01_0000 + i);
-        agent.order(&format!("open ssh {source} 22/tcp 1h"));
+        let source = std::net::Ipv4Addr::from(0x0a01_0000 + i).to_string();
+        agent.order(open("ssh", &source, "22/tcp", hours(1)));
     }
-    agent.order(&format!("open ssh {} 53/udp 1h", CLIENT[0]));
+    agent.order(open("ssh", CLIENT[0], "53/udp", hours(1)));
     let service = lab.server.udp(ip(SERVER[0]), 53);
     let at = SocketAddr::from((ip(SERVER[0]), 53));
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -397,14 +400,14 @@ fn no_packet_sees_a_gap() {
         let over = Over(|| done.store(true, std::sync::atomic::Ordering::Relaxed));
         for i in 0..200 {
             let next = [&other, &path, &renamed, &path][i % 4];
-            agent.order(&format!("reload {}", next.display()));
+            agent.order(reload(next));
         }
         for i in 0..20 {
             if i % 2 == 0 {
-                agent.order("stop keep");
+                agent.order(stop(OnStop::Keep));
             }
             drop(std::mem::replace(&mut agent, Agent::new(&lab.server)));
-            agent.order(&format!("start {}", path.display()));
+            agent.order(start(Mode::Auto, &path));
         }
         drop(over);
         let sent = sender.join().expect("a sender");

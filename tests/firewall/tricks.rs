@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, hours, open};
 use crate::packets::{
     ACK, DESTINATION, FRAGMENT, FREE, GUARDED, HOP_BY_HOP, ROUTING, RST, SYN, TCP, UDP, Way, bare,
     datagram, ip_v4, ip_v6, options, piece, segment, summed, usual,
@@ -514,7 +514,7 @@ fn no_trick_gets_past_the_guard() {
     }
     // That they are what they seem: with an opening, most arrive.
     for client in CLIENT {
-        agent.order(&format!("open ssh {client} 22/tcp,8050/udp 1h"));
+        agent.order(open("ssh", client, "22/tcp,8050/udp", hours(1)));
     }
     send(60_002);
     let passed = noted(&lab.server, "passed");

@@ -1,7 +1,12 @@
 //! What others do to the table, where the kernel lets them and where it does not.
 
-use crate::agent::Agent;
-use crate::life::{OPENED, TOML, open_some};
+use knockd::firewall::Origin;
+
+use crate::agent::{
+    A_WHILE, Agent, Applied, Damage, News, Notice, Opening, Started, close_all, element, hours,
+    list, millis, open, reload, run, seconds,
+};
+use crate::life::{TOML, open_some, some_opened};
 use crate::support::{Lab, wait_for};
 
 /// The ruleset, but for what is left of openings.
@@ -29,8 +34,8 @@ fn an_owned_table_is_not_flushed() {
     }
     let other = lab.server.try_run("nft delete table inet knockd");
     assert!(!other.status.success());
-    assert_eq!(agent.order("list knockd"), OPENED);
-    assert_eq!(agent.order("mind 100ms"), "");
+    assert_eq!(agent.order(list("knockd")), some_opened());
+    assert_eq!(agent.order(run(millis(100))), News::none());
 }
 
 #[test]
@@ -40,18 +45,20 @@ fn a_watched_table_is_put_back() {
     let mut agent = Agent::watch(&lab.server, &path);
     open_some(&mut agent);
     let whole = ruleset(&lab);
-    assert_eq!(agent.order("mind 100ms"), "", "our own work is no news");
+    assert_eq!(
+        agent.order(run(millis(100))),
+        News::none(),
+        "our own work is no news"
+    );
 
     lab.server.run("nft flush ruleset");
-    let said = agent.order("mind 5s");
-    println!("{said}");
-    let (who, rest) = said.split_once(" (process ").expect(&said);
-    assert_eq!(who, "nft");
-    assert!(
-        rest.contains(") deleted the table: restored after "),
-        "{said}"
-    );
-    assert_eq!(agent.order("list knockd"), OPENED);
+    let news = agent.order(run(A_WHILE));
+    println!("{news:?}");
+    let Some(Notice::Restored { damage, by, .. }) = news.notices.first() else {
+        panic!("not restored: {news:?}");
+    };
+    assert_eq!((*damage, by.as_deref()), (Damage::Deleted, Some("nft")));
+    assert_eq!(agent.order(list("knockd")), some_opened());
     assert_eq!(ruleset(&lab), whole);
 
     // Changed, in every way.
@@ -63,26 +70,24 @@ fn a_watched_table_is_put_back() {
         "add chain inet knockd more",
     ] {
         lab.server.nft(change);
-        let said = agent.order("mind 5s");
-        assert!(
-            said.contains("changed the table: restored"),
-            "{change}: {said}"
-        );
+        let news = agent.order(run(A_WHILE));
+        let damage = news.restored();
+        assert_eq!(damage, Some(Damage::Changed), "{change}: {news:?}");
         assert_eq!(ruleset(&lab), whole, "{change}");
     }
 
     // Deleted and made again in one transaction, with less in it.
     lab.server
         .nft("delete table inet knockd\nadd table inet knockd { comment \"knockd layout 2\"; }");
-    let said = agent.order("mind 5s");
-    assert!(said.contains("restored"), "{said}");
+    let news = agent.order(run(A_WHILE));
+    assert!(news.restored().is_some(), "{news:?}");
     assert_eq!(ruleset(&lab), whole);
 
     // What has nothing to do with us is nobody's business.
     lab.server.nft(
         "table inet filter {\n set openings_v4 {\n type ipv4_addr\n }\n }\nflush table inet filter",
     );
-    assert_eq!(agent.order("mind 100ms"), "");
+    assert_eq!(agent.order(run(millis(100))), News::none());
 }
 
 /// With news of more than half a receive buffer the kernel lets us run in its midst: on one
@@ -103,13 +108,15 @@ fn a_deletion_is_heard_in_however_many_parts() {
         .collect();
     for _ in 0..3 {
         lab.server.nft(&format!("table ip more {{\n{chains}}}"));
-        assert_eq!(agent.order("mind 10ms"), "");
-        agent.blurt("mind 5s");
-        lab.server
-            .run(&format!("taskset -c {one} nft flush ruleset"));
-        let said = agent.answer().expect("it minds");
-        assert!(said.contains("deleted the table: restored"), "{said}");
-        assert_eq!(agent.order("list knockd"), OPENED);
+        assert_eq!(agent.order(run(millis(10))), News::none());
+        let news = std::thread::scope(|scope| {
+            let running = scope.spawn(|| agent.order(run(A_WHILE)));
+            lab.server
+                .run(&format!("taskset -c {one} nft flush ruleset"));
+            running.join().expect("news")
+        });
+        assert_eq!(news.restored(), Some(Damage::Deleted), "{news:?}");
+        assert_eq!(agent.order(list("knockd")), some_opened());
     }
 }
 
@@ -123,12 +130,12 @@ fn what_is_opened_and_closed_by_hand_is_known() {
         "delete element inet knockd openings_v4 { 192.0.2.77 . tcp . 22 }\n\
          add element inet knockd openings_v4 { 192.0.2.99 . tcp . 443 timeout 1h comment \"mosh\" }",
     );
-    assert_eq!(agent.order("mind 100ms"), "");
+    assert_eq!(agent.order(run(millis(100))), News::none());
     // Had it not been heard of, this would close something, and the other nothing.
-    assert_eq!(agent.order("close 192.0.2.77 all"), "");
+    assert_eq!(agent.order(close_all("192.0.2.77")), Applied::default());
     assert_eq!(
-        agent.order("close 192.0.2.99 all"),
-        "closed mosh 192.0.2.99 443/tcp; "
+        agent.order(close_all("192.0.2.99")),
+        Applied::closing(element("mosh", "192.0.2.99", "443/tcp"))
     );
 }
 
@@ -138,13 +145,18 @@ fn who_knocks_while_the_table_is_gone_is_let_in() {
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::watch(&lab.server, &path);
-    agent.order("open mosh 2001:db8::77 60000-61000/udp,443/tcp 12h");
+    agent.order(open(
+        "mosh",
+        "2001:db8::77",
+        "60000-61000/udp,443/tcp",
+        hours(12),
+    ));
     lab.server.run("nft flush ruleset");
-    let said = agent.order("open ssh 192.0.2.77 22/tcp 30s");
-    assert!(said.contains("opened 192.0.2.77 22/tcp; "), "{said}");
-    assert_eq!(agent.order("list knockd"), OPENED);
+    let applied = agent.order(open("ssh", "192.0.2.77", "22/tcp", seconds(30)));
+    assert_eq!(applied.opened, [element("ssh", "192.0.2.77", "22/tcp")]);
+    assert_eq!(agent.order(list("knockd")), some_opened());
     // It was heard of by that.
-    assert_eq!(agent.order("mind 100ms"), "");
+    assert_eq!(agent.order(run(millis(100))), News::none());
 }
 
 #[test]
@@ -153,23 +165,26 @@ fn two_tools_do_not_fight_for_ever() {
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::watch(&lab.server, &path);
     open_some(&mut agent);
-    let mut said = String::new();
+    let mut news = News::none();
     let mut restored = 0;
     for _ in 0..15 {
         lab.server.run("nft flush ruleset");
-        said = agent.order("mind 5s");
-        if !said.contains("restored after") {
+        news = agent.order(run(A_WHILE));
+        if news.restored().is_none() {
             break;
         }
         restored += 1;
-        let (_, micros) = said.rsplit_once("restored after ").expect("a time");
-        println!("flushed, and back after {micros}");
+        println!("flushed: {:?}", news.notices);
     }
     assert!((10..13).contains(&restored), "{restored}");
-    assert!(said.contains("again: it is put back in"), "{said}");
-    let said = agent.order("mind 5s");
-    assert!(said.contains("restored after"), "{said}");
-    assert!(agent.order("list knockd").contains("mosh"));
+    assert!(news.notices.contains(&Notice::Postponed), "{news:?}");
+    let news = agent.order(run(A_WHILE));
+    assert!(news.restored().is_some(), "{news:?}");
+    let listed = agent.order(list("knockd"));
+    assert!(
+        listed.iter().any(|opening| opening.element.door == "mosh"),
+        "{listed:?}"
+    );
 }
 
 /// Somebody loads a saved ruleset again and again, our table in it as it once was.
@@ -182,13 +197,13 @@ fn a_reload_while_the_watch_waits_loses_no_opening() {
     open_some(&mut agent);
     wait_for("it to be put off", || {
         lab.server.nft(&format!("flush ruleset\n{saved}"));
-        let said = agent.order("mind 5s");
-        said.contains("again: it is put back in").then_some(())
+        let news = agent.order(run(A_WHILE));
+        news.notices.contains(&Notice::Postponed).then_some(())
     });
-    assert_eq!(agent.order("list knockd"), "");
-    let said = agent.order(&format!("reload {}", path.display()));
-    assert_eq!(said, "Adopted owned=false kept=3 removed=0 []");
-    assert_eq!(agent.order("list knockd"), OPENED);
+    assert_eq!(agent.order(list("knockd")), Opening::NONE);
+    let started = agent.order(reload(&path));
+    assert_eq!(started, Started::quietly(Origin::Adopted, false, 3));
+    assert_eq!(agent.order(list("knockd")), some_opened());
 }
 
 #[test]
@@ -213,10 +228,10 @@ fn more_news_than_can_be_heard() {
     };
     make_noise();
     lab.server.nft("flush ruleset");
-    let said = agent.order("mind 5s");
-    assert!(said.contains("nftables changed too fast"), "{said}");
-    assert!(said.contains("restored"), "{said}");
-    assert_eq!(agent.order("list knockd"), OPENED);
+    let news = agent.order(run(A_WHILE));
+    assert!(news.notices.contains(&Notice::Missed), "{news:?}");
+    assert!(news.restored().is_some(), "{news:?}");
+    assert_eq!(agent.order(list("knockd")), some_opened());
 
     // A rule in place of another: there are as many as there were.
     make_noise();
@@ -227,8 +242,8 @@ fn more_news_than_can_be_heard() {
     lab.server.nft(&format!(
         "replace rule inet knockd judge handle {handle} counter accept"
     ));
-    let said = agent.order("mind 5s");
-    assert!(said.contains("nftables changed too fast"), "{said}");
+    let news = agent.order(run(A_WHILE));
+    assert!(news.notices.contains(&Notice::Missed), "{news:?}");
     assert_eq!(ruleset(&lab), whole);
 
     // The chain on another hook, which no packet from outside comes by.
@@ -240,8 +255,8 @@ fn more_news_than_can_be_heard() {
         "flush chain inet knockd guard\nflush chain inet knockd judge\n\
          delete chain inet knockd guard\n{judge}\n{off}"
     ));
-    let said = agent.order("mind 5s");
-    assert!(said.contains("nftables changed too fast"), "{said}");
+    let news = agent.order(run(A_WHILE));
+    assert!(news.notices.contains(&Notice::Missed), "{news:?}");
     assert_eq!(ruleset(&lab), whole);
 
     // Lost, but nothing of ours was changed except by hand.
@@ -249,8 +264,8 @@ fn more_news_than_can_be_heard() {
         .nft("delete element inet knockd openings_v4 { 192.0.2.77 . tcp . 22 }");
     lab.server.nft(&noise.replace("noise", "more"));
     lab.server.nft(&noise.replace("noise", "still"));
-    let said = agent.order("mind 5s");
-    assert!(said.contains("nftables changed too fast"), "{said}");
-    assert!(!said.contains("restored"), "{said}");
-    assert_eq!(agent.order("close 192.0.2.77 all"), "");
+    let news = agent.order(run(A_WHILE));
+    assert!(news.notices.contains(&Notice::Missed), "{news:?}");
+    assert_eq!(news.restored(), None, "{news:?}");
+    assert_eq!(agent.order(close_all("192.0.2.77")), Applied::default());
 }
