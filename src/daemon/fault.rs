@@ -7,7 +7,7 @@ use crate::capture::{CaptureError, LinksError};
 use crate::config::LoadError;
 use crate::firewall::FirewallError;
 
-use super::pidfile::PidFileError;
+use super::state::lock::PidFileError;
 
 /// An end before its time. Its text is the last line that the administrator reads: what
 /// failed, on what, and what to do.

@@ -1,53 +1,35 @@
-//! The daemon: wiring, signals, logging, privileges, control, reload.
+//! The daemon: wiring, signals, logging, control, reload.
 //!
-//! One thread around one poll (`run`); packets are read in `listener`, which knows no secret, and
-//! what they do is in `line`; what root asks in `orders`; how it begins in `start`, how it changes
-//! in `reload`.
+//! One thread around one poll (`event_loop`). `packets` holds what a packet passes through, `log`
+//! what the daemon writes, `control` what root asks of it, `state` its own files. How it begins is
+//! in `start`, how it changes in `reload`.
 
 mod background;
-mod backoff;
-mod busiest;
-mod clerk;
-mod commands;
+mod command_helper;
 mod control;
-mod cooldown;
-mod deeds;
-mod dial;
+mod dry_run;
+mod event_loop;
 mod fault;
 mod heap;
-mod limit;
-mod line;
-mod listener;
 pub mod log;
-mod logfile;
-mod lookup;
-mod notify;
-mod orders;
-mod pace;
-mod pidfile;
-mod place;
+mod one_time_files;
+mod orphan;
+mod packets;
 mod reload;
-pub mod remote;
-mod replay;
-mod run;
+mod service_manager;
 mod setup;
 mod signals;
-mod spool;
 mod start;
-mod status;
-mod streams;
-mod syslog;
-mod ticks;
-mod tools;
-mod words;
+mod state;
 
 pub use background::start as background;
-pub use commands::helper;
-pub use deeds::place as place_words;
+pub use command_helper::helper;
+pub use control::client as remote;
+pub use control::requests::{no_table, removed};
+pub use control::status::Status;
+pub use dry_run::dry_run;
+pub use event_loop::run;
 pub use fault::Fault;
-pub use orders::{no_table, removed};
-pub use replay::dry_run;
-pub use run::run;
+pub use log::log_lines::place as place_words;
+pub use orphan::{clear, close, guard, open};
 pub use setup::{Options, ShutDoor, configuration, duration, shut_doors};
-pub use status::Status;
-pub use tools::{clear, close, guard, open};

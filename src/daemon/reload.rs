@@ -7,13 +7,15 @@ use crate::config::Reader;
 use crate::firewall::Ruleset;
 use crate::model::{Config, OnStop};
 
-use super::clerk::{Answer, Found};
-use super::commands::Commands;
-use super::control::{self, Reply};
-use super::run::{Daemon, now};
+use super::Fault;
+use super::command_helper::Commands;
+use super::control::socket::{self, Reply};
+use super::control::status::Refused;
+use super::event_loop::{Daemon, now};
+use super::log::log_lines;
+use super::one_time_files::{Answer, Found};
 use super::setup::{Setup, put_in};
-use super::status::Refused;
-use super::{Fault, deeds, start};
+use super::start;
 
 /// Whether a file is what it was for this process and the first time alone: a pipe, as
 /// `-c /dev/stdin` and `-c <(…)` are, or a file descriptor's.
@@ -30,7 +32,7 @@ impl Daemon<'_> {
         self.manager.reloading(now());
         let path = self.path.display().to_string();
         tracing::info!("re-reading config file: {path}");
-        self.names = control::names(&self.path);
+        self.names = socket::names(&self.path);
         let reply = if is_read_once(&self.path) {
             let text = format!(
                 "{path} cannot be read again: the running configuration stays; for another, \
@@ -128,7 +130,7 @@ impl Daemon<'_> {
         let ruleset = Ruleset::new(config).map(|ruleset| ruleset.of(&self.path));
         match (&mut self.line.table, ruleset) {
             (Some(table), Some(ruleset)) => {
-                deeds::tell_started(&table.reload(ruleset, now())?);
+                log_lines::tell_started(&table.reload(ruleset, now())?);
             }
             (None, Some(ruleset)) => {
                 self.line.table = Some(start::make_table(self.options, ruleset)?);

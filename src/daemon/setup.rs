@@ -12,9 +12,9 @@ use crate::model::{Config, Door, DoorId, Pattern};
 use crate::stderr::complain;
 
 use super::Fault;
-use super::clerk::{FileReader, Found, News, file_of};
-use super::place::{self, State};
-use super::status::Refused;
+use super::control::status::Refused;
+use super::one_time_files::{FileReader, Found, News, file_of};
+use super::state::dir::{self, State};
 
 /// What the command line says of a run.
 #[derive(Debug, Clone, Default)]
@@ -148,7 +148,7 @@ impl Options {
 
     /// Makes the folder for locks and the control socket.
     pub(crate) fn prepare_run_dir(&self) -> std::io::Result<()> {
-        place::prepare_run_dir(&self.run_dir)
+        dir::prepare_run_dir(&self.run_dir)
     }
 
     /// What is to be said of `-i`.

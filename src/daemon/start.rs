@@ -12,24 +12,25 @@ use crate::firewall::{Mode, Ruleset, Table};
 use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, Tripwires};
 
-use super::clerk::Clerk;
-use super::commands::Commands;
-use super::control::{self, Control};
-use super::limit;
-use super::line::Line;
-use super::listener::Listener;
+use super::Fault;
+use super::command_helper::Commands;
+use super::control::socket::{self, Control};
+use super::control::status::Refused;
+use super::event_loop::{Daemon, now};
 use super::log::Log;
-use super::lookup::Lookup;
-use super::notify::Manager;
-use super::pace::Pace;
-use super::pidfile::{Lock, PidFile, PidFileError};
-use super::place::Keeper;
-use super::run::{Daemon, now};
+use super::log::limit;
+use super::log::log_lines;
+use super::log::lookup::Lookup;
+use super::one_time_files::Clerk;
+use super::packets::listener::Listener;
+use super::packets::pacing::Pace;
+use super::packets::pipeline::Line;
+use super::packets::ticks::Ticks;
+use super::service_manager::Manager;
 use super::setup::{Options, Setup, Unusable};
 use super::signals::Signals;
-use super::status::Refused;
-use super::ticks::Ticks;
-use super::{Fault, deeds};
+use super::state::dir::Keeper;
+use super::state::lock::{Lock, PidFile, PidFileError};
 
 /// What to do where two daemons are to run.
 const WAY_OUT: &str = "give this one a -p of its own, or one daemon several -i";
@@ -118,7 +119,7 @@ impl<'a> Daemon<'a> {
         let control = listen(options);
         let mut daemon = Self {
             options,
-            names: control::names(&path),
+            names: socket::names(&path),
             path,
             log,
             signals,
@@ -261,7 +262,7 @@ pub(super) fn make_table(options: &Options, ruleset: Ruleset) -> Result<Table, F
         Mode::Auto
     };
     let (table, started) = Table::start(ruleset, mode, now())?;
-    deeds::tell_started(&started);
+    log_lines::tell_started(&started);
     Ok(table)
 }
 

@@ -8,12 +8,15 @@ use std::time::Duration;
 use crate::firewall::{self, Applied, Mode, Notice, Place, Ruleset, Table};
 use crate::model::{Config, Effect, OnStop, SetPath, Timestamp};
 
-use super::control::Reply;
-use super::deeds::Said;
+use super::Fault;
+use super::control::requests;
+use super::control::socket::Reply;
+use super::event_loop::now;
 use super::log::Log;
-use super::run::now;
+use super::log::log_lines;
+use super::log::log_lines::Said;
 use super::setup::{Options, configuration};
-use super::{Fault, deeds, orders, start};
+use super::start;
 use crate::stderr::complain;
 
 /// `knockd guard`: the guard without the daemon, for the time before the network is up.
@@ -46,7 +49,7 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
         Ok(None) | Err(_) => {}
     }
     let notices = firewall::guard(&ruleset.of(&path))?;
-    notices.iter().for_each(deeds::tell_notice);
+    notices.iter().for_each(log_lines::tell_notice);
     Ok(None)
 }
 
@@ -75,7 +78,7 @@ pub fn open(
 ) -> Result<Vec<String>, Fault> {
     let (path, _) = options.config_path();
     let config = configuration(options, &path)?;
-    let effects = orders::by_hand(&config, door, address, time).map_err(Fault::Unavailable)?;
+    let effects = requests::by_hand(&config, door, address, time).map_err(Fault::Unavailable)?;
     if effects.sets.is_empty() && effects.command.is_some() {
         return Err(Fault::Unavailable(format!(
             "no daemon runs, and none but it runs the command of {door}"
@@ -83,13 +86,13 @@ pub fn open(
     }
     let Some(mut applied) = on_orphan(options, &path, &config, |_, _| effects.sets)? else {
         let table = config.firewall.unwrap_or_default().table;
-        return Err(Fault::Unavailable(orders::no_table(&table)));
+        return Err(Fault::Unavailable(requests::no_table(&table)));
     };
     let absent = take_awaited(&mut applied);
     let absent = absent.map(|path| format!("set {path} is not there, and no daemon waits for it"));
-    let mut said = deeds::applied(&applied, None);
+    let mut said = log_lines::applied(&applied, None);
     said.extend(absent.map(Said::Error));
-    let mut lines = match deeds::reply(said) {
+    let mut lines = match log_lines::reply(said) {
         Reply::Done(lines) => lines,
         Reply::Refused(why) => return Err(Fault::Unavailable(why)),
         Reply::Status(_) | Reply::Faulty(_) | Reply::Elsewhere(_) => Vec::new(),
@@ -137,9 +140,9 @@ pub fn clear(options: &Options, table: &str) -> Result<bool, Fault> {
 pub fn close(options: &Options, address: Option<IpAddr>) -> Result<Option<Vec<String>>, Fault> {
     let (path, _) = options.config_path();
     let config = configuration(options, &path)?;
-    let closing = |table: &Table, now| orders::closing(table, address, now);
+    let closing = |table: &Table, now| requests::closing(table, address, now);
     let applied = on_orphan(options, &path, &config, closing)?;
-    Ok(applied.map(|applied| applied.closed.iter().map(deeds::closed).collect()))
+    Ok(applied.map(|applied| applied.closed.iter().map(log_lines::closed).collect()))
 }
 
 /// Does what `effects` says to the table that a daemon has left, and leaves it again; `None`

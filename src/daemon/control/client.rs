@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Fault;
-use super::control::{self, Order, Reply, Request};
 use super::dial;
-use super::setup::Options;
+use super::socket::{self, Order, Reply, Request};
 use super::status::Status;
+use crate::daemon::Fault;
+use crate::daemon::setup::Options;
 
 /// How long a daemon is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -118,7 +118,7 @@ fn ask(options: &Options, ask: Request) -> Result<Answer, Fault> {
         Request::Status | Request::Open { .. } | Request::Close { .. } | Request::Clear => PATIENCE,
     };
     let named = options.config.as_deref();
-    let of = named.map(control::names).unwrap_or_default();
+    let of = named.map(socket::names).unwrap_or_default();
     match dial::ask(&path, &Order { of, ask }, patience) {
         Ok(Some(Reply::Elsewhere(other))) => Ok(Answer::Nobody(format!(
             "the daemon that listens at {at} runs with {other}, not with {} (whose daemon needs a \

@@ -5,8 +5,8 @@ use crate::capture::Change;
 use crate::firewall::{Applied, Closed, Notice, Opened, Origin, Place, Started};
 use crate::model::Phase;
 
-use super::control::Reply;
-use super::setup;
+use crate::daemon::control::socket::Reply;
+use crate::daemon::setup;
 
 /// A line to be written once the deed is done.
 #[derive(Debug)]

@@ -11,21 +11,24 @@ use nix::time::{ClockId, clock_gettime};
 use crate::firewall::Table;
 use crate::model::{OnStop, Timestamp};
 
-use super::commands::Commands;
-use super::control::Control;
-use super::limit::Kind;
-use super::line::Line;
-use super::listener::{BATCH, Listener};
+use super::Fault;
+use super::background;
+use super::command_helper::Commands;
+use super::control::socket::Control;
+use super::control::status::Refused;
 use super::log::Log;
-use super::notify::Manager;
-use super::pace::Pace;
-use super::pidfile::{Lock, PidFile};
-use super::place::Keeper;
+use super::log::limit::Kind;
+use super::log::log_lines;
+use super::packets::listener::{BATCH, Listener};
+use super::packets::pacing::Pace;
+use super::packets::pipeline::Line;
+use super::packets::ticks::Ticks;
+use super::service_manager::Manager;
 use super::setup::Options;
 use super::signals::{self, Asked, Signals};
-use super::status::Refused;
-use super::ticks::Ticks;
-use super::{Fault, background, backoff, deeds};
+use super::state::dir::Keeper;
+use super::state::lock::{Lock, PidFile};
+use super::state::start_failures as backoff;
 
 /// A look takes so long for each packet, whatever they were: a stray is judged in some 50 ns, a first
 /// step in up to 150.
@@ -304,18 +307,18 @@ impl Daemon<'_> {
         };
         if readable {
             let notices = table.on_readable(now);
-            notices.iter().for_each(deeds::tell_notice);
+            notices.iter().for_each(log_lines::tell_notice);
         }
         let expired = table.expire(now);
         for closed in &expired.closed {
             if limiter.allow(Kind::Closed, now) {
-                tracing::info!("{}", deeds::closed(closed));
+                tracing::info!("{}", log_lines::closed(closed));
             }
         }
         table
             .crowded()
-            .for_each(|notice| deeds::tell_notice(&notice));
-        expired.notices.iter().for_each(deeds::tell_notice);
+            .for_each(|notice| log_lines::tell_notice(&notice));
+        expired.notices.iter().for_each(log_lines::tell_notice);
     }
 
     fn tend_commands(&mut self, now: Timestamp, readable: bool) {

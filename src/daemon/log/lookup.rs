@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::model::Event;
 
-use super::words::{self, Who};
+use super::event_lines::{self, Who};
 
 /// Lines that wait for a name; more are written without one.
 const WAITING: usize = 256;
@@ -114,7 +114,7 @@ fn write((event, door): Line, name: Option<&str>) {
         address: event.source,
         name,
     };
-    tracing::info!("{}", words::event(&event, who, &door, false));
+    tracing::info!("{}", event_lines::event(&event, who, &door, false));
 }
 
 /// The name that reverse DNS gives; a name is a stranger's text, so only what a host name

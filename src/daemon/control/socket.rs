@@ -19,9 +19,9 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::pidfile::{Lock, PidFileError};
-use super::place;
 use super::status::Status;
+use crate::daemon::state::dir;
+use crate::daemon::state::lock::{Lock, PidFileError};
 use crate::model::Timestamp;
 
 /// The longest request; a longer one is cut, and so is no JSON. It holds the names of a file,
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LONGEST_REPLY: usize = 500;
 /// The longest message of an answer: some of them fit a send buffer (212,992 bytes as the kernel
 /// comes).
-pub(super) const LONGEST_PART: usize = 16 * 1024;
+pub(crate) const LONGEST_PART: usize = 16 * 1024;
 /// Clients at a time; one more and the oldest goes.
 const CLIENTS: usize = 8;
 
@@ -115,7 +115,7 @@ pub(crate) fn names(path: &Path) -> Vec<String> {
     // Escaped, since a name need not be UTF-8.
     let mut names: Vec<_> = std::iter::once(absolute)
         .chain(resolved)
-        .map(|path| place::escape(path.as_os_str().as_encoded_bytes()))
+        .map(|path| dir::escape(path.as_os_str().as_encoded_bytes()))
         .collect();
     names.dedup();
     names
@@ -300,7 +300,7 @@ fn listen(path: &Path) -> io::Result<Socket> {
 }
 
 /// Whether nobody listens where a connection failed so.
-pub(super) fn is_nobody(error: &io::Error) -> bool {
+pub(crate) fn is_nobody(error: &io::Error) -> bool {
     let kind = error.kind();
     kind == io::ErrorKind::NotFound || kind == io::ErrorKind::ConnectionRefused
 }

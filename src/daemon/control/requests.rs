@@ -11,15 +11,15 @@ use crate::model::{
     Config, DoorId, Effect, Effects, Firewall, Lifetime, MAX_TIME, OnStop, Ports, Timestamp,
 };
 
-use super::control::{Order, Reply, Request};
-use super::deeds::{self, Said};
-use super::line::Line;
-use super::run::Daemon;
+use super::socket::{Order, Reply, Request};
 use super::status::{self, Status};
+use crate::daemon::event_loop::Daemon;
+use crate::daemon::log::log_lines::{self, Said};
+use crate::daemon::packets::pipeline::Line;
 
 impl Daemon<'_> {
     /// Answers who asks.
-    pub(super) fn serve_control(&mut self, now: Timestamp) {
+    pub(crate) fn serve_control(&mut self, now: Timestamp) {
         // Taken out for the time: an answer needs all of the daemon but this.
         if let Some(mut control) = self.control.take() {
             control.serve(now, |order| self.obey(order, now));
@@ -70,7 +70,7 @@ impl Daemon<'_> {
                 None => Said::Error(format!("{who}: no command runs: the log says why")),
             });
         }
-        deeds::reply(said)
+        log_lines::reply(said)
     }
 
     fn close(&mut self, address: Option<IpAddr>, now: Timestamp) -> Reply {
@@ -91,7 +91,7 @@ impl Daemon<'_> {
         };
         let said = self.line.perform_by_hand(&effects, now).all();
         said.iter().for_each(Said::tell);
-        deeds::reply(said)
+        log_lines::reply(said)
     }
 
     /// The table goes; the daemon stays, so that a reload puts it back.
@@ -196,7 +196,7 @@ pub fn removed(name: &str) -> String {
 
 /// What a knock of `address` at the door of that name does, for another `time` than the
 /// door's own if one is given; or why there is no such thing.
-pub(super) fn by_hand(
+pub(crate) fn by_hand(
     config: &Config,
     name: &str,
     address: IpAddr,
@@ -226,7 +226,7 @@ pub(super) fn by_hand(
 }
 
 /// What ends every opening of this source, or of all.
-pub(super) fn closing(table: &Table, address: Option<IpAddr>, now: Timestamp) -> Vec<Effect> {
+pub(crate) fn closing(table: &Table, address: Option<IpAddr>, now: Timestamp) -> Vec<Effect> {
     let sources: BTreeSet<_> = match address {
         Some(address) => [address].into(),
         None => table.openings(now).iter().map(|o| o.source).collect(),

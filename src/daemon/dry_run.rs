@@ -16,10 +16,11 @@ use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, DoorId, Event, Outcome, StartCommand, Timestamp};
 use crate::stderr::complain;
 
-use super::cooldown::Cooldowns;
+use super::Fault;
+use super::log::event_lines;
+use super::packets::cooldown::Cooldowns;
 use super::setup::{Options, Unusable};
 use super::start::tripwires;
-use super::{Fault, words};
 
 /// The table's hash in a replay: the same answer each time.
 const SECRET: [u8; 16] = *b"knockd's replay.";
@@ -175,7 +176,7 @@ fn tell(
         return Ok(());
     };
     let when = clock(event.at);
-    let line = words::event(event, event.source.into(), &door.name, true);
+    let line = event_lines::event(event, event.source.into(), &door.name, true);
     writeln!(out, "{when} {line}")?;
     if event.outcome != Outcome::Open {
         return Ok(());

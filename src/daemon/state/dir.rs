@@ -78,7 +78,7 @@ const RUN_DIR: &str = "/run/knockd";
 
 /// Makes the folder for locks and the control socket, for its owner alone. One that is there stays
 /// as it is, for others may use it; but the usual one is ours.
-pub(super) fn prepare_run_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn prepare_run_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let meta = fs::metadata(dir)?;
     let own = meta.uid() == nix::unistd::geteuid().as_raw();
@@ -142,7 +142,7 @@ impl Desk {
             }
             drop(bytes);
             // The last that is done with the file, and the packets do not wait for it either.
-            super::heap::give_back();
+            crate::daemon::heap::give_back();
         }
     }
 
@@ -188,7 +188,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// A path as a file name, in the manner of systemd-escape(1): `/` becomes `-`, what is
 /// neither letter, digit, `_` nor `.` becomes `\xNN`.
-pub(super) fn escape(mut path: &[u8]) -> String {
+pub(crate) fn escape(mut path: &[u8]) -> String {
     while let [b'/', inner @ ..] | [inner @ .., b'/'] = path {
         path = inner;
     }

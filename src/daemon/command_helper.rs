@@ -11,9 +11,11 @@ use crate::action::command::{self, Client, DRAIN_TIME, Full, Report, Request, Ta
 use crate::config::Reader;
 use crate::model::{Config, StartCommand, Timestamp};
 
-use super::run::now;
+use super::Fault;
+use super::background;
+use super::event_loop::now;
+use super::log::log_lines;
 use super::setup::Options;
-use super::{Fault, background, deeds};
 
 /// The helper, if any door has a command or a stop is still pending.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ impl Commands {
             Ok(reports) => {
                 for report in &reports {
                     self.judge(report);
-                    deeds::tell_report(report);
+                    log_lines::tell_report(report);
                 }
             }
             Err(gone) => {
@@ -160,7 +162,7 @@ impl Commands {
                 tracing::error!("{LEFT}");
                 return;
             };
-            reports.iter().for_each(deeds::tell_report);
+            reports.iter().for_each(log_lines::tell_report);
             if reports.contains(&Report::Drained) {
                 return;
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::control::{LONGEST_PART, Order, Reply, is_nobody};
+use super::socket::{LONGEST_PART, Order, Reply, is_nobody};
 
 /// How long it is waited between two attempts to find room among a daemon's clients. There is
 /// nothing to poll: unix(7) does not say when there is room.
@@ -19,7 +19,7 @@ const MOMENT: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// The daemon does not answer in time, or the socket is not for us.
-pub(super) fn ask(path: &Path, order: &Order, patience: Duration) -> io::Result<Option<Reply>> {
+pub(crate) fn ask(path: &Path, order: &Order, patience: Duration) -> io::Result<Option<Reply>> {
     let deadline = Instant::now() + patience;
     let late = || {
         io::Error::new(

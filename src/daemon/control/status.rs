@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::setup::duration;
+use crate::daemon::setup::duration;
 
 /// What the daemon hears and has done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

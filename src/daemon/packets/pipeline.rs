@@ -16,16 +16,16 @@ use crate::matcher::Matcher;
 use crate::model::{Config, DoorId, Effect, Effects, Event, Knock, OneTime, Outcome, Timestamp};
 
 use super::busiest::Busiest;
-use super::clerk::{Case, Clerk};
-use super::commands::Commands;
 use super::cooldown::Cooldowns;
-use super::deeds::{self, Done, Said};
-use super::limit::{Kind, Limiter};
-use super::lookup::Lookup;
-use super::run::now;
-use super::setup;
-use super::start;
-use super::words;
+use crate::daemon::command_helper::Commands;
+use crate::daemon::event_loop::now;
+use crate::daemon::log::event_lines;
+use crate::daemon::log::limit::{Kind, Limiter};
+use crate::daemon::log::log_lines::{self, Done, Said};
+use crate::daemon::log::lookup::Lookup;
+use crate::daemon::one_time_files::{Case, Clerk};
+use crate::daemon::setup;
+use crate::daemon::start;
 
 /// How long interfaces are left alone after an error.
 const LINKS_REST: Duration = Duration::from_secs(1);
@@ -126,7 +126,7 @@ impl Line {
         }
         self.links_rest = None;
         match self.links.on_readable() {
-            Ok(changes) => changes.iter().for_each(deeds::tell_change),
+            Ok(changes) => changes.iter().for_each(log_lines::tell_change),
             Err(error) => {
                 tracing::error!("{error}");
                 self.links_rest = Some(now + LINKS_REST);
@@ -144,7 +144,7 @@ impl Line {
             tracing::info!("{count} more {} not written", kind.words());
         }
         if let Some(port) = self.busiest.news(now).filter(|p| !self.matcher.is_step(*p)) {
-            tracing::warn!("{}", words::busiest(port));
+            tracing::warn!("{}", event_lines::busiest(port));
         }
         self.matcher.next_deadline().is_some_and(|at| at <= now)
     }
@@ -206,7 +206,7 @@ impl Line {
             let Some(door) = self.config.doors.get(event.door.index()) else {
                 continue;
             };
-            let line = |ports| words::event(&event, event.source.into(), &door.name, ports);
+            let line = |ports| event_lines::event(&event, event.source.into(), &door.name, ports);
             match event.outcome {
                 Outcome::Reset { .. } => tracing::debug!("{}", line(self.names_steps)),
                 Outcome::Stage(_) | Outcome::Timeout { .. } | Outcome::Open => {
@@ -235,7 +235,8 @@ impl Line {
                     // answers would else be told of each step.
                     (None, Some(lookup)) => lookup.write(*event, &door.name),
                     (None, None) => {
-                        let line = words::event(event, event.source.into(), &door.name, false);
+                        let line =
+                            event_lines::event(event, event.source.into(), &door.name, false);
                         tracing::info!("{line}");
                     }
                 }
@@ -348,7 +349,7 @@ impl Line {
             match apply(table, &effects.sets, now) {
                 Ok(applied) => {
                     in_vain = applied.in_vain();
-                    said.extend(deeds::applied(&applied, in_vain.as_deref()));
+                    said.extend(log_lines::applied(&applied, in_vain.as_deref()));
                 }
                 Err(error) => in_vain = Some(error.to_string()),
             }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::signals::{Asked, Signals};
+use crate::daemon::signals::{Asked, Signals};
 
 /// So many failures in a row cost nothing.
 const FREE: u32 = 3;
@@ -21,7 +21,7 @@ const MOST: Duration = Duration::from_secs(60);
 
 /// Called when a start has failed and has said why: counts it, in a file, and waits. A signal
 /// ends that: whoever has mended the file and restarts does not wait.
-pub(super) fn wait(failures: &Path) {
+pub(crate) fn wait(failures: &Path) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
@@ -53,7 +53,7 @@ fn is_asked_to_go(signals: &mut Signals, left: Duration) -> bool {
 }
 
 /// Called when one has succeeded.
-pub(super) fn forget(failures: &Path) {
+pub(crate) fn forget(failures: &Path) {
     let _ = fs::remove_file(failures);
 }
 

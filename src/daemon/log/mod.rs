@@ -4,6 +4,15 @@
 //! Everything is said through `tracing`; this is its subscriber. A line is one write, so
 //! that lines of two writers do not mix. None waits for whoever reads it.
 
+pub(crate) mod event_lines;
+mod file;
+pub(crate) mod limit;
+pub(crate) mod log_lines;
+pub(crate) mod lookup;
+mod spool;
+mod streams;
+mod syslog;
+
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,10 +21,10 @@ use std::time::{Duration, Instant};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-use super::Fault;
-use super::logfile::{self, Files, NoLog};
-use super::streams::{Stream, Streams};
-use super::syslog::Syslog;
+use self::file::{Files, NoLog};
+use self::streams::{Stream, Streams};
+use self::syslog::Syslog;
+use crate::daemon::Fault;
 use crate::model;
 use crate::stderr::{as_error, is_journal};
 
@@ -96,7 +105,7 @@ impl Log {
         // remembers. (Not under the lock, which the answer takes.)
         tracing::callsite::rebuild_interest_cache();
         if let Err(none) = configured {
-            logfile::tell(&none);
+            file::tell(&none);
         }
     }
 
