@@ -9,11 +9,11 @@ use super::services;
 use super::tools::{print, spoils};
 use crate::config::{self, Reader};
 use crate::daemon::{self, Fault, Options, ShutDoor, remote};
-use crate::firewall::probe::{
-    self, Blocker, Finding, Mend, Report, Saved, TableState, Verdict, Way,
-};
 use crate::firewall::{FirewallError, ruleset::Family};
 use crate::model::Config;
+use crate::tools::check::{
+    self as probe, Blocker, Finding, Mend, Report, Saved, TableState, Verdict, Way,
+};
 
 /// What is checked, and how it is said.
 #[derive(Debug, Clone, Args)]

@@ -8,11 +8,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::knockd::Command;
-use crate::config::{self, Note, Reader};
+use crate::config::Reader;
 use crate::daemon::{self, Fault, Options, remote};
-use crate::firewall::probe::{self, Saved};
 use crate::firewall::{self, Opening};
 use crate::stderr::complain;
+use crate::tools::check::{Saved, saved_in};
+use crate::tools::convert::{self, Note};
 
 /// Does what the subcommand says.
 pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
@@ -58,7 +59,7 @@ fn convert(file: &Path, native: bool) -> Result<(), Fault> {
         why: error.to_string(),
     })?;
     let name = file.to_string_lossy();
-    let converted = config::convert(&name, &text, native).map_err(|faults| {
+    let converted = convert::convert(&name, &text, native).map_err(|faults| {
         let reader = Reader::of(&io::stderr());
         let lines: Vec<_> = faults.iter().map(|one| one.shown_to(reader)).collect();
         Fault::Config(lines.join("\n"))
@@ -123,7 +124,7 @@ fn status(options: &Options, as_json: bool, saved_ruleset: &Path) -> Result<(), 
     let table = status.table.as_ref().map_or("", |table| &table.name);
     let saved = match table {
         "" => Vec::new(),
-        table => probe::saved_in(saved_ruleset, table),
+        table => saved_in(saved_ruleset, table),
     };
     if as_json {
         let mut value = json!(status);

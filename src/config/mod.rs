@@ -3,13 +3,12 @@
 //! with line, column and caret.
 
 mod check;
-mod convert;
 mod diagnostic;
 mod draft;
 mod legacy;
 mod load;
 mod reader;
-mod services;
+pub(crate) mod services;
 mod source;
 mod suggest;
 mod toml;
@@ -17,14 +16,14 @@ mod toml;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-pub(crate) use self::check::{interface, several_or_quoted};
-pub use self::convert::{Conversion, Note, convert};
+pub(crate) use self::check::{interface, is_set_path, several_or_quoted};
 pub use self::diagnostic::{Diagnostic, Severity};
+pub(crate) use self::legacy::{File, Line, Section};
 pub(crate) use self::load::{DEFAULT_CONF, DEFAULT_TOML, LoadError, choose, judge_bytes, load};
 pub use self::reader::Reader;
+pub(crate) use self::source::{Source, Spanned};
 
 use self::diagnostic::Faults;
-use self::source::Source;
 use crate::model::Config;
 
 /// The two ways to write a configuration.
@@ -127,5 +126,29 @@ fn judge(source: &Source, format: Format, host: &Host) -> Report {
     Report {
         config,
         diagnostics: faults.into_diagnostics(source),
+    }
+}
+
+/// Returns the lines of a knockd.conf for `knockd convert`, and what they mean.
+///
+/// # Errors
+///
+/// What is wrong with the file, if it cannot be used, or is no knockd.conf.
+pub(crate) fn read_legacy(source: &Source) -> Result<(File<'_>, Config), Vec<Diagnostic>> {
+    let whole = |why| vec![Diagnostic::whole(Severity::Error, source.name(), why)];
+    if let Some(why) = source.no_text() {
+        return Err(whole(why));
+    }
+    let is_toml = Format::of(Path::new(&**source.name()), source.text()) == Format::Toml;
+    if is_toml || toml::is_ours(source.text()) {
+        let why = "it is TOML already: there is nothing to convert";
+        return Err(whole(why.to_owned()));
+    }
+    let mut faults = Faults::default();
+    let draft = legacy::read(source, &mut faults);
+    match check::check(&draft, &Host::default(), &mut faults) {
+        // What is wrong with these lines has been reported.
+        Some(config) => Ok((legacy::lines(source, &mut Faults::default()), config)),
+        None => Err(faults.into_diagnostics(source)),
     }
 }

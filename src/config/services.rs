@@ -2,7 +2,7 @@
 //! machine is judged as it would be there, and that list has thousands.
 
 /// The port of a well-known service, of either protocol.
-pub(super) fn port(name: &str) -> Option<u16> {
+pub(crate) fn port(name: &str) -> Option<u16> {
     let name = name.to_ascii_lowercase();
     let known = REGISTERED
         .iter()
@@ -12,7 +12,7 @@ pub(super) fn port(name: &str) -> Option<u16> {
 }
 
 /// The same, if other programs know it by this name, too.
-pub(super) fn registered(name: &str) -> Option<u16> {
+pub(crate) fn registered(name: &str) -> Option<u16> {
     let known = REGISTERED.iter().find(|(known, _)| *known == name);
     known.map(|(_, port)| *port)
 }

@@ -4,24 +4,24 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// A stretch of a [`Source`]'s text, in bytes.
-pub(super) type Span = Range<usize>;
+pub(crate) type Span = Range<usize>;
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Spanned<T> {
-    pub(super) value: T,
-    pub(super) span: Span,
+pub(crate) struct Spanned<T> {
+    pub(crate) value: T,
+    pub(crate) span: Span,
 }
 
 impl<T> Spanned<T> {
-    pub(super) fn new(value: T, span: Span) -> Self {
+    pub(crate) fn new(value: T, span: Span) -> Self {
         Self { value, span }
     }
 }
 
 /// A configuration text, without its byte order mark.
 #[derive(Debug, Clone)]
-pub(super) struct Source {
+pub(crate) struct Source {
     name: Arc<str>,
     text: String,
     /// Where each line begins.
@@ -34,14 +34,14 @@ pub(super) struct Source {
 
 /// A place as people count: from 1, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) line: usize,
-    pub(super) column: usize,
+pub(crate) struct Place {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
 }
 
 impl Source {
     /// A text; `name` is what diagnostics call it.
-    pub(super) fn new(name: &str, text: &str) -> Self {
+    pub(crate) fn new(name: &str, text: &str) -> Self {
         Self {
             no_text: no_text(text.as_bytes()),
             ..Self::assemble(name, text.to_owned(), Vec::new())
@@ -50,7 +50,7 @@ impl Source {
 
     /// Bytes of a file. Those that are not UTF-8 are replaced and remembered: in a
     /// comment of an old file they do no harm.
-    pub(super) fn from_bytes(name: &str, bytes: &[u8]) -> Self {
+    pub(crate) fn from_bytes(name: &str, bytes: &[u8]) -> Self {
         let mut text = String::with_capacity(bytes.len());
         let mut foreign = Vec::new();
         for chunk in bytes.utf8_chunks() {
@@ -85,31 +85,31 @@ impl Source {
     }
 
     /// Why this is no text but an archive, a picture or the like; `None` if it is one.
-    pub(super) fn no_text(&self) -> Option<String> {
+    pub(crate) fn no_text(&self) -> Option<String> {
         self.no_text.clone()
     }
 
-    pub(super) fn name(&self) -> &Arc<str> {
+    pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    pub(super) fn foreign(&self) -> &[usize] {
+    pub(crate) fn foreign(&self) -> &[usize] {
         &self.foreign
     }
 
     /// The index of the line that `offset` lies in, from 0.
-    pub(super) fn line_index(&self, offset: usize) -> usize {
+    pub(crate) fn line_index(&self, offset: usize) -> usize {
         self.lines
             .partition_point(|begin| *begin <= offset)
             .saturating_sub(1)
     }
 
     /// A line's text without its end, and where it begins.
-    pub(super) fn line(&self, index: usize) -> (usize, &str) {
+    pub(crate) fn line(&self, index: usize) -> (usize, &str) {
         let begin = self.lines.get(index).copied().unwrap_or(self.text.len());
         let rest = self.text.get(begin..).unwrap_or_default();
         let line = rest.split('\n').next().unwrap_or_default();
@@ -117,12 +117,12 @@ impl Source {
     }
 
     /// Every line's text without its end, and where it begins.
-    pub(super) fn each_line(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn each_line(&self) -> impl Iterator<Item = (usize, &str)> {
         (0..self.lines.len()).map(|index| self.line(index))
     }
 
     /// Where `offset` stands, as people count.
-    pub(super) fn place(&self, offset: usize) -> Place {
+    pub(crate) fn place(&self, offset: usize) -> Place {
         let index = self.line_index(offset);
         let (begin, line) = self.line(index);
         let before = line.char_indices().take_while(|(i, _)| begin + i < offset);

@@ -4,11 +4,11 @@
 mod admin;
 mod book;
 mod error;
+mod inspection;
 mod netlink;
 mod notice;
 mod policy;
 mod preview;
-pub mod probe;
 pub mod render;
 pub mod ruleset;
 mod standing;
@@ -18,6 +18,7 @@ mod watch;
 
 pub use book::{Applied, Closed, Fate, Opened, Place};
 pub use error::FirewallError;
+pub(crate) use inspection::{Inspection, Presence, inspect};
 pub use netlink::survey::Origin;
 pub use notice::{Culprit, Damage, Full, Notice};
 pub use preview::Preview;

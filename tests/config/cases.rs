@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use knockd::config::{Format, Host, convert, parse};
+use knockd::config::{Format, Host, parse};
+use knockd::tools::convert::convert;
 
 fn judged(name: &str, text: &str) -> String {
     let format = Format::of(Path::new(name), text);

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use knockd::config::{Diagnostic, Format, Host, Report, Severity, convert, parse};
+use knockd::config::{Diagnostic, Format, Host, Report, Severity, parse};
 use knockd::model::{Config, Protocol, TcpFlags};
+use knockd::tools::convert::convert;
 use proptest::prelude::*;
 use proptest::sample::select;
 

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use knockd::config::{Format, Host, convert, parse};
+use knockd::config::{Format, Host, parse};
+use knockd::tools::convert::convert;
 use proptest::prelude::*;
 
 fn judge(text: &str) {

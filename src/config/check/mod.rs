@@ -258,7 +258,7 @@ fn time(span: &Span, time: Duration, key: &str, faults: &mut Faults) {
 }
 
 /// Whether a set of the administrator's can be named so.
-pub(super) fn is_set_path(path: &SetPath) -> bool {
+pub(crate) fn is_set_path(path: &SetPath) -> bool {
     let mut faults = Faults::default();
     names::set_path(&(0..0), path, &mut faults);
     !faults.any_error()

@@ -8,7 +8,7 @@ const NAME_MAX: usize = 127;
 
 /// One line of a section.
 #[derive(Debug)]
-pub(in crate::config) enum Line<'a> {
+pub(crate) enum Line<'a> {
     /// Nothing.
     Blank,
     /// `# …`, the mark included.
@@ -22,37 +22,37 @@ pub(in crate::config) enum Line<'a> {
 
 /// `[name]` and what stands under it.
 #[derive(Debug)]
-pub(in crate::config) struct Section<'a> {
+pub(crate) struct Section<'a> {
     /// Whether the header is one; what is wrong with it has been reported.
-    pub(in crate::config) sound: bool,
+    pub(crate) sound: bool,
     /// What stands between the brackets, blanks and all.
-    pub(in crate::config) name: Spanned<&'a str>,
-    pub(in crate::config) lines: Vec<Line<'a>>,
+    pub(crate) name: Spanned<&'a str>,
+    pub(crate) lines: Vec<Line<'a>>,
 }
 
 /// A knockd.conf.
 #[derive(Debug, Default)]
-pub(in crate::config) struct File<'a> {
+pub(crate) struct File<'a> {
     /// Comments and blank lines before the first section.
-    pub(in crate::config) preamble: Vec<Line<'a>>,
-    pub(in crate::config) sections: Vec<Section<'a>>,
+    pub(crate) preamble: Vec<Line<'a>>,
+    pub(crate) sections: Vec<Section<'a>>,
 }
 
 impl<'a> Section<'a> {
     /// Whether it is `[options]`, in whatever case; there may be several.
-    pub(in crate::config) fn is_options(&self) -> bool {
+    pub(crate) fn is_options(&self) -> bool {
         self.name.value.eq_ignore_ascii_case("options")
     }
 
     /// The lines up to the last key, and those behind it.
-    pub(in crate::config) fn split(&self) -> (&[Line<'a>], &[Line<'a>]) {
+    pub(crate) fn split(&self) -> (&[Line<'a>], &[Line<'a>]) {
         let key = |line: &Line<'_>| matches!(line, Line::Directive { .. });
         let end = self.lines.iter().rposition(key).map_or(0, |last| last + 1);
         self.lines.split_at(end)
     }
 
     /// Its keys and their values.
-    pub(in crate::config) fn directives(
+    pub(crate) fn directives(
         &self,
     ) -> impl Iterator<Item = (&Spanned<&'a str>, &Option<Spanned<&'a str>>)> {
         self.lines.iter().filter_map(|line| match line {
@@ -76,7 +76,7 @@ fn trimmed(text: &str, begin: usize) -> Spanned<&str> {
 }
 
 /// Takes a file apart, reporting what is no line of a knockd.conf.
-pub(in crate::config) fn lines<'a>(source: &'a Source, faults: &mut Faults) -> File<'a> {
+pub(crate) fn lines<'a>(source: &'a Source, faults: &mut Faults) -> File<'a> {
     let mut file = File::default();
     for (begin, text) in source.each_line() {
         let Spanned { value: text, span } = trimmed(text, begin);

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(super) use self::lines::{File, Line, Section, lines};
+pub(crate) use self::lines::{File, Line, Section, lines};
 use super::diagnostic::Faults;
 use super::draft::{Defaults, Draft, DraftDoor, DraftLog, Field};
 use super::source::{Source, Spanned};

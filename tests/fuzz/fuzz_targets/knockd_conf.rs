@@ -3,7 +3,8 @@
 
 #![no_main]
 
-use knockd::config::{Format, Host, convert, parse};
+use knockd::config::{Format, Host, parse};
+use knockd::tools::convert::convert;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -2,7 +2,7 @@
 
 use super::native::{Act, Native, every_v4};
 use super::{Converter, write};
-use crate::config::legacy::{Line, Section};
+use crate::config::{Line, Section};
 use crate::model::{Door, Protocol, SetElement, TcpFlags};
 
 /// A key of TOML, and which keys of knock 0.8 mean it.

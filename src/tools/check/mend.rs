@@ -1,7 +1,7 @@
 //! The lines that let pass what the guard has let in.
 
 use super::live::{Chain, Live, Source};
-use crate::firewall::ruleset::Ruleset;
+use crate::firewall::Ruleset;
 use crate::model::{Config, Guard, PortRange};
 
 /// The mark that is proposed where none is configured: `kn`.

@@ -30,17 +30,14 @@ use std::path::Path;
 use copy::Copy;
 use error::ProbeError;
 use links::Link;
-use live::{Known, Live};
+use live::Live;
 use search::Search;
 use trial::Trial;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::FirewallError;
-use super::admin;
-use super::netlink::inventory::{self, Layout, TableInfo};
-use super::netlink::socket::Socket;
-use super::ruleset::{Family, Ruleset};
+use crate::firewall::ruleset::{Family, Ruleset};
+use crate::firewall::{self, FirewallError, Notice, Presence};
 use crate::model::{Config, Firewall, Pattern};
 
 /// Looks at the live system and tries every door in a copy of it. The configuration is that
@@ -55,22 +52,20 @@ pub fn probe(config: &Config, path: &Path) -> Result<Report, FirewallError> {
         return Err(FirewallError::None);
     };
     let ruleset = ruleset.of(path);
-    let mut socket = Socket::open().map_err(FirewallError::reading)?;
-    let tables = inventory::tables(&mut socket).map_err(FirewallError::reading)?;
-    let sets = admin::survey(&mut socket, &ruleset)?;
-    let remarks: Vec<String> = sets.iter().map(ToString::to_string).collect();
+    let inspection = firewall::inspect(&ruleset)?;
+    let remarks: Vec<String> = inspection.notices.iter().map(Notice::to_string).collect();
     // What can be told without a comparison.
-    let plain = match tables.iter().find(|table| *table.name == *ruleset.table) {
-        None => Some(TableState::Absent),
-        Some(table) if table.layout == Layout::Foreign => Some(TableState::Foreign),
-        Some(_) => None,
+    let plain = match inspection.table {
+        Presence::Absent => Some(TableState::Absent),
+        Presence::Foreign => Some(TableState::Foreign),
+        Presence::Ours => None,
     };
     let unknown = |error: ProbeError| {
         let why = error.to_string();
         let table = plain.clone().unwrap_or(TableState::Unknown(why.clone()));
         (table, doors(config, &[], &why))
     };
-    let (table, doors) = Live::read(&known(&tables, &ruleset))
+    let (table, doors) = Live::read(&inspection)
         .and_then(|live| look(config, firewall, &ruleset, live, &plain))
         .unwrap_or_else(unknown);
     Ok(Report {
@@ -146,21 +141,6 @@ pub fn missing(config: &Config) -> Vec<&str> {
     let named = config.interfaces.iter().filter(|name| name.is_literal());
     let absent = |name: &&str| nix::net::if_::if_nametoindex(*name).is_err();
     named.map(Pattern::as_str).filter(absent).collect()
-}
-
-/// Which of the tables are a knockd's: what bears this configuration's mark goes when its
-/// daemon starts, whatever its name.
-fn known(tables: &[TableInfo], ruleset: &Ruleset) -> Known {
-    let mut known = Known::default();
-    for table in tables {
-        let same = table.instance.is_some() && table.instance == ruleset.instance;
-        if *table.name == *ruleset.table || same && table.layout != Layout::Foreign {
-            known.ours.push(table.name.clone());
-        } else if table.layout != Layout::Foreign {
-            known.guards.push(table.name.clone());
-        }
-    }
-    known
 }
 
 /// What is to be tried on one interface.

@@ -9,7 +9,7 @@ use super::live::{Chain, Live};
 use super::mend::Remedy;
 use super::report::{Blocker, Mend, Verdict};
 use super::trial::{Services, Trial};
-use crate::firewall::ruleset::Ruleset;
+use crate::firewall::Ruleset;
 use crate::model::{Config, Door, Effect, Guard, Lifetime, SetElement};
 
 /// How long openings of a copy last: longer than it is looked at.

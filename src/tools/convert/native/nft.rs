@@ -44,7 +44,7 @@ fn element(words: &[&str], added: bool) -> Result<Understood, String> {
         table: table.to_owned(),
         set: set.to_owned(),
     };
-    if !crate::config::check::is_set_path(&path) {
+    if !crate::config::is_set_path(&path) {
         return Err(format!("`{family} {table} {set}` cannot be named"));
     }
     let [source, rest @ ..] = inner else {

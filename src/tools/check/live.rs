@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::error::ProbeError;
 use super::tool;
+use crate::firewall::Inspection;
 
 /// What others have in nftables.
 #[derive(Debug, Default)]
@@ -29,15 +30,6 @@ pub(super) struct Table {
     pub(super) guard: bool,
     /// Whether some rule of it leaves it to a program what becomes of a packet.
     pub(super) asks: bool,
-}
-
-/// Which tables are a knockd's, by name.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// What a daemon of this configuration makes, or takes away.
-    pub(super) ours: Vec<String>,
-    /// Those of other configurations.
-    pub(super) guards: Vec<String>,
 }
 
 /// Family and name: `inet filter`.
@@ -134,14 +126,14 @@ impl Live {
     }
 
     /// Reads all but what is ours.
-    pub(super) fn read(known: &Known) -> Result<Self, ProbeError> {
+    pub(super) fn read(inspection: &Inspection) -> Result<Self, ProbeError> {
         let text = tool::run("nft", &["-s", "list", "ruleset"], "")?;
         let among =
             |name: &TableName, some: &[String]| name.family == "inet" && some.contains(&name.name);
         let base = chains(&tool::run("nft", &["-j", "list", "chains"], "")?)?;
         let mut live = Self::default();
         for Listed { name, text, owned } in split(&text) {
-            if among(&name, &known.ours) {
+            if among(&name, &inspection.ours) {
                 continue;
             }
             let mut chains = base.iter().filter(|c| c.table == name);
@@ -170,7 +162,7 @@ impl Live {
                 live.unseen.push(format!("table {name}: {unseen}"));
             }
             let table = Table {
-                guard: among(&name, &known.guards),
+                guard: among(&name, &inspection.others),
                 name,
                 source,
                 owned,

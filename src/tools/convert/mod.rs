@@ -10,13 +10,8 @@ mod names;
 mod native;
 mod write;
 
-use std::path::Path;
-
 use self::native::{Act, Native};
-use super::diagnostic::{Diagnostic, Faults, Severity};
-use super::legacy::{File, Line, Section};
-use super::source::{Source, Spanned};
-use super::{Format, Host, check, legacy, toml};
+use crate::config::{self, Diagnostic, File, Line, Section, Source, Spanned};
 use crate::model::{Config, Door};
 
 /// A knockd.conf as TOML.
@@ -50,22 +45,7 @@ pub fn convert(
     native: bool,
 ) -> Result<Conversion, Vec<Diagnostic>> {
     let source = Source::from_bytes(name, text.as_ref());
-    let whole = |why: String| vec![Diagnostic::whole(Severity::Error, source.name(), why)];
-    if let Some(why) = source.no_text() {
-        return Err(whole(why));
-    }
-    if Format::of(Path::new(name), source.text()) == Format::Toml || toml::is_ours(source.text()) {
-        return Err(whole(
-            "it is TOML already: there is nothing to convert".to_owned(),
-        ));
-    }
-    let mut faults = Faults::default();
-    let draft = legacy::read(&source, &mut faults);
-    let Some(config) = check::check(&draft, &Host::default(), &mut faults) else {
-        return Err(faults.into_diagnostics(&source));
-    };
-    // What was to be said of these lines has been said.
-    let file = legacy::lines(&source, &mut Faults::default());
+    let (file, config) = config::read_legacy(&source)?;
     let mut out = Converter {
         source: &source,
         toml: String::new(),

@@ -10,8 +10,8 @@ use super::links::{self, Link};
 use super::live::{Chain, Live, Source, Table as Theirs};
 use super::netns::Netns;
 use super::tool;
-use crate::firewall::ruleset::Ruleset;
-use crate::firewall::table::{Mode, Table};
+use crate::firewall::Ruleset;
+use crate::firewall::{Mode, Table};
 use crate::model::{Effect, OnStop, Timestamp};
 
 /// The copy, and the namespace of those outside.

@@ -1,0 +1,67 @@
+//! Looks at the tables in the kernel without changing them, for `knockd check`.
+
+use super::admin;
+use super::error::FirewallError;
+use super::netlink::inventory::{self, Layout};
+use super::netlink::socket::Socket;
+use super::notice::Notice;
+use super::ruleset::Ruleset;
+
+/// What the kernel has of a ruleset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Inspection {
+    /// Whether there is a table of the ruleset's name, and whose.
+    pub(crate) table: Presence,
+    /// The names of tables that a daemon of this configuration makes, or takes away at its start:
+    /// a table that bears the configuration's mark goes whatever its name.
+    pub(crate) ours: Vec<String>,
+    /// The names of tables that knockds of other configurations have made.
+    pub(crate) others: Vec<String>,
+    /// What is wrong with the administrator's sets that doors fill.
+    pub(crate) notices: Vec<Notice>,
+}
+
+/// Whether there is a table of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// There is none.
+    Absent,
+    /// There is one that knockd has not made.
+    Foreign,
+    /// There is one that a knockd has made.
+    Ours,
+}
+
+/// Returns what the kernel has of this ruleset.
+///
+/// # Errors
+///
+/// If nftables cannot be read: mostly for want of privilege.
+pub(crate) fn inspect(ruleset: &Ruleset) -> Result<Inspection, FirewallError> {
+    let mut socket = Socket::open().map_err(FirewallError::reading)?;
+    let tables = inventory::tables(&mut socket).map_err(FirewallError::reading)?;
+    let notices = admin::survey(&mut socket, ruleset)?;
+    let mut inspection = Inspection {
+        table: Presence::Absent,
+        ours: Vec::new(),
+        others: Vec::new(),
+        notices,
+    };
+    for table in tables {
+        let is_foreign = table.layout == Layout::Foreign;
+        let has_name = *table.name == *ruleset.table;
+        let has_mark = table.instance.is_some() && table.instance == ruleset.instance;
+        if has_name {
+            inspection.table = match is_foreign {
+                true => Presence::Foreign,
+                false => Presence::Ours,
+            };
+        }
+        if has_name || has_mark && !is_foreign {
+            inspection.ours.push(table.name);
+        } else if !is_foreign {
+            inspection.others.push(table.name);
+        }
+    }
+    Ok(inspection)
+}
