@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::action::command::{self, Client, DRAIN_TIME, Full, Report, Request, Table};
+use crate::action::command::{
+    self, CommandTable, DRAIN_TIME, HelperBusy, HelperClient, HelperReport, HelperRequest,
+};
 use crate::config::Reader;
 use crate::model::{Config, StartCommand, Timestamp};
 
@@ -20,7 +22,7 @@ use super::setup::Options;
 /// The helper, if any door has a command or a stop is still pending.
 #[derive(Debug)]
 pub(crate) struct Commands {
-    client: Client,
+    client: HelperClient,
     /// Of the commands in the configuration that runs.
     digest: u64,
     /// When the helper was last started: one that dies at once is not started for ever.
@@ -43,13 +45,13 @@ impl Commands {
         config: &Config,
         text: &[u8],
     ) -> Result<Option<Self>, Fault> {
-        let table = Table::new(config);
+        let table = CommandTable::new(config);
         if !command::is_needed(&table, options.state(path).dir()) {
             return Ok(None);
         }
         let failed = |error| Fault::System(format!("{error}"));
         let (program, args) = (PathBuf::from("/proc/self/exe"), options.helper_args(path));
-        let client = Client::spawn(program, args, Some(text)).map_err(failed)?;
+        let client = HelperClient::spawn(program, args, Some(text)).map_err(failed)?;
         Ok(Some(Self {
             client,
             digest: table.digest(),
@@ -59,9 +61,9 @@ impl Commands {
     }
 
     /// Asks for a door's command.
-    pub(crate) fn run(&mut self, command: &StartCommand) -> Result<(), Full> {
+    pub(crate) fn run(&mut self, command: &StartCommand) -> Result<(), HelperBusy> {
         let StartCommand { door, source } = command.clone();
-        self.client.send(&Request::Start { door, source })
+        self.client.send(&HelperRequest::Start { door, source })
     }
 
     /// Has the helper read the configuration that now runs.
@@ -69,8 +71,8 @@ impl Commands {
         if let Err(error) = self.client.set_text(text) {
             tracing::error!("{error}: another helper would have the commands of before");
         }
-        self.digest = Table::new(config).digest();
-        if let Err(error) = self.client.send(&Request::Reload) {
+        self.digest = CommandTable::new(config).digest();
+        if let Err(error) = self.client.send(&HelperRequest::Reload) {
             tracing::error!("{error}: commands stay as they were");
         }
     }
@@ -124,8 +126,8 @@ impl Commands {
     }
 
     /// The helper reads the file by itself; between its reading and ours it may have changed.
-    fn judge(&self, report: &Report) {
-        if let Report::Ready { digest, .. } = report
+    fn judge(&self, report: &HelperReport) {
+        if let HelperReport::Ready { digest, .. } = report
             && *digest != self.digest
         {
             tracing::warn!(
@@ -142,7 +144,7 @@ impl Commands {
             tracing::error!("{LEFT}");
             return;
         }
-        if self.client.send(&Request::Drain).is_err() {
+        if self.client.send(&HelperRequest::Drain).is_err() {
             tracing::error!("{LEFT}");
             return;
         }
@@ -163,7 +165,7 @@ impl Commands {
                 return;
             };
             reports.iter().for_each(log_lines::tell_report);
-            if reports.contains(&Report::Drained) {
+            if reports.contains(&HelperReport::Drained) {
                 return;
             }
         }
@@ -199,17 +201,17 @@ pub fn helper(options: &Options) -> Result<(), Fault> {
     let mut text = command::inherited_text().ok();
     let socket = command::inherited_socket().map_err(failed)?;
     let (path, _) = options.config_path();
-    let load = || -> Result<Table, String> {
+    let load = || -> Result<CommandTable, String> {
         let read = match text.take() {
             // What the daemon has read.
             Some(text) => options.take(&path, text),
             None => options.read(&path),
         };
         match read {
-            Ok(setup) => Ok(Table::new(&setup.config)),
+            Ok(setup) => Ok(CommandTable::new(&setup.config)),
             // At the start the daemon does the same with a faulty file.
             Err(refused) => match options.last_good(&path) {
-                Some(setup) => Ok(Table::new(&setup.config)),
+                Some(setup) => Ok(CommandTable::new(&setup.config)),
                 // The daemon writes it to the log.
                 None => Err(refused.shown_to(Reader::Log).join("; ")),
             },

@@ -80,12 +80,3 @@ pub enum Ports {
     /// All that are open for the source.
     All,
 }
-
-/// Which of a door's two command strings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Phase {
-    /// `start_command`.
-    Start,
-    /// `stop_command`.
-    Stop,
-}

@@ -21,7 +21,7 @@ pub use door::{
     BEGUN_AT_ONCE, BY_HAND, Close, Commands, Door, DoorId, MAX_STEPS, MAX_STRAYS, MAX_TIME,
     OPENINGS, OneTime, SetElement, SetPath,
 };
-pub use effect::{Effect, Effects, Phase, Ports, StartCommand};
+pub use effect::{Effect, Effects, Ports, StartCommand};
 pub use event::{Cause, Event, Outcome};
 pub use flags::{ParseFlagsError, TcpFlags, flag, is_of_no_session};
 pub use legacy::{LegacyStep, ParseLegacyError, parse_legacy_sequence, parse_legacy_step};

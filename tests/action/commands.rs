@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use knockd::action::command::{Ending, Refusal, Report, Request};
-use knockd::model::{Commands, Phase};
+use knockd::action::command::{CommandRefusal, Ending, HelperReport, HelperRequest, Phase};
+use knockd::model::Commands;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::lab::*;
@@ -51,7 +51,7 @@ fn the_command_is_reported_as_it_is_run() {
     let mut daemon = lab.helper();
     daemon.start("d", "192.0.2.7");
     let (reports, _) = daemon.wait_end("d", Phase::Start);
-    let running = Report::Running {
+    let running = HelperReport::Running {
         door: "d".into(),
         source: ip("192.0.2.7"),
         phase: Phase::Start,
@@ -131,7 +131,7 @@ fn both_of_its_outputs_are_told_and_too_much_is_cut() {
         8 * 1024,
         "16 KiB of `y` and a line end"
     );
-    let cut = |r: &&Report| matches!(r, Report::OutputCut { .. });
+    let cut = |r: &&HelperReport| matches!(r, HelperReport::OutputCut { .. });
     assert_eq!(reports.iter().filter(cut).count(), 1);
     assert_eq!(ending, Ending::Code(5), "it could write all it wanted");
 }
@@ -151,7 +151,7 @@ fn what_a_command_leaves_in_the_background_may_go_on_writing() {
     let (reports, _) = daemon.wait_end("d", Phase::Start);
     assert_eq!(output(&reports), ["now"]);
     fs::write(&go, "").expect("written");
-    let reports = daemon.wait(|r| matches!(r, Report::Output { .. }));
+    let reports = daemon.wait(|r| matches!(r, HelperReport::Output { .. }));
     assert_eq!(output(&reports), ["later"]);
     wait_until("its last word", || lab.read("done") == "done\n");
 }
@@ -196,7 +196,7 @@ fn no_more_run_than_may_and_the_surplus_is_refused() {
     lab.configure(&[door("d", &command, "", SHORT)]);
     let mut daemon = lab.helper();
     for n in 0..64 + 1024 + 100 {
-        let request = Request::Start {
+        let request = HelperRequest::Start {
             door: "d".into(),
             source: std::net::IpAddr::from([10, 0, (n / 256) as u8, (n % 256) as u8]),
         };
@@ -206,8 +206,8 @@ fn no_more_run_than_may_and_the_surplus_is_refused() {
     let mut refused = 0;
     while refused < 100 {
         let report = daemon.next(SOON).expect("alive");
-        if let Report::Refused { refusal, .. } = report {
-            assert_eq!(refusal, Refusal::TooManyWaiting);
+        if let HelperReport::Refused { refusal, .. } = report {
+            assert_eq!(refusal, CommandRefusal::TooManyWaiting);
             refused += 1;
         }
     }
@@ -216,7 +216,7 @@ fn no_more_run_than_may_and_the_surplus_is_refused() {
     drop(gate);
     let mut ended = 0;
     while ended < 64 + 1024 {
-        if let Some(Report::Ended { .. }) = daemon.next(SOON) {
+        if let Some(HelperReport::Ended { .. }) = daemon.next(SOON) {
             ended += 1;
         }
     }
@@ -232,19 +232,19 @@ fn a_reload_changes_what_is_run_and_a_faulty_one_does_not() {
         door("e", "", "true", SHORT),
     ];
     lab.configure(&new);
-    daemon.client.send(&Request::Reload).expect("sent");
-    let reports = daemon.wait(|r| matches!(r, Report::Ready { .. }));
+    daemon.client.send(&HelperRequest::Reload).expect("sent");
+    let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
     let digest = table(new.to_vec()).digest();
     assert!(
-        matches!(reports[0], Report::Ready { digest: d, pending: 0, overdue: 0 } if d == digest)
+        matches!(reports[0], HelperReport::Ready { digest: d, pending: 0, overdue: 0 } if d == digest)
     );
     daemon.start("d", "192.0.2.7");
     let (reports, _) = daemon.wait_end("d", Phase::Start);
     assert_eq!(output(&reports), ["new"]);
 
     fs::remove_dir_all(lab.file("doors")).expect("removed");
-    daemon.client.send(&Request::Reload).expect("sent");
-    let reports = daemon.wait(|r| matches!(r, Report::LoadFailed { .. }));
+    daemon.client.send(&HelperRequest::Reload).expect("sent");
+    let reports = daemon.wait(|r| matches!(r, HelperReport::LoadFailed { .. }));
     assert!(format!("{reports:?}").contains("No such file"));
     daemon.start("d", "192.0.2.7");
     let (reports, _) = daemon.wait_end("d", Phase::Start);
@@ -253,8 +253,8 @@ fn a_reload_changes_what_is_run_and_a_faulty_one_does_not() {
     daemon.wait(|r| {
         matches!(
             r,
-            Report::Refused {
-                refusal: Refusal::UnknownDoor,
+            HelperReport::Refused {
+                refusal: CommandRefusal::UnknownDoor,
                 ..
             }
         )
@@ -277,9 +277,9 @@ fn a_state_directory_that_cannot_be_written_stops_no_command() {
     let lab = Lab::new(&[door("d", "echo start", "echo stop", SHORT)]);
     fs::write(lab.state(), "in the way").expect("written");
     let mut daemon = lab.unready_helper();
-    let reports = daemon.wait(|r| matches!(r, Report::Ready { .. }));
+    let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
     assert!(
-        matches!(reports[0], Report::JournalFault { .. }),
+        matches!(reports[0], HelperReport::JournalFault { .. }),
         "{reports:?}"
     );
     daemon.start("d", "192.0.2.7");

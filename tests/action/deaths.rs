@@ -3,8 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use knockd::action::command::Report;
-use knockd::model::Phase;
+use knockd::action::command::{HelperReport, Phase};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -28,10 +27,9 @@ fn after_the_daemon_was_killed_the_overdue_run_and_the_others_are_armed_again() 
     lab.configure(&[soon, late]);
     let mut doomed = lab.doomed(&["soon", "late"], "192.0.2.7");
     wait_until("both starts", || lab.read("started").lines().count() == 2);
-    // Both stops are armed when the journal has two lines for each.
-    wait_until("both to be armed", || {
+    wait_until("both stops", || {
         let journal = fs::read_to_string(lab.journal()).unwrap_or_default();
-        journal.matches("\tdue\t").count() == 2
+        journal.lines().count() == 2
     });
     let helpers = children(doomed.id());
     assert_eq!(helpers.len(), 1);
@@ -47,7 +45,7 @@ fn after_the_daemon_was_killed_the_overdue_run_and_the_others_are_armed_again() 
     assert!(
         matches!(
             reports[0],
-            Report::Ready {
+            HelperReport::Ready {
                 pending: 2,
                 overdue: 1,
                 ..
@@ -57,7 +55,7 @@ fn after_the_daemon_was_killed_the_overdue_run_and_the_others_are_armed_again() 
     );
     assert_eq!(output(&reports), ["stop soon 192.0.2.7"]);
     daemon.start("late", "192.0.2.7");
-    daemon.wait(|r| matches!(r, Report::Extended { .. }));
+    daemon.wait(|r| matches!(r, HelperReport::Extended { .. }));
     let reports = daemon.drain();
     assert_eq!(output(&reports), ["stop late 192.0.2.7"], "as it was armed");
 }
@@ -82,11 +80,11 @@ fn when_the_daemon_is_gone_what_runs_may_end() {
     doomed.wait().expect("reaped");
     // The next one need not wait for it, and has the stop.
     let mut daemon = lab.unready_helper();
-    let reports = daemon.wait(|r| matches!(r, Report::Ready { .. }));
+    let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
     assert!(
         matches!(
             reports[0],
-            Report::Ready {
+            HelperReport::Ready {
                 pending: 1,
                 overdue: 0,
                 ..
@@ -111,10 +109,10 @@ fn a_helper_that_is_killed_is_replaced_and_nothing_pending_is_lost() {
     daemon.client.restart().expect("another one");
     assert_ne!(daemon.client.helper(), old);
     assert!(!fs::exists(format!("/proc/{old}")).expect("proc"), "reaped");
-    let reports = daemon.wait(|r| matches!(r, Report::Ready { .. }));
+    let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
     assert!(matches!(
         reports[0],
-        Report::Ready {
+        HelperReport::Ready {
             pending: 1,
             overdue: 0,
             ..
@@ -147,12 +145,14 @@ fn a_damaged_journal_is_told_and_the_rest_of_it_run() {
     drop(daemon);
     wait_until("the helper's end", || !lives(helper));
     let journal = fs::read_to_string(lab.journal()).expect("a journal");
-    let rubbish = journal.replace("192.0.2.2\td\techo", "192.0.2.2\td\trm -rf");
+    let rubbish = journal.replace("\"192.0.2.2\"", "\"192.0.2.\"");
     assert_ne!(journal, rubbish);
     fs::write(lab.journal(), rubbish).expect("written");
     let mut daemon = lab.unready_helper();
-    let reports = daemon.wait(|r| matches!(r, Report::Ready { .. }));
-    assert!(matches!(&reports[0], Report::JournalFault { message } if message.contains("damaged")));
+    let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
+    assert!(
+        matches!(&reports[0], HelperReport::JournalFault { message } if message.contains("damaged"))
+    );
     let reports = daemon.drain();
     let mut stops = output(&reports);
     stops.sort_unstable();
@@ -170,11 +170,11 @@ fn a_hundred_at_once_survive_a_kill() {
     let mut told = 0;
     while told < 100 {
         let report = daemon.next(SOON).expect("alive");
-        told += usize::from(matches!(report, Report::Running { .. }));
+        told += usize::from(matches!(report, HelperReport::Running { .. }));
     }
     kill(pid(daemon.client.helper()), Signal::SIGKILL).expect("killed");
     while daemon.next(SOON).is_some() {}
     daemon.client.restart().expect("another one");
-    daemon.wait(|r| matches!(r, Report::Ready { pending: 100, .. }));
+    daemon.wait(|r| matches!(r, HelperReport::Ready { pending: 100, .. }));
     assert_eq!(output(&daemon.drain()).len(), 100);
 }

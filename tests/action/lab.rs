@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use knockd::action::command::{self, Client, Ending, Report, Request, Table};
-use knockd::model::{Commands, Config, Door, Phase};
+use knockd::action::command::{
+    self, CommandTable, Ending, HelperClient, HelperReport, HelperRequest, Phase,
+};
+use knockd::model::{Commands, Config, Door};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::support::{SOON, ip};
@@ -101,7 +103,7 @@ impl Lab {
     /// Starts a helper and waits until it is ready.
     pub(crate) fn helper(&self) -> Daemon {
         let mut daemon = self.unready_helper();
-        daemon.wait(|r| matches!(r, Report::Ready { .. }));
+        daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
         daemon
     }
 
@@ -128,8 +130,8 @@ fn run_only(test: &str) -> [&str; 4] {
 
 /// A client, as the daemon would use it.
 pub(crate) struct Daemon {
-    pub(crate) client: Client,
-    reports: VecDeque<Report>,
+    pub(crate) client: HelperClient,
+    reports: VecDeque<HelperReport>,
 }
 
 impl Daemon {
@@ -143,7 +145,7 @@ impl Daemon {
         ];
         args.push(std::env::current_exe().expect("a name").into());
         args.extend(run_only("helper").map(OsString::from));
-        let client = Client::spawn("/usr/bin/env".into(), args, None).expect("a helper");
+        let client = HelperClient::spawn("/usr/bin/env".into(), args, None).expect("a helper");
         Self {
             client,
             reports: VecDeque::new(),
@@ -151,7 +153,7 @@ impl Daemon {
     }
 
     pub(crate) fn start(&mut self, door: &str, source: &str) {
-        let request = Request::Start {
+        let request = HelperRequest::Start {
             door: door.into(),
             source: ip(source),
         };
@@ -159,7 +161,7 @@ impl Daemon {
     }
 
     /// The next report, if one comes in time; None if the helper is gone.
-    pub(crate) fn next(&mut self, patience: Duration) -> Option<Report> {
+    pub(crate) fn next(&mut self, patience: Duration) -> Option<HelperReport> {
         let give_up = Instant::now() + patience;
         while self.reports.is_empty() {
             let left = give_up.saturating_duration_since(Instant::now());
@@ -171,14 +173,14 @@ impl Daemon {
             let _ = poll(&mut fds, timeout);
             match self.client.read() {
                 Ok(reports) => self.reports.extend(reports),
-                Err(command::Gone) => return None,
+                Err(command::HelperGone) => return None,
             }
         }
         self.reports.pop_front()
     }
 
     /// Waits for a report; what comes before is returned with it, in order.
-    pub(crate) fn wait(&mut self, wanted: impl Fn(&Report) -> bool) -> Vec<Report> {
+    pub(crate) fn wait(&mut self, wanted: impl Fn(&HelperReport) -> bool) -> Vec<HelperReport> {
         let mut seen = Vec::new();
         loop {
             let report = self.next(SOON);
@@ -192,28 +194,28 @@ impl Daemon {
     }
 
     /// Waits until a command of this door and phase is over.
-    pub(crate) fn wait_end(&mut self, name: &str, wanted: Phase) -> (Vec<Report>, Ending) {
+    pub(crate) fn wait_end(&mut self, name: &str, wanted: Phase) -> (Vec<HelperReport>, Ending) {
         let seen = self.wait(|r| {
-            matches!(r, Report::Ended { door, phase, .. } if **door == *name && *phase == wanted)
+            matches!(r, HelperReport::Ended { door, phase, .. } if **door == *name && *phase == wanted)
         });
-        let Some(Report::Ended { ending, .. }) = seen.last() else {
+        let Some(HelperReport::Ended { ending, .. }) = seen.last() else {
             panic!("waited for that");
         };
         let ending = ending.clone();
         (seen, ending)
     }
 
-    pub(crate) fn drain(&mut self) -> Vec<Report> {
-        self.client.send(&Request::Drain).expect("sent");
-        self.wait(|r| *r == Report::Drained)
+    pub(crate) fn drain(&mut self) -> Vec<HelperReport> {
+        self.client.send(&HelperRequest::Drain).expect("sent");
+        self.wait(|r| *r == HelperReport::Drained)
     }
 }
 
 /// The lines that commands printed, among these.
-pub(crate) fn output(reports: &[Report]) -> Vec<&str> {
+pub(crate) fn output(reports: &[HelperReport]) -> Vec<&str> {
     let mut lines = Vec::new();
     for report in reports {
-        if let Report::Output { line, .. } = report {
+        if let HelperReport::Output { line, .. } = report {
             lines.push(line.as_str());
         }
     }
@@ -253,7 +255,7 @@ pub(crate) fn kill_children(pid: u32) {
     }
 }
 
-fn load(directory: &Path) -> std::io::Result<Table> {
+fn load(directory: &Path) -> std::io::Result<CommandTable> {
     let mut doors = Vec::new();
     for entry in fs::read_dir(directory.join("doors"))? {
         let entry = entry?;
@@ -270,12 +272,12 @@ fn load(directory: &Path) -> std::io::Result<Table> {
         }));
         doors.push(door);
     }
-    Ok(Table::new(&config(doors)))
+    Ok(CommandTable::new(&config(doors)))
 }
 
 /// The table that these doors make.
-pub(crate) fn table(doors: Vec<Door>) -> Table {
-    Table::new(&config(doors))
+pub(crate) fn table(doors: Vec<Door>) -> CommandTable {
+    CommandTable::new(&config(doors))
 }
 
 pub(crate) fn helper_main() {

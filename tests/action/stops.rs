@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use knockd::action::command::{Ending, Report, Request};
-use knockd::model::Phase;
+use knockd::action::command::{Ending, HelperReport, HelperRequest, Phase};
 
 use crate::lab::*;
 use crate::support::wait_until;
@@ -21,7 +20,10 @@ fn a_stop_runs_when_it_is_due() {
     assert_eq!(output(&reports), ["start 192.0.2.7"]);
     let (reports, _) = daemon.wait_end("d", Phase::Stop);
     assert!(started.elapsed() >= timeout);
-    assert!(matches!(reports[0], Report::TimedOut { .. }), "{reports:?}");
+    assert!(
+        matches!(reports[0], HelperReport::TimedOut { .. }),
+        "{reports:?}"
+    );
     assert_eq!(output(&reports), ["stop 192.0.2.7"]);
 }
 
@@ -35,7 +37,7 @@ fn a_knock_on_an_open_door_puts_the_stop_off_and_starts_nothing() {
     std::thread::sleep(Duration::from_millis(300));
     let again = Instant::now();
     daemon.start("d", "192.0.2.7");
-    let reports = daemon.wait(|r| matches!(r, Report::Extended { .. }));
+    let reports = daemon.wait(|r| matches!(r, HelperReport::Extended { .. }));
     assert_eq!(reports.len(), 1, "{reports:?}");
     let (reports, _) = daemon.wait_end("d", Phase::Stop);
     assert!(again.elapsed() >= timeout);
@@ -82,7 +84,7 @@ fn a_stop_that_will_not_end_is_ended_and_left_to_the_next_daemon() {
     daemon.start("d", "192.0.2.7");
     daemon.wait_end("d", Phase::Start);
     let reports = daemon.drain();
-    let killed = |r: &Report| matches!(r, Report::Ended { phase: Phase::Stop, ending, .. } if *ending == Ending::Signal(9));
+    let killed = |r: &HelperReport| matches!(r, HelperReport::Ended { phase: Phase::Stop, ending, .. } if *ending == Ending::Signal(9));
     assert!(reports.iter().any(killed), "{reports:?}");
     drop(daemon);
     assert!(lab.journal().exists());
@@ -92,7 +94,7 @@ fn a_stop_that_will_not_end_is_ended_and_left_to_the_next_daemon() {
     assert!(
         matches!(
             reports[0],
-            Report::Ready {
+            HelperReport::Ready {
                 pending: 1,
                 overdue: 1,
                 ..
@@ -109,7 +111,7 @@ fn a_clean_stop_waits_for_no_start_that_has_no_stop() {
     let lab = Lab::new(&[door("d", "sleep 600", "", LONG)]);
     let mut daemon = lab.helper();
     daemon.start("d", "192.0.2.7");
-    daemon.wait(|r| matches!(r, Report::Running { .. }));
+    daemon.wait(|r| matches!(r, HelperReport::Running { .. }));
     let asked = Instant::now();
     daemon.drain();
     assert!(asked.elapsed() < Duration::from_secs(20));
@@ -123,9 +125,9 @@ fn a_pending_stop_outlives_a_reload_without_its_door() {
     daemon.start("d", "192.0.2.7");
     daemon.wait_end("d", Phase::Start);
     lab.configure(&[]);
-    daemon.client.send(&Request::Reload).expect("sent");
-    let reports = daemon.wait(|r| matches!(r, Report::Ready { .. }));
-    assert!(matches!(reports[0], Report::Ready { pending: 1, .. }));
+    daemon.client.send(&HelperRequest::Reload).expect("sent");
+    let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
+    assert!(matches!(reports[0], HelperReport::Ready { pending: 1, .. }));
     let reports = daemon.drain();
     assert_eq!(output(&reports), ["stop"]);
 }

@@ -11,9 +11,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, read};
 
-use super::message::{Ending, Report};
+use super::job::{CommandJob, Finish};
+use super::message::{Ending, HelperReport};
 use super::output::{Output, Piece};
-use super::service::{Finish, Job};
 use super::spawn;
 use crate::model::Timestamp;
 
@@ -32,7 +32,7 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(2 * (10 + 2) + 1);
 
 #[derive(Debug)]
 struct Child {
-    job: Job,
+    job: CommandJob,
     /// When it is told to end, and then made to.
     kill: Option<Timestamp>,
     /// It was told.
@@ -53,7 +53,7 @@ struct Pipe {
 /// A job that is over.
 #[derive(Debug)]
 pub(super) struct Over {
-    pub(super) job: Job,
+    pub(super) job: CommandJob,
     pub(super) finish: Finish,
     pub(super) ending: Ending,
 }
@@ -69,7 +69,12 @@ pub(super) struct Children {
 
 impl Children {
     /// Runs a job; `command` is its string with the address in it.
-    pub(super) fn run(&mut self, now: Timestamp, job: Job, command: &str) -> Result<(), Over> {
+    pub(super) fn run(
+        &mut self,
+        now: Timestamp,
+        job: CommandJob,
+        command: &str,
+    ) -> Result<(), Over> {
         match spawn::shell(command) {
             Ok((pid, end)) => {
                 self.pipes.push(Pipe {
@@ -104,7 +109,7 @@ impl Children {
     }
 
     /// Reads the pipes at these places, given in ascending order.
-    pub(super) fn read(&mut self, ready: &[usize], reports: &mut Vec<Report>) {
+    pub(super) fn read(&mut self, ready: &[usize], reports: &mut Vec<HelperReport>) {
         // From the last, so that taking one out moves none that is still to be read.
         for place in ready.iter().rev() {
             if let Some(pipe) = self.pipes.get_mut(*place)
@@ -116,7 +121,7 @@ impl Children {
     }
 
     /// Collects the shells that are over, with the last they wrote.
-    pub(super) fn reap(&mut self, reports: &mut Vec<Report>) -> Vec<Over> {
+    pub(super) fn reap(&mut self, reports: &mut Vec<HelperReport>) -> Vec<Over> {
         let mut over = Vec::new();
         loop {
             let (pid, ending) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -149,7 +154,7 @@ impl Children {
     }
 
     /// Reads what is left of a shell's output, and leaves the pipe to what it started.
-    fn linger(&mut self, pid: Pid, reports: &mut Vec<Report>) {
+    fn linger(&mut self, pid: Pid, reports: &mut Vec<HelperReport>) {
         if let Some(place) = self.pipes.iter().position(|p| p.pid == pid && !p.lingering) {
             let mut pipe = self.pipes.remove(place);
             if !pipe.read(reports) {
@@ -205,7 +210,7 @@ impl Children {
 
 impl Pipe {
     /// Reads what is there. Whether its end was reached.
-    fn read(&mut self, reports: &mut Vec<Report>) -> bool {
+    fn read(&mut self, reports: &mut Vec<HelperReport>) -> bool {
         let mut pieces = Vec::new();
         let mut buffer = [0; 4096];
         // Bounded: a command that never stops printing must not keep us from the others.
@@ -228,12 +233,12 @@ impl Pipe {
         }
         let (door, source) = (&self.door, self.source);
         reports.extend(pieces.into_iter().map(|piece| match piece {
-            Piece::Line(line) => Report::Output {
+            Piece::Line(line) => HelperReport::Output {
                 door: Arc::clone(door),
                 source,
                 line,
             },
-            Piece::Cut => Report::OutputCut {
+            Piece::Cut => HelperReport::OutputCut {
                 door: Arc::clone(door),
                 source,
             },

@@ -11,15 +11,15 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use super::message::{Report, Request};
-use super::outbox::{Outbox, Received, receive};
+use super::channel::{Outbox, Received, receive};
+use super::message::{HelperReport, HelperRequest};
 use super::spawn;
 
 /// Requests that wait for room in the socket, which holds some 200 (net.core.wmem_default):
 /// few for knocks that end together.
 const WAITING: usize = 1024;
 
-/// Reports handed over at once, so that a talkative command does not keep packets waiting.
+/// Reports taken at once, so that a talkative command does not keep packets waiting.
 const BATCH: usize = 256;
 
 /// The helper cannot be started.
@@ -33,19 +33,19 @@ pub struct SpawnError {
 /// As many requests wait as may; this one is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the command helper does not keep up; the command is not run")]
-pub struct Full;
+pub struct HelperBusy;
 
 /// The helper is dead: every command that it was running goes on alone, the pending stops
-/// are in its journal. See [`Client::restart`].
+/// are in its journal. See [`HelperClient::restart`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the command helper is gone")]
-pub struct Gone;
+pub struct HelperGone;
 
 /// The daemon's handle on its helper. Nothing here waits, but for [`restart`](Self::restart).
 /// Dropped, it tells the helper that the daemon is gone: the helper lets run what runs, and
 /// ends.
 #[derive(Debug)]
-pub struct Client {
+pub struct HelperClient {
     program: PathBuf,
     args: Vec<OsString>,
     /// The configuration, for a helper to begin with.
@@ -55,7 +55,7 @@ pub struct Client {
     outbox: Outbox,
 }
 
-impl Client {
+impl HelperClient {
     /// Starts `program args`, which is to call [`serve`](super::serve) on
     /// [`inherited_socket`](super::inherited_socket). For the running program itself,
     /// `/proc/self/exe` is right even after an upgrade has replaced the file.
@@ -97,7 +97,7 @@ impl Client {
         Ok(())
     }
 
-    /// Starts another helper in place of one that is [`Gone`], and reaps that one. Requests
+    /// Starts another helper in place of one that is [`HelperGone`], and reaps that one. Requests
     /// that it had not taken yet go to the new one.
     ///
     /// # Errors
@@ -117,23 +117,23 @@ impl Client {
         Ok(())
     }
 
-    /// Asks for something. It is done when the helper says so; if the helper is [`Gone`], as
+    /// Asks for something. It is done when the helper says so; if the helper is [`HelperGone`], as
     /// [`read`](Self::read) will tell, the next one is asked.
     ///
     /// # Errors
     ///
-    /// [`Full`]; then it is not done. A reload or a drain is never one too many.
-    pub fn send(&mut self, request: &Request) -> Result<(), Full> {
+    /// [`HelperBusy`]; then it is not done. A reload or a drain is never one too many.
+    pub fn send(&mut self, request: &HelperRequest) -> Result<(), HelperBusy> {
         // Room may have come since.
         self.flush();
         let may_be_refused = match request {
-            Request::Start { .. } => true,
-            Request::Reload | Request::Drain => false,
+            HelperRequest::Start { .. } => true,
+            HelperRequest::Reload | HelperRequest::Drain => false,
         };
         if may_be_refused && self.outbox.len() >= WAITING {
-            return Err(Full);
+            return Err(HelperBusy);
         }
-        self.outbox.push(request.encode());
+        self.outbox.push(request);
         self.flush();
         Ok(())
     }
@@ -149,15 +149,16 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Gone`], after everything that it said has been returned.
-    pub fn read(&mut self) -> Result<Vec<Report>, Gone> {
+    /// [`HelperGone`], after everything that it said has been returned.
+    pub fn read(&mut self) -> Result<Vec<HelperReport>, HelperGone> {
         let mut reports = Vec::new();
-        while reports.len() < BATCH {
+        for _ in 0..BATCH {
             match receive(self.socket.as_fd()) {
+                Received::Message(report) => reports.push(report),
                 // It is the same program: what cannot be read is no report.
-                Received::Message(bytes) => reports.extend(Report::decode(&bytes)),
+                Received::Malformed => {}
                 Received::Nothing => break,
-                Received::End if reports.is_empty() => return Err(Gone),
+                Received::End if reports.is_empty() => return Err(HelperGone),
                 Received::End => return Ok(reports),
             }
         }
@@ -177,7 +178,7 @@ impl Client {
     }
 }
 
-impl AsFd for Client {
+impl AsFd for HelperClient {
     /// To be polled for reading, and for writing if it [`wants_write`](Self::wants_write).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

@@ -1,18 +1,20 @@
-//! What the daemon and its helper say to each other.
+//! What the daemon and its helper say to each other; `channel` carries it.
 //!
-//! One message is one packet of a `SOCK_SEQPACKET` pair; `wire` says how it is written. A
-//! request names a door and an address and no more: whoever holds the daemon's end can have
-//! a configured command started for an address, and cannot choose what is run.
+//! A request names a door and an address and no more: whoever holds the daemon's end can have a
+//! configured command started for an address, and cannot choose what is run.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::Phase;
+use serde::{Deserialize, Serialize};
+
+use super::channel::write_cut;
 
 /// What the helper is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum HelperRequest {
     /// A door was opened: run its start command, and its stop command `timeout` later. If a
     /// stop is pending for this door and source, it is put off and nothing is started.
     Start {
@@ -21,20 +23,21 @@ pub enum Request {
         /// What `%IP%` stands for.
         source: IpAddr,
     },
-    /// Read the configuration again; answered by [`Report::Ready`] or
-    /// [`Report::LoadFailed`].
+    /// Read the configuration again; answered by [`HelperReport::Ready`] or
+    /// [`HelperReport::LoadFailed`].
     Reload,
-    /// Start nothing more, run every pending stop at once; answered by [`Report::Drained`].
+    /// Start nothing more, run every pending stop at once; answered by [`HelperReport::Drained`].
     Drain,
 }
 
 /// What the helper has to say. Text in it is cut to fit a message; commands and what they
 /// print have their control characters escaped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Report {
-    /// The configuration was read, at the beginning or after [`Request::Reload`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum HelperReport {
+    /// The configuration was read, at the beginning or after [`HelperRequest::Reload`].
     Ready {
-        /// [`super::Table::digest`] of what was read: differs from the daemon's own if the
+        /// [`super::CommandTable::digest`] of what was read: differs from the daemon's own if the
         /// file changed between the two readings.
         digest: u64,
         /// Stops that are pending.
@@ -45,11 +48,13 @@ pub enum Report {
     /// The configuration could not be read; the commands are what they were.
     LoadFailed {
         /// Why.
+        #[serde(serialize_with = "write_cut")]
         message: String,
     },
     /// The journal of pending stops is damaged or cannot be written.
     JournalFault {
         /// What is wrong, and what was done about it.
+        #[serde(serialize_with = "write_cut")]
         message: String,
     },
     /// A command begins. Logged as `door: running command: CMD`.
@@ -61,6 +66,7 @@ pub enum Report {
         /// Which of its commands.
         phase: Phase,
         /// What the shell is given.
+        #[serde(serialize_with = "write_cut")]
         command: String,
     },
     /// The stop is due. Logged as `IP: door: command timeout`.
@@ -86,6 +92,7 @@ pub enum Report {
         /// For whom.
         source: IpAddr,
         /// The line, without its end.
+        #[serde(serialize_with = "write_cut")]
         line: String,
     },
     /// The command printed more than is kept; what follows is thrown away.
@@ -114,7 +121,7 @@ pub enum Report {
         /// For whom.
         source: IpAddr,
         /// Why.
-        refusal: Refusal,
+        refusal: CommandRefusal,
     },
     /// This many reports were thrown away because the daemon did not read them in time.
     Lost {
@@ -125,20 +132,29 @@ pub enum Report {
     Drained,
 }
 
+/// One of a door's two command strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// `start_command`.
+    Start,
+    /// `stop_command`.
+    Stop,
+}
+
 /// How a command ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     /// It returned this status.
     Code(i32),
     /// This signal ended it.
     Signal(i32),
     /// It could not be started.
-    NotStarted(String),
+    NotStarted(#[serde(serialize_with = "write_cut")] String),
 }
 
 /// Why a request is not obeyed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum CommandRefusal {
     /// The helper's configuration has no such door, or it starts nothing for this source.
     #[error("no command is configured for this door")]
     UnknownDoor,

@@ -8,8 +8,8 @@
 //! choose what is run; for the same reason the journal of pending stops, in which commands stand, is
 //! the helper's alone.
 //!
-//! A daemon makes a [`Client`], sends a [`Request`] for each knock that is to run something,
-//! and logs the [`Report`]s; the same program, started by it with another argument, calls
+//! A daemon makes a [`HelperClient`], sends a [`HelperRequest`] for each knock that is to run something,
+//! and logs the [`HelperReport`]s; the same program, started by it with another argument, calls
 //! [`serve`].
 //!
 //! What holds:
@@ -22,35 +22,35 @@
 //! - The commands of one door for one source run one after the other, never at once. (Doors
 //!   without a stop command excepted: what they start is not looked after.)
 //! - A knock while a stop is pending puts it off, and starts nothing.
-//! - When the daemon stops it sends [`Request::Drain`]: every pending stop is run at once.
+//! - When the daemon stops it sends [`HelperRequest::Drain`]: every pending stop is run at once.
 //!   What does not end by itself within 10 seconds is ended; a stop that was is run again
 //!   by the next daemon. Starts that no stop waits for are left alone.
 
+mod channel;
 mod children;
 mod client;
+mod helper;
+mod job;
 mod message;
-mod outbox;
 mod output;
 mod queue;
-mod serve;
-mod service;
+mod scheduler;
 mod spawn;
 mod system;
 mod table;
-mod wire;
 
 use std::path::Path;
 
 pub use children::DRAIN_TIME;
-pub use client::{Client, Full, Gone, SpawnError};
-pub use message::{Ending, Refusal, Report, Request};
-pub use serve::serve;
+pub use client::{HelperBusy, HelperClient, HelperGone, SpawnError};
+pub use helper::serve;
+pub use message::{CommandRefusal, Ending, HelperReport, HelperRequest, Phase};
 pub use system::{ServeError, inherited_socket, inherited_text};
-pub use table::{Table, expand};
+pub use table::{CommandTable, expand};
 
 /// Whether a helper is needed: some door has commands, or stops were left to be run in
 /// `state_dir` by a daemon that had some.
 #[must_use]
-pub fn is_needed(table: &Table, state_dir: &Path) -> bool {
+pub fn is_needed(table: &CommandTable, state_dir: &Path) -> bool {
     !table.is_empty() || super::journal::is_left(state_dir)
 }

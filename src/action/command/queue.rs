@@ -4,21 +4,21 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::service::Job;
+use super::job::CommandJob;
 
 #[derive(Debug, Default)]
-struct Lane {
+struct DoorQueue {
     running: usize,
-    waiting: VecDeque<Job>,
-    /// Whether the door stands in [`Queue::turns`].
+    waiting: VecDeque<CommandJob>,
+    /// Whether the door stands in [`CommandQueue::turns`].
     in_turn: bool,
 }
 
 /// The commands of one phase.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct CommandQueue {
     /// By door, while it has something here.
-    lanes: HashMap<Arc<str>, Lane>,
+    lanes: HashMap<Arc<str>, DoorQueue>,
     /// Doors of which something waits and may run.
     turns: VecDeque<Arc<str>>,
     running: usize,
@@ -28,7 +28,7 @@ pub(super) struct Queue {
     share: usize,
 }
 
-impl Queue {
+impl CommandQueue {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -45,7 +45,7 @@ impl Queue {
         }
     }
 
-    pub(super) fn push(&mut self, job: Job) {
+    pub(super) fn push(&mut self, job: CommandJob) {
         let door = Arc::clone(&job.key.door);
         let lane = self.lanes.entry(Arc::clone(&door)).or_default();
         lane.waiting.push_back(job);
@@ -54,7 +54,7 @@ impl Queue {
     }
 
     /// What may run now; it runs from now on.
-    pub(super) fn next(&mut self) -> Option<Job> {
+    pub(super) fn next(&mut self) -> Option<CommandJob> {
         while self.running < self.limit {
             let door = self.turns.pop_front()?;
             let Some(lane) = self.lanes.get_mut(&door) else {
@@ -100,7 +100,7 @@ impl Queue {
     }
 
     /// Takes all that wait.
-    pub(super) fn clear(&mut self) -> Vec<Job> {
+    pub(super) fn clear(&mut self) -> Vec<CommandJob> {
         self.turns.clear();
         self.waiting = 0;
         let mut jobs = Vec::new();
@@ -113,7 +113,7 @@ impl Queue {
     }
 }
 
-impl Lane {
+impl DoorQueue {
     /// Lines up, if something may run and it does not yet.
     fn take_turn(&mut self, door: &Arc<str>, share: usize, turns: &mut VecDeque<Arc<str>>) {
         if !self.in_turn && !self.waiting.is_empty() && self.running < share {

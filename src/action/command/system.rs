@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::action::journal::Clock;
+use crate::action::journal::Clocks;
 use crate::model::Timestamp;
 
 /// Why the helper cannot work.
@@ -27,7 +27,7 @@ pub(super) fn failed<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -
     }
 }
 
-/// The text that [`Client::spawn`](super::Client::spawn) gave this process. To be called before
+/// The text that [`HelperClient::spawn`](super::HelperClient::spawn) gave this process. To be called before
 /// [`inherited_socket`], which closes it.
 ///
 /// # Errors
@@ -38,7 +38,7 @@ pub fn inherited_text() -> io::Result<Vec<u8>> {
     fs::read(format!("/proc/self/fd/{}", super::spawn::TEXT))
 }
 
-/// The socket that [`Client::spawn`](super::Client::spawn) gave this process as its standard
+/// The socket that [`HelperClient::spawn`](super::HelperClient::spawn) gave this process as its standard
 /// input. To be called before anything else: whatever else was inherited is closed, so that
 /// no command gets it.
 ///
@@ -69,8 +69,8 @@ pub(super) fn now() -> Result<Timestamp, ServeError> {
 }
 
 /// The time on both clocks.
-pub(super) fn clock() -> Result<Clock, ServeError> {
-    Ok(Clock {
+pub(super) fn clocks() -> Result<Clocks, ServeError> {
+    Ok(Clocks {
         boot: now()?,
         wall: read_clock(ClockId::CLOCK_REALTIME)?,
     })

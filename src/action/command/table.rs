@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::action::journal::checksum;
+use siphasher::sip::SipHasher13;
+
 use crate::model::{Commands, Config};
 
 /// The commands of each door that has any, by the door's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Table(BTreeMap<Arc<str>, Commands>);
+pub struct CommandTable(BTreeMap<Arc<str>, Commands>);
 
-impl Table {
+impl CommandTable {
     /// Those of a configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
@@ -49,7 +50,7 @@ impl Table {
     #[must_use]
     pub fn digest(&self) -> u64 {
         // Debug quotes strings, so that no two tables are written alike.
-        checksum(format!("{:?}", self.0).as_bytes())
+        SipHasher13::new().hash(format!("{:?}", self.0).as_bytes())
     }
 }
 

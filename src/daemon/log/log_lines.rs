@@ -1,9 +1,8 @@
 //! Lines of the log for what was done: by the table, and by commands.
 
-use crate::action::command::{Ending, Report};
+use crate::action::command::{Ending, HelperReport, Phase};
 use crate::capture::Change;
 use crate::firewall::{Applied, Closed, Notice, Opened, Origin, Place, Started};
-use crate::model::Phase;
 
 use crate::daemon::control::socket::Reply;
 use crate::daemon::setup;
@@ -184,9 +183,9 @@ pub(crate) fn tell_notice(notice: &Notice) {
 
 /// What the process that runs commands has to say, in the words of knock 0.8 where it had
 /// them.
-pub(crate) fn tell_report(report: &Report) {
+pub(crate) fn tell_report(report: &HelperReport) {
     match report {
-        Report::Ready {
+        HelperReport::Ready {
             digest: _,
             pending,
             overdue,
@@ -195,18 +194,20 @@ pub(crate) fn tell_report(report: &Report) {
                 tracing::info!("{pending} stop commands are pending, {overdue} of them overdue");
             }
         }
-        Report::LoadFailed { message } => {
+        HelperReport::LoadFailed { message } => {
             tracing::error!("commands stay as they were: {message}");
         }
-        Report::JournalFault { message } => tracing::error!("{message}"),
-        Report::Running {
+        HelperReport::JournalFault { message } => tracing::error!("{message}"),
+        HelperReport::Running {
             door,
             source: _,
             phase: _,
             command,
         } => tracing::info!("{door}: running command: {command}"),
-        Report::TimedOut { door, source } => tracing::info!("{source}: {door}: command timeout"),
-        Report::Extended {
+        HelperReport::TimedOut { door, source } => {
+            tracing::info!("{source}: {door}: command timeout")
+        }
+        HelperReport::Extended {
             door,
             source,
             timeout,
@@ -214,23 +215,23 @@ pub(crate) fn tell_report(report: &Report) {
             "{source}: {door}: stop command put off for {}",
             setup::duration(*timeout)
         ),
-        Report::Output { door, source, line } => tracing::info!("{source}: {door}: {line}"),
-        Report::OutputCut { door, source } => {
+        HelperReport::Output { door, source, line } => tracing::info!("{source}: {door}: {line}"),
+        HelperReport::OutputCut { door, source } => {
             tracing::warn!("{source}: {door}: the command prints too much: the rest is not kept");
         }
-        Report::Ended {
+        HelperReport::Ended {
             door,
             source: _,
             phase,
             ending,
         } => tell_ending(door, *phase, ending),
-        Report::Refused {
+        HelperReport::Refused {
             door,
             source,
             refusal,
         } => tracing::error!("{source}: {door}: {refusal}"),
-        Report::Lost { reports } => tracing::warn!("{reports} reports of commands were lost"),
-        Report::Drained => {}
+        HelperReport::Lost { reports } => tracing::warn!("{reports} reports of commands were lost"),
+        HelperReport::Drained => {}
     }
 }
 

@@ -15,11 +15,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::message::{Ending, Refusal, Report, Request};
-use super::queue::Queue;
-use super::table::Table;
-use crate::action::journal::{Key, Pending, Record};
-use crate::model::{Phase, Timestamp};
+use super::job::{CommandJob, Finish};
+use super::message::{CommandRefusal, Ending, HelperReport, HelperRequest, Phase};
+use super::queue::CommandQueue;
+use super::table::CommandTable;
+use crate::action::journal::{DoorSource, PendingStop};
+use crate::model::Timestamp;
 
 /// When a stop is tried again that could not be started: processes or memory were short.
 const RETRY: Duration = Duration::from_secs(10);
@@ -52,40 +53,26 @@ impl Default for Limits {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Write this to the journal, before any command is run.
-    Record(Record),
-    /// Run this; [`Service::ended`] is called when it is over.
-    Run(Job),
+    /// Run this; [`Scheduler::ended`] is called when it is over.
+    Run(CommandJob),
     /// Tell the daemon.
-    Report(Report),
+    Report(HelperReport),
 }
 
-/// A command to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Job {
-    /// The door and the source.
-    pub(super) key: Key,
-    /// Which of the door's commands.
-    pub(super) phase: Phase,
-    /// The string, with `%IP%` still in it.
-    pub(super) command: Arc<str>,
-    /// Whether a stop is pending that waits for this: it must be over before that can run.
-    pub(super) awaited: bool,
-}
-
-/// How a job came to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finish {
-    /// By itself.
-    Over,
-    /// We ended it. A stop that did not get to its end stays in the journal.
-    Killed,
-    /// It never began. A stop is tried again.
-    NotStarted,
+/// Whether the journal says what is pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Unsaved {
+    /// It does.
+    #[default]
+    Nothing,
+    /// A stop has been put off or has been run. If that is never written, it runs early, or twice.
+    Change,
+    /// A stop is new, or all have been run: it must be written before any action is performed.
+    AtOnce,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum StopState {
     /// The start waits or runs.
     Starting,
     /// The stop waits for its time.
@@ -95,36 +82,37 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Stop {
-    pending: Pending,
-    state: State,
+struct Tracked {
+    pending: PendingStop,
+    state: StopState,
 }
 
-/// The helper's mind.
+/// Which commands run, wait and are pending.
 #[derive(Debug, Default)]
-pub(super) struct Service {
+pub(super) struct Scheduler {
     limits: Limits,
-    table: Table,
-    stops: HashMap<Key, Stop>,
+    table: CommandTable,
+    stops: HashMap<DoorSource, Tracked>,
     /// The `Armed` among them.
-    armed: BTreeSet<(Timestamp, Key)>,
+    armed: BTreeSet<(Timestamp, DoorSource)>,
     /// By door: how many of `stops` there are.
     pending_of: HashMap<Arc<str>, usize>,
-    starting: Queue,
-    stopping: Queue,
+    starting: CommandQueue,
+    stopping: CommandQueue,
     /// Stops that were killed: the next daemon is to try again.
-    given_up: Vec<(Key, Pending)>,
+    given_up: Vec<(DoorSource, PendingStop)>,
     draining: bool,
     drained: bool,
+    unsaved: Unsaved,
     actions: Vec<Action>,
 }
 
-impl Service {
+impl Scheduler {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            starting: Queue::new(limits.running),
-            stopping: Queue::new(limits.running),
+            starting: CommandQueue::new(limits.running),
+            stopping: CommandQueue::new(limits.running),
             ..Self::default()
         }
     }
@@ -140,11 +128,24 @@ impl Service {
     }
 
     /// All stops that are pending, as the journal is to have them.
-    pub(super) fn pending(&self) -> impl Iterator<Item = (Key, Pending)> + '_ {
+    pub(super) fn pending(&self) -> impl Iterator<Item = (&DoorSource, &PendingStop)> {
         let stops = self.stops.iter().map(|(key, stop)| (key, &stop.pending));
         let given_up = self.given_up.iter().map(|(key, pending)| (key, pending));
-        let all = stops.chain(given_up);
-        all.map(|(key, pending)| (key.clone(), pending.clone()))
+        stops.chain(given_up)
+    }
+
+    /// Whether [`pending`](Self::pending) must be written to the journal.
+    pub(super) fn unsaved(&self) -> Unsaved {
+        self.unsaved
+    }
+
+    /// It has been written, or that is to be tried again later: then as a [`Unsaved::Change`].
+    pub(super) fn set_unsaved(&mut self, unsaved: Unsaved) {
+        self.unsaved = unsaved;
+    }
+
+    fn must_save(&mut self, unsaved: Unsaved) {
+        self.unsaved = self.unsaved.max(unsaved);
     }
 
     /// How many these are.
@@ -154,7 +155,7 @@ impl Service {
 
     /// Other commands from now on. What is pending keeps the command it was armed with: that
     /// is the one which undoes what was done.
-    pub(super) fn set_table(&mut self, table: Table) {
+    pub(super) fn set_table(&mut self, table: CommandTable) {
         self.table = table;
         let share = self.share_of(self.limits.running);
         self.starting.set_share(share);
@@ -170,20 +171,20 @@ impl Service {
     }
 
     /// Takes over what an earlier helper left in the journal.
-    pub(super) fn restore(&mut self, pending: BTreeMap<Key, Pending>) {
+    pub(super) fn restore(&mut self, pending: BTreeMap<DoorSource, PendingStop>) {
         for (key, pending) in pending {
             self.armed.insert((pending.due, key.clone()));
-            let state = State::Armed;
-            self.keep(key, Stop { pending, state });
+            let state = StopState::Armed;
+            self.keep(key, Tracked { pending, state });
         }
     }
 
-    fn keep(&mut self, key: Key, stop: Stop) {
+    fn keep(&mut self, key: DoorSource, stop: Tracked) {
         *self.pending_of.entry(Arc::clone(&key.door)).or_default() += 1;
         self.stops.insert(key, stop);
     }
 
-    fn forget(&mut self, key: &Key) -> Option<Stop> {
+    fn forget(&mut self, key: &DoorSource) -> Option<Tracked> {
         let stop = self.stops.remove(key)?;
         if let Some(count) = self.pending_of.get_mut(&key.door) {
             *count -= 1;
@@ -194,12 +195,12 @@ impl Service {
         Some(stop)
     }
 
-    /// Answers a request; [`Request::Reload`] is for the caller, who can read files.
-    pub(super) fn request(&mut self, now: Timestamp, request: Request) {
+    /// Answers a request; [`HelperRequest::Reload`] is for the caller, who can read files.
+    pub(super) fn request(&mut self, now: Timestamp, request: HelperRequest) {
         match request {
-            Request::Start { door, source } => self.start(now, Key { door, source }),
-            Request::Reload => {}
-            Request::Drain => self.drain(now),
+            HelperRequest::Start { door, source } => self.start(now, DoorSource { door, source }),
+            HelperRequest::Reload => {}
+            HelperRequest::Drain => self.drain(now),
         }
         self.dispatch();
     }
@@ -210,16 +211,22 @@ impl Service {
             && *due <= now
             && let Some((_, key)) = self.armed.pop_first()
         {
-            self.report(&key, |door, source| Report::TimedOut { door, source });
+            self.report(&key, |door, source| HelperReport::TimedOut { door, source });
             self.begin_stop(now, &key);
         }
         self.dispatch();
     }
 
     /// A job is over.
-    pub(super) fn ended(&mut self, now: Timestamp, job: Job, finish: Finish, ending: Ending) {
+    pub(super) fn ended(
+        &mut self,
+        now: Timestamp,
+        job: CommandJob,
+        finish: Finish,
+        ending: Ending,
+    ) {
         let phase = job.phase;
-        self.report(&job.key, |door, source| Report::Ended {
+        self.report(&job.key, |door, source| HelperReport::Ended {
             door,
             source,
             phase,
@@ -240,30 +247,30 @@ impl Service {
         self.dispatch();
     }
 
-    fn start(&mut self, now: Timestamp, key: Key) {
+    fn start(&mut self, now: Timestamp, key: DoorSource) {
         if self.draining {
-            return self.refuse(key, Refusal::Stopping);
+            return self.refuse(key, CommandRefusal::Stopping);
         }
         let commands = self.table.get(&key.door);
         if let Some(stop) = self.stops.get_mut(&key) {
             let timeout = commands.map_or(stop.pending.timeout, |c| c.timeout);
             match &mut stop.state {
-                State::Starting => {}
-                State::Armed => {
+                StopState::Starting => {}
+                StopState::Armed => {
                     let old = stop.pending.due;
                     let due = old.max(now + timeout);
                     stop.pending.due = due;
                     self.armed.remove(&(old, key.clone()));
                     self.armed.insert((due, key.clone()));
-                    self.record(Record::Due(key.clone(), due));
+                    self.must_save(Unsaved::Change);
                 }
                 // Not an extension: what it opened is being closed. One after the other.
-                State::Stopping { again } => {
+                StopState::Stopping { again } => {
                     *again = true;
                     return;
                 }
             }
-            return self.report(&key, |door, source| Report::Extended {
+            return self.report(&key, |door, source| HelperReport::Extended {
                 door,
                 source,
                 timeout,
@@ -272,10 +279,10 @@ impl Service {
         // What is not started is not stopped, as in knock 0.8.
         let Some((commands, start)) = commands.and_then(|c| Some((c, c.start_for(key.source)?)))
         else {
-            return self.refuse(key, Refusal::UnknownDoor);
+            return self.refuse(key, CommandRefusal::UnknownDoor);
         };
         let command: Arc<str> = start.into();
-        let pending = commands.stop_for(key.source).map(|stop| Pending {
+        let pending = commands.stop_for(key.source).map(|stop| PendingStop {
             command: stop.into(),
             timeout: commands.timeout,
             due: now + commands.timeout,
@@ -283,22 +290,22 @@ impl Service {
         if self.starting.waiting() >= self.limits.waiting
             || self.starting.waiting_of(&key.door) >= self.share_of(self.limits.waiting)
         {
-            return self.refuse(key, Refusal::TooManyWaiting);
+            return self.refuse(key, CommandRefusal::TooManyWaiting);
         }
         let here = self.pending_of.get(&key.door).copied().unwrap_or(0);
         if pending.is_some()
             && (self.stops.len() >= self.limits.pending
                 || here >= self.share_of(self.limits.pending))
         {
-            return self.refuse(key, Refusal::TooManyPending);
+            return self.refuse(key, CommandRefusal::TooManyPending);
         }
         let awaited = pending.is_some();
         if let Some(pending) = pending {
-            self.record(Record::Arm(key.clone(), pending.clone()));
-            let state = State::Starting;
-            self.keep(key.clone(), Stop { pending, state });
+            let state = StopState::Starting;
+            self.keep(key.clone(), Tracked { pending, state });
+            self.must_save(Unsaved::AtOnce);
         }
-        self.starting.push(Job {
+        self.starting.push(CommandJob {
             key,
             phase: Phase::Start,
             command,
@@ -308,7 +315,7 @@ impl Service {
 
     /// The start that a stop waited for is over. As in knock 0.8, the time from start to
     /// stop counts from here.
-    fn started(&mut self, now: Timestamp, key: Key) {
+    fn started(&mut self, now: Timestamp, key: DoorSource) {
         if self.draining {
             return self.begin_stop(now, &key);
         }
@@ -317,20 +324,20 @@ impl Service {
         };
         let due = now + stop.pending.timeout;
         stop.pending.due = due;
-        stop.state = State::Armed;
-        self.armed.insert((due, key.clone()));
-        self.record(Record::Due(key, due));
+        stop.state = StopState::Armed;
+        self.armed.insert((due, key));
+        self.must_save(Unsaved::Change);
     }
 
-    fn stopped(&mut self, now: Timestamp, key: Key, finish: Finish) {
+    fn stopped(&mut self, now: Timestamp, key: DoorSource, finish: Finish) {
         let Some(mut stop) = self.forget(&key) else {
             return;
         };
-        let again = stop.state == (State::Stopping { again: true });
+        let again = stop.state == (StopState::Stopping { again: true });
         match finish {
-            Finish::Over => self.record(Record::Done(key.clone())),
+            Finish::Over => self.must_save(Unsaved::Change),
             Finish::NotStarted if !self.draining => {
-                stop.state = State::Armed;
+                stop.state = StopState::Armed;
                 stop.pending.due = now + RETRY;
                 self.armed.insert((stop.pending.due, key.clone()));
                 // Who knocked meanwhile finds it armed, and puts it off.
@@ -343,12 +350,12 @@ impl Service {
         }
     }
 
-    fn begin_stop(&mut self, now: Timestamp, key: &Key) {
+    fn begin_stop(&mut self, now: Timestamp, key: &DoorSource) {
         let Some(stop) = self.stops.get_mut(key) else {
             return;
         };
-        stop.state = State::Stopping { again: false };
-        self.stopping.push(Job {
+        stop.state = StopState::Stopping { again: false };
+        self.stopping.push(CommandJob {
             key: key.clone(),
             phase: Phase::Stop,
             command: Arc::clone(&stop.pending.command),
@@ -357,7 +364,7 @@ impl Service {
         // Before its time: should it come to nothing, the next daemon is not to wait.
         if stop.pending.due > now {
             stop.pending.due = now;
-            self.record(Record::Due(key.clone(), now));
+            self.must_save(Unsaved::Change);
         }
     }
 
@@ -366,23 +373,23 @@ impl Service {
         for job in self.starting.clear() {
             if job.awaited {
                 self.forget(&job.key);
-                self.record(Record::Done(job.key.clone()));
+                self.must_save(Unsaved::Change);
             }
-            self.refuse(job.key, Refusal::Stopping);
+            self.refuse(job.key, CommandRefusal::Stopping);
         }
         for (_, key) in std::mem::take(&mut self.armed) {
             self.begin_stop(now, &key);
         }
         let mut refused = Vec::new();
         for (key, stop) in &mut self.stops {
-            if let State::Stopping { again } = &mut stop.state
+            if let StopState::Stopping { again } = &mut stop.state
                 && std::mem::take(again)
             {
                 refused.push(key.clone());
             }
         }
         for key in refused {
-            self.refuse(key, Refusal::Stopping);
+            self.refuse(key, CommandRefusal::Stopping);
         }
     }
 
@@ -396,26 +403,18 @@ impl Service {
         }
         if self.draining && !self.drained && self.stops.is_empty() {
             self.drained = true;
-            self.actions.push(Action::Report(Report::Drained));
+            self.must_save(Unsaved::AtOnce);
+            self.actions.push(Action::Report(HelperReport::Drained));
         }
     }
 
-    /// Whether [`Report::Drained`] has been given.
-    pub(super) fn is_drained(&self) -> bool {
-        self.drained
-    }
-
-    fn record(&mut self, record: Record) {
-        self.actions.push(Action::Record(record));
-    }
-
-    fn report(&mut self, key: &Key, report: impl FnOnce(Arc<str>, IpAddr) -> Report) {
+    fn report(&mut self, key: &DoorSource, report: impl FnOnce(Arc<str>, IpAddr) -> HelperReport) {
         let report = report(Arc::clone(&key.door), key.source);
         self.actions.push(Action::Report(report));
     }
 
-    fn refuse(&mut self, key: Key, refusal: Refusal) {
-        self.report(&key, |door, source| Report::Refused {
+    fn refuse(&mut self, key: DoorSource, refusal: CommandRefusal) {
+        self.report(&key, |door, source| HelperReport::Refused {
             door,
             source,
             refusal,

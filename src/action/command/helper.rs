@@ -15,25 +15,35 @@ use nix::sys::timerfd::{
     ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags,
 };
 
+use super::channel::{Outbox, Received, receive};
 use super::children::{Children, Over};
-use super::message::{Report, Request};
-use super::outbox::{Outbox, Received, receive};
+use super::job::CommandJob;
+use super::message::{HelperReport, HelperRequest};
 use super::output::printable;
-use super::service::{Action, Job, Limits, Service};
-use super::system::{ServeError, clock, failed, now};
-use super::table::{Table, expand};
+use super::scheduler::{Action, Limits, Scheduler, Unsaved};
+use super::system::{ServeError, clocks, failed, now};
+use super::table::{CommandTable, expand};
 use crate::action::journal::{Journal, JournalError};
+use crate::model::Timestamp;
 
 /// Above this many bytes of reports that the daemon has not read, output is thrown away and
 /// no request is taken.
 const OUTBOX: usize = 1 << 20;
 
-/// Requests taken before the journal is written: one sync is enough for as many.
+/// Requests taken before the journal is written: it is written once for as many.
 const BATCH: usize = 256;
+
+/// After the journal was written, changes that no command waits for are held back for so many times
+/// as long as that took: so a busy disk, or thousands of pending stops, keep no command waiting for
+/// long.
+const SAVE_PAUSE: u32 = 8;
+
+/// When the journal is written again after that has failed.
+const SAVE_RETRY: Duration = Duration::from_secs(10);
 
 /// The helper's main: does what comes by `socket` until the other end is closed and every
 /// command that runs is over. `load` reads the commands, now and at each
-/// [`Request::Reload`]; pending stops are kept in `state_dir`.
+/// [`HelperRequest::Reload`]; pending stops are kept in `state_dir`.
 ///
 /// Signals that would end it are held back: a service manager sends them to the helper and
 /// to the daemon alike, and it is the daemon that says when to end.
@@ -43,7 +53,7 @@ const BATCH: usize = 256;
 /// If the kernel refuses what it needs to begin or to wait.
 pub fn serve<E: Display>(
     socket: OwnedFd,
-    load: impl FnMut() -> Result<Table, E>,
+    load: impl FnMut() -> Result<CommandTable, E>,
     state_dir: &Path,
 ) -> Result<(), ServeError> {
     // What ps(1) shows; only for the eye.
@@ -68,11 +78,12 @@ pub fn serve<E: Display>(
         signals,
         timer,
         load,
-        service: Service::new(Limits::default()),
+        scheduler: Scheduler::new(Limits::default()),
         children: Children::default(),
         journal: None,
         unsaid: None,
         journal_faulty: false,
+        next_save: Timestamp::default(),
         outbox: Outbox::default(),
         lost: 0,
     };
@@ -87,7 +98,7 @@ struct Helper<L> {
     signals: SignalFd,
     timer: TimerFd,
     load: L,
-    service: Service,
+    scheduler: Scheduler,
     children: Children,
     journal: Option<Journal>,
     /// Why there is none. Said when there is a stop to be kept: a daemon without any, which
@@ -95,56 +106,58 @@ struct Helper<L> {
     unsaid: Option<JournalError>,
     /// The last write failed, and that was said.
     journal_faulty: bool,
+    /// When a [`Unsaved::Change`] is written at the earliest.
+    next_save: Timestamp,
     outbox: Outbox,
     lost: u32,
 }
 
 /// Which of the things waited for have come.
 #[derive(Default)]
-struct Ready {
+struct ReadyFds {
     socket: bool,
     signals: bool,
     pipes: Vec<usize>,
 }
 
-impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
+impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
     /// Reads the commands and what an earlier helper left.
     fn begin(&mut self, state_dir: &Path) -> Result<(), ServeError> {
         let loaded = self.load();
-        let now = clock()?;
+        let now = clocks()?;
         let mut overdue = 0;
         match Journal::open(state_dir, now) {
             Ok((journal, found)) => {
                 self.journal = Some(journal);
                 if let Some((aside, fault)) = found.quarantined {
-                    self.say(Report::JournalFault {
+                    self.say(HelperReport::JournalFault {
                         message: format!(
                             "the journal of pending stops is not as it was written: {fault}. It \
                              is kept as {}: look there for what may still be open; {} stop \
                              commands could be read and will be run",
                             aside.display(),
-                            found.contents.pending.len()
+                            found.stops.len()
                         ),
                     });
                 }
-                let pending = found.contents.pending.values();
-                overdue = pending.filter(|p| p.due <= now.boot).count();
-                self.service.restore(found.contents.pending);
+                let stops = found.stops.values();
+                overdue = stops.filter(|stop| stop.due <= now.boot).count();
+                self.scheduler.restore(found.stops);
             }
             Err(error) => self.unsaid = Some(error),
         }
         if let Some(table) = loaded {
             self.adopt(table, overdue);
         }
-        self.service.expire(now.boot);
+        self.scheduler.expire(now.boot);
         self.perform()
     }
 
-    fn load(&mut self) -> Option<Table> {
+    fn load(&mut self) -> Option<CommandTable> {
         match (self.load)() {
             Ok(table) => Some(table),
             Err(error) => {
-                self.say(Report::LoadFailed {
+                self.say(HelperReport::LoadFailed {
                     message: error.to_string(),
                 });
                 None
@@ -152,19 +165,19 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
         }
     }
 
-    fn adopt(&mut self, table: Table, overdue: usize) {
+    fn adopt(&mut self, table: CommandTable, overdue: usize) {
         if table.has_stops()
             && let Some(error) = self.unsaid.take()
         {
             self.journal_fault(&error);
         }
         let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
-        self.say(Report::Ready {
+        self.say(HelperReport::Ready {
             digest: table.digest(),
-            pending: count(self.service.pending_count()),
+            pending: count(self.scheduler.pending_count()),
             overdue: count(overdue),
         });
-        self.service.set_table(table);
+        self.scheduler.set_table(table);
     }
 
     /// Waits for something and does what is to be done. False when all is over.
@@ -193,19 +206,22 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
             ending,
         } in over
         {
-            self.service.ended(now, job, finish, ending);
+            self.scheduler.ended(now, job, finish, ending);
         }
         self.children.kill(now);
         if self.socket.is_some() {
-            self.service.expire(now);
+            self.scheduler.expire(now);
         }
         self.perform()?;
         Ok(self.socket.is_some() || !self.children.is_idle())
     }
 
     fn set_timer(&self) -> Result<(), ServeError> {
-        let due = self.socket.as_ref().and(self.service.next_deadline());
-        let next = due.into_iter().chain(self.children.next_deadline()).min();
+        let due = self.socket.as_ref().and(self.scheduler.next_deadline());
+        let save = (self.scheduler.unsaved() != Unsaved::Nothing).then_some(self.next_save);
+        let save = self.journal.as_ref().and(save);
+        let kill = self.children.next_deadline();
+        let next = [due, save, kill].into_iter().flatten().min();
         match next {
             // Zero would disarm it.
             Some(at) => self.timer.set(
@@ -219,7 +235,7 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
         .map_err(failed("set its timer"))
     }
 
-    fn wait(&self) -> Result<Ready, ServeError> {
+    fn wait(&self) -> Result<ReadyFds, ServeError> {
         let mut wanted = PollFlags::empty();
         wanted.set(PollFlags::POLLIN, self.outbox.bytes() < OUTBOX);
         wanted.set(PollFlags::POLLOUT, !self.outbox.is_empty());
@@ -233,7 +249,7 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
         fds.extend(socket.map(|s| PollFd::new(s.as_fd(), wanted)));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => {}
-            Err(Errno::EINTR) => return Ok(Ready::default()),
+            Err(Errno::EINTR) => return Ok(ReadyFds::default()),
             Err(errno) => return Err(failed("wait")(errno)),
         }
         let mut come: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
@@ -242,7 +258,7 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
         let signals = come.next().unwrap_or(false);
         // The timer says no more than that it is time: the next setting clears it.
         let pipes = come.skip(1).enumerate();
-        Ok(Ready {
+        Ok(ReadyFds {
             socket,
             signals,
             pipes: pipes.filter_map(|(n, come)| come.then_some(n)).collect(),
@@ -257,7 +273,9 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
             }
             let Some(socket) = &self.socket else { break };
             match receive(socket.as_fd()) {
-                Received::Message(bytes) => self.request(&bytes)?,
+                Received::Message(request) => self.request(request)?,
+                // The daemon writes none: it is not itself any more, and there is nobody to tell.
+                Received::Malformed => {}
                 Received::Nothing => break,
                 Received::End => self.end(),
             }
@@ -265,45 +283,44 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
         Ok(())
     }
 
-    fn request(&mut self, bytes: &[u8]) -> Result<(), ServeError> {
-        match Request::decode(bytes) {
-            Ok(Request::Reload) => {
+    fn request(&mut self, request: HelperRequest) -> Result<(), ServeError> {
+        let now = now()?;
+        match &request {
+            HelperRequest::Reload => {
                 if let Some(table) = self.load() {
                     self.adopt(table, 0);
                 }
             }
-            Ok(request) => {
-                let now = now()?;
-                if request == Request::Drain {
-                    self.children.hurry(now);
-                }
-                self.service.request(now, request);
-            }
-            // The daemon writes none: it is not itself any more, and there is nobody to tell.
-            Err(_) => {}
+            HelperRequest::Drain => self.children.hurry(now),
+            HelperRequest::Start { .. } => {}
         }
+        self.scheduler.request(now, request);
         Ok(())
     }
 
     /// The daemon is gone. What runs may end; what is pending is left, in the journal, to the
     /// next one, who may have it at once.
     fn end(&mut self) {
+        // Not a stop whose start has not run. If it fails, nobody is there to be told.
+        if let (Some(journal), Ok(clocks)) = (self.journal.take(), clocks())
+            && self.scheduler.unsaved() == Unsaved::Change
+        {
+            let _ = journal.write(self.scheduler.pending(), clocks);
+        }
         self.socket = None;
-        self.journal = None;
-        self.service = Service::new(Limits::default());
+        self.scheduler = Scheduler::new(Limits::default());
     }
 
-    /// Does what the service decided: first the journal, then the commands.
+    /// Does what the scheduler decided: first the journal, then the commands.
     fn perform(&mut self) -> Result<(), ServeError> {
         loop {
-            let actions = self.service.take_actions();
+            self.save()?;
+            let actions = self.scheduler.take_actions();
             if actions.is_empty() {
                 break;
             }
-            self.record(&actions)?;
             for action in actions {
                 match action {
-                    Action::Record(_) => {}
                     Action::Report(report) => self.say(report),
                     Action::Run(job) => self.run(job)?,
                 }
@@ -313,10 +330,10 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
         Ok(())
     }
 
-    fn run(&mut self, job: Job) -> Result<(), ServeError> {
+    fn run(&mut self, job: CommandJob) -> Result<(), ServeError> {
         let now = now()?;
         let command = expand(&job.command, job.key.source);
-        self.say(Report::Running {
+        self.say(HelperReport::Running {
             door: job.key.door.clone(),
             source: job.key.source,
             phase: job.phase,
@@ -328,45 +345,47 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
             ending,
         }) = self.children.run(now, job, &command)
         {
-            self.service.ended(now, job, finish, ending);
+            self.scheduler.ended(now, job, finish, ending);
         }
         Ok(())
     }
 
-    /// A journal that cannot be written stops nothing: a full disk must not lock out who
-    /// comes to mend it. What is pending is still run by this process.
-    fn record(&mut self, actions: &[Action]) -> Result<(), ServeError> {
-        let Some(journal) = &mut self.journal else {
+    /// Writes the journal, if it is time to.
+    ///
+    /// A journal that cannot be written stops nothing: a full disk must not lock out the
+    /// administrator who comes to repair it. What is pending is still run by this process.
+    fn save(&mut self) -> Result<(), ServeError> {
+        let Some(journal) = &self.journal else {
             return Ok(());
         };
-        let clock = clock()?;
-        for action in actions {
-            match action {
-                Action::Record(record) => journal.note(record, clock),
-                Action::Run(_) | Action::Report(_) => {}
-            }
+        let begun = clocks()?;
+        match self.scheduler.unsaved() {
+            Unsaved::Nothing => return Ok(()),
+            Unsaved::Change if begun.boot < self.next_save => return Ok(()),
+            Unsaved::Change | Unsaved::AtOnce => {}
         }
-        let count = self.service.pending_count();
-        let result = if self.service.is_drained() && count == 0 {
-            journal.remove()
-        } else if journal.is_dirty() {
-            journal.commit(count, self.service.pending(), clock)
-        } else {
-            return Ok(());
-        };
-        match result {
-            Ok(()) => self.journal_faulty = false,
-            Err(_) if self.journal_faulty => {}
+        let written = journal.write(self.scheduler.pending(), begun);
+        let ended = now()?;
+        match written {
+            Ok(()) => {
+                self.scheduler.set_unsaved(Unsaved::Nothing);
+                self.next_save = ended + ended.since(begun.boot) * SAVE_PAUSE;
+                self.journal_faulty = false;
+            }
             Err(error) => {
-                self.journal_faulty = true;
-                self.journal_fault(&error);
+                self.scheduler.set_unsaved(Unsaved::Change);
+                self.next_save = ended + SAVE_RETRY;
+                if !self.journal_faulty {
+                    self.journal_faulty = true;
+                    self.journal_fault(&error);
+                }
             }
         }
         Ok(())
     }
 
     fn journal_fault(&mut self, error: &JournalError) {
-        self.say(Report::JournalFault {
+        self.say(HelperReport::JournalFault {
             message: format!(
                 "{error}; until this is mended, pending stop commands do not survive the end \
                  of knockd"
@@ -375,12 +394,15 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
     }
 
     /// Notes a report. What commands print may be lost, nothing else.
-    fn say(&mut self, report: Report) {
-        let printed = matches!(report, Report::Output { .. } | Report::OutputCut { .. });
+    fn say(&mut self, report: HelperReport) {
+        let printed = matches!(
+            report,
+            HelperReport::Output { .. } | HelperReport::OutputCut { .. }
+        );
         if printed && self.outbox.bytes() >= OUTBOX {
             self.lost = self.lost.saturating_add(1);
         } else {
-            self.outbox.push(report.encode());
+            self.outbox.push(&report);
         }
     }
 
@@ -391,7 +413,7 @@ impl<E: Display, L: FnMut() -> Result<Table, E>> Helper<L> {
         };
         if self.lost > 0 && self.outbox.bytes() < OUTBOX {
             let reports = std::mem::take(&mut self.lost);
-            self.outbox.push(Report::Lost { reports }.encode());
+            self.outbox.push(&HelperReport::Lost { reports });
         }
         if self.outbox.flush(socket.as_fd()).is_err() {
             self.end();

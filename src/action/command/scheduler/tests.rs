@@ -11,7 +11,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Doors: `both` has a start and a stop, `start` and `stop` have one of them: the last does
 /// nothing.
-fn table() -> Table {
+fn table() -> CommandTable {
     let door = |name: &str, start: bool, stop: bool| Door {
         commands: Some(Box::new(Commands {
             start: start.then(|| "start %IP%".to_owned()),
@@ -22,7 +22,7 @@ fn table() -> Table {
         })),
         ..Door::new(name, Vec::new())
     };
-    Table::new(&Config {
+    CommandTable::new(&Config {
         doors: [
             door("both", true, true),
             door("start", true, false),
@@ -33,14 +33,14 @@ fn table() -> Table {
     })
 }
 
-fn service(limits: Limits) -> Service {
-    let mut service = Service::new(limits);
+fn service(limits: Limits) -> Scheduler {
+    let mut service = Scheduler::new(limits);
     service.set_table(table());
     service
 }
 
-fn key(door: &str, last: u8) -> Key {
-    Key {
+fn key(door: &str, last: u8) -> DoorSource {
+    DoorSource {
         door: door.into(),
         source: IpAddr::from([192, 0, 2, last]),
     }
@@ -50,45 +50,45 @@ fn at(secs: u64) -> Timestamp {
     Timestamp::from_epoch(Duration::from_secs(secs))
 }
 
-fn start(door: &str, last: u8) -> Request {
-    let Key { door, source } = key(door, last);
-    Request::Start { door, source }
+fn start(door: &str, last: u8) -> HelperRequest {
+    let DoorSource { door, source } = key(door, last);
+    HelperRequest::Start { door, source }
 }
 
 /// The jobs among the actions since the last time.
-fn jobs(service: &mut Service) -> Vec<Job> {
+fn jobs(service: &mut Scheduler) -> Vec<CommandJob> {
     let actions = service.take_actions().into_iter();
     actions
         .filter_map(|a| match a {
             Action::Run(job) => Some(job),
-            Action::Record(_) | Action::Report(_) => None,
+            Action::Report(_) => None,
         })
         .collect()
 }
 
-fn refusals(service: &mut Service) -> Vec<Refusal> {
+fn refusals(service: &mut Scheduler) -> Vec<CommandRefusal> {
     let actions = service.take_actions().into_iter();
     actions
         .filter_map(|a| match a {
-            Action::Report(Report::Refused { refusal, .. }) => Some(refusal),
-            Action::Report(_) | Action::Record(_) | Action::Run(_) => None,
+            Action::Report(HelperReport::Refused { refusal, .. }) => Some(refusal),
+            Action::Report(_) | Action::Run(_) => None,
         })
         .collect()
 }
 
 /// The one job there is.
-fn job(service: &mut Service) -> Job {
+fn job(service: &mut Scheduler) -> CommandJob {
     let mut jobs = jobs(service);
     assert_eq!(jobs.len(), 1, "{jobs:?}");
     jobs.remove(0)
 }
 
-fn over(service: &mut Service, now: Timestamp, job: Job) {
+fn over(service: &mut Scheduler, now: Timestamp, job: CommandJob) {
     service.ended(now, job, Finish::Over, Ending::Code(0));
 }
 
 /// A door with a start that is over and a stop that is pending.
-fn arm(service: &mut Service, now: Timestamp, last: u8) {
+fn arm(service: &mut Scheduler, now: Timestamp, last: u8) {
     service.request(now, start("both", last));
     let started = job(service);
     over(service, now, started);
@@ -96,33 +96,36 @@ fn arm(service: &mut Service, now: Timestamp, last: u8) {
 }
 
 #[test]
-fn a_stop_is_in_the_journal_before_its_start_runs_and_until_it_has_run() {
+fn a_stop_is_to_be_saved_before_its_start_runs_and_is_pending_until_it_has_run() {
     let mut s = service(Limits::default());
     s.request(at(100), start("both", 1));
-    let actions = s.take_actions();
-    let [
-        Action::Record(Record::Arm(armed, pending)),
-        Action::Run(started),
-    ] = &actions[..]
-    else {
-        panic!("{actions:?}");
-    };
-    assert_eq!((armed, pending.due), (&key("both", 1), at(110)));
+    assert_eq!(s.unsaved(), Unsaved::AtOnce);
+    let pending: Vec<_> = s
+        .pending()
+        .map(|(key, stop)| (key.clone(), stop.due))
+        .collect();
+    assert_eq!(pending, [(key("both", 1), at(110))]);
+    s.set_unsaved(Unsaved::Nothing);
+    let started = job(&mut s);
     assert_eq!(
         (&*started.command, started.phase),
         ("start %IP%", Phase::Start)
     );
     assert_eq!(s.next_deadline(), None, "the start is not over");
 
-    over(&mut s, at(103), started.clone());
-    assert_eq!(s.next_deadline(), Some(at(113)));
+    over(&mut s, at(103), started);
+    assert_eq!(
+        (s.next_deadline(), s.unsaved()),
+        (Some(at(113)), Unsaved::Change)
+    );
+    s.set_unsaved(Unsaved::Nothing);
     s.take_actions();
     s.expire(at(112));
     assert_eq!(s.take_actions(), []);
     s.expire(at(113));
     let actions = s.take_actions();
     let [
-        Action::Report(Report::TimedOut { .. }),
+        Action::Report(HelperReport::TimedOut { .. }),
         Action::Run(stopping),
     ] = &actions[..]
     else {
@@ -133,11 +136,7 @@ fn a_stop_is_in_the_journal_before_its_start_runs_and_until_it_has_run() {
         ("stop %IP%", Phase::Stop)
     );
     over(&mut s, at(114), stopping.clone());
-    assert!(
-        s.take_actions()
-            .contains(&Action::Record(Record::Done(key("both", 1))))
-    );
-    assert_eq!(s.pending_count(), 0);
+    assert_eq!((s.pending_count(), s.unsaved()), (0, Unsaved::Change));
 }
 
 #[test]
@@ -148,10 +147,12 @@ fn a_knock_while_a_stop_is_pending_puts_it_off_and_starts_nothing() {
     s.request(at(101), start("both", 1));
     assert_eq!(jobs(&mut s), [], "its start is still running");
     over(&mut s, at(102), first);
+    s.set_unsaved(Unsaved::Nothing);
     s.request(at(108), start("both", 1));
-    let actions = s.take_actions();
-    assert!(actions.contains(&Action::Record(Record::Due(key("both", 1), at(118)))));
-    assert_eq!(s.next_deadline(), Some(at(118)));
+    assert_eq!(
+        (s.next_deadline(), s.unsaved()),
+        (Some(at(118)), Unsaved::Change)
+    );
     // Somebody else's is another matter.
     s.request(at(109), start("both", 2));
     assert_eq!(job(&mut s).key, key("both", 2));
@@ -187,7 +188,7 @@ fn what_is_too_much_is_refused() {
         arm(&mut s, at(0), n);
     }
     s.request(at(0), start("both", 4));
-    assert_eq!(refusals(&mut s), [Refusal::TooManyPending]);
+    assert_eq!(refusals(&mut s), [CommandRefusal::TooManyPending]);
     for n in 1..=3 {
         s.request(at(0), start("start", n));
     }
@@ -196,7 +197,7 @@ fn what_is_too_much_is_refused() {
     s.request(at(0), start("nowhere", 1));
     assert_eq!(
         refusals(&mut s),
-        [Refusal::TooManyWaiting, Refusal::UnknownDoor]
+        [CommandRefusal::TooManyWaiting, CommandRefusal::UnknownDoor]
     );
 }
 
@@ -236,7 +237,7 @@ fn stops_of_one_door_leave_room_for_others() {
     arm(&mut s, at(0), 1);
     arm(&mut s, at(0), 2);
     s.request(at(0), start("both", 3));
-    assert_eq!(refusals(&mut s), [Refusal::TooManyPending]);
+    assert_eq!(refusals(&mut s), [CommandRefusal::TooManyPending]);
     s.expire(at(10));
     for stop in jobs(&mut s) {
         over(&mut s, at(10), stop);
@@ -254,7 +255,7 @@ fn a_knock_while_a_stop_cannot_be_started_puts_it_off_and_one_while_it_drains_is
     let ending = Ending::NotStarted("no more processes".to_owned());
     s.ended(at(11), failed, Finish::NotStarted, ending);
     let (door, source) = (key("both", 1).door, key("both", 1).source);
-    let put_off = Report::Extended {
+    let put_off = HelperReport::Extended {
         door,
         source,
         timeout: TIMEOUT,
@@ -264,15 +265,15 @@ fn a_knock_while_a_stop_cannot_be_started_puts_it_off_and_one_while_it_drains_is
     s.expire(at(21));
     job(&mut s);
     s.request(at(21), start("both", 1));
-    s.request(at(21), Request::Drain);
-    assert_eq!(refusals(&mut s), [Refusal::Stopping]);
+    s.request(at(21), HelperRequest::Drain);
+    assert_eq!(refusals(&mut s), [CommandRefusal::Stopping]);
 }
 
 #[test]
 fn what_is_not_started_is_not_stopped() {
     let mut s = service(Limits::default());
     s.request(at(0), start("stop", 1));
-    assert_eq!(refusals(&mut s), [Refusal::UnknownDoor]);
+    assert_eq!(refusals(&mut s), [CommandRefusal::UnknownDoor]);
     assert_eq!((s.pending_count(), s.next_deadline()), (0, None));
 }
 
@@ -301,9 +302,10 @@ fn a_stop_that_cannot_be_started_is_tried_again() {
     assert_eq!((s.next_deadline(), s.pending_count()), (Some(at(20)), 1));
     s.expire(at(20));
     let failed = job(&mut s);
-    s.request(at(20), Request::Drain);
+    s.request(at(20), HelperRequest::Drain);
     s.ended(at(20), failed, Finish::NotStarted, ending());
-    assert!(s.is_drained(), "the daemon may go");
+    let drained = Action::Report(HelperReport::Drained);
+    assert!(s.take_actions().contains(&drained), "the daemon may go");
     assert_eq!(s.pending_count(), 1, "the next one tries");
 }
 
@@ -318,18 +320,20 @@ fn a_drain_runs_every_stop_and_starts_nothing() {
     s.request(at(0), start("both", 2));
     let running = job(&mut s);
     s.request(at(0), start("both", 3));
-    s.request(at(1), Request::Drain);
+    s.request(at(1), HelperRequest::Drain);
     let actions = s.take_actions();
+    let refused = |action: &Action| matches!(action, Action::Report(HelperReport::Refused { source, .. }) if *source == key("both", 3).source);
+    assert!(actions.iter().any(refused), "{actions:?}");
     assert!(
-        actions.contains(&Action::Record(Record::Done(key("both", 3)))),
-        "never started: {actions:?}"
+        s.pending().all(|(pending, _)| *pending != key("both", 3)),
+        "never started"
     );
     let Some(Action::Run(stopping)) = actions.last() else {
         panic!("{actions:?}");
     };
     assert_eq!(stopping.key, key("both", 1));
     s.request(at(1), start("both", 4));
-    assert_eq!(refusals(&mut s), [Refusal::Stopping]);
+    assert_eq!(refusals(&mut s), [CommandRefusal::Stopping]);
     over(&mut s, at(2), stopping.clone());
     over(&mut s, at(2), running);
     let last = job(&mut s);
@@ -337,9 +341,14 @@ fn a_drain_runs_every_stop_and_starts_nothing() {
         (last.key.clone(), last.phase),
         (key("both", 2), Phase::Stop)
     );
-    assert!(!s.is_drained());
+    s.take_actions();
+    s.set_unsaved(Unsaved::Nothing);
     s.ended(at(3), last, Finish::Killed, Ending::Signal(9));
-    assert!(s.take_actions().contains(&Action::Report(Report::Drained)));
+    assert_eq!(s.unsaved(), Unsaved::AtOnce);
+    assert!(
+        s.take_actions()
+            .contains(&Action::Report(HelperReport::Drained))
+    );
     assert_eq!(s.pending_count(), 1, "killed: it stays in the journal");
 }
 
@@ -347,7 +356,7 @@ fn a_drain_runs_every_stop_and_starts_nothing() {
 fn a_stop_keeps_its_command_when_its_door_changes_or_goes() {
     let mut s = service(Limits::default());
     arm(&mut s, at(0), 1);
-    s.set_table(Table::default());
+    s.set_table(CommandTable::default());
     s.expire(at(10));
     assert_eq!(&*job(&mut s).command, "stop %IP%");
 }
@@ -357,6 +366,7 @@ enum Op {
     Start(usize, u8),
     End(usize),
     Wait(u64),
+    Save,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -364,72 +374,78 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0..3usize, 0..3u8).prop_map(|(d, n)| Op::Start(d, n)),
         4 => (0..8usize).prop_map(Op::End),
         2 => (0..8u64).prop_map(Op::Wait),
+        2 => Just(Op::Save),
     ]
 }
 
 proptest! {
-    /// Whatever happens: the journal says what is pending, no two commands that belong
-    /// together run at once, and for every start that was run a stop is run behind it.
+    /// Whatever happens: no two commands that belong together run at once, and for every start that
+    /// was run a stop is run behind it, and is in the journal until then, even if that is written
+    /// as late as may be.
     #[test]
     fn every_start_is_followed_by_its_stop(ops in prop::collection::vec(op(), 0..60)) {
         const DOORS: [&str; 3] = ["both", "start", "stop"];
         let limits = Limits { running: 2, waiting: 3, pending: 4 };
         let mut s = service(limits);
         let mut now = at(0);
-        let mut running: Vec<Job> = Vec::new();
-        let mut journal: BTreeMap<Key, Pending> = BTreeMap::new();
-        let mut owed: BTreeSet<Key> = BTreeSet::new();
+        let mut running: Vec<CommandJob> = Vec::new();
+        let mut journal: BTreeMap<DoorSource, PendingStop> = BTreeMap::new();
+        let mut owed: BTreeSet<DoorSource> = BTreeSet::new();
         let mut drained = false;
         let mut ops = ops.into_iter();
+        let save = |s: &mut Scheduler| -> BTreeMap<DoorSource, PendingStop> {
+            s.set_unsaved(Unsaved::Nothing);
+            s.pending().map(|(key, stop)| (key.clone(), stop.clone())).collect()
+        };
         while !drained {
             match ops.next() {
                 Some(Op::Start(d, n)) => s.request(now, start(DOORS[d], n)),
                 Some(Op::End(n)) if n < running.len() => {
                     let job = running.swap_remove(n);
+                    if job.phase == Phase::Stop {
+                        owed.remove(&job.key);
+                    }
                     over(&mut s, now, job);
                 }
                 Some(Op::End(_)) => {}
                 Some(Op::Wait(secs)) => now = now + Duration::from_secs(secs),
+                Some(Op::Save) => journal = save(&mut s),
                 None => {
-                    s.request(now, Request::Drain);
+                    s.request(now, HelperRequest::Drain);
                     for job in std::mem::take(&mut running) {
+                        if job.phase == Phase::Stop {
+                            owed.remove(&job.key);
+                        }
                         over(&mut s, now, job);
                     }
                 }
             }
             s.expire(now);
+            if s.unsaved() == Unsaved::AtOnce {
+                journal = save(&mut s);
+            }
             for action in s.take_actions() {
                 match action {
-                    Action::Record(Record::Arm(key, pending)) => {
-                        prop_assert!(journal.insert(key, pending).is_none());
-                    }
-                    Action::Record(Record::Due(key, due)) => {
-                        journal.get_mut(&key).expect("armed").due = due;
-                    }
-                    Action::Record(Record::Done(key)) => {
-                        prop_assert!(journal.remove(&key).is_some());
-                        prop_assert!(!owed.contains(&key));
-                    }
                     Action::Run(job) => {
-                        let both = |j: &Job| j.awaited && job.awaited && j.key == job.key;
+                        let both = |j: &CommandJob| j.awaited && job.awaited && j.key == job.key;
                         prop_assert!(!running.iter().any(both), "{:?} {:?}", job, running);
                         if job.awaited {
-                            prop_assert!(journal.contains_key(&job.key));
-                            match job.phase {
-                                Phase::Start => prop_assert!(owed.insert(job.key.clone())),
-                                Phase::Stop => { owed.remove(&job.key); }
-                            }
+                            let is_new = owed.insert(job.key.clone());
+                            prop_assert_eq!(is_new, job.phase == Phase::Start);
                         }
                         running.push(job);
                     }
-                    Action::Report(Report::Drained) => drained = true,
+                    Action::Report(HelperReport::Drained) => drained = true,
                     Action::Report(_) => {}
                 }
             }
             let of = |phase| running.iter().filter(|j| j.phase == phase).count();
             prop_assert!(of(Phase::Start) <= 2 && of(Phase::Stop) <= 2);
-            prop_assert!(journal.len() <= 4);
-            prop_assert_eq!(&s.pending().collect::<BTreeMap<_, _>>(), &journal);
+            prop_assert!(s.pending_count() <= 4);
+            prop_assert!(owed.iter().all(|key| journal.contains_key(key)));
+            if s.unsaved() == Unsaved::Nothing {
+                prop_assert_eq!(&save(&mut s), &journal);
+            }
         }
         prop_assert!(journal.is_empty() && owed.is_empty());
     }

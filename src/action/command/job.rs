@@ -1,0 +1,28 @@
+//! What the scheduler hands out and gets back.
+
+use std::sync::Arc;
+
+use super::message::Phase;
+use crate::action::journal::DoorSource;
+
+/// A command to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CommandJob {
+    pub(super) key: DoorSource,
+    pub(super) phase: Phase,
+    /// The string, with `%IP%` still in it.
+    pub(super) command: Arc<str>,
+    /// Whether a stop is pending that waits for this: it must be over before that can run.
+    pub(super) awaited: bool,
+}
+
+/// How a job came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// By itself.
+    Over,
+    /// We ended it. A stop that did not get to its end stays in the journal.
+    Killed,
+    /// It never began. A stop is tried again.
+    NotStarted,
+}
