@@ -1,4 +1,5 @@
-# Sourced by the scripts beside it: installs what is missing, by Debian's package names.
+# Sourced by the scripts beside it: installs what is missing, by Debian's package names. On a
+# terminal it asks first. In CI, and where nobody can answer, it does not ask.
 # shellcheck shell=bash
 
 # Build: a linker, pkg-config, and the headers of libpcap, libnftnl and libmnl; libclang
@@ -17,6 +18,23 @@ as_root() {
     fi
 }
 
+# may_install PACKAGE...: whether whoever sits at the terminal agrees. Without one, or with CI
+# set, nobody is asked.
+may_install() {
+    if [ -n "${CI:-}" ] || ! [ -t 0 ] || ! [ -t 2 ]; then
+        return 0
+    fi
+    local answer
+    read -r -p "${0##*/}: to be installed: $*. Go on? [Y/n] " answer || return 1
+    case $answer in
+    "" | [Yy]*) ;;
+    *)
+        echo "${0##*/}: nothing is installed" >&2
+        return 1
+        ;;
+    esac
+}
+
 # need PACKAGE...: each is there when this returns.
 need() {
     if ! command -v dpkg-query >/dev/null; then
@@ -29,6 +47,7 @@ need() {
             missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] && return
+    may_install "${missing[@]}" || return 1
     echo "${0##*/}: installing ${missing[*]}"
     as_root apt-get -qq update
     as_root env DEBIAN_FRONTEND=noninteractive \
@@ -44,8 +63,10 @@ need_rust() {
     fi
     local component
     for component; do
-        cargo "$component" --version >/dev/null 2>&1 ||
-            rustup component add "${component/fmt/rustfmt}"
+        cargo "$component" --version >/dev/null 2>&1 && continue
+        component=${component/fmt/rustfmt}
+        may_install "$component (a component of rustup)" || return 1
+        rustup component add "$component"
     done
 }
 
