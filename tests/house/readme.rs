@@ -196,12 +196,34 @@ fn what_it_points_to_exists() {
         .filter(|block| block.language == "sh");
     let scripts: Vec<_> = scripts.flat_map(|block| block.lines).collect();
     let scripts = scripts.iter().filter(|line| line.starts_with("contrib/"));
+    let programs = scripts.filter_map(|line| line.split_whitespace().next());
     let mut seen = 0;
-    for target in links.chain(scripts.map(String::as_str)) {
+    for target in links.chain(programs) {
         assert!(root.join(target).exists(), "{target}");
         seen += 1;
     }
     assert!(seen > 3, "no links found");
+}
+
+/// The rows of the table that contrib/bench.sh writes, in a page that has it.
+fn bench_rows(page: &str) -> Vec<&str> {
+    let marked = page.split("<!-- contrib/bench.sh -->\n").nth(1);
+    let table = marked.and_then(|behind| behind.split("<!-- end -->").next());
+    let lines = table.expect("the marks of contrib/bench.sh").lines();
+    lines.filter(|line| line.starts_with('|')).collect()
+}
+
+#[test]
+fn its_figures_are_those_of_the_whole_table() {
+    let scale = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/SCALE.md");
+    let scale = std::fs::read_to_string(scale).expect("contrib/SCALE.md");
+    let (text, all) = (readme(), bench_rows(&scale));
+    let shown = bench_rows(&text);
+    // Two lines are the head.
+    assert!(shown.len() > 3 && all.len() > shown.len(), "no figures");
+    for row in shown {
+        assert!(all.contains(&row), "contrib/SCALE.md has not: {row}");
+    }
 }
 
 /// The demonstration, with the programs that are being tested.

@@ -25,7 +25,7 @@ pub(crate) struct Effort {
     pub(crate) gap: Duration,
 }
 
-/// What one of README's rows takes: some seconds.
+/// What one row of contrib/SCALE.md takes: some seconds.
 pub(crate) const BRIEF: Effort = Effort {
     rounds: 400,
     others: 200,
@@ -111,7 +111,7 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// The row of README's table.
+/// The row of the table in contrib/SCALE.md.
 pub(crate) fn row(lab: &Lab, contender: Contender, table: &mut Table) {
     let found = measure(lab, contender, BRIEF, false);
     let cell = |d: &Difference| format!("{} ± {}", micros(d.median), micros(d.error));
