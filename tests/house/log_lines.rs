@@ -9,7 +9,7 @@ use std::str::FromStr;
 use proc_macro2::{TokenStream, TokenTree};
 
 use super::manuals::directory;
-use super::rooms::sources;
+use super::tree::sources;
 
 /// Files whose `format!` makes lines.
 const WORDS: [&str; 2] = ["log/event_lines.rs", "log/log_lines.rs"];

@@ -4,7 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod compatibility;
+mod citations;
 mod completions;
 #[cfg(feature = "daemon")]
 mod log_lines;
@@ -14,5 +14,6 @@ mod readme;
 mod rooms;
 #[cfg(feature = "daemon")]
 mod settings;
+mod tree;
 #[cfg(feature = "daemon")]
 mod units;
