@@ -9,22 +9,22 @@ use std::num::NonZeroU32;
 use crate::model::DoorId;
 
 /// A door's number and one: so 0 is *none*.
-type Place = NonZeroU32;
+type DoorNumber = NonZeroU32;
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Door {
+struct Crowd {
     attempts: u32,
     /// Its neighbours among the doors with as many attempts.
-    newer: Option<Place>,
-    older: Option<Place>,
+    newer: Option<DoorNumber>,
+    older: Option<DoorNumber>,
 }
 
 /// The numbers of attempts by door.
 #[derive(Debug)]
 pub(super) struct Crowds {
-    doors: Vec<Door>,
+    doors: Vec<Crowd>,
     /// By number of attempts: the door that came to it last.
-    newest: Vec<Option<Place>>,
+    newest: Vec<Option<DoorNumber>>,
     most: usize,
 }
 
@@ -32,7 +32,7 @@ impl Crowds {
     /// None at any of so many doors, of at most so many in all.
     pub(super) fn new(doors: usize, capacity: usize) -> Self {
         Self {
-            doors: vec![Door::default(); doors],
+            doors: vec![Crowd::default(); doors],
             newest: vec![None; capacity + 1],
             most: 0,
         }
@@ -46,7 +46,7 @@ impl Crowds {
         }
         self.doors.clear();
         for (door, attempts) in attempts.enumerate() {
-            self.doors.push(Door::default());
+            self.doors.push(Crowd::default());
             self.put(door, attempts);
         }
         self.doors.shrink_to_fit();
@@ -78,7 +78,7 @@ impl Crowds {
 
     /// Takes a door from among those with as many; how many it has.
     fn take(&mut self, door: usize) -> usize {
-        let Door {
+        let Crowd {
             attempts,
             newer,
             older,
@@ -100,12 +100,12 @@ impl Crowds {
         if attempts == 0 {
             return;
         }
-        let place = Place::MIN.saturating_add(door as u32);
+        let place = DoorNumber::MIN.saturating_add(door as u32);
         let older = self.newest[attempts].replace(place);
         if let Some(older) = older {
             self.at(older).newer = Some(place);
         }
-        self.doors[door] = Door {
+        self.doors[door] = Crowd {
             // At most 2³¹, as many as the table holds.
             attempts: attempts as u32,
             newer: None,
@@ -114,7 +114,7 @@ impl Crowds {
         self.most = self.most.max(attempts);
     }
 
-    fn at(&mut self, place: Place) -> &mut Door {
+    fn at(&mut self, place: DoorNumber) -> &mut Crowd {
         &mut self.doors[place.get() as usize - 1]
     }
 }

@@ -10,12 +10,12 @@ use crate::model::{self, BEGUN_AT_ONCE, DoorId, Knock, MAX_STEPS, Protocol, Step
 
 /// A door as configured, and its place in the matcher.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Door<'a> {
+pub(super) struct DoorRef<'a> {
     pub(super) id: DoorId,
     door: &'a model::Door,
 }
 
-impl<'a> Door<'a> {
+impl<'a> DoorRef<'a> {
     /// No more than the table has room for: one with more than [`MAX_STEPS`] is taken for
     /// disabled; the check lets none through.
     pub(super) fn sequence(self) -> &'a [Step] {
@@ -89,14 +89,14 @@ pub(super) struct Doors {
     /// Shared with the configuration: of 500 doors a copy takes 60 KiB.
     doors: Arc<[model::Door]>,
     /// By door.
-    lanes: Vec<u16>,
+    queues: Vec<u16>,
     /// By door: the strays that it allows.
     strays: Vec<Limit>,
     /// Sorted: each door by its first step.
     firsts: Vec<(Step, DoorId)>,
     /// Sorted, each pair once: each door by every step it has.
     users: Vec<(Step, DoorId)>,
-    /// The distinct `seq_timeout`s, by lane.
+    /// The distinct `seq_timeout`s, by queue.
     timeouts: Vec<Duration>,
     /// Whether some door takes packets of sessions.
     fit_sessions: bool,
@@ -107,9 +107,9 @@ impl Doors {
     pub(super) fn new(doors: Arc<[model::Door]>) -> Self {
         let mut all = Self::default();
         for (id, door) in (0..u16::MAX).map(DoorId).zip(&*doors) {
-            let lane = all.lane(door.seq_timeout);
+            let queue = all.queue(door.seq_timeout);
             let steps = sequence(door);
-            all.lanes.push(lane);
+            all.queues.push(queue);
             all.fit_sessions |= door.tcp_flags.fits_sessions();
             all.strays.push(Limit::of(door.strays));
             all.firsts.extend(steps.first().map(|first| (*first, id)));
@@ -120,33 +120,33 @@ impl Doors {
         all.users.sort_unstable();
         all.users.dedup();
         // They stay as they are until a reload.
-        all.lanes.shrink_to_fit();
+        all.queues.shrink_to_fit();
         all.strays.shrink_to_fit();
         all.firsts.shrink_to_fit();
         all.users.shrink_to_fit();
         all
     }
 
-    fn lane(&mut self, timeout: Duration) -> u16 {
-        let lane = self.timeouts.iter().position(|t| *t == timeout);
-        let lane = lane.unwrap_or_else(|| {
+    fn queue(&mut self, timeout: Duration) -> u16 {
+        let queue = self.timeouts.iter().position(|t| *t == timeout);
+        let queue = queue.unwrap_or_else(|| {
             self.timeouts.push(timeout);
             self.timeouts.len() - 1
         });
-        // There are no more lanes than doors.
-        lane as u16
+        // There are no more queues than doors.
+        queue as u16
     }
 
-    pub(super) fn get(&self, id: DoorId) -> Door<'_> {
-        Door {
+    pub(super) fn get(&self, id: DoorId) -> DoorRef<'_> {
+        DoorRef {
             id,
             door: &self.doors[id.index()],
         }
     }
 
-    /// Which of the table's lanes the attempts at a door run in.
-    pub(super) fn lane_of(&self, id: DoorId) -> u16 {
-        self.lanes[id.index()]
+    /// Which of the table's queues the attempts at a door run in.
+    pub(super) fn queue_of(&self, id: DoorId) -> u16 {
+        self.queues[id.index()]
     }
 
     /// The strays that a door allows.
@@ -160,10 +160,10 @@ impl Doors {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lanes.len()
+        self.queues.len()
     }
 
-    /// A `seq_timeout` for each lane.
+    /// A `seq_timeout` for each queue.
     pub(super) fn timeouts(&self) -> &[Duration] {
         &self.timeouts
     }
@@ -177,7 +177,7 @@ impl Doors {
     }
 
     /// The doors that begin with this packet, in their order: the first [`BEGUN_AT_ONCE`].
-    pub(super) fn begun_by<'a>(&'a self, hit: Hit<'a>) -> impl Iterator<Item = Door<'a>> {
+    pub(super) fn begun_by<'a>(&'a self, hit: Hit<'a>) -> impl Iterator<Item = DoorRef<'a>> {
         with(&self.firsts, hit.knock.step)
             .map(|id| self.get(id))
             .filter(move |d| d.faces(&hit) && d.counts(&hit) && d.admits(hit.knock.source))
@@ -199,7 +199,7 @@ impl Doors {
         let find = |door: &model::Door| {
             let place = names.binary_search_by(|(name, _)| (*name).cmp(&door.name));
             let (_, id) = names.get(place.ok()?)?;
-            decide_alike(new.get(*id).door, door).then(|| (*id, new.lane_of(*id)))
+            decide_alike(new.get(*id).door, door).then(|| (*id, new.queue_of(*id)))
         };
         self.doors.iter().map(find).collect()
     }

@@ -2,7 +2,7 @@
 //!
 //! Sans I/O and without a clock: packets and points in time go in, events come out, and
 //! [`Matcher::next_deadline`] says when to come back though nothing arrives. `rules`
-//! judges a packet, `table` holds the attempts, `doors` knows who has which step; here
+//! judges a packet, `attempts` holds the attempts, `doors` knows who has which step; here
 //! they are put together.
 //!
 //! A packet of no session costs two look-ups if its source is not at work on any door, else as
@@ -14,6 +14,7 @@
 //! caches are cold. That this does not show is the affair of who calls, and so is whatever takes
 //! longer: see `daemon::run`.
 
+mod attempts;
 mod crowd;
 mod doors;
 mod list;
@@ -22,7 +23,7 @@ mod rules;
 mod seen;
 mod settings;
 mod sketch;
-mod table;
+mod slab;
 #[cfg(test)]
 mod tests;
 
@@ -32,11 +33,12 @@ use std::sync::Arc;
 
 use crate::model::{self, Cause, DoorId, Event, Knock, Outcome, Step, Timestamp, Tripwires};
 
-use self::doors::{Door, Doors, Hit};
+use self::attempts::Attempts;
+use self::doors::{DoorRef, Doors, Hit};
 use self::mark::Mark;
-use self::rules::{Verdict, judge, matters};
+use self::rules::{Judgement, judge, matters};
 use self::seen::Seen;
-use self::table::{Attempt, Table};
+use self::slab::Attempt;
 
 pub use self::settings::{Occupancy, Settings};
 
@@ -49,7 +51,7 @@ const EXPIRED_AT_ONCE: usize = 1024;
 pub struct Matcher {
     doors: Doors,
     tripwires: Tripwires,
-    table: Table,
+    attempts: Attempts,
     /// The packets of attempts that have opened a door.
     seen: Seen,
     /// By door: the number of the last packet that an attempt at it has used up. It does
@@ -66,7 +68,7 @@ impl Matcher {
         let mut matcher = Self {
             doors: Doors::default(),
             tripwires,
-            table: Table::new(settings.capacity, settings.secret),
+            attempts: Attempts::new(settings.capacity, settings.secret),
             seen: Seen::new(),
             used: Vec::new(),
             packets: 0,
@@ -113,58 +115,61 @@ impl Matcher {
         if !mark.tells || self.seen.is_empty(knock.at) {
             return false;
         }
-        let hash = self.table.hash_of_packet(knock.source, knock.step, mark);
+        let hash = self.attempts.hash_of_packet(knock.source, knock.step, mark);
         self.seen.knows(hash, knock.at)
     }
 
     fn continue_attempts(&mut self, hit: Hit, events: &mut Vec<Event>) {
         let Hit { knock, mark, .. } = hit;
         let fits = LazyCell::new(|| self.doors.fits_any(&hit));
-        let mut next = self.table.first_of(knock.source);
+        let mut next = self.attempts.first_of(knock.source);
         while let Some(slot) = next {
             // No attempt but this one can end before the next is looked at.
-            next = self.table.next_of(slot);
-            let attempt = self.table.get(slot);
+            next = self.attempts.next_of(slot);
+            let attempt = self.attempts.get(slot);
             let (stage, door) = (attempt.stage, self.doors.get(attempt.door));
             let mut tell = |outcome| events.push(event(knock, door, outcome));
             // Rule 6, where `expire` has not come so far.
             if attempt.deadline <= knock.at {
                 events.push(timeout(attempt));
-                self.table.remove(slot);
+                self.attempts.remove(slot);
                 continue;
             }
-            let repeats = || self.table.has_made(slot, door.sequence(), knock.step, mark);
+            let repeats = || {
+                self.attempts
+                    .has_made(slot, door.sequence(), knock.step, mark)
+            };
             let cause = match judge(&hit, door, stage, repeats, || *fits, &self.tripwires) {
-                Verdict::Again => {
-                    self.table.note_again(slot, mark);
+                Judgement::Again => {
+                    self.attempts.note_again(slot, mark);
                     self.used[door.id.index()] = self.packets;
                     continue;
                 }
-                Verdict::Ignored => {
+                Judgement::Ignored => {
                     self.used[door.id.index()] = self.packets;
                     continue;
                 }
-                Verdict::Advances => {
+                Judgement::Advances => {
                     self.used[door.id.index()] = self.packets;
                     tell(Outcome::Stage(stage + 1));
                     if usize::from(stage) + 1 < door.sequence().len() {
-                        self.table.advance(slot, mark);
+                        self.attempts.advance(slot, mark);
                     } else {
                         tell(Outcome::Open);
-                        let began = self.table.began(slot);
-                        for hash in self.table.hashes_of(slot, door.sequence()) {
+                        let began = self.attempts.began(slot);
+                        for hash in self.attempts.hashes_of(slot, door.sequence()) {
                             self.seen.note(hash, began, door.seq_timeout());
                         }
-                        let last = self.table.hash_of_packet(knock.source, knock.step, mark);
+                        let last = self.attempts.hash_of_packet(knock.source, knock.step, mark);
                         self.seen.note(last, began, door.seq_timeout());
-                        self.table.remove(slot);
+                        self.attempts.remove(slot);
                     }
                     continue;
                 }
-                Verdict::WrongStep => Cause::WrongStep(knock.step),
-                Verdict::Stray => {
+                Judgement::WrongStep => Cause::WrongStep(knock.step),
+                Judgement::Stray => {
                     if self
-                        .table
+                        .attempts
                         .survives(slot, knock.step, self.doors.strays_of(door.id))
                     {
                         continue;
@@ -173,7 +178,7 @@ impl Matcher {
                 }
             };
             tell(Outcome::Reset { stage, cause });
-            self.table.remove(slot);
+            self.attempts.remove(slot);
         }
     }
 
@@ -184,28 +189,28 @@ impl Matcher {
                 continue;
             }
             if door.sequence().len() > 1 {
-                if self.table.is_full() {
-                    let Some(slot) = self.table.most_expendable(knock.source) else {
+                if self.attempts.is_full() {
+                    let Some(slot) = self.attempts.most_expendable(knock.source) else {
                         self.evicted += 1;
                         continue;
                     };
-                    let victim = self.table.get(slot);
+                    let victim = self.attempts.get(slot);
                     if victim.deadline <= knock.at {
                         events.push(timeout(victim));
                     } else {
                         self.evicted += 1;
                         events.push(reset(victim, knock.at, Cause::Evicted));
                     }
-                    self.table.remove(slot);
+                    self.attempts.remove(slot);
                 }
-                let lane = self.doors.lane_of(door.id);
-                self.table
-                    .insert(knock.source, door.id, lane, knock.at, mark);
+                let queue = self.doors.queue_of(door.id);
+                self.attempts
+                    .insert(knock.source, door.id, queue, knock.at, mark);
             }
             events.push(event(knock, door, Outcome::Stage(1)));
             if door.sequence().len() == 1 {
                 events.push(event(knock, door, Outcome::Open));
-                let only = self.table.hash_of_packet(knock.source, knock.step, mark);
+                let only = self.attempts.hash_of_packet(knock.source, knock.step, mark);
                 self.seen.note(only, knock.at, door.seq_timeout());
             }
         }
@@ -216,11 +221,11 @@ impl Matcher {
     /// lies in the past.
     pub fn expire(&mut self, now: Timestamp, events: &mut Vec<Event>) {
         for _ in 0..EXPIRED_AT_ONCE {
-            let Some(slot) = self.table.due(now) else {
+            let Some(slot) = self.attempts.due(now) else {
                 return;
             };
-            events.push(timeout(self.table.get(slot)));
-            self.table.remove(slot);
+            events.push(timeout(self.attempts.get(slot)));
+            self.attempts.remove(slot);
         }
     }
 
@@ -228,7 +233,7 @@ impl Matcher {
     /// a little early, if the attempt that was to run out has ended otherwise; never late.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.table.earliest()
+        self.attempts.earliest()
     }
 
     /// Takes other doors. Attempts at a door that stays, by name and in all that decides
@@ -250,7 +255,7 @@ impl Matcher {
 
     fn take_doors(&mut self, doors: Doors, ended: impl FnMut(&Attempt)) {
         let homes = self.doors.moved_to(&doors);
-        self.table.refit(
+        self.attempts.refit(
             doors.timeouts(),
             doors.lengths(),
             |old: DoorId| homes.get(old.index()).copied().flatten(),
@@ -264,14 +269,14 @@ impl Matcher {
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
         Occupancy {
-            live: self.table.live(),
-            capacity: self.table.capacity(),
+            live: self.attempts.live(),
+            capacity: self.attempts.capacity(),
             evicted: self.evicted,
         }
     }
 }
 
-fn event(knock: &Knock, door: Door<'_>, outcome: Outcome) -> Event {
+fn event(knock: &Knock, door: DoorRef<'_>, outcome: Outcome) -> Event {
     happened(knock.at, knock.source, door.id, outcome)
 }
 

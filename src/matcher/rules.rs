@@ -1,12 +1,12 @@
 //! What a packet is to an attempt: rules 0 to 5, and nothing is changed here.
 
-use super::doors::{Door, Doors, Hit};
+use super::doors::{DoorRef, Doors, Hit};
 use crate::model::{Knock, TcpFlags, Transport, Tripwires, flag, is_of_no_session};
 
 /// What a packet is to an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(super) enum Verdict {
+pub(super) enum Judgement {
     /// As if it never came.
     Ignored,
     /// The step expected.
@@ -35,7 +35,7 @@ pub(super) fn matters(knock: &Knock, doors: &Doors, tripwires: &Tripwires) -> bo
 /// Rule 5, of a packet to a port that no door uses. A SYN is always a stray. Another segment is one
 /// if the door takes it; at doors that take packets of sessions, only if it belongs to none. A
 /// datagram is one if the door has UDP steps.
-fn is_stray(hit: &Hit, door: Door<'_>, tripwires: &Tripwires) -> bool {
+fn is_stray(hit: &Hit, door: DoorRef<'_>, tripwires: &Tripwires) -> bool {
     let Knock {
         step, transport, ..
     } = *hit.knock;
@@ -55,44 +55,44 @@ fn is_stray(hit: &Hit, door: Door<'_>, tripwires: &Tripwires) -> bool {
 /// whether it fits a door that has its step.
 pub(super) fn judge(
     hit: &Hit,
-    door: Door<'_>,
+    door: DoorRef<'_>,
     stage: u8,
     repeats: impl FnOnce() -> bool,
     fits: impl FnOnce() -> bool,
     tripwires: &Tripwires,
-) -> Verdict {
+) -> Judgement {
     let step = hit.knock.step;
     let stage = usize::from(stage);
     if !door.faces(hit) {
-        return Verdict::Ignored;
+        return Judgement::Ignored;
     }
     if !tripwires.steps().contains(step) {
         return if is_stray(hit, door, tripwires) {
-            Verdict::Stray
+            Judgement::Stray
         } else {
-            Verdict::Ignored
+            Judgement::Ignored
         };
     }
     // Rule 0 again.
     if !door.counts(hit) {
-        return Verdict::Ignored;
+        return Judgement::Ignored;
     }
     let is_expected = door.sequence().get(stage) == Some(&step);
     // Rule 1. What tells nothing is the step expected.
     if (hit.mark.tells || !is_expected) && repeats() {
-        return Verdict::Ignored;
+        return Judgement::Ignored;
     }
     // Rule 2.
     if is_expected {
-        return Verdict::Advances;
+        return Judgement::Advances;
     }
     // Rule 3.
     if door.sequence().get(stage.wrapping_sub(1)) == Some(&step) {
-        return Verdict::Again;
+        return Judgement::Again;
     }
     // Rule 4.
     if door.sequence().contains(&step) || fits() {
-        return Verdict::WrongStep;
+        return Judgement::WrongStep;
     }
-    Verdict::Ignored
+    Judgement::Ignored
 }

@@ -23,12 +23,12 @@ const AT_MOST: Duration = Duration::from_secs(128);
 
 /// A packet's hash, when it first came, and until when it is known, in nanoseconds. (No struct:
 /// memory that the kernel hands out zeroed is full of such without being touched.)
-type Packet = [u64; 3];
+type SeenPacket = [u64; 3];
 
 /// The packets that are known.
 #[derive(Debug)]
 pub(super) struct Seen {
-    rows: Vec<[Packet; 4]>,
+    rows: Vec<[SeenPacket; 4]>,
     /// None is known any more from then on.
     until: Timestamp,
 }
@@ -50,7 +50,7 @@ impl Seen {
     /// Remembers the packet with this hash, of an attempt that began then, for this long.
     pub(super) fn note(&mut self, hash: u64, came: Timestamp, timeout: Duration) {
         if self.rows.is_empty() {
-            self.rows = vec![[Packet::default(); 4]; ROWS];
+            self.rows = vec![[SeenPacket::default(); 4]; ROWS];
         }
         let until = came + timeout.max(AT_LEAST);
         self.until = self.until.max(until);
@@ -73,7 +73,7 @@ impl Seen {
         if self.rows.is_empty() {
             return false;
         }
-        let known = |[known, _, until]: &&mut Packet| *known == hash && *until > now.0;
+        let known = |[known, _, until]: &&mut SeenPacket| *known == hash && *until > now.0;
         let Some([_, came, until]) = self.row(hash).iter_mut().find(known) else {
             return false;
         };
@@ -86,7 +86,7 @@ impl Seen {
         true
     }
 
-    fn row(&mut self, hash: u64) -> &mut [Packet; 4] {
+    fn row(&mut self, hash: u64) -> &mut [SeenPacket; 4] {
         // The number of rows is a power of two: the cast takes the low bits alone.
         let row = hash as usize & (ROWS - 1);
         &mut self.rows[row]

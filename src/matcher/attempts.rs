@@ -12,70 +12,28 @@
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
-use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
 use super::crowd::Crowds;
-use super::list::{Links, List, Slot};
+use super::list::AttemptList;
 use super::mark::Mark;
 use super::sketch::{self, Limit, Sketch};
+use super::slab::{Attempt, AttemptSlot, Neighbours, Slab, index};
 use crate::model::{DoorId, Step, Timestamp};
 
-/// One source's attempt at one door.
-#[derive(Debug, Clone)]
-pub(super) struct Attempt {
-    pub(super) deadline: Timestamp,
-    pub(super) source: IpAddr,
-    pub(super) door: DoorId,
-    /// How many steps it has made, from 1.
-    pub(super) stage: u8,
-    has_strays: bool,
-    lane: u16,
-    by_source: Links,
-    by_stage: Links,
-    by_age: Links,
-}
-
-const _: () = assert!(
-    size_of::<Attempt>() == 56,
-    "a cache line, or the docs are wrong"
-);
-
-fn by_stage(attempt: &mut Attempt) -> &mut Links {
+fn by_stage(attempt: &mut Attempt) -> &mut Neighbours {
     &mut attempt.by_stage
 }
 
-fn by_age(attempt: &mut Attempt) -> &mut Links {
+fn by_age(attempt: &mut Attempt) -> &mut Neighbours {
     &mut attempt.by_age
-}
-
-/// The slots themselves.
-#[derive(Debug)]
-pub(super) struct Slab(Vec<Attempt>);
-
-impl Index<Slot> for Slab {
-    type Output = Attempt;
-
-    fn index(&self, slot: Slot) -> &Attempt {
-        &self.0[place(slot)]
-    }
-}
-
-impl IndexMut<Slot> for Slab {
-    fn index_mut(&mut self, slot: Slot) -> &mut Attempt {
-        &mut self.0[place(slot)]
-    }
-}
-
-fn place(slot: Slot) -> usize {
-    slot.get() as usize - 1
 }
 
 /// The packets that have hit a step: the one that made it, and of those that came when it was
 /// just made the last.
-type Made = [u32; 2];
+type StepMarks = [u32; 2];
 
 /// A port and its protocol as one number.
 fn code(step: Step) -> u32 {
@@ -84,23 +42,23 @@ fn code(step: Step) -> u32 {
 
 /// Attempts of doors with the same `seq_timeout`, which run out in the order they began.
 #[derive(Debug, Clone, Copy)]
-struct Lane {
+struct TimeoutQueue {
     timeout: Duration,
-    attempts: List,
+    attempts: AttemptList,
 }
 
 /// All attempts.
-pub(super) struct Table {
+pub(super) struct Attempts {
     slots: Slab,
     capacity: usize,
     /// Slots that were used and are free, chained by `by_source.next`.
-    free: Option<Slot>,
+    free: Option<AttemptSlot>,
     live: usize,
     secret: SipHasher13,
     /// A power of two of them: the first attempt of each chain.
-    buckets: Vec<Option<Slot>>,
+    buckets: Vec<Option<AttemptSlot>>,
     /// By door and stage. Within a stage by when it was reached.
-    stages: Vec<List>,
+    stages: Vec<AttemptList>,
     /// By door: where its stages begin; and where the last one's end.
     begins: Vec<u32>,
     crowds: Crowds,
@@ -108,11 +66,11 @@ pub(super) struct Table {
     prefixes: Vec<u32>,
     /// Odd, and nobody's to know: two prefixes share a group by chance alone.
     prefix_key: u64,
-    lanes: Vec<Lane>,
+    queues: Vec<TimeoutQueue>,
     /// No attempt has a deadline before this.
     earliest: Timestamp,
     /// By stage, then by slot: the packets that have hit this step.
-    made: Vec<Vec<Made>>,
+    made: Vec<Vec<StepMarks>>,
     /// By slot: the distinct strays of an attempt that has any.
     strays: Vec<Sketch>,
 }
@@ -129,12 +87,12 @@ const PREFIX_SHARE: usize = 16;
 /// So many are looked at to find one with the newcomer's prefix.
 const CANDIDATES: usize = 8;
 
-impl Table {
+impl Attempts {
     /// An empty one. `capacity` counts attempts; at least 1, at most 2³¹.
     pub(super) fn new(capacity: usize, secret: [u8; 16]) -> Self {
         let capacity = capacity.clamp(1, 1 << 31);
         Self {
-            slots: Slab(Vec::with_capacity(capacity)),
+            slots: Slab::with_capacity(capacity),
             capacity,
             free: None,
             live: 0,
@@ -145,16 +103,16 @@ impl Table {
             crowds: Crowds::new(0, capacity),
             prefixes: vec![0; PREFIXES],
             prefix_key: SipHasher13::new_with_key(&secret).hash(b"prefix") | 1,
-            lanes: Vec::new(),
+            queues: Vec::new(),
             earliest: NEVER,
             made: Vec::new(),
             strays: vec![0; capacity],
         }
     }
 
-    /// Makes ready for doors with sequences of these lengths and with these timeouts (a lane
+    /// Makes ready for doors with sequences of these lengths and with these timeouts (a queue
     /// each, in this order). Each attempt goes where `home` says, which is a door that decides
-    /// alike and its lane, or ends if it says nothing; `ended` hears of it.
+    /// alike and its queue, or ends if it says nothing; `ended` hears of it.
     pub(super) fn refit(
         &mut self,
         timeouts: &[Duration],
@@ -162,8 +120,8 @@ impl Table {
         mut home: impl FnMut(DoorId) -> Option<(DoorId, u16)>,
         mut ended: impl FnMut(&Attempt),
     ) {
-        for lane in 0..self.lanes.len() {
-            let mut next = self.lanes[lane].attempts.first();
+        for queue in 0..self.queues.len() {
+            let mut next = self.queues[queue].attempts.first();
             while let Some(slot) = next {
                 next = self.slots[slot].by_age.next;
                 if home(self.slots[slot].door).is_none() {
@@ -172,14 +130,14 @@ impl Table {
                 }
             }
         }
-        let old = std::mem::take(&mut self.lanes);
-        self.lanes.extend(timeouts.iter().map(|&timeout| {
-            Lane {
+        let old = std::mem::take(&mut self.queues);
+        self.queues.extend(timeouts.iter().map(|&timeout| {
+            TimeoutQueue {
                 timeout,
                 attempts: old
                     .iter()
                     .find(|l| l.timeout == timeout)
-                    .map_or_else(List::default, |l| l.attempts),
+                    .map_or_else(AttemptList::default, |l| l.attempts),
             }
         }));
         // The last step completes the attempt: nothing need be remembered of it.
@@ -193,10 +151,10 @@ impl Table {
             begins.push(end as u32);
         }
         let old_begins = std::mem::replace(&mut self.begins, begins);
-        let old_stages = std::mem::replace(&mut self.stages, vec![List::default(); end]);
+        let old_stages = std::mem::replace(&mut self.stages, vec![AttemptList::default(); end]);
         let mut crowds = vec![0; self.begins.len() - 1];
         for (old, stages) in (0..u16::MAX).map(DoorId).zip(old_begins.windows(2)) {
-            let (&[begin, end], Some((door, lane))) = (stages, home(old)) else {
+            let (&[begin, end], Some((door, queue))) = (stages, home(old)) else {
                 continue;
             };
             for stage in 0..end - begin {
@@ -205,7 +163,7 @@ impl Table {
                 while let Some(slot) = next {
                     let attempt = &mut self.slots[slot];
                     attempt.door = door;
-                    attempt.lane = lane;
+                    attempt.queue = queue;
                     next = attempt.by_stage.next;
                     crowds[door.index()] += 1;
                 }
@@ -215,7 +173,7 @@ impl Table {
         self.crowds.refit(crowds.into_iter());
         let capacity = self.capacity;
         self.made
-            .resize_with(most, || vec![Made::default(); capacity]);
+            .resize_with(most, || vec![StepMarks::default(); capacity]);
     }
 
     pub(super) fn live(&self) -> usize {
@@ -230,15 +188,17 @@ impl Table {
         self.live == self.capacity
     }
 
-    pub(super) fn get(&self, slot: Slot) -> &Attempt {
+    pub(super) fn get(&self, slot: AttemptSlot) -> &Attempt {
         &self.slots[slot]
     }
 
     /// When it made its first step.
-    pub(super) fn began(&self, slot: Slot) -> Timestamp {
-        let Attempt { deadline, lane, .. } = self.slots[slot];
+    pub(super) fn began(&self, slot: AttemptSlot) -> Timestamp {
+        let Attempt {
+            deadline, queue, ..
+        } = self.slots[slot];
         Timestamp::from_epoch(
-            (deadline.since_epoch()).saturating_sub(self.lanes[usize::from(lane)].timeout),
+            (deadline.since_epoch()).saturating_sub(self.queues[usize::from(queue)].timeout),
         )
     }
 
@@ -252,17 +212,17 @@ impl Table {
     }
 
     /// The first attempt of a source; the others by [`Self::next_of`].
-    pub(super) fn first_of(&self, source: IpAddr) -> Option<Slot> {
-        self.from(self.buckets[self.bucket(source)], source)
+    pub(super) fn first_of(&self, source: IpAddr) -> Option<AttemptSlot> {
+        self.same_source(self.buckets[self.bucket(source)], source)
     }
 
     /// The source's next attempt after this one.
-    pub(super) fn next_of(&self, slot: Slot) -> Option<Slot> {
+    pub(super) fn next_of(&self, slot: AttemptSlot) -> Option<AttemptSlot> {
         let attempt = &self.slots[slot];
-        self.from(attempt.by_source.next, attempt.source)
+        self.same_source(attempt.by_source.next, attempt.source)
     }
 
-    fn from(&self, mut chain: Option<Slot>, source: IpAddr) -> Option<Slot> {
+    fn same_source(&self, mut chain: Option<AttemptSlot>, source: IpAddr) -> Option<AttemptSlot> {
         while let Some(slot) = chain {
             if self.slots[slot].source == source {
                 break;
@@ -278,11 +238,11 @@ impl Table {
         &mut self,
         source: IpAddr,
         door: DoorId,
-        lane: u16,
+        queue: u16,
         now: Timestamp,
         mark: Mark,
     ) {
-        let deadline = now + self.lanes[usize::from(lane)].timeout;
+        let deadline = now + self.queues[usize::from(queue)].timeout;
         let bucket = self.bucket(source);
         let next = self.buckets[bucket];
         let slot = self.place(Attempt {
@@ -291,13 +251,13 @@ impl Table {
             door,
             stage: 1,
             has_strays: false,
-            lane,
-            by_source: Links {
+            queue,
+            by_source: Neighbours {
                 previous: None,
                 next,
             },
-            by_stage: Links::default(),
-            by_age: Links::default(),
+            by_stage: Neighbours::default(),
+            by_age: Neighbours::default(),
         });
         if let Some(next) = next {
             self.slots[next].by_source.previous = Some(slot);
@@ -308,35 +268,33 @@ impl Table {
         self.crowds.add(door);
         let prefix = self.prefix(source);
         self.prefixes[prefix] += 1;
-        self.lanes[usize::from(lane)]
+        self.queues[usize::from(queue)]
             .attempts
             .append(&mut self.slots, slot, by_age);
-        self.made[0][place(slot)] = [mark.value; 2];
+        self.made[0][index(slot)] = [mark.value; 2];
         self.earliest = self.earliest.min(deadline);
         self.live += 1;
     }
 
     /// Puts it into the slot freed last, or into one never used.
-    fn place(&mut self, attempt: Attempt) -> Slot {
+    fn place(&mut self, attempt: Attempt) -> AttemptSlot {
         debug_assert!(!self.is_full());
         if let Some(slot) = self.free {
             self.free = self.slots[slot].by_source.next;
             self.slots[slot] = attempt;
             return slot;
         }
-        self.slots.0.push(attempt);
-        // At most 2³¹ of them, and one is there now.
-        Slot::MIN.saturating_add(self.slots.0.len() as u32 - 1)
+        self.slots.push(attempt)
     }
 
     /// Forgets an attempt.
-    pub(super) fn remove(&mut self, slot: Slot) {
+    pub(super) fn remove(&mut self, slot: AttemptSlot) {
         let Attempt {
             source,
             door,
             stage,
-            lane,
-            by_source: Links { previous, next },
+            queue,
+            by_source: Neighbours { previous, next },
             ..
         } = self.slots[slot];
         match previous {
@@ -354,7 +312,7 @@ impl Table {
         self.crowds.remove(door);
         let prefix = self.prefix(source);
         self.prefixes[prefix] -= 1;
-        self.lanes[usize::from(lane)]
+        self.queues[usize::from(queue)]
             .attempts
             .remove(&mut self.slots, slot, by_age);
         self.slots[slot].by_source.next = self.free.replace(slot);
@@ -362,9 +320,9 @@ impl Table {
     }
 
     /// One stage up, by this packet; not for the last step. The new stage.
-    pub(super) fn advance(&mut self, slot: Slot, mark: Mark) -> u8 {
+    pub(super) fn advance(&mut self, slot: AttemptSlot, mark: Mark) -> u8 {
         let Attempt { door, stage, .. } = self.slots[slot];
-        self.made[usize::from(stage)][place(slot)] = [mark.value; 2];
+        self.made[usize::from(stage)][index(slot)] = [mark.value; 2];
         let place = self.stage(door, stage);
         self.stages[place].remove(&mut self.slots, slot, by_stage);
         self.stages[place + 1].append(&mut self.slots, slot, by_stage);
@@ -378,29 +336,43 @@ impl Table {
     }
 
     /// Another packet has hit the step that was just made.
-    pub(super) fn note_again(&mut self, slot: Slot, mark: Mark) {
+    pub(super) fn note_again(&mut self, slot: AttemptSlot, mark: Mark) {
         let stage = usize::from(self.slots[slot].stage);
-        let [_, again] = &mut self.made[stage - 1][place(slot)];
+        let [_, again] = &mut self.made[stage - 1][index(slot)];
         *again = mark.value;
     }
 
     /// Whether a packet to `step` with this mark has hit a step of the attempt, at a door with
     /// this sequence, when that was made or just made.
-    pub(super) fn has_made(&self, slot: Slot, sequence: &[Step], step: Step, mark: Mark) -> bool {
+    pub(super) fn has_made(
+        &self,
+        slot: AttemptSlot,
+        sequence: &[Step],
+        step: Step,
+        mark: Mark,
+    ) -> bool {
         self.steps_of(slot, sequence)
             .any(|(made, marks)| made == step && marks.contains(&mark.value))
     }
 
-    fn steps_of(&self, slot: Slot, sequence: &[Step]) -> impl Iterator<Item = (Step, Made)> {
+    fn steps_of(
+        &self,
+        slot: AttemptSlot,
+        sequence: &[Step],
+    ) -> impl Iterator<Item = (Step, StepMarks)> {
         sequence
             .iter()
             .zip(&self.made)
             .take(usize::from(self.slots[slot].stage))
-            .map(move |(step, marks)| (*step, marks[place(slot)]))
+            .map(move |(step, marks)| (*step, marks[index(slot)]))
     }
 
     /// The packets that have hit steps of the attempt, by their hashes.
-    pub(super) fn hashes_of(&self, slot: Slot, sequence: &[Step]) -> impl Iterator<Item = u64> {
+    pub(super) fn hashes_of(
+        &self,
+        slot: AttemptSlot,
+        sequence: &[Step],
+    ) -> impl Iterator<Item = u64> {
         let source = self.slots[slot].source;
         self.steps_of(slot, sequence)
             .flat_map(|(step, [made, again])| {
@@ -417,10 +389,10 @@ impl Table {
 
     /// Counts a stray, if its port is a new one. Whether the attempt survives it, where so many
     /// do no harm.
-    pub(super) fn survives(&mut self, slot: Slot, stray: Step, allowed: Limit) -> bool {
+    pub(super) fn survives(&mut self, slot: AttemptSlot, stray: Step, allowed: Limit) -> bool {
         // By source too: ports that share a bit of the sketch do so for one source alone.
         let hash = self.hash_of_port(self.slots[slot].source, stray).finish();
-        let sketch = &mut self.strays[place(slot)];
+        let sketch = &mut self.strays[index(slot)];
         if !std::mem::replace(&mut self.slots[slot].has_strays, true) {
             // What is there is of an earlier attempt.
             *sketch = Sketch::default();
@@ -459,7 +431,7 @@ impl Table {
     /// attempts the one that has been longest at the lowest stage. If the newcomer's prefix has
     /// its share of the table already, it must be one from there: none, if there is none among
     /// the first.
-    pub(super) fn most_expendable(&self, newcomer: IpAddr) -> Option<Slot> {
+    pub(super) fn most_expendable(&self, newcomer: IpAddr) -> Option<AttemptSlot> {
         let door = self.crowds.largest()?.index();
         let stages = self.begins[door] as usize..self.begins[door + 1] as usize;
         let mut candidates = self.stages[stages]
@@ -477,14 +449,14 @@ impl Table {
     }
 
     /// The attempt that runs out first, if it has by now.
-    pub(super) fn due(&mut self, now: Timestamp) -> Option<Slot> {
+    pub(super) fn due(&mut self, now: Timestamp) -> Option<AttemptSlot> {
         if now < self.earliest {
             return None;
         }
         let first = self
-            .lanes
+            .queues
             .iter()
-            .filter_map(|lane| lane.attempts.first())
+            .filter_map(|queue| queue.attempts.first())
             .min_by_key(|slot| self.slots[*slot].deadline);
         self.earliest = first.map_or(NEVER, |slot| self.slots[slot].deadline);
         first.filter(|_| self.earliest <= now)
