@@ -10,14 +10,14 @@ use super::error::{CaptureError, reason};
 use crate::model::{Frame, LinkType, Timestamp};
 
 /// A capture file, read from its beginning; `-` is the standard input.
-pub struct Replay {
+pub struct CaptureFile {
     capture: Capture<Offline>,
     link: LinkType,
     path: PathBuf,
     frames: u64,
 }
 
-impl Replay {
+impl CaptureFile {
     /// Opens a file of any link type that [`LinkType`] knows.
     ///
     /// # Errors

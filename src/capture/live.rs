@@ -24,12 +24,12 @@ const RING: i32 = 3 << 20;
 const MOST: usize = 1 << 16;
 
 /// A capture of all interfaces, those included that come later. Nothing is read before
-/// [`Live::set_filter`].
-pub struct Live {
+/// [`LiveCapture::set_filter`].
+pub struct LiveCapture {
     capture: Capture<Active>,
     /// What the socket has now.
     program: Program,
-    wanted: Wanted,
+    wanted: FilterInput,
     /// The kernel's count as of the last reading, which wraps.
     counted: u32,
     dropped: u64,
@@ -37,7 +37,7 @@ pub struct Live {
 
 /// What the filter is made of.
 #[derive(Clone)]
-struct Wanted {
+struct FilterInput {
     /// By class, as the doors ask for it.
     class: Program,
     /// The targets of doors.
@@ -46,7 +46,7 @@ struct Wanted {
     own: Option<Vec<IpAddr>>,
 }
 
-impl Live {
+impl LiveCapture {
     /// Opens the capture. This takes one or two grace periods of the kernel's RCU, 5 to 20 ms in
     /// which nothing is computed: `packet_set_ring()` of net/packet/af_packet.c waits for it,
     /// with no socket bound yet to wait for.
@@ -70,7 +70,7 @@ impl Live {
         let mut live = Self {
             capture: capture.setnonblock().map_err(start)?,
             program: Program::nothing(),
-            wanted: Wanted {
+            wanted: FilterInput {
                 class: Program::nothing(),
                 targets: Vec::new(),
                 own: None,
@@ -92,7 +92,7 @@ impl Live {
     ///
     /// If the kernel refuses it: the filter is then the earlier one.
     pub fn set_filter(&mut self, doors: &[Door], ignore: &[PortRange]) -> Result<(), CaptureError> {
-        self.want(Wanted {
+        self.want(FilterInput {
             class: Program::new(doors, ignore),
             targets: doors.iter().filter_map(|door| door.target).collect(),
             own: self.wanted.own.clone(),
@@ -106,13 +106,13 @@ impl Live {
     ///
     /// If the kernel refuses it: the filter is then the earlier one.
     pub fn set_hosts(&mut self, own: Vec<IpAddr>) -> Result<(), CaptureError> {
-        self.want(Wanted {
+        self.want(FilterInput {
             own: Some(own),
             ..self.wanted.clone()
         })
     }
 
-    fn want(&mut self, wanted: Wanted) -> Result<(), CaptureError> {
+    fn want(&mut self, wanted: FilterInput) -> Result<(), CaptureError> {
         let program = match &wanted.own {
             Some(own) => wanted.class.to(&[&own[..], &wanted.targets].concat()),
             None => wanted.class.clone(),
@@ -181,7 +181,7 @@ impl Live {
     }
 }
 
-impl AsFd for Live {
+impl AsFd for LiveCapture {
     /// Readable when there are frames.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.capture.as_fd()

@@ -1,9 +1,9 @@
 //! Where frames come from, and which of them the kernel hands over: the only users of pcap
 //! and of route netlink.
 //!
-//! [`Live`] hears every interface, with a [`Program`] of ours as socket filter;
-//! [`Links`] says which interfaces and addresses count just now; [`Replay`] reads a file.
-//! Whoever has both [`Links`] and [`Live`] takes in the news of the one before each batch
+//! [`LiveCapture`] hears every interface, with a [`Program`] of ours as socket filter;
+//! [`Links`] says which interfaces and addresses count just now; [`CaptureFile`] reads a file.
+//! Whoever has both [`Links`] and [`LiveCapture`] takes in the news of the one before each batch
 //! of frames of the other: an interface is announced before its first packet comes.
 
 mod error;
@@ -13,7 +13,7 @@ mod links;
 mod live;
 
 pub use error::CaptureError;
-pub use file::Replay;
+pub use file::CaptureFile;
 pub use filter::{Instruction, MAX_INSTRUCTIONS, Program};
 pub use links::{Change, Links, LinksError};
-pub use live::Live;
+pub use live::LiveCapture;

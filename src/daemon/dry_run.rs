@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::action;
 use crate::action::command::expand;
 use crate::action::used::Used;
-use crate::capture::{CaptureError, Replay};
+use crate::capture::{CaptureError, CaptureFile};
 use crate::config::Reader;
 use crate::decode::decode;
 use crate::firewall::{Preview, Ruleset, render};
@@ -116,7 +116,7 @@ fn replay(
     mut table: Option<Preview>,
     file: &Path,
 ) -> Result<(), Stop> {
-    let mut capture = Replay::open(file)?;
+    let mut capture = CaptureFile::open(file)?;
     let wires = tripwires(&config);
     let mut matcher = Matcher::new(config.doors.clone(), wires, Settings::new(SECRET));
     let mut cooldowns = Cooldowns::default();

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::action::used::Used;
-use crate::capture::{Links, Live, Program};
+use crate::capture::{Links, LiveCapture, Program};
 use crate::config::{LoadError, Reader};
 use crate::firewall::{Mode, Ruleset, Table};
 use crate::matcher::{Matcher, Settings};
@@ -52,7 +52,7 @@ impl<'a> Daemon<'a> {
         // failed, that is told when the guard stands.
         let capture = thread::Builder::new()
             .name("capture".into())
-            .spawn(Live::open);
+            .spawn(LiveCapture::open);
         let (path, note) = options.config_path();
         let mut setup = first_setup(options, &path, Some(log))?;
         // What was taken for the file's tree: now, for soon other things lie in it.
@@ -95,7 +95,7 @@ impl<'a> Daemon<'a> {
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
             // Nobody waits beside anything then.
-            Err(_) => Live::open()?,
+            Err(_) => LiveCapture::open()?,
         };
         let mut listener = Listener::new(live);
         set_filter(&mut listener, &setup.config)?;

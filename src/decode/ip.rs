@@ -11,7 +11,7 @@ use super::cursor::Cursor;
 
 /// A whole IP packet without its headers, between addresses of one family.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Packet<'a, A> {
+pub(super) struct IpPacket<'a, A> {
     /// Who sent it; somebody who can be answered.
     pub(super) source: A,
     /// To whom.
@@ -30,7 +30,7 @@ const MAX_EXTENSIONS: usize = 8;
 /// Takes an IPv4 header off; `None` if it is not whole, is at odds with itself or the
 /// wire, belongs to a fragment, or comes from nobody who can be answered. `loopback`: it came
 /// from this very host.
-pub(super) fn ipv4(rest: Cursor<'_>, loopback: bool) -> Option<Packet<'_, Ipv4Addr>> {
+pub(super) fn ipv4(rest: Cursor<'_>, loopback: bool) -> Option<IpPacket<'_, Ipv4Addr>> {
     let header = Ipv4HeaderSlice::from_slice(rest.data()).ok()?;
     let mut payload = rest.limit(usize::from(header.total_len()))?;
     payload.skip(header.slice().len())?;
@@ -38,7 +38,7 @@ pub(super) fn ipv4(rest: Cursor<'_>, loopback: bool) -> Option<Packet<'_, Ipv4Ad
     if header.is_fragmenting_payload() || !may_be_answered_v4(source, loopback) {
         return None;
     }
-    Some(Packet {
+    Some(IpPacket {
         source,
         destination: header.destination_addr(),
         protocol: header.protocol(),
@@ -48,7 +48,7 @@ pub(super) fn ipv4(rest: Cursor<'_>, loopback: bool) -> Option<Packet<'_, Ipv4Ad
 }
 
 /// The same of IPv6 and its extension headers.
-pub(super) fn ipv6(mut rest: Cursor<'_>, loopback: bool) -> Option<Packet<'_, Ipv6Addr>> {
+pub(super) fn ipv6(mut rest: Cursor<'_>, loopback: bool) -> Option<IpPacket<'_, Ipv6Addr>> {
     let header = Ipv6HeaderSlice::from_slice(rest.data()).ok()?;
     rest.skip(header.slice().len())?;
     let payload = rest.limit(usize::from(header.payload_length()))?;
@@ -57,7 +57,7 @@ pub(super) fn ipv6(mut rest: Cursor<'_>, loopback: bool) -> Option<Packet<'_, Ip
         return None;
     }
     let (protocol, payload) = extensions(header.next_header(), payload)?;
-    Some(Packet {
+    Some(IpPacket {
         source,
         destination: header.destination_addr(),
         protocol,

@@ -16,7 +16,7 @@ pub(super) enum Network {
 
 /// A frame without its link layer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Link<'a> {
+pub(super) struct StrippedFrame<'a> {
     /// What follows.
     pub(super) network: Network,
     /// From there on.
@@ -50,7 +50,7 @@ const ARPHRD_LOOPBACK: u16 = 772;
 
 /// Takes the link layer off; `None` if no IP header follows or the packet is not for this
 /// host.
-pub(super) fn strip<'a>(frame: &Frame<'a>) -> Option<Link<'a>> {
+pub(super) fn strip<'a>(frame: &Frame<'a>) -> Option<StrippedFrame<'a>> {
     let wire = usize::try_from(frame.wire_len).unwrap_or(usize::MAX);
     let mut rest = Cursor::new(frame.data, wire);
     let mut interface = None;
@@ -98,7 +98,7 @@ pub(super) fn strip<'a>(frame: &Frame<'a>) -> Option<Link<'a>> {
         LinkType::PppHdlc => hdlc(&mut rest)?,
         LinkType::PppEther => pppoe(&mut rest)?,
     };
-    Some(Link {
+    Some(StrippedFrame {
         network,
         rest,
         interface,

@@ -16,7 +16,7 @@ mod tests;
 use std::net::IpAddr;
 
 use crate::model::{Frame, Knock};
-use ip::Packet;
+use ip::IpPacket;
 use link::Network;
 
 /// The knock in a frame, if there is one.
@@ -34,7 +34,7 @@ pub fn decode(frame: &Frame<'_>) -> Option<Knock> {
 fn knock<A: Copy + Into<IpAddr>>(
     frame: &Frame<'_>,
     interface: Option<u32>,
-    packet: &Packet<'_, A>,
+    packet: &IpPacket<'_, A>,
 ) -> Option<Knock> {
     let segment = transport::read(packet.protocol, packet.identification, packet.payload)?;
     Some(Knock {

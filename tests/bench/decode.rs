@@ -4,7 +4,7 @@ use std::path::Path;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use knockd::capture::Replay;
+use knockd::capture::CaptureFile;
 use knockd::decode::decode;
 use knockd::model::{Frame, LinkType, Timestamp};
 
@@ -63,7 +63,7 @@ fn replay(bencher: Bencher<'_, '_>) {
     bencher
         .counter(ItemsCount::new(2_201_usize))
         .bench_local(|| {
-            let mut replay = Replay::open(&path).expect("the capture");
+            let mut replay = CaptureFile::open(&path).expect("the capture");
             let mut knocks = 0;
             while let Some(frame) = replay.next_frame().expect("a frame") {
                 knocks += u32::from(decode(&frame).is_some());

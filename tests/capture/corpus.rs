@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 
-use knockd::capture::{CaptureError, Replay};
+use knockd::capture::{CaptureError, CaptureFile};
 use knockd::decode::decode;
 use knockd::model::{Frame, LinkType, Timestamp};
 use proptest::prelude::*;
@@ -40,7 +40,7 @@ struct Answer {
 
 fn read(path: &Path) -> Answer {
     let mut answer = Answer::default();
-    let mut replay = match Replay::open(path) {
+    let mut replay = match CaptureFile::open(path) {
         Ok(replay) => replay,
         Err(refusal) => {
             answer.refusal = Some(refusal);
@@ -96,7 +96,7 @@ fn a_link_type_that_is_not_supported_is_named() {
         ("802_15_4-data.pcap", "IEEE802_15_4"),
         ("LINKTYPE_PKTAP.pcap", "PKTAP"),
     ] {
-        match Replay::open(&folder.join(file)) {
+        match CaptureFile::open(&folder.join(file)) {
             Err(CaptureError::LinkType { name: found, .. }) => {
                 assert!(found.starts_with(name), "{file}: {found}");
             }
@@ -142,12 +142,12 @@ fn captures_of_real_clients_give_their_knocks() {
 fn a_missing_file_is_not_a_broken_one() {
     let missing = Path::new("/nonexistent/capture.pcap");
     assert!(matches!(
-        Replay::open(missing),
+        CaptureFile::open(missing),
         Err(CaptureError::Open { .. })
     ));
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     assert!(matches!(
-        Replay::open(&manifest),
+        CaptureFile::open(&manifest),
         Err(CaptureError::Format { .. })
     ));
 }
@@ -197,7 +197,7 @@ pub(crate) fn packets() -> Vec<(PathBuf, Vec<Vec<u8>>)> {
     files.extend(captures("tcpdump-tests"));
     let mut all = Vec::new();
     for path in files {
-        let Ok(mut replay) = Replay::open(&path) else {
+        let Ok(mut replay) = CaptureFile::open(&path) else {
             continue;
         };
         let mut packets = Vec::new();
@@ -239,7 +239,7 @@ struct Kept {
 fn kept() -> Vec<Kept> {
     let mut kept = Vec::new();
     for path in captures("tcpdump-tests").iter().chain(&captures("clients")) {
-        let Ok(mut replay) = Replay::open(path) else {
+        let Ok(mut replay) = CaptureFile::open(path) else {
             continue;
         };
         let mut taken = 0;

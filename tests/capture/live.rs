@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use knockd::capture::{CaptureError, Live, Program};
+use knockd::capture::{CaptureError, LiveCapture, Program};
 use knockd::decode::decode;
 use knockd::model::{
     Door, Frame, Knock, LinkType, PortRange, Protocol, Step, TcpFlags, Timestamp, Transport, flag,
@@ -36,8 +36,8 @@ fn range(text: &str) -> PortRange {
 }
 
 /// A capture that passes what these doors may take.
-pub(crate) fn watch(doors: &[Door]) -> Live {
-    let mut live = Live::open().expect("a capture");
+pub(crate) fn watch(doors: &[Door]) -> LiveCapture {
+    let mut live = LiveCapture::open().expect("a capture");
     live.set_filter(doors, &[]).expect("a filter");
     live
 }
@@ -68,7 +68,7 @@ fn what_decode_takes_of_every_capture_passes() {
     run("live::what_decode_takes_of_every_capture_passes", || {
         let mut wire = Wire::lay();
         let mut sent = 0;
-        let mut live = Live::open().expect("a capture");
+        let mut live = LiveCapture::open().expect("a capture");
         for (path, packets) in packets() {
             let expected: Vec<Knock> = packets.iter().filter_map(|packet| knock(packet)).collect();
             let doors: Vec<Door> = expected
@@ -110,7 +110,7 @@ fn every_port_is_heard_but_those_that_are_opened_or_ignored() {
             .filter(|port| !is_left_alone(*port))
             .collect();
         assert_eq!(expected.len(), 65_535 - 15);
-        let mut live = Live::open().expect("a capture");
+        let mut live = LiveCapture::open().expect("a capture");
         live.set_filter(&doors, &ignore).expect("a filter");
         for source in [CLIENT[0], CLIENT[1], "fe80::1"] {
             let mut read: Vec<Knock> = Vec::new();
@@ -133,7 +133,7 @@ fn every_port_is_heard_but_those_that_are_opened_or_ignored() {
 fn nothing_is_read_before_there_is_a_filter() {
     run("live::nothing_is_read_before_there_is_a_filter", || {
         let mut wire = Wire::lay();
-        let mut live = Live::open().expect("a capture");
+        let mut live = LiveCapture::open().expect("a capture");
         let mut send = |sequence| wire.send_packet(&syn(address(CLIENT[0]), 7000, sequence));
         send(1);
         assert_eq!(live.read(Timestamp(1), 1_000, |_| ()).expect("frames"), 0);
@@ -303,7 +303,7 @@ fn where_the_kernel_has_little_room_the_longest_filters_replace_each_other() {
             let length = Program::new(doors, &[]).instructions().len();
             assert!(length > 550, "no longer the longest: {length}");
         }
-        let mut live = Live::open().expect("a capture");
+        let mut live = LiveCapture::open().expect("a capture");
         // As many addresses as are looked at, that of the packets among them.
         let four = (1..25_u8).map(|n| IpAddr::from([192, 0, 2, n]));
         let six = (1..25_u128).map(|n| IpAddr::from(n.to_be_bytes()));
@@ -326,7 +326,7 @@ fn a_missing_capability_is_named() {
     run_with(
         &["-r"],
         "live::a_missing_capability_is_named",
-        || match Live::open() {
+        || match LiveCapture::open() {
             Err(CaptureError::Capability { capability }) => {
                 assert_eq!(capability, "CAP_NET_RAW");
             }

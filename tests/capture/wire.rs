@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use knockd::capture::Live;
+use knockd::capture::LiveCapture;
 use knockd::decode::decode;
 use knockd::model::{Knock, Timestamp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -77,14 +77,17 @@ pub(crate) fn syn(source: std::net::IpAddr, port: u16, sequence: u32) -> Vec<u8>
 }
 
 /// Reads until `count` knocks have come; fails if they do not.
-pub(crate) fn knocks(live: &mut Live, count: usize) -> Vec<Knock> {
+pub(crate) fn knocks(live: &mut LiveCapture, count: usize) -> Vec<Knock> {
     let knocks = knocks_until(live, |knocks| knocks.len() >= count);
     assert_eq!(knocks.len(), count, "{knocks:?}");
     knocks
 }
 
 /// Reads until what has come is enough, and then what is there already.
-pub(crate) fn knocks_until(live: &mut Live, is_enough: impl Fn(&[Knock]) -> bool) -> Vec<Knock> {
+pub(crate) fn knocks_until(
+    live: &mut LiveCapture,
+    is_enough: impl Fn(&[Knock]) -> bool,
+) -> Vec<Knock> {
     let end = Instant::now() + SOON;
     let mut knocks = Vec::new();
     loop {
@@ -103,7 +106,7 @@ pub(crate) fn knocks_until(live: &mut Live, is_enough: impl Fn(&[Knock]) -> bool
 }
 
 /// Sleeps until there is something to be read.
-fn wait(live: &Live, most: Duration) {
+fn wait(live: &LiveCapture, most: Duration) {
     let mut fds = [PollFd::new(live.as_fd(), PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(most).expect("seconds");
     poll(&mut fds, timeout).expect("poll");

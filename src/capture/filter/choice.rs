@@ -1,7 +1,6 @@
 //! Sets of numbers, and the search for the accumulator in one.
 
-use super::Instruction;
-use super::op::Test;
+use super::op::{Instruction, Test};
 
 /// Numbers in rows: where a row begins, and where the next number after it is, ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -22,18 +22,7 @@ use std::net::IpAddr;
 
 use crate::model::{Door, PortRange};
 
-/// One instruction of classic BPF, as `struct sock_filter` has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instruction {
-    /// What to do.
-    pub code: u16,
-    /// How many instructions to pass over if a test holds.
-    pub jt: u8,
-    /// And if it does not.
-    pub jf: u8,
-    /// The operand.
-    pub k: u32,
-}
+pub use op::Instruction;
 
 /// A classic BPF program for a cooked packet socket.
 #[derive(Debug, Clone, PartialEq, Eq)]

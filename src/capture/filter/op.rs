@@ -1,7 +1,18 @@
 //! The instructions of classic BPF that the program uses (linux/bpf_common.h). All jumps
 //! are forward and relative, so blocks of them can be put one after another.
 
-use super::Instruction;
+/// One instruction of classic BPF, as `struct sock_filter` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instruction {
+    /// What to do.
+    pub code: u16,
+    /// How many instructions to pass over if a test holds.
+    pub jt: u8,
+    /// And if it does not.
+    pub jf: u8,
+    /// The operand.
+    pub k: u32,
+}
 
 /// Hand the packet over, whole: the ring cuts it to the snaplen.
 pub(super) const PASS: Instruction = statement(0x06, 0x4_0000);

@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::Instruction;
 use super::choice::Rows;
-use super::op::{self, Ancillary, DROP, PASS, Test, branch, fork};
+use super::op::{self, Ancillary, DROP, Instruction, PASS, Test, branch, fork};
 use crate::model::{Door, PortRange, Protocol, TcpFlags, flag};
 
 /// linux/if_ether.h.

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::capture::{CaptureError, Live};
+use crate::capture::{CaptureError, LiveCapture};
 use crate::decode::decode;
 use crate::model::{Door, Knock, PortRange, Timestamp};
 
@@ -12,20 +12,20 @@ pub(crate) const BATCH: usize = 1024;
 
 /// The capture, and what was in the frames read last.
 pub(crate) struct Listener {
-    live: Live,
+    live: LiveCapture,
     heard: Vec<Knock>,
 }
 
 impl Listener {
     /// Hears nothing until it has a filter.
-    pub(crate) fn new(live: Live) -> Self {
+    pub(crate) fn new(live: LiveCapture) -> Self {
         Self {
             live,
             heard: Vec::with_capacity(BATCH),
         }
     }
 
-    /// See [`Live::set_filter`].
+    /// See [`LiveCapture::set_filter`].
     pub(crate) fn set_filter(
         &mut self,
         doors: &[Door],
@@ -34,7 +34,7 @@ impl Listener {
         self.live.set_filter(doors, ignore)
     }
 
-    /// See [`Live::set_hosts`].
+    /// See [`LiveCapture::set_hosts`].
     pub(crate) fn set_hosts(&mut self, own: Vec<IpAddr>) -> Result<(), CaptureError> {
         self.live.set_hosts(own)
     }
@@ -48,7 +48,7 @@ impl Listener {
         Ok((taken, heard))
     }
 
-    /// See [`Live::dropped`].
+    /// See [`LiveCapture::dropped`].
     pub(crate) fn dropped(&mut self) -> Result<u64, CaptureError> {
         self.live.dropped()
     }
