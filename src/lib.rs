@@ -8,7 +8,8 @@
 //! config (TOML | knockd.conf) ──Draft──▶ check ──Config──▶ everything above
 //! ```
 //!
-//! A room imports [`model`] and itself; only `daemon`, `tools` and `cli` see more than one room.
+//! A room imports [`model`], `netlink` and itself; only `daemon`, `tools` and `cli` see more than
+//! these.
 //! `tools` is what an administrator runs once; the daemon does not see it.
 
 pub mod client;
@@ -28,6 +29,8 @@ pub mod decode;
 pub mod firewall;
 #[cfg(feature = "daemon")]
 pub mod matcher;
+#[cfg(feature = "daemon")]
+mod netlink;
 #[cfg(feature = "daemon")]
 pub mod tools;
 

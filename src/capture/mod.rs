@@ -15,5 +15,5 @@ mod live;
 pub use error::CaptureError;
 pub use file::CaptureFile;
 pub use filter::{Instruction, MAX_INSTRUCTIONS, Program};
-pub use links::{Change, Links, LinksError};
+pub use links::{LinkChange, Links, LinksError};
 pub use live::LiveCapture;

@@ -9,13 +9,13 @@ use nix::errno::Errno;
 use super::book::{Closed, Entry, Place, Shape, Slot, element};
 use super::error::{Deed, FirewallError, netlink_port};
 use super::netlink::inventory::{self, SetInfo};
-use super::netlink::socket::{Refusal, Socket};
 use super::notice::Notice;
 use super::render;
 use super::ruleset::{Family, Key, Ruleset, Wish};
 use super::table::Table;
 use super::transaction::{Change, ElementKey, Transaction};
 use crate::model::{Lifetime, SetPath, Timestamp};
+use crate::netlink::NetlinkSocket;
 
 /// What is known of them.
 #[derive(Debug, Clone, Default)]
@@ -145,21 +145,15 @@ fn judge(info: &SetInfo, path: &SetPath, wishes: &[&Wish]) -> Result<Shape, Stri
 }
 
 fn inspect(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     path: &SetPath,
     ruleset: &Ruleset,
 ) -> Result<Result<Shape, String>, FirewallError> {
     let wishes: Vec<&Wish> = ruleset.wishes_for(path).collect();
     let info = match inventory::set(socket, path) {
         Ok(info) => info,
-        Err(Refusal {
-            errno: Errno::ENOENT,
-            ..
-        }) => return Ok(Ok(Shape::Awaited)),
-        Err(Refusal {
-            errno: Errno::EAFNOSUPPORT,
-            ..
-        }) => return Ok(Err("nftables has no such family".to_owned())),
+        Err(Errno::ENOENT) => return Ok(Ok(Shape::Awaited)),
+        Err(Errno::EAFNOSUPPORT) => return Ok(Err("nftables has no such family".to_owned())),
         Err(refusal) => return Err(FirewallError::reading(refusal)),
     };
     let owner = inventory::owner(socket, path).unwrap_or(None);
@@ -315,7 +309,10 @@ impl Table {
 }
 
 /// What is to be said of the sets that doors of this ruleset name, as they are now.
-pub(super) fn survey(socket: &mut Socket, ruleset: &Ruleset) -> Result<Vec<Notice>, FirewallError> {
+pub(super) fn survey(
+    socket: &mut NetlinkSocket,
+    ruleset: &Ruleset,
+) -> Result<Vec<Notice>, FirewallError> {
     let mut notices = Vec::new();
     for path in AdminSets::new(ruleset).sets.into_keys() {
         let found = inspect(socket, &path, ruleset)?;

@@ -2,7 +2,6 @@
 
 use nix::errno::Errno;
 
-use super::netlink::socket::Refusal;
 use super::ruleset::CAPACITY;
 
 /// What a message to the kernel is for. By its number alone an error does not say what is
@@ -100,7 +99,7 @@ pub enum FirewallError {
 }
 
 impl FirewallError {
-    pub(super) fn reading(Refusal { errno, .. }: Refusal) -> Self {
+    pub(super) fn reading(errno: Errno) -> Self {
         if errno == Errno::EPERM {
             Self::Permission
         } else {

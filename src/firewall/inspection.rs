@@ -3,7 +3,7 @@
 use super::admin;
 use super::error::FirewallError;
 use super::netlink::inventory::{self, Layout};
-use super::netlink::socket::Socket;
+use super::netlink::socket;
 use super::notice::Notice;
 use super::ruleset::Ruleset;
 
@@ -38,7 +38,7 @@ pub(crate) enum Presence {
 ///
 /// If nftables cannot be read: mostly for want of privilege.
 pub(crate) fn inspect(ruleset: &Ruleset) -> Result<Inspection, FirewallError> {
-    let mut socket = Socket::open().map_err(FirewallError::reading)?;
+    let mut socket = socket::open().map_err(FirewallError::reading)?;
     let tables = inventory::tables(&mut socket).map_err(FirewallError::reading)?;
     let notices = admin::survey(&mut socket, ruleset)?;
     let mut inspection = Inspection {

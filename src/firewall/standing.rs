@@ -11,11 +11,12 @@ use super::book::{Closed, Place, Slot};
 use super::error::FirewallError;
 use super::netlink::build::Wanted;
 use super::netlink::inventory::{self, Layout, TableInfo};
-use super::netlink::socket::Socket;
+use super::netlink::socket;
 use super::netlink::survey::{self, Found, Renamed, Survey};
 use super::netlink::{install, retire};
 use super::notice::Notice;
 use super::ruleset::Ruleset;
+use crate::netlink::NetlinkSocket;
 
 /// An opening, as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub struct Opening {
 ///
 /// If the kernel cannot be asked, or a table of that name is not ours.
 pub fn list(table: &str) -> Result<Option<Vec<Opening>>, FirewallError> {
-    let mut socket = Socket::open().map_err(FirewallError::reading)?;
+    let mut socket = socket::open().map_err(FirewallError::reading)?;
     let tables = inventory::tables(&mut socket).map_err(FirewallError::reading)?;
     let foreign = |t: &TableInfo| t.name == table && t.layout == Layout::Foreign;
     if tables.iter().any(foreign) {
@@ -46,8 +47,8 @@ pub fn list(table: &str) -> Result<Option<Vec<Opening>>, FirewallError> {
     }
     let content = match inventory::content(&mut socket, table) {
         Ok(content) => content,
-        Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(None),
-        Err(refusal) => return Err(FirewallError::reading(refusal)),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(FirewallError::reading(errno)),
     };
     let mut found =
         survey::openings(&mut socket, table, &content).map_err(FirewallError::reading)?;
@@ -71,7 +72,7 @@ pub fn list(table: &str) -> Result<Option<Vec<Opening>>, FirewallError> {
 ///
 /// As for [`Table::start`](super::Table::start). A daemon that owns the table already guards.
 pub fn guard(ruleset: &Ruleset) -> Result<Vec<Notice>, FirewallError> {
-    let mut socket = Socket::open().map_err(FirewallError::reading)?;
+    let mut socket = socket::open().map_err(FirewallError::reading)?;
     plain(&mut socket, ruleset, Renamed::Same)
 }
 
@@ -81,13 +82,13 @@ pub fn guard(ruleset: &Ruleset) -> Result<Vec<Notice>, FirewallError> {
 ///
 /// If the kernel will not have it: a running daemon owns its table.
 pub fn clear(table: &str) -> Result<bool, FirewallError> {
-    let mut socket = Socket::open().map_err(FirewallError::reading)?;
+    let mut socket = socket::open().map_err(FirewallError::reading)?;
     retire::remove(&mut socket, table)
 }
 
 /// The table without an owner, openings and all.
 pub(super) fn plain(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
     renamed: Renamed<'_>,
 ) -> Result<Vec<Notice>, FirewallError> {

@@ -14,7 +14,7 @@ use super::netlink::build::Wanted;
 use super::netlink::install;
 use super::netlink::inventory;
 use super::netlink::retire;
-use super::netlink::socket::{Refusal, Socket};
+use super::netlink::socket::{self, BatchRefusal};
 use super::netlink::survey::{self, Found, OWNED, Origin, Renamed};
 use super::netlink::verify;
 use super::notice::Notice;
@@ -24,6 +24,7 @@ use super::standing::{Opening, plain, sift, steadily, strays};
 use super::transaction::{Change, Transaction};
 use super::watch::{REFILL, Watch};
 use crate::model::{Effect, Lifetime, OnStop, SetPath, Timestamp};
+use crate::netlink::NetlinkSocket;
 
 /// How long after our deadline the set is looked at: the kernel counts in ticks, of 10 ms
 /// at most, from when it took the element.
@@ -75,7 +76,7 @@ type Made = (Installed, Vec<Found>, Vec<Closed>);
 
 /// The table in the kernel, for as long as a daemon runs.
 pub struct Table {
-    pub(super) socket: Socket,
+    pub(super) socket: NetlinkSocket,
     pub(super) ruleset: Ruleset,
     pub(super) book: Book,
     pub(super) flags: u32,
@@ -100,7 +101,7 @@ impl Table {
         mode: Mode,
         now: Timestamp,
     ) -> Result<(Self, Started), FirewallError> {
-        let mut socket = Socket::open().map_err(FirewallError::reading)?;
+        let mut socket = socket::open().map_err(FirewallError::reading)?;
         let mut flags = match mode {
             Mode::Auto => OWNED,
             Mode::Watch => 0,
@@ -373,7 +374,9 @@ impl Table {
         while !transaction.is_empty() {
             self.batch.clear();
             transaction.write(&mut self.batch);
-            let Err(Refusal { index, errno }) = self.socket.commit(&mut self.batch) else {
+            let Err(BatchRefusal { index, errno }) =
+                socket::commit(&mut self.socket, &mut self.batch)
+            else {
                 break;
             };
             if index.is_none() && !unanswered && no_answer(errno) {

@@ -9,12 +9,13 @@ use super::netlink::build::Wanted;
 use super::netlink::events::{Commit, Ear};
 use super::netlink::install;
 use super::netlink::inventory;
-use super::netlink::socket::Socket;
+use super::netlink::socket;
 use super::netlink::survey::{self, Found, Renamed};
 use super::netlink::verify;
 use super::notice::{Culprit, Damage, Notice};
 use super::table::Table;
 use crate::model::Timestamp;
+use crate::netlink::NetlinkSocket;
 
 /// How many restores may follow each other at once, and how long it takes until one more
 /// may: two tools that put their own back each time must not do so for ever at full speed.
@@ -24,7 +25,7 @@ pub(super) const REFILL: Duration = Duration::from_secs(1);
 /// The watch.
 pub(super) struct Watch {
     /// `None` after an error: it is opened again when what is put off is due.
-    pub(super) socket: Option<Socket>,
+    pub(super) socket: Option<NetlinkSocket>,
     /// What has been heard by it.
     ear: Ear,
     /// How many restores may still be made, as of `since`.
@@ -54,7 +55,7 @@ impl Watch {
 
     pub(super) fn listen(&mut self) -> Result<(), FirewallError> {
         if self.socket.is_none() {
-            self.socket = Some(Socket::listening().map_err(FirewallError::reading)?);
+            self.socket = Some(socket::listening().map_err(FirewallError::reading)?);
             self.ear = Ear::default();
         }
         Ok(())

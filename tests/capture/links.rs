@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use knockd::capture::{Change, Links};
+use knockd::capture::{LinkChange, Links};
 use knockd::model::Pattern;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
@@ -24,7 +24,7 @@ fn name(name: &str) -> String {
 }
 
 /// Takes news in until it is as it should be; gives the changes. Fails if it never is.
-fn until(links: &mut Links, is_so: impl Fn(&Links, &[Change]) -> bool) -> Vec<Change> {
+fn until(links: &mut Links, is_so: impl Fn(&Links, &[LinkChange]) -> bool) -> Vec<LinkChange> {
     let end = Instant::now() + SOON;
     let mut changes = Vec::new();
     loop {
@@ -48,8 +48,8 @@ fn an_interface_that_comes_goes_and_is_renamed() {
         for _ in 0..3 {
             ip("link add eth0 type veth peer name there");
             let changes = until(&mut links, |links, _| links.listening() == ["eth0"]);
-            assert!(changes.contains(&Change::Appeared { name: name("eth0") }));
-            assert!(changes.contains(&Change::NoAddress { name: name("eth0") }));
+            assert!(changes.contains(&LinkChange::Appeared { name: name("eth0") }));
+            assert!(changes.contains(&LinkChange::NoAddress { name: name("eth0") }));
             let eth0 = index("eth0");
             assert!(links.counts(eth0) && links.knows(index("there")));
             assert!(!links.counts(index("there")) && !links.counts(index("lo")));
@@ -63,11 +63,11 @@ fn an_interface_that_comes_goes_and_is_renamed() {
             ip("link set wan7 up");
             ip("link set wan7 down");
             until(&mut links, |_, changes| {
-                changes.contains(&Change::Down { name: name("wan7") })
+                changes.contains(&LinkChange::Down { name: name("wan7") })
             });
             ip("link del wan7");
             until(&mut links, |_, changes| {
-                changes.contains(&Change::Gone { name: name("wan7") })
+                changes.contains(&LinkChange::Gone { name: name("wan7") })
             });
             assert!(!links.knows(eth0));
         }
@@ -97,7 +97,7 @@ fn addresses_that_come_and_go() {
         for (words, own) in cases {
             assert!(!links.is_local(address(own), LO), "{own}");
             ip(&format!("addr add {words} dev eth0"));
-            let added = Change::AddressAdded {
+            let added = LinkChange::AddressAdded {
                 name: name("eth0"),
                 address: address(own),
             };
@@ -109,7 +109,7 @@ fn addresses_that_come_and_go() {
 
         ip("addr flush dev eth0");
         until(&mut links, |_, changes| {
-            changes.contains(&Change::NoAddress { name: name("eth0") })
+            changes.contains(&LinkChange::NoAddress { name: name("eth0") })
         });
         for (_, own) in cases {
             assert!(!links.is_local(address(own), LO), "{own}");

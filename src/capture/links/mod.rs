@@ -4,93 +4,32 @@
 //! There is one capture on all interfaces and nothing to reopen. Which frames count is
 //! judged here, by interface index; whom they are for, by address.
 
-mod news;
-mod route;
+mod change;
+mod message;
+mod socket;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::model::Pattern;
-use route::{Heard, Listener};
-use table::Table;
+use socket::{Received, RouteSocket};
+use table::LinkTable;
+
+pub use change::LinkChange;
+pub use socket::LinksError;
 
 /// How many datagrams are taken in before packets have their turn again.
 const BATCH: usize = 256;
 
-/// Why interfaces and addresses cannot be followed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot follow the interfaces and their addresses: {what}: {source}")]
-pub struct LinksError {
-    /// What was being done.
-    what: &'static str,
-    /// Why it failed.
-    source: io::Error,
-}
-
-/// Something that happened to an interface that is listened to; for the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// It is there.
-    Appeared {
-        /// Its name.
-        name: String,
-    },
-    /// It is there no more.
-    Gone {
-        /// Its name.
-        name: String,
-    },
-    /// It has another name; one of the two is listened to.
-    Renamed {
-        /// Its name until now.
-        from: String,
-        /// Its name from now on.
-        to: String,
-        /// Whether it is listened to by this name.
-        listened: bool,
-    },
-    /// It was set up (`ip link set … up`).
-    Up {
-        /// Its name.
-        name: String,
-    },
-    /// It was set down.
-    Down {
-        /// Its name.
-        name: String,
-    },
-    /// It has an address more.
-    AddressAdded {
-        /// Its name.
-        name: String,
-        /// The address.
-        address: IpAddr,
-    },
-    /// It has an address less.
-    AddressRemoved {
-        /// Its name.
-        name: String,
-        /// The address.
-        address: IpAddr,
-    },
-    /// It has no address any more, or was named in the configuration and came without one:
-    /// nobody can knock there.
-    NoAddress {
-        /// Its name.
-        name: String,
-    },
-}
-
 /// The interfaces and addresses of this network namespace, as of the last
 /// [`Links::on_readable`].
 pub struct Links {
-    listener: Listener,
-    table: Table,
+    socket: RouteSocket,
+    table: LinkTable,
 }
 
 impl Links {
@@ -102,8 +41,8 @@ impl Links {
     pub fn open(patterns: &[Pattern]) -> Result<Self, LinksError> {
         // Listen first, then look: what changes in between is heard.
         let mut links = Self {
-            listener: Listener::open()?,
-            table: Table::new(patterns),
+            socket: RouteSocket::open()?,
+            table: LinkTable::new(patterns),
         };
         links.look_anew()?;
         links.table.settle();
@@ -115,16 +54,16 @@ impl Links {
     /// # Errors
     ///
     /// If the socket fails. That it overflowed is no error: everything is looked up anew.
-    pub fn on_readable(&mut self) -> Result<Vec<Change>, LinksError> {
+    pub fn on_readable(&mut self) -> Result<Vec<LinkChange>, LinksError> {
         for _ in 0..BATCH {
-            match self.listener.hear(|news| self.table.apply(news))? {
-                Heard::Some => {}
-                Heard::Nothing => break,
-                Heard::Overflow => {
+            match self.socket.receive(|message| self.table.apply(message))? {
+                Received::Some => {}
+                Received::Nothing => break,
+                Received::Overflow => {
                     // What still waits is older than what was lost, and until it is out of
                     // the way the kernel goes on losing (netlink_overrun() of
                     // net/netlink/af_netlink.c).
-                    self.listener.discard()?;
+                    self.socket.discard()?;
                     self.look_anew()?;
                 }
             }
@@ -135,7 +74,7 @@ impl Links {
     /// Asks for all there is. What is heard afterwards may be older than the answer, but
     /// whatever undoes it is heard as well.
     fn look_anew(&mut self) -> Result<(), LinksError> {
-        let dump = route::dump()?;
+        let dump = socket::dump()?;
         self.table.replace(dump);
         Ok(())
     }
@@ -209,6 +148,6 @@ impl Links {
 impl AsFd for Links {
     /// Readable when the kernel has something to say.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+        self.socket.as_fd()
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::Change;
-use super::news::{Beside, Link, News};
-use super::route::Dump;
+use super::change::LinkChange;
+use super::message::{AddressDetails, LinkInfo, RouteMessage};
+use super::socket::Dump;
 use crate::model::Pattern;
 
 /// How deep ports lie within ports: a port of a bond that is a port of a bridge is two.
@@ -13,9 +13,9 @@ const MAX_MASTERS: usize = 8;
 
 /// The links and their addresses, and what follows from them.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct LinkTable {
     patterns: Vec<Pattern>,
-    links: BTreeMap<u32, Entry>,
+    links: BTreeMap<u32, LinkEntry>,
     /// How many links have each address.
     own: HashMap<IpAddr, u32>,
     /// How often that has changed.
@@ -25,7 +25,7 @@ pub(super) struct Table {
     /// The links whose frames count.
     counted: HashSet<u32>,
     /// What happened since the last settling.
-    changes: Vec<Change>,
+    changes: Vec<LinkChange>,
     /// The links whose addresses are to be looked at then.
     unsettled: BTreeSet<u32>,
     /// Whether `counted` no longer follows from the rest.
@@ -33,13 +33,13 @@ pub(super) struct Table {
 }
 
 #[derive(Debug)]
-struct Entry {
-    link: Link,
+struct LinkEntry {
+    link: LinkInfo,
     /// Each with what the kernel says beside it.
-    addresses: BTreeMap<IpAddr, Beside>,
+    addresses: BTreeMap<IpAddr, AddressDetails>,
 }
 
-impl Table {
+impl LinkTable {
     pub(super) fn new(patterns: &[Pattern]) -> Self {
         Self {
             patterns: patterns.to_vec(),
@@ -53,41 +53,43 @@ impl Table {
     }
 
     /// Takes a piece of news in. News that is none changes nothing.
-    pub(super) fn apply(&mut self, news: News) {
-        match news {
-            News::Link(link) => self.set_link(link),
-            News::LinkGone(index) => self.remove_link(index),
-            News::Address(index, address, beside) => self.add_address(index, address, beside),
-            News::AddressGone(index, address) => self.remove_address(index, address),
+    pub(super) fn apply(&mut self, message: RouteMessage) {
+        match message {
+            RouteMessage::Link(link) => self.set_link(link),
+            RouteMessage::LinkGone(index) => self.remove_link(index),
+            RouteMessage::Address(index, address, beside) => {
+                self.add_address(index, address, beside)
+            }
+            RouteMessage::AddressGone(index, address) => self.remove_address(index, address),
         }
     }
 
     /// All there is: what is not in it is gone. If some may be missing, nothing is: better
     /// to listen to what is there no more than to be deaf to what is there.
-    pub(super) fn replace(&mut self, Dump { news, is_whole }: Dump) {
+    pub(super) fn replace(&mut self, Dump { messages, is_whole }: Dump) {
         let gone = if is_whole {
-            self.not_in(&news)
+            self.not_in(&messages)
         } else {
             Vec::new()
         };
-        for news in gone.into_iter().chain(news) {
-            self.apply(news);
+        for message in gone.into_iter().chain(messages) {
+            self.apply(message);
         }
     }
 
     /// What must have happened if this is all there is.
-    fn not_in(&self, all: &[News]) -> Vec<News> {
+    fn not_in(&self, all: &[RouteMessage]) -> Vec<RouteMessage> {
         let mut links = HashSet::new();
         let mut addresses = HashSet::new();
-        for news in all {
-            match news {
-                News::Link(link) => {
+        for message in all {
+            match message {
+                RouteMessage::Link(link) => {
                     links.insert(link.index);
                 }
-                News::Address(index, address, _) => {
+                RouteMessage::Address(index, address, _) => {
                     addresses.insert((*index, *address));
                 }
-                News::LinkGone(_) | News::AddressGone(..) => {}
+                RouteMessage::LinkGone(_) | RouteMessage::AddressGone(..) => {}
             }
         }
         let mut gone = Vec::new();
@@ -95,16 +97,16 @@ impl Table {
             if links.contains(index) {
                 let left = |address: &&IpAddr| !addresses.contains(&(*index, **address));
                 let lost = entry.addresses.keys().filter(left);
-                gone.extend(lost.map(|address| News::AddressGone(*index, *address)));
+                gone.extend(lost.map(|address| RouteMessage::AddressGone(*index, *address)));
             } else {
-                gone.push(News::LinkGone(*index));
+                gone.push(RouteMessage::LinkGone(*index));
             }
         }
         gone
     }
 
     /// Ends a batch of news: judges anew, and tells what happened.
-    pub(super) fn settle(&mut self) -> Vec<Change> {
+    pub(super) fn settle(&mut self) -> Vec<LinkChange> {
         if self.is_stale {
             self.count();
         }
@@ -114,25 +116,25 @@ impl Table {
                 && self.counted.contains(&index)
             {
                 let name = entry.link.name.clone();
-                self.changes.push(Change::NoAddress { name });
+                self.changes.push(LinkChange::NoAddress { name });
             }
         }
         std::mem::take(&mut self.changes)
     }
 
-    fn set_link(&mut self, link: Link) {
+    fn set_link(&mut self, link: LinkInfo) {
         self.is_stale = true;
         let is_wanted = self.is_wanted(&link);
         let name = || link.name.clone();
         let Some(entry) = self.links.get_mut(&link.index) else {
             if is_wanted {
-                self.changes.push(Change::Appeared { name: name() });
+                self.changes.push(LinkChange::Appeared { name: name() });
                 if self.is_named(&link) {
                     self.unsettled.insert(link.index);
                 }
             }
             let addresses = BTreeMap::new();
-            self.links.insert(link.index, Entry { link, addresses });
+            self.links.insert(link.index, LinkEntry { link, addresses });
             return;
         };
         let before = std::mem::replace(&mut entry.link, link.clone());
@@ -140,15 +142,15 @@ impl Table {
             return;
         }
         if before.name != link.name {
-            self.changes.push(Change::Renamed {
+            self.changes.push(LinkChange::Renamed {
                 from: before.name,
                 to: name(),
                 listened: is_wanted,
             });
         }
         match (before.up, link.up) {
-            (false, true) => self.changes.push(Change::Up { name: name() }),
-            (true, false) => self.changes.push(Change::Down { name: name() }),
+            (false, true) => self.changes.push(LinkChange::Up { name: name() }),
+            (true, false) => self.changes.push(LinkChange::Down { name: name() }),
             (true, true) | (false, false) => {}
         }
     }
@@ -164,11 +166,11 @@ impl Table {
         }
         if self.is_wanted(&entry.link) {
             let name = entry.link.name;
-            self.changes.push(Change::Gone { name });
+            self.changes.push(LinkChange::Gone { name });
         }
     }
 
-    fn add_address(&mut self, index: u32, address: IpAddr, beside: Beside) {
+    fn add_address(&mut self, index: u32, address: IpAddr, beside: AddressDetails) {
         // A link that is not known is gone already, and its address with it.
         let Some(entry) = self.links.get_mut(&index) else {
             return;
@@ -183,7 +185,7 @@ impl Table {
         }
         *self.own.entry(address).or_default() += 1;
         self.own_changes += 1;
-        self.tell(index, |name| Change::AddressAdded { name, address });
+        self.tell(index, |name| LinkChange::AddressAdded { name, address });
     }
 
     fn remove_address(&mut self, index: u32, address: IpAddr) {
@@ -195,7 +197,7 @@ impl Table {
         };
         self.disown(address, &beside.broadcasts);
         self.unsettled.insert(index);
-        self.tell(index, |name| Change::AddressRemoved { name, address });
+        self.tell(index, |name| LinkChange::AddressRemoved { name, address });
     }
 
     fn disown(&mut self, address: IpAddr, broadcasts: &[IpAddr]) {
@@ -206,7 +208,7 @@ impl Table {
         }
     }
 
-    fn tell(&mut self, index: u32, change: impl FnOnce(String) -> Change) {
+    fn tell(&mut self, index: u32, change: impl FnOnce(String) -> LinkChange) {
         if let Some(entry) = self.links.get(&index)
             && self.is_wanted(&entry.link)
         {
@@ -214,7 +216,7 @@ impl Table {
         }
     }
 
-    fn is_wanted(&self, link: &Link) -> bool {
+    fn is_wanted(&self, link: &LinkInfo) -> bool {
         if self.patterns.is_empty() {
             return !link.loopback;
         }
@@ -222,7 +224,7 @@ impl Table {
     }
 
     /// Whether a pattern names this link and no other.
-    fn is_named(&self, link: &Link) -> bool {
+    fn is_named(&self, link: &LinkInfo) -> bool {
         let mut literal = self.patterns.iter().filter(|pattern| pattern.is_literal());
         literal.any(|pattern| names(link).any(|name| pattern.matches(name)))
     }
@@ -323,7 +325,7 @@ impl Table {
             .collect()
     }
 
-    fn sorted(&self, is_meant: impl Fn(&Entry) -> bool) -> Vec<&str> {
+    fn sorted(&self, is_meant: impl Fn(&LinkEntry) -> bool) -> Vec<&str> {
         let meant = self.links.values().filter(|entry| is_meant(entry));
         let mut names: Vec<_> = meant.map(|entry| entry.link.name.as_str()).collect();
         names.sort_unstable();
@@ -342,7 +344,7 @@ fn less(counts: &mut HashMap<IpAddr, u32>, address: IpAddr) {
 }
 
 /// All the names a link goes by.
-fn names(link: &Link) -> impl Iterator<Item = &str> {
+fn names(link: &LinkInfo) -> impl Iterator<Item = &str> {
     std::iter::once(&link.name)
         .chain(&link.alternatives)
         .map(String::as_str)

@@ -1,17 +1,18 @@
-//! News in, changes and judgement out, without a kernel.
+//! RouteMessage in, changes and judgement out, without a kernel.
 
 use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::Change;
-use super::news::{Beside, Link, News, broadcasts_of, read, split};
-use super::route::Dump;
-use super::table::Table;
+use super::change::LinkChange;
+use super::message::{AddressDetails, LinkInfo, RouteMessage, broadcasts_of, read};
+use super::socket::Dump;
+use super::table::LinkTable;
 use crate::model::Pattern;
+use crate::netlink::Messages;
 
-fn link(index: u32, name: &str) -> Link {
-    Link {
+fn link(index: u32, name: &str) -> LinkInfo {
+    LinkInfo {
         index,
         name: name.to_owned(),
         alternatives: Vec::new(),
@@ -21,8 +22,8 @@ fn link(index: u32, name: &str) -> Link {
     }
 }
 
-fn port(index: u32, name: &str, master: u32) -> Link {
-    Link {
+fn port(index: u32, name: &str, master: u32) -> LinkInfo {
+    LinkInfo {
         master: Some(master),
         ..link(index, name)
     }
@@ -32,17 +33,17 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-fn dump(news: Vec<News>) -> Dump {
+fn dump(messages: Vec<RouteMessage>) -> Dump {
     Dump {
-        news,
+        messages,
         is_whole: true,
     }
 }
 
-fn table(patterns: &[&str], links: Vec<Link>) -> Table {
+fn table(patterns: &[&str], links: Vec<LinkInfo>) -> LinkTable {
     let patterns: Vec<_> = patterns.iter().map(|text| Pattern::new(text)).collect();
-    let mut table = Table::new(&patterns);
-    table.replace(dump(links.into_iter().map(News::Link).collect()));
+    let mut table = LinkTable::new(&patterns);
+    table.replace(dump(links.into_iter().map(RouteMessage::Link).collect()));
     table.settle();
     table
 }
@@ -94,11 +95,11 @@ fn a_frame_counts_once_however_bridges_and_bonds_are_stacked() {
 fn a_port_that_leaves_its_bridge_counts_again() {
     let mut table = table(&[], vec![link(2, "br0"), port(3, "eth0", 2)]);
     assert!(!table.counts(3));
-    table.apply(News::Link(link(3, "eth0")));
+    table.apply(RouteMessage::Link(link(3, "eth0")));
     assert!(table.settle().is_empty());
     assert!(table.counts(3));
-    table.apply(News::Link(port(3, "eth0", 2)));
-    table.apply(News::LinkGone(2));
+    table.apply(RouteMessage::Link(port(3, "eth0", 2)));
+    table.apply(RouteMessage::LinkGone(2));
     table.settle();
     assert!(table.counts(3));
 }
@@ -109,12 +110,12 @@ fn an_address_is_own_as_long_as_one_link_has_it() {
     let mut table = table(&["eth0"], links);
     let shared = address("192.0.2.1");
     assert!(!table.is_local(shared, 2));
-    table.apply(News::Address(2, shared, Beside::default()));
-    table.apply(News::Address(2, shared, Beside::default()));
-    table.apply(News::Address(3, shared, Beside::default()));
-    table.apply(News::AddressGone(2, shared));
+    table.apply(RouteMessage::Address(2, shared, AddressDetails::default()));
+    table.apply(RouteMessage::Address(2, shared, AddressDetails::default()));
+    table.apply(RouteMessage::Address(3, shared, AddressDetails::default()));
+    table.apply(RouteMessage::AddressGone(2, shared));
     assert!(table.is_local(shared, 2));
-    table.apply(News::LinkGone(3));
+    table.apply(RouteMessage::LinkGone(3));
     assert!(!table.is_local(shared, 2));
     for own in ["127.8.9.1", "::1"] {
         assert!(table.is_local(address(own), 1));
@@ -129,13 +130,25 @@ fn own_addresses_and_broadcasts_are_nobody_who_can_be_answered() {
     let broadcasts = || broadcasts_of(address("192.0.2.1"), 24);
     let all = ["192.0.2.0", "192.0.2.255"];
     assert_eq!(broadcasts().len(), 2);
-    let beside = |broadcasts| Beside {
+    let beside = |broadcasts| AddressDetails {
         broadcasts,
-        ..Beside::default()
+        ..AddressDetails::default()
     };
-    table.apply(News::Address(3, address("192.0.2.1"), beside(broadcasts())));
-    table.apply(News::Address(3, address("192.0.2.1"), beside(broadcasts())));
-    table.apply(News::Address(2, address("192.0.2.2"), beside(broadcasts())));
+    table.apply(RouteMessage::Address(
+        3,
+        address("192.0.2.1"),
+        beside(broadcasts()),
+    ));
+    table.apply(RouteMessage::Address(
+        3,
+        address("192.0.2.1"),
+        beside(broadcasts()),
+    ));
+    table.apply(RouteMessage::Address(
+        2,
+        address("192.0.2.2"),
+        beside(broadcasts()),
+    ));
     for own in ["192.0.2.1", "192.0.2.2", "127.0.0.1", "::1"] {
         assert!(!table.can_answer(address(own), 2), "{own}");
         assert!(
@@ -149,11 +162,11 @@ fn own_addresses_and_broadcasts_are_nobody_who_can_be_answered() {
     }
     // Another size of the same network; then all go.
     let more = broadcasts_of(address("192.0.2.1"), 25);
-    table.apply(News::Address(3, address("192.0.2.1"), beside(more)));
+    table.apply(RouteMessage::Address(3, address("192.0.2.1"), beside(more)));
     assert!(!table.can_answer(address("192.0.2.127"), 2));
-    table.apply(News::AddressGone(2, address("192.0.2.2")));
+    table.apply(RouteMessage::AddressGone(2, address("192.0.2.2")));
     assert!(table.can_answer(address("192.0.2.255"), 2));
-    table.apply(News::LinkGone(3));
+    table.apply(RouteMessage::LinkGone(3));
     assert!(
         ["192.0.2.0", "192.0.2.127", "192.0.2.1"]
             .iter()
@@ -192,61 +205,65 @@ fn changes_are_told_of_what_is_listened_to() {
     let mut table = table(&["eth0", "wan*"], vec![link(1, "lo")]);
     let name = |name: &str| name.to_owned();
     let own = address("2001:db8::1");
-    table.apply(News::Link(link(2, "eth0")));
-    table.apply(News::Link(link(3, "dummy0")));
-    table.apply(News::Address(3, own, Beside::default()));
+    table.apply(RouteMessage::Link(link(2, "eth0")));
+    table.apply(RouteMessage::Link(link(3, "dummy0")));
+    table.apply(RouteMessage::Address(3, own, AddressDetails::default()));
     assert_eq!(
         table.settle(),
         [
-            Change::Appeared { name: name("eth0") },
-            Change::NoAddress { name: name("eth0") }
+            LinkChange::Appeared { name: name("eth0") },
+            LinkChange::NoAddress { name: name("eth0") }
         ]
     );
-    table.apply(News::Address(2, own, Beside::default()));
-    table.apply(News::Address(2, own, Beside::default()));
-    table.apply(News::AddressGone(2, own));
+    table.apply(RouteMessage::Address(2, own, AddressDetails::default()));
+    table.apply(RouteMessage::Address(2, own, AddressDetails::default()));
+    table.apply(RouteMessage::AddressGone(2, own));
     assert_eq!(
         table.settle(),
         [
-            Change::AddressAdded {
+            LinkChange::AddressAdded {
                 name: name("eth0"),
                 address: own
             },
-            Change::AddressRemoved {
+            LinkChange::AddressRemoved {
                 name: name("eth0"),
                 address: own
             },
-            Change::NoAddress { name: name("eth0") },
+            LinkChange::NoAddress { name: name("eth0") },
         ]
     );
     // Replaced by another in one batch: there never was none.
-    table.apply(News::Address(2, own, Beside::default()));
-    table.apply(News::AddressGone(2, own));
-    table.apply(News::Address(2, address("192.0.2.1"), Beside::default()));
+    table.apply(RouteMessage::Address(2, own, AddressDetails::default()));
+    table.apply(RouteMessage::AddressGone(2, own));
+    table.apply(RouteMessage::Address(
+        2,
+        address("192.0.2.1"),
+        AddressDetails::default(),
+    ));
     let last = table.settle();
     assert!(
-        !last.contains(&Change::NoAddress { name: name("eth0") }),
+        !last.contains(&LinkChange::NoAddress { name: name("eth0") }),
         "{last:?}"
     );
 
     let mut down = link(2, "eth0");
     down.up = false;
-    table.apply(News::Link(down));
-    table.apply(News::Link(link(2, "eth0")));
-    table.apply(News::Link(link(2, "eth0")));
-    table.apply(News::Link(link(2, "lan0")));
-    table.apply(News::Link(link(2, "wan0")));
+    table.apply(RouteMessage::Link(down));
+    table.apply(RouteMessage::Link(link(2, "eth0")));
+    table.apply(RouteMessage::Link(link(2, "eth0")));
+    table.apply(RouteMessage::Link(link(2, "lan0")));
+    table.apply(RouteMessage::Link(link(2, "wan0")));
     assert_eq!(
         table.settle(),
         [
-            Change::Down { name: name("eth0") },
-            Change::Up { name: name("eth0") },
-            Change::Renamed {
+            LinkChange::Down { name: name("eth0") },
+            LinkChange::Up { name: name("eth0") },
+            LinkChange::Renamed {
                 from: name("eth0"),
                 to: name("lan0"),
                 listened: false,
             },
-            Change::Renamed {
+            LinkChange::Renamed {
                 from: name("lan0"),
                 to: name("wan0"),
                 listened: true,
@@ -254,34 +271,34 @@ fn changes_are_told_of_what_is_listened_to() {
         ]
     );
     assert_eq!(table.missing(), ["eth0"]);
-    table.apply(News::LinkGone(2));
-    table.apply(News::LinkGone(2));
-    assert_eq!(table.settle(), [Change::Gone { name: name("wan0") }]);
+    table.apply(RouteMessage::LinkGone(2));
+    table.apply(RouteMessage::LinkGone(2));
+    assert_eq!(table.settle(), [LinkChange::Gone { name: name("wan0") }]);
 }
 
 #[test]
 fn looking_anew_tells_what_was_missed() {
     let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
     let (old, new) = (address("192.0.2.1"), address("192.0.2.2"));
-    table.apply(News::Address(2, old, Beside::default()));
-    table.apply(News::Address(3, old, Beside::default()));
+    table.apply(RouteMessage::Address(2, old, AddressDetails::default()));
+    table.apply(RouteMessage::Address(3, old, AddressDetails::default()));
     table.settle();
     table.replace(dump(vec![
-        News::Link(link(2, "eth0")),
-        News::Link(link(4, "eth1")),
-        News::Address(2, new, Beside::default()),
+        RouteMessage::Link(link(2, "eth0")),
+        RouteMessage::Link(link(4, "eth1")),
+        RouteMessage::Address(2, new, AddressDetails::default()),
     ]));
     let name = |name: &str| name.to_owned();
     assert_eq!(
         table.settle(),
         [
-            Change::AddressRemoved {
+            LinkChange::AddressRemoved {
                 name: name("eth0"),
                 address: old
             },
-            Change::Gone { name: name("eth1") },
-            Change::Appeared { name: name("eth1") },
-            Change::AddressAdded {
+            LinkChange::Gone { name: name("eth1") },
+            LinkChange::Appeared { name: name("eth1") },
+            LinkChange::AddressAdded {
                 name: name("eth0"),
                 address: new
             },
@@ -295,14 +312,14 @@ fn looking_anew_tells_what_was_missed() {
 fn what_may_be_missing_is_not_taken_for_gone() {
     let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
     let own = address("192.0.2.1");
-    table.apply(News::Address(2, own, Beside::default()));
+    table.apply(RouteMessage::Address(2, own, AddressDetails::default()));
     table.settle();
     table.replace(Dump {
-        news: vec![News::Link(link(4, "eth2"))],
+        messages: vec![RouteMessage::Link(link(4, "eth2"))],
         is_whole: false,
     });
     let name = "eth2".to_owned();
-    assert_eq!(table.settle(), [Change::Appeared { name }]);
+    assert_eq!(table.settle(), [LinkChange::Appeared { name }]);
     assert_eq!(table.listening(), ["eth0", "eth1", "eth2"]);
     assert!(table.is_local(own, 2));
 }
@@ -324,8 +341,8 @@ proptest! {
             datagram.resize(datagram.len().next_multiple_of(4), 0);
         }
         datagram.truncate(datagram.len() - cut.min(datagram.len()));
-        for message in split(&datagram) {
-            let _ = (read(&message), message.errno());
+        for message in Messages(&datagram) {
+            let _ = read(&message);
         }
     }
 }
@@ -344,19 +361,19 @@ fn of_a_label_its_addresses_alone_are_knocked_at() {
     let mut table = table(&["eth0:1"], vec![link(2, "eth0"), link(3, "eth1")]);
     let [own, first, tenth, other] =
         ["192.0.2.1", "192.0.2.5", "192.0.2.10", "198.51.100.5"].map(address);
-    let label = |text: &str| Beside {
+    let label = |text: &str| AddressDetails {
         label: Some(text.to_owned()),
-        ..Beside::default()
+        ..AddressDetails::default()
     };
-    table.apply(News::Address(2, own, Beside::default()));
+    table.apply(RouteMessage::Address(2, own, AddressDetails::default()));
     assert_eq!(table.missing(), ["eth0:1"]);
-    table.apply(News::Address(2, first, label("eth0:1")));
-    table.apply(News::Address(2, tenth, label("eth0:10")));
-    table.apply(News::Address(3, other, label("eth1:1")));
+    table.apply(RouteMessage::Address(2, first, label("eth0:1")));
+    table.apply(RouteMessage::Address(2, tenth, label("eth0:10")));
+    table.apply(RouteMessage::Address(3, other, label("eth1:1")));
     table.settle();
     assert!(table.missing().is_empty() && table.counts(2) && !table.counts(3));
     assert_eq!(table.listening(), ["eth0"]);
-    let heard = |table: &Table| [own, first, tenth, other].map(|a| table.is_knocked_at(2, a));
+    let heard = |table: &LinkTable| [own, first, tenth, other].map(|a| table.is_knocked_at(2, a));
     assert_eq!(heard(&table), [false, true, false, false]);
     // The interface as well as the label: all of its own, and what is the host's elsewhere.
     table.set_patterns(&[Pattern::new("eth0:1"), Pattern::new("eth0")]);
@@ -364,7 +381,7 @@ fn of_a_label_its_addresses_alone_are_knocked_at() {
     table.set_patterns(&[Pattern::new("eth0:*")]);
     assert_eq!(heard(&table), [false, true, true, false]);
     table.set_patterns(&[Pattern::new("eth0:1")]);
-    table.apply(News::AddressGone(2, first));
+    table.apply(RouteMessage::AddressGone(2, first));
     assert_eq!(heard(&table), [false; 4]);
     assert_eq!(table.missing(), ["eth0:1"]);
 }

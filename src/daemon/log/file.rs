@@ -221,7 +221,7 @@ mod tests {
         let path = dir.path().join("log");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let none = LogFile::open(&path).unwrap_err();
-        assert_eq!(none.raw_os_error(), Some(nix::libc::ENXIO));
+        assert_eq!(none.raw_os_error(), Some(libc::ENXIO));
 
         let mut reader = OpenOptions::new()
             .read(true)

@@ -1,7 +1,7 @@
 //! Lines of the log for what was done: by the table, and by commands.
 
 use crate::action::command::{Ending, HelperReport, Phase};
-use crate::capture::Change;
+use crate::capture::LinkChange;
 use crate::firewall::{Applied, Closed, Notice, Opened, Origin, Place, Started};
 
 use crate::daemon::control::socket::Reply;
@@ -100,29 +100,31 @@ pub(crate) fn closed(closed: &Closed) -> String {
 }
 
 /// What happened to an interface.
-pub(crate) fn tell_change(change: &Change) {
+pub(crate) fn tell_change(change: &LinkChange) {
     match change {
-        Change::Appeared { name } => tracing::info!("interface {name} is there: listening on it"),
-        Change::Gone { name } => tracing::warn!("interface {name} is gone: waiting for it"),
-        Change::Renamed {
+        LinkChange::Appeared { name } => {
+            tracing::info!("interface {name} is there: listening on it")
+        }
+        LinkChange::Gone { name } => tracing::warn!("interface {name} is gone: waiting for it"),
+        LinkChange::Renamed {
             from,
             to,
             listened: true,
         } => tracing::info!("interface {from} is now called {to}: listening on it"),
-        Change::Renamed {
+        LinkChange::Renamed {
             from,
             to,
             listened: false,
         } => tracing::warn!("interface {from} is now called {to}, which is not listened to"),
-        Change::Up { name } => tracing::info!("interface {name} is up"),
-        Change::Down { name } => tracing::warn!("interface {name} is down"),
-        Change::AddressAdded { name, address } => {
+        LinkChange::Up { name } => tracing::info!("interface {name} is up"),
+        LinkChange::Down { name } => tracing::warn!("interface {name} is down"),
+        LinkChange::AddressAdded { name, address } => {
             tracing::info!("interface {name} has the address {address}");
         }
-        Change::AddressRemoved { name, address } => {
+        LinkChange::AddressRemoved { name, address } => {
             tracing::info!("interface {name} has lost the address {address}");
         }
-        Change::NoAddress { name } => {
+        LinkChange::NoAddress { name } => {
             tracing::warn!("interface {name} has no address: nobody can knock there");
         }
     }

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::libc;
 
 /// A file with the process number in it, locked for as long as this value lives.
 #[derive(Debug)]

@@ -7,19 +7,17 @@
 
 use std::ffi::{CStr, CString};
 
-use nftnl::nftnl_sys::libc;
 use nftnl::{MsgType, NlMsg, ProtoFamily, Table};
 
 use super::ffi::{RawElement, Scratch, filled_set};
-use super::wire::Request;
+use crate::netlink::{ACK, NetlinkRequest};
 
 /// `NFNL_MSG_BATCH_BEGIN` and `_END` (linux/netfilter/nfnetlink.h).
 const BEGIN: u16 = 0x10;
 const END: u16 = 0x11;
 /// `NFNL_SUBSYS_NFTABLES`: the subsystem a batch is for.
 const NFTABLES: u16 = 10;
-/// `NLM_F_ACK`, and `NLM_F_EXCL` (nftnl sets it on elements; ours may be there already).
-const ACK: u16 = 0x4;
+/// `NLM_F_EXCL`: nftnl sets it on elements; ours may be there already.
 const EXCL: u16 = 0x200;
 
 /// A batch in the making.
@@ -48,7 +46,7 @@ impl Batch {
         self.bytes.clear();
         self.count = 0;
         self.last = 0;
-        let begin = Request::new(BEGIN, 0, 0, NFTABLES).finish(0);
+        let begin = NetlinkRequest::nfnetlink(BEGIN, 0, 0, NFTABLES).numbered(0);
         self.bytes.extend(begin);
     }
 
@@ -139,7 +137,7 @@ impl Batch {
             return &[];
         }
         self.patch(|flags, _| *flags |= ACK);
-        let end = Request::new(END, 0, 0, NFTABLES).finish(self.count + 1);
+        let end = NetlinkRequest::nfnetlink(END, 0, 0, NFTABLES).numbered(self.count + 1);
         self.bytes.extend(end);
         &self.bytes
     }

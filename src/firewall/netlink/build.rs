@@ -4,12 +4,13 @@ use nix::errno::Errno;
 
 use super::batch::Batch;
 use super::inventory::Content;
-use super::socket::{Refusal, Socket};
+use super::socket::{self, BatchRefusal};
 use super::{elements, rules, structure};
 use crate::firewall::error::{Deed, FirewallError};
 use crate::firewall::render;
 use crate::firewall::ruleset::Ruleset;
 use crate::firewall::transaction::Element;
+use crate::netlink::NetlinkSocket;
 
 /// How many openings fit a send buffer as the kernel comes (212,992 bytes, at some 60 each).
 const PART: usize = 2000;
@@ -128,17 +129,15 @@ impl<'a> Draft<'a> {
         change(self.about(text), openings);
     }
 
-    pub(super) fn commit(mut self, socket: &mut Socket) -> Result<(), FirewallError> {
-        socket
-            .commit(&mut self.batch)
-            .map_err(|Refusal { index, errno }| {
-                let of = |i| self.labels.iter().rfind(|(first, ..)| *first <= i);
-                let (deed, what) = match index.and_then(of) {
-                    Some((_, deed, text)) => (*deed, text.clone()),
-                    None => (Deed::Other, "the transaction".to_owned()),
-                };
-                FirewallError::refused(&self.ruleset.table, deed, what, errno)
-            })
+    pub(super) fn commit(mut self, socket: &mut NetlinkSocket) -> Result<(), FirewallError> {
+        socket::commit(socket, &mut self.batch).map_err(|BatchRefusal { index, errno }| {
+            let of = |i| self.labels.iter().rfind(|(first, ..)| *first <= i);
+            let (deed, what) = match index.and_then(of) {
+                Some((_, deed, text)) => (*deed, text.clone()),
+                None => (Deed::Other, "the transaction".to_owned()),
+            };
+            FirewallError::refused(&self.ruleset.table, deed, what, errno)
+        })
     }
 }
 
@@ -148,7 +147,7 @@ impl<'a> Draft<'a> {
 ///
 /// Gives the error that kept openings out, if the table guards all the same.
 pub(super) fn build(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     Wanted { ruleset, flags }: Wanted<'_>,
     openings: &[Element],
     anew: bool,
@@ -194,7 +193,7 @@ pub(super) fn build(
 
 /// Adds openings, in parts that fit.
 pub(super) fn add(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
     openings: &[Element],
 ) -> Result<(), FirewallError> {
@@ -203,7 +202,7 @@ pub(super) fn add(
 
 /// Takes openings away that are there, likewise.
 pub(super) fn close(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
     openings: &[Element],
 ) -> Result<(), FirewallError> {
@@ -211,7 +210,7 @@ pub(super) fn close(
 }
 
 fn in_parts(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
     openings: &[Element],
     change: Change,

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use nftnl::nftnl_sys::libc;
 use nix::errno::Errno;
 
 use super::batch::{family_name, nft};
 use super::inventory::{INET, attr, list};
-use super::socket::{Refusal, Socket};
 use super::survey::{Found, opening, set_of_openings};
-use super::wire::Message;
 use crate::firewall::notice::Culprit;
 use crate::firewall::ruleset::Key;
 use crate::model::SetPath;
+use crate::netlink::{Message, NetlinkSocket};
 
 /// Attributes of a generation (linux/netfilter/nf_tables.h).
 const GEN_PID: u16 = 2;
@@ -50,11 +48,11 @@ impl Ear {
     /// The transactions that have ended since last asked; the flag says that some were lost.
     pub(in crate::firewall) fn commits(
         &mut self,
-        socket: &mut Socket,
+        socket: &mut NetlinkSocket,
         table: &str,
         knows: impl Fn(&SetPath) -> bool,
         ours: u32,
-    ) -> Result<(Vec<Commit>, bool), Refusal> {
+    ) -> Result<(Vec<Commit>, bool), Errno> {
         let mut done = Vec::new();
         let result = socket.drain(|m| {
             if m.port != ours {
@@ -68,7 +66,7 @@ impl Ear {
                 self.unfinished = Commit::default();
                 Ok((done, true))
             }
-            Err(errno) => Err(errno.into()),
+            Err(errno) => Err(errno),
         }
     }
 
@@ -147,11 +145,11 @@ fn path(m: &Message<'_>, table: &str, set: &str) -> Option<SetPath> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::{Messages, Request};
     use super::*;
+    use crate::netlink::{Messages, NetlinkRequest};
 
-    fn hear(ear: &mut Ear, request: Request) -> Vec<Commit> {
-        let bytes = request.finish(1);
+    fn hear(ear: &mut Ear, request: NetlinkRequest) -> Vec<Commit> {
+        let bytes = request.numbered(1);
         let all = Messages(&bytes).filter_map(|m| ear.hear(&m, "knockd", &|_| true));
         all.collect()
     }
@@ -159,11 +157,11 @@ mod tests {
     #[test]
     fn a_transaction_is_kept_until_its_end_is_heard() {
         let mut ear = Ear::default();
-        let gone = Request::new(nft(libc::NFT_MSG_DELTABLE), 0, INET, 0)
+        let gone = NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_DELTABLE), 0, INET, 0)
             .with_text(attr::TABLE_NAME, "knockd");
         assert_eq!(hear(&mut ear, gone), []);
         let end = || {
-            Request::new(nft(libc::NFT_MSG_NEWGEN), 0, 0, 0)
+            NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_NEWGEN), 0, 0, 0)
                 .with(GEN_PID, &7_u32.to_be_bytes())
                 .with_text(GEN_NAME, "nft")
         };

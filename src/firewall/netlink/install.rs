@@ -28,17 +28,17 @@ use nix::errno::Errno;
 use super::build::{Draft, Meanwhile, Wanted, add, build, close};
 use super::inventory::{self, Content, TableInfo};
 use super::retire::{Old, grace, retire};
-use super::socket::Socket;
 use super::survey::{Found, ORPHAN, OWNED, Origin, Survey};
 use super::verify;
 use crate::firewall::book::Slot;
 use crate::firewall::error::{Deed, FirewallError};
 use crate::firewall::ruleset::Ruleset;
+use crate::netlink::NetlinkSocket;
 
 /// Builds the table anew at once, for nobody can say whether it guards. What is returned is
 /// why some of its openings are missing.
 pub(in crate::firewall) fn rebuild(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     wanted: Wanted<'_>,
     survey: &Survey,
     keep: &[Found],
@@ -53,7 +53,7 @@ pub(in crate::firewall) fn rebuild(
 /// Makes the table what it should be. `keep` are the openings that live on, all of which
 /// the ruleset has a place for. What is returned with the origin is as for [`rebuild`].
 pub(in crate::firewall) fn install(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     wanted: Wanted<'_>,
     survey: &Survey,
     keep: &[Found],
@@ -86,7 +86,7 @@ pub(in crate::firewall) fn install(
 
 /// Whether what is there is the table that is wanted, but for its rules and openings.
 fn may_stay(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     Wanted { ruleset, flags }: Wanted<'_>,
     info: &TableInfo,
     content: &Content,
@@ -104,7 +104,7 @@ fn may_stay(
 /// Takes over a table that [may stay](may_stay). Its rules are written anew: somebody may
 /// have changed them.
 fn adopt(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     wanted: Wanted<'_>,
     survey: &Survey,
     content: &Content,
@@ -123,7 +123,7 @@ fn adopt(
 
 /// Writes the rules of a watched table anew, all else of which is as it should be.
 pub(in crate::firewall) fn rewrite(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
 ) -> Result<(), FirewallError> {
     let content = inventory::content(socket, &ruleset.table).map_err(FirewallError::reading)?;
@@ -136,7 +136,7 @@ pub(in crate::firewall) fn rewrite(
 }
 
 fn write_rules(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     Wanted { ruleset, flags }: Wanted<'_>,
     content: &Content,
 ) -> Result<(), FirewallError> {
@@ -164,7 +164,7 @@ fn write_rules(
 /// Whether the kernel lets a table be owned and outlive its owner (Linux 6.9): asked by one
 /// that goes in the transaction in which it comes.
 pub(in crate::firewall) fn can_own(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     survey: &Survey,
     ruleset: &Ruleset,
 ) -> Result<bool, FirewallError> {
@@ -181,7 +181,7 @@ pub(in crate::firewall) fn can_own(
 
 /// Steps 1 to 3 of the way by a table beside it, which is returned.
 fn replace(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     wanted: Wanted<'_>,
     survey: &Survey,
     old: &Old,

@@ -6,21 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nftnl::nftnl_sys::libc;
 use nix::errno::Errno;
 
 use super::batch::{family, nft};
 use super::elements::{key_of, text_of};
 use super::ffi::SetShape;
-use super::socket::{Refusal, Socket};
 use super::structure;
-use super::wire::{Attributes, Request};
 use crate::firewall::ruleset::{Family, Key, LAYOUT, Ruleset, SIGNATURE};
 use crate::firewall::transaction::ElementKey;
 use crate::model::SetPath;
+use crate::netlink::{ACK, Attributes, DUMP, NetlinkRequest, NetlinkSocket};
 
-/// `NLM_F_DUMP`.
-const DUMP: u16 = 0x300;
 /// `NFT_MSG_GETFLOWTABLE`, which libc has not.
 const GET_FLOWTABLE: i32 = 23;
 /// `NFPROTO_INET`.
@@ -145,8 +141,8 @@ pub(in crate::firewall) struct SetInfo {
 }
 
 /// All tables of family `inet`.
-pub(in crate::firewall) fn tables(socket: &mut Socket) -> Result<Vec<TableInfo>, Refusal> {
-    let request = Request::new(nft(libc::NFT_MSG_GETTABLE), DUMP, INET, 0);
+pub(in crate::firewall) fn tables(socket: &mut NetlinkSocket) -> Result<Vec<TableInfo>, Errno> {
+    let request = NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_GETTABLE), DUMP, INET, 0);
     socket.query(&request, |m, found: &mut Vec<TableInfo>| {
         let a = m.attributes();
         if m.family() != Some(INET) {
@@ -167,13 +163,13 @@ pub(in crate::firewall) fn tables(socket: &mut Socket) -> Result<Vec<TableInfo>,
 
 /// The owner of a table of any family, if it has one.
 pub(in crate::firewall) fn owner(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     path: &SetPath,
-) -> Result<Option<u32>, Refusal> {
+) -> Result<Option<u32>, Errno> {
     let Some(family) = family(&path.family) else {
         return Ok(None);
     };
-    let request = Request::new(nft(libc::NFT_MSG_GETTABLE), 0x4, family as u8, 0)
+    let request = NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_GETTABLE), ACK, family as u8, 0)
         .with_text(attr::TABLE_NAME, &path.table);
     socket.query(&request, |m, found: &mut Option<u32>| {
         *found = found.or(m.attributes().number(attr::TABLE_OWNER));
@@ -181,8 +177,12 @@ pub(in crate::firewall) fn owner(
 }
 
 /// What is in a table of ours.
-pub(in crate::firewall) fn content(socket: &mut Socket, table: &str) -> Result<Content, Refusal> {
-    let request = |message| Request::new(nft(message), DUMP, INET, 0).with_text(1, table);
+pub(in crate::firewall) fn content(
+    socket: &mut NetlinkSocket,
+    table: &str,
+) -> Result<Content, Errno> {
+    let request =
+        |message| NetlinkRequest::nfnetlink(nft(message), DUMP, INET, 0).with_text(1, table);
     let ours = |a: Attributes<'_>, kind: u16| a.text(kind) == Some(table);
     let sets = socket.query(
         &request(libc::NFT_MSG_GETSET),
@@ -230,10 +230,7 @@ pub(in crate::firewall) fn content(socket: &mut Socket, table: &str) -> Result<C
         objects += match found {
             Ok(n) => n,
             // Kernels built without flowtables.
-            Err(Refusal {
-                errno: Errno::EOPNOTSUPP,
-                ..
-            }) => 0,
+            Err(Errno::EOPNOTSUPP) => 0,
             Err(refusal) => return Err(refusal),
         };
     }
@@ -268,11 +265,14 @@ pub(super) fn set_shape(a: Attributes<'_>) -> SetShape {
 }
 
 /// One set of any table.
-pub(in crate::firewall) fn set(socket: &mut Socket, path: &SetPath) -> Result<SetInfo, Refusal> {
+pub(in crate::firewall) fn set(
+    socket: &mut NetlinkSocket,
+    path: &SetPath,
+) -> Result<SetInfo, Errno> {
     let Some(family) = family(&path.family) else {
-        return Err(Errno::EAFNOSUPPORT.into());
+        return Err(Errno::EAFNOSUPPORT);
     };
-    let request = Request::new(nft(libc::NFT_MSG_GETSET), 0x4, family as u8, 0)
+    let request = NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_GETSET), ACK, family as u8, 0)
         .with_text(attr::SET_TABLE, &path.table)
         .with_text(attr::SET_NAME, &path.set);
     let found = socket.query(&request, |m, found: &mut Option<SetInfo>| {
@@ -282,7 +282,7 @@ pub(in crate::firewall) fn set(socket: &mut Socket, path: &SetPath) -> Result<Se
             timeout: a.long(attr::SET_TIMEOUT).unwrap_or(0),
         });
     })?;
-    found.ok_or(Errno::ENOENT.into())
+    found.ok_or(Errno::ENOENT)
 }
 
 /// How often a set is dumped to see all of it, somebody filling it meanwhile.
@@ -295,9 +295,9 @@ const DUMPS: usize = 10;
 /// others are left out, and nothing says so: it is no new generation. So such a set is dumped
 /// until nothing new is seen.
 pub(in crate::firewall) fn elements(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     path: &SetPath,
-) -> Result<Vec<Dumped>, Refusal> {
+) -> Result<Vec<Dumped>, Errno> {
     let mut all: BTreeMap<Vec<u8>, Dumped> = BTreeMap::new();
     for _ in 0..DUMPS {
         let known = all.len();
@@ -313,9 +313,9 @@ pub(in crate::firewall) fn elements(
 }
 
 /// What one dump shows of a set, and how many messages it took.
-fn dump(socket: &mut Socket, path: &SetPath) -> Result<(usize, Vec<Dumped>), Refusal> {
+fn dump(socket: &mut NetlinkSocket, path: &SetPath) -> Result<(usize, Vec<Dumped>), Errno> {
     let family = family(&path.family).map_or(0, |f| f as u8);
-    let request = Request::new(nft(libc::NFT_MSG_GETSETELEM), DUMP, family, 0)
+    let request = NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_GETSETELEM), DUMP, family, 0)
         .with_text(attr::LIST_TABLE, &path.table)
         .with_text(attr::LIST_SET, &path.set);
     socket.query(&request, |m, (messages, found): &mut (usize, Vec<_>)| {
@@ -326,13 +326,13 @@ fn dump(socket: &mut Socket, path: &SetPath) -> Result<(usize, Vec<Dumped>), Ref
 
 /// What is left of one element's time: `None` if it is gone, `Some(None)` if it stays.
 pub(in crate::firewall) fn element(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     path: &SetPath,
     key: ElementKey,
-) -> Result<Option<Option<Duration>>, Refusal> {
+) -> Result<Option<Option<Duration>>, Errno> {
     let family = family(&path.family).map_or(0, |f| f as u8);
     let key = super::elements::key_bytes(key);
-    let request = Request::new(nft(libc::NFT_MSG_GETSETELEM), 0x4, family, 0)
+    let request = NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_GETSETELEM), ACK, family, 0)
         .with_text(attr::LIST_TABLE, &path.table)
         .with_text(attr::LIST_SET, &path.set)
         .with_nested(attr::LIST_ELEMENTS, |r| {
@@ -347,10 +347,7 @@ pub(in crate::firewall) fn element(
     });
     match found {
         Ok(found) => Ok(found.map(|d| d.left)),
-        Err(Refusal {
-            errno: Errno::ENOENT,
-            ..
-        }) => Ok(None),
+        Err(Errno::ENOENT) => Ok(None),
         Err(refusal) => Err(refusal),
     }
 }

@@ -16,4 +16,3 @@ pub(super) mod socket;
 mod structure;
 pub(super) mod survey;
 pub(super) mod verify;
-mod wire;

@@ -9,11 +9,12 @@ use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::batch::Batch;
 use super::inventory::{self, Content, Layout, TableInfo};
-use super::socket::{Refusal, Socket};
+use super::socket::{self, BatchRefusal};
 use super::structure;
 use super::survey::{self, OWNER};
 use crate::firewall::error::{Deed, FirewallError};
 use crate::firewall::ruleset::Ruleset;
+use crate::netlink::NetlinkSocket;
 
 /// How long a packet may be held up among the rules: as long as a hypervisor takes the
 /// processor away, and more.
@@ -68,7 +69,7 @@ impl Old {
     }
 
     /// Takes it off its hook. From here on it guards nothing.
-    pub(super) fn unhook(&self, socket: &mut Socket) -> Result<(), FirewallError> {
+    pub(super) fn unhook(&self, socket: &mut NetlinkSocket) -> Result<(), FirewallError> {
         let mut batch = Batch::new();
         for chain in &self.hooked {
             structure::delete_rules(&mut batch, &self.table, chain);
@@ -78,14 +79,14 @@ impl Old {
     }
 
     /// Takes the table away, whatever is in it.
-    pub(super) fn delete(&self, socket: &mut Socket) -> Result<(), FirewallError> {
+    pub(super) fn delete(&self, socket: &mut NetlinkSocket) -> Result<(), FirewallError> {
         let mut batch = Batch::new();
         structure::delete_table(&mut batch, &self.table);
         self.commit(socket, &mut batch)
     }
 
-    fn commit(&self, socket: &mut Socket, batch: &mut Batch) -> Result<(), FirewallError> {
-        socket.commit(batch).map_err(|Refusal { errno, .. }| {
+    fn commit(&self, socket: &mut NetlinkSocket, batch: &mut Batch) -> Result<(), FirewallError> {
+        socket::commit(socket, batch).map_err(|BatchRefusal { errno, .. }| {
             let what = format!("delete table inet {}", self.table);
             FirewallError::refused(&self.table, Deed::Other, what, errno)
         })
@@ -94,7 +95,7 @@ impl Old {
 
 /// Takes away tables in whose place another guards, all that can be.
 pub(super) fn retire<'a>(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     tables: impl IntoIterator<Item = &'a Old>,
 ) -> Result<(), FirewallError> {
     let tables: Vec<&Old> = tables.into_iter().collect();
@@ -120,7 +121,10 @@ pub(super) fn retire<'a>(
 
 /// Takes the table away, if it is there and ours, and what a crash has left beside it;
 /// whether there was one.
-pub(in crate::firewall) fn remove(socket: &mut Socket, table: &str) -> Result<bool, FirewallError> {
+pub(in crate::firewall) fn remove(
+    socket: &mut NetlinkSocket,
+    table: &str,
+) -> Result<bool, FirewallError> {
     let tables = inventory::tables(socket).map_err(FirewallError::reading)?;
     let mut old = Vec::new();
     for info in tables {

@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::inventory::{self, Content, Dumped, Layout, TableInfo};
 use super::retire::Old;
-use super::socket::{Refusal, Socket};
 use super::structure;
 use crate::firewall::book::{Entry, Place, Slot, element};
 use crate::firewall::error::FirewallError;
 use crate::firewall::ruleset::{Family, Key, Ruleset};
 use crate::firewall::transaction::{Element, ElementKey};
 use crate::model::{Lifetime, PortRange, SetPath, Timestamp};
+use crate::netlink::NetlinkSocket;
 
 /// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: nobody but us changes the table, and it
 /// outlives us. (Debian 12's headers do not have the second; Linux 6.9 does.)
@@ -89,7 +91,7 @@ impl Found {
 
 /// Looks at what is there.
 pub(in crate::firewall) fn survey(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
     renamed: Renamed<'_>,
 ) -> Result<Survey, FirewallError> {
@@ -167,10 +169,10 @@ pub(super) fn is_interim(info: &TableInfo, table: &str) -> bool {
 
 /// Everything that is open in a table of ours, of whichever layout.
 pub(in crate::firewall) fn openings(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     table: &str,
     content: &Content,
-) -> Result<Vec<Found>, Refusal> {
+) -> Result<Vec<Found>, Errno> {
     let mut found = Vec::new();
     for (name, shape) in &content.sets {
         let Some((range, family)) = set_of_openings(name) else {

@@ -3,15 +3,15 @@
 
 use super::elements;
 use super::inventory::{self, Content};
-use super::socket::Socket;
 use super::structure;
 use crate::firewall::error::FirewallError;
 use crate::firewall::ruleset::{self, Hook, Ruleset};
 use crate::model::SetPath;
+use crate::netlink::NetlinkSocket;
 
 /// The whole table.
 pub(in crate::firewall) fn verify(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
     flags: u32,
 ) -> Result<Option<String>, FirewallError> {
@@ -76,7 +76,7 @@ pub(super) fn chains_fit(ruleset: &Ruleset, content: &Content) -> bool {
 
 /// Its sets, and what is in them by configuration.
 pub(super) fn sets(
-    socket: &mut Socket,
+    socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
     content: &Content,
 ) -> Result<Option<String>, FirewallError> {

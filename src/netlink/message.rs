@@ -1,22 +1,19 @@
-//! Netlink messages taken apart and small requests put together: headers and attributes,
-//! nothing of nftables. Bytes come from the kernel, and from nobody else, but none of them
-//! is trusted to be there.
+//! Messages, and the attributes in them, taken apart.
 
-/// A message: its header's fields and what follows the `nfgenmsg`.
+/// A message: the fields of its header, and what follows the header.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Message<'a> {
-    /// Message type, subsystem and all.
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) seq: u32,
-    /// The netlink port of whoever caused it; 0 is the kernel.
-    pub(super) port: u32,
-    /// All that follows the header.
-    pub(super) payload: &'a [u8],
+pub(crate) struct Message<'a> {
+    /// The message type, with the subsystem in it.
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) seq: u32,
+    /// The netlink port of the process that caused it; 0 is the kernel.
+    pub(crate) port: u32,
+    pub(crate) payload: &'a [u8],
 }
 
 /// Length of `nlmsghdr`.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// Length of `nfgenmsg`.
 const NFGEN: usize = 4;
 
@@ -29,24 +26,24 @@ pub(super) const DUMP_INTERRUPTED: u16 = 0x10;
 
 impl<'a> Message<'a> {
     /// The protocol family of an nfnetlink message.
-    pub(super) fn family(&self) -> Option<u8> {
+    pub(crate) fn family(&self) -> Option<u8> {
         self.payload.first().copied()
     }
 
     /// The attributes of an nfnetlink message.
-    pub(super) fn attributes(&self) -> Attributes<'a> {
+    pub(crate) fn attributes(&self) -> Attributes<'a> {
         Attributes(self.payload.get(NFGEN..).unwrap_or_default())
     }
 
-    /// The error number of an answer: 0 acknowledges.
+    /// The error number of an answer: 0 is success.
     pub(super) fn errno(&self) -> Option<i32> {
         let bytes = self.payload.first_chunk()?;
         Some(i32::from_ne_bytes(*bytes).saturating_neg())
     }
 }
 
-/// The messages in what one `recv` gave.
-pub(super) struct Messages<'a>(pub(super) &'a [u8]);
+/// The messages in a datagram, as far as they are whole.
+pub(crate) struct Messages<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
     type Item = Message<'a>;
@@ -69,35 +66,41 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// Attributes: type (without the flags for nesting and byte order) and value.
+/// Attributes, as far as they are whole: type (without the flags for nesting and byte order)
+/// and value.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Attributes<'a> {
-    /// The first attribute of this type.
-    pub(super) fn get(mut self, kind: u16) -> Option<&'a [u8]> {
+    /// The value of the first attribute of this type.
+    pub(crate) fn get(mut self, kind: u16) -> Option<&'a [u8]> {
         self.find(|(k, _)| *k == kind).map(|(_, value)| value)
     }
 
     /// The attributes nested in this one.
-    pub(super) fn nested(self, kind: u16) -> Option<Attributes<'a>> {
+    pub(crate) fn nested(self, kind: u16) -> Option<Attributes<'a>> {
         self.get(kind).map(Attributes)
     }
 
     /// A text that ends in a zero byte.
-    pub(super) fn text(self, kind: u16) -> Option<&'a str> {
+    pub(crate) fn text(self, kind: u16) -> Option<&'a str> {
         let bytes = self.get(kind)?;
         std::str::from_utf8(bytes.strip_suffix(&[0]).unwrap_or(bytes)).ok()
     }
 
-    /// A 32-bit number in network order, as nftables has them.
-    pub(super) fn number(self, kind: u16) -> Option<u32> {
+    /// A 32-bit number in network byte order, as nftables has them.
+    pub(crate) fn number(self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(*self.get(kind)?.first_chunk()?))
     }
 
-    /// A 64-bit number in network order.
-    pub(super) fn long(self, kind: u16) -> Option<u64> {
+    /// A 64-bit number in network byte order.
+    pub(crate) fn long(self, kind: u16) -> Option<u64> {
         Some(u64::from_be_bytes(*self.get(kind)?.first_chunk()?))
+    }
+
+    /// A 32-bit number in the byte order of this machine, as route netlink has them.
+    pub(crate) fn native(self, kind: u16) -> Option<u32> {
+        Some(u32::from_ne_bytes(*self.get(kind)?.first_chunk()?))
     }
 }
 
@@ -114,67 +117,18 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// A request, built up attribute by attribute.
-#[derive(Debug, Clone)]
-pub(super) struct Request(Vec<u8>);
-
-impl Request {
-    /// A request to nfnetlink. `NLM_F_REQUEST` is added to the flags.
-    pub(super) fn new(kind: u16, flags: u16, family: u8, resource: u16) -> Self {
-        let mut bytes = vec![0; HEADER];
-        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
-        bytes[6..8].copy_from_slice(&(flags | 1).to_ne_bytes());
-        bytes.extend([family, 0]);
-        bytes.extend(resource.to_be_bytes());
-        Self(bytes)
-    }
-
-    /// Adds an attribute.
-    #[must_use]
-    pub(super) fn with(mut self, kind: u16, value: &[u8]) -> Self {
-        let length = u16::try_from(value.len() + 4).unwrap_or(4);
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-        self
-    }
-
-    /// Adds a text, with its zero byte.
-    #[must_use]
-    pub(super) fn with_text(self, kind: u16, value: &str) -> Self {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.with(kind, &bytes)
-    }
-
-    /// Adds attributes within an attribute.
-    #[must_use]
-    pub(super) fn with_nested(self, kind: u16, inner: impl FnOnce(Self) -> Self) -> Self {
-        let inner = inner(Self(Vec::new()));
-        self.with(kind | 0x8000, &inner.0)
-    }
-
-    /// The bytes, numbered.
-    pub(super) fn finish(mut self, seq: u32) -> Vec<u8> {
-        let length = u32::try_from(self.0.len()).unwrap_or(0);
-        self.0[..4].copy_from_slice(&length.to_ne_bytes());
-        self.0[8..12].copy_from_slice(&seq.to_ne_bytes());
-        self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::request::NetlinkRequest;
     use super::*;
     use proptest::prelude::*;
 
     #[test]
     fn what_is_built_is_read() {
-        let bytes = Request::new(0x0a10, 0x300, 1, 0)
+        let bytes = NetlinkRequest::nfnetlink(0x0a10, 0x300, 1, 0)
             .with_text(1, "knockd")
             .with_nested(3, |r| r.with(1, &7u32.to_be_bytes()))
-            .finish(5);
+            .numbered(5);
         let twice = [bytes.clone(), bytes].concat();
         let all: Vec<Message<'_>> = Messages(&twice).collect();
         assert_eq!(all.len(), 2);

@@ -1,0 +1,15 @@
+//! Netlink (netlink(7)): its sockets, messages and attributes, and nothing of what they say.
+//! `capture` speaks route netlink through it, `firewall` speaks nfnetlink.
+//!
+//! Messages come from the kernel alone, and none of their bytes is trusted to be there.
+
+mod message;
+mod request;
+mod socket;
+
+pub(crate) use message::{Attributes, Message};
+pub(crate) use request::{ACK, DUMP, NetlinkRequest};
+pub(crate) use socket::{NetlinkSocket, Refused};
+
+#[cfg(test)]
+pub(crate) use message::Messages;

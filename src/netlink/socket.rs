@@ -1,0 +1,227 @@
+//! A netlink socket: requests and batches out, answers and notifications in. Nothing here waits:
+//! when `send` returns, the kernel has done the work and queued the answer.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
+    recvfrom, send, setsockopt, socket, sockopt,
+};
+
+use super::message::{DONE, DUMP_INTERRUPTED, ERROR, Message, Messages};
+use super::request::NetlinkRequest;
+
+/// Room for one datagram: dumps come in parts of at most 32 KiB; an error repeats what failed.
+const BUFFER: usize = 128 * 1024;
+
+/// How often a question is asked whose answer was interrupted: somebody who changes things
+/// without pause could keep us here for ever.
+const TRIES: usize = 100;
+
+/// The kernel's refusal of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// The number of the message that was refused; `None`: the whole batch.
+    pub(crate) seq: Option<u32>,
+    pub(crate) errno: Errno,
+}
+
+impl From<Errno> for Refused {
+    fn from(errno: Errno) -> Self {
+        Self { seq: None, errno }
+    }
+}
+
+/// The socket. It is closed on exec: an nftables table that is owned is owned by a socket, and no
+/// command that the daemon starts may hold on to it.
+pub(crate) struct NetlinkSocket {
+    fd: OwnedFd,
+    port: u32,
+    /// Not written to but by the kernel: of its pages only those are resident that some answer
+    /// has needed.
+    buffer: Vec<u8>,
+    seq: u32,
+}
+
+impl NetlinkSocket {
+    /// Opens a socket that gets the notifications of these multicast groups, a bit each.
+    pub(crate) fn open(protocol: SockProtocol, groups: u32) -> Result<Self, Errno> {
+        let fd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            protocol,
+        )?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        let port = getsockname::<NetlinkAddr>(fd.as_raw_fd())?.pid();
+        Ok(Self {
+            fd,
+            port,
+            buffer: vec![0; BUFFER],
+            seq: 0,
+        })
+    }
+
+    /// Our number on the netlink bus: what we cause bears it.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Asks for this much room for notifications that wait.
+    pub(crate) fn set_backlog(&self, bytes: usize) -> Result<(), Errno> {
+        setsockopt(&self.fd, sockopt::RcvBuf, &bytes)
+    }
+
+    /// Sends a batch, in one write, and takes the answer.
+    pub(crate) fn commit(&mut self, batch: &[u8]) -> Result<(), Refused> {
+        match self.send(batch) {
+            Ok(()) => {}
+            Err(Errno::EMSGSIZE) => {
+                // Larger than the send buffer: many openings are copied. All of it must go
+                // in one write, or it is not one transaction.
+                let room = batch.len() * 2;
+                // In a container's user namespace there is only what the limit allows.
+                if setsockopt(&self.fd, sockopt::SndBufForce, &room).is_err() {
+                    setsockopt(&self.fd, sockopt::SndBuf, &room)?;
+                }
+                self.send(batch)?;
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut acknowledged = false;
+        let mut refused: Option<(u32, Errno)> = None;
+        let drained = self.drain(|m| {
+            if m.kind == ERROR {
+                match m.errno() {
+                    Some(0) => acknowledged = true,
+                    errno => {
+                        let errno = errno.map_or(Errno::EPROTO, Errno::from_raw);
+                        if refused.is_none_or(|(seq, _)| m.seq < seq) {
+                            refused = Some((m.seq, errno));
+                        }
+                    }
+                }
+            }
+        });
+        // Where one message fails all that build on it do, and there may be more answers
+        // than there is room for: the first is the one that counts.
+        match (refused, drained) {
+            (Some((seq, errno)), _) => Err(Refused {
+                seq: Some(seq),
+                errno,
+            }),
+            (None, Err(errno)) => Err(errno.into()),
+            (None, Ok(())) if acknowledged => Ok(()),
+            // The kernel always answers; if not, nothing is known.
+            (None, Ok(())) => Err(Errno::EPROTO.into()),
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        send(self.fd.as_raw_fd(), bytes, MsgFlags::empty()).map(drop)
+    }
+
+    /// Asks for one thing or for a list, and gives every message of the answer to `take`, with
+    /// what `take` has found so far. If the dump was interrupted, asks again, from nothing.
+    pub(crate) fn query<T: Default>(
+        &mut self,
+        request: &NetlinkRequest,
+        take: impl FnMut(&Message<'_>, &mut T),
+    ) -> Result<T, Errno> {
+        match self.query_up_to(TRIES, request, take)? {
+            (found, true) => Ok(found),
+            (_, false) => Err(Errno::EBUSY),
+        }
+    }
+
+    /// Does the same, so many times at most. Returns what was found at last, and whether that is
+    /// all of it.
+    pub(crate) fn query_up_to<T: Default>(
+        &mut self,
+        tries: usize,
+        request: &NetlinkRequest,
+        mut take: impl FnMut(&Message<'_>, &mut T),
+    ) -> Result<(T, bool), Errno> {
+        let mut found = T::default();
+        for _ in 0..tries {
+            found = T::default();
+            if self.ask(request, |m| take(m, &mut found))? {
+                return Ok((found, true));
+            }
+        }
+        Ok((found, false))
+    }
+
+    /// Asks once. Returns false if the dump was interrupted: some of it may be missing.
+    fn ask(
+        &mut self,
+        request: &NetlinkRequest,
+        mut take: impl FnMut(&Message<'_>),
+    ) -> Result<bool, Errno> {
+        self.seq = self.seq.wrapping_add(1);
+        let seq = self.seq;
+        self.send(&request.numbered(seq))?;
+        let mut is_whole = true;
+        loop {
+            let (mut any, mut ended) = (false, None);
+            self.drain(|m| {
+                any = true;
+                if m.seq != seq {
+                    return;
+                }
+                is_whole &= m.flags & DUMP_INTERRUPTED == 0;
+                match m.kind {
+                    DONE => ended = Some(m.errno().unwrap_or(0)),
+                    ERROR => ended = Some(m.errno().unwrap_or(Errno::EPROTO as i32)),
+                    _ => take(m),
+                }
+            })?;
+            match ended {
+                Some(0) => return Ok(is_whole),
+                Some(errno) if errno == Errno::EINTR as i32 => return Ok(false),
+                Some(errno) => return Err(Errno::from_raw(errno)),
+                None if any => {}
+                // The kernel always answers.
+                None => return Err(Errno::EPROTO),
+            }
+        }
+    }
+
+    /// Gives every message that waits to `take`. `ENOBUFS` comes after all that could be
+    /// read has been read: something was lost.
+    pub(crate) fn drain(&mut self, mut take: impl FnMut(&Message<'_>)) -> Result<(), Errno> {
+        let mut lost = Ok(());
+        loop {
+            match self.receive(&mut take) {
+                Ok(true) => {}
+                Ok(false) => return lost,
+                Err(Errno::ENOBUFS) => lost = Err(Errno::ENOBUFS),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Gives the messages of one datagram to `take`; returns false if none waits. `ENOBUFS` says
+    /// that something was lost. Datagrams from elsewhere than the kernel are passed over.
+    pub(crate) fn receive(&mut self, mut take: impl FnMut(&Message<'_>)) -> Result<bool, Errno> {
+        loop {
+            match recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), &mut self.buffer) {
+                Ok((length, Some(sender))) if sender.pid() == 0 => {
+                    let datagram = self.buffer.get(..length).unwrap_or_default();
+                    Messages(datagram).for_each(|message| take(&message));
+                    return Ok(true);
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+impl AsFd for NetlinkSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
