@@ -2,6 +2,8 @@
 //! [`Step`]) and what the rooms hand on to each other ([`Frame`], [`Knock`], [`Event`],
 //! [`Effects`]). Standard library only, no I/O, no clock.
 
+#![warn(missing_docs)]
+
 mod config;
 mod door;
 mod effect;
