@@ -4,7 +4,7 @@ pub mod command;
 mod journal;
 pub(crate) mod one_time;
 mod plan;
-mod state_file;
-pub(crate) mod used;
+pub(crate) mod state_file;
+pub(crate) mod used_sequences;
 
 pub use plan::plan;

@@ -127,7 +127,7 @@ pub(crate) fn current(
     let mode = file.metadata().map_err(failed("look at", path))?.mode();
     let mut skipped = Vec::new();
     let mut live = None;
-    for Line {
+    for SequenceLine {
         number,
         offset,
         text,
@@ -190,21 +190,21 @@ pub(crate) fn mark_used(
 }
 
 /// A line that is neither blank nor marked.
-struct Line<'a> {
+struct SequenceLine<'a> {
     number: usize,
     offset: u64,
     /// Without its end, blanks and all: the first byte is the one to be marked.
     text: &'a [u8],
 }
 
-fn lines(bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
+fn lines(bytes: &[u8]) -> impl Iterator<Item = SequenceLine<'_>> {
     let mut offset = 0;
     let lines = bytes.split_inclusive(|b| *b == b'\n').zip(1..);
     lines
         .map(move |(line, number)| {
             let start = offset;
             offset += line.len() as u64;
-            Line {
+            SequenceLine {
                 number,
                 offset: start,
                 text: line.strip_suffix(b"\n").unwrap_or(line),

@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 
 /// Puts a file with these bytes in place of `path`, for its owner's eyes only. It is on the disk
 /// when this returns. If this fails, or at a crash, the file of before is there.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = path.with_added_extension("new");
     // Not `create_new`: one may be left from a crash. It is truncated, not followed.
     let mut file = File::options()

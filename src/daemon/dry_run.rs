@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::action;
 use crate::action::command::expand;
-use crate::action::used::Used;
+use crate::action::used_sequences::UsedSequences;
 use crate::capture::{CaptureError, CaptureFile};
 use crate::config::Reader;
 use crate::decode::decode;
@@ -34,7 +34,7 @@ pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
     let (path, note) = options.config_path();
     let mut setup = options.read(&path).map_err(Unusable::into_fault)?;
     // Known to root alone; and without it, what the files say.
-    setup.await_sequences(Used::load(options.state(&path).dir(), SECRET));
+    setup.await_sequences(UsedSequences::load(options.state(&path).dir(), SECRET));
     if let Some(line) = &note {
         complain(format_args!("{line}"));
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::action::one_time::{self, LiveSequence, OneTimeError, Sequences};
-use crate::action::used::Used;
+use crate::action::used_sequences::UsedSequences;
 use crate::model::{Config, Door, OneTime, PortRange, Timestamp};
 
 use super::Fault;
@@ -59,13 +59,13 @@ pub(super) struct Found {
 /// What is needed to read such a file.
 #[derive(Debug, Clone)]
 pub(super) struct FileReader {
-    used: Arc<Used>,
+    used: Arc<UsedSequences>,
     /// Ports whose packets are not read: no steps can be there.
     left_alone: Arc<[PortRange]>,
 }
 
 impl FileReader {
-    pub(super) fn new(used: Arc<Used>, config: &Config) -> Self {
+    pub(super) fn new(used: Arc<UsedSequences>, config: &Config) -> Self {
         let opened = config.doors.iter().flat_map(|door| &door.open);
         let left_alone = config.ignore.iter().chain(opened).copied().collect();
         Self { used, left_alone }
@@ -170,7 +170,7 @@ impl News {
 /// Who has files read and written.
 #[derive(Debug)]
 pub(crate) struct Clerk {
-    used: Arc<Used>,
+    used: Arc<UsedSequences>,
     news: News,
     answers: Receiver<Answer>,
     /// What is being marked.
@@ -191,7 +191,7 @@ impl Clerk {
     ///
     /// # Errors
     /// The kernel has no eventfd(2) to give.
-    pub(super) fn new(used: Used) -> Result<Self, Fault> {
+    pub(super) fn new(used: UsedSequences) -> Result<Self, Fault> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_flags(flags)
             .map_err(|errno| Fault::System(format!("eventfd: {errno}")))?;
@@ -209,7 +209,7 @@ impl Clerk {
     }
 
     /// The sequences that have been used.
-    pub(super) fn used(&self) -> Arc<Used> {
+    pub(super) fn used(&self) -> Arc<UsedSequences> {
         Arc::clone(&self.used)
     }
 
@@ -360,7 +360,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let file = folder.path().join("sequences");
         fs::write(&file, " 1000\n 2000\n 3000\n").expect("written");
-        let mut clerk = Clerk::new(Used::load(folder.path(), [1; 16])).expect("an eventfd");
+        let mut clerk =
+            Clerk::new(UsedSequences::load(folder.path(), [1; 16])).expect("an eventfd");
         let config = Config::default();
         let now = Timestamp(1 << 40);
         let case = |door: &str| Case {
@@ -391,7 +392,7 @@ mod tests {
         assert_eq!(clerk.next_deadline(), None);
         // The editor writes back what it had read.
         fs::write(&file, " 1000\n 2000\n 3000\n").expect("written");
-        let again = Used::load(folder.path(), [2; 16]);
+        let again = UsedSequences::load(folder.path(), [2; 16]);
         let found = FileReader::new(Arc::new(again), &config).read("a".into(), file.clone());
         let found = found.read.expect("readable");
         assert_eq!(found.live.map(|live| live.line), Some(2));
@@ -403,7 +404,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let file = folder.path().join("sequences");
         fs::write(&file, " 1000\n").expect("written");
-        let mut clerk = Clerk::new(Used::load(folder.path(), [1; 16])).expect("an eventfd");
+        let mut clerk =
+            Clerk::new(UsedSequences::load(folder.path(), [1; 16])).expect("an eventfd");
         let config = Config::default();
         let reader = FileReader::new(clerk.used(), &config);
         let found = reader

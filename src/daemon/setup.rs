@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::one_time::{LiveSequence, SkippedLine};
-use crate::action::used::Used;
+use crate::action::used_sequences::UsedSequences;
 use crate::config::{self, Diagnostic, LoadError, Reader, Report};
 use crate::model::{Config, Door, DoorId, Pattern};
 use crate::stderr::complain;
@@ -211,7 +211,7 @@ pub(crate) type Live = BTreeMap<DoorId, LiveSequence>;
 impl Setup {
     /// Reads the files of one-time sequences, and waits for them, but not for ever: of one that
     /// is not read by then `late` will hear.
-    pub(super) fn read_sequences(&mut self, used: Arc<Used>, late: &News) {
+    pub(super) fn read_sequences(&mut self, used: Arc<UsedSequences>, late: &News) {
         let reader = FileReader::new(used, &self.config);
         let (found, awaited) = reader.read_all(&self.config, late);
         for found in found {
@@ -228,7 +228,7 @@ impl Setup {
     }
 
     /// Reads them however long it takes.
-    pub(super) fn await_sequences(&mut self, used: Used) {
+    pub(super) fn await_sequences(&mut self, used: UsedSequences) {
         let reader = FileReader::new(Arc::new(used), &self.config);
         let doors = Arc::clone(&self.config.doors);
         for (door, file) in doors.iter().filter_map(file_of) {
@@ -298,7 +298,7 @@ pub struct ShutDoor {
 #[must_use]
 pub fn shut_doors(options: &Options, path: &Path, config: &Config) -> Vec<ShutDoor> {
     // Known to root alone; and without it, what the files say. Nothing is written, so no key.
-    let used = Used::load(options.state(path).dir(), [0; 16]);
+    let used = UsedSequences::load(options.state(path).dir(), [0; 16]);
     let reader = FileReader::new(Arc::new(used), config);
     let shut = config.doors.iter().filter_map(|door| {
         let (name, file) = file_of(door)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::action::used::Used;
+use crate::action::used_sequences::UsedSequences;
 use crate::capture::{Links, LiveCapture, Program};
 use crate::config::{LoadError, Reader};
 use crate::firewall::{Mode, Ruleset, Table};
@@ -79,7 +79,7 @@ impl<'a> Daemon<'a> {
         let commands = Commands::start(options, &path, &setup.config, &setup.bytes)?;
 
         // Their disk may not answer: the guard stands by now.
-        let clerk = Clerk::new(Used::load(state.dir(), random()?))?;
+        let clerk = Clerk::new(UsedSequences::load(state.dir(), random()?))?;
         let told = setup.warnings.len();
         setup.read_sequences(clerk.used(), clerk.news());
         for line in setup.warnings.iter().skip(told) {

@@ -2,17 +2,17 @@
 //! configuration; their files are kept apart by the configuration's path.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
+
+use crate::action::state_file::replace;
 
 /// The folder for what must outlive a reboot.
 #[derive(Debug, Clone)]
@@ -165,24 +165,6 @@ impl Drop for Keeper {
             .done
             .wait_timeout_while(self.desk.lock(), PATIENCE, busy);
         drop(waited);
-    }
-}
-
-/// Writes a file whole or not at all, synced, for root's eyes only.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
     }
 }
 

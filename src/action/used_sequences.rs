@@ -6,16 +6,16 @@
 //! same sequence twice in one file is one use.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::hash::Hasher as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use siphasher::sip::SipHasher13;
 
+use super::state_file;
 use crate::model::Step;
 
 /// So many are remembered; of more the oldest are forgotten.
@@ -26,43 +26,37 @@ const HEADER: &str = "knockd used sequences 1 ";
 
 /// The sequences that have been used.
 #[derive(Debug)]
-pub(crate) struct Used {
+pub(crate) struct UsedSequences {
+    path: PathBuf,
     key: [u8; 16],
     /// Never locked while something waits for a disk.
     hashes: Mutex<Hashes>,
-    /// Locked by who waits.
-    disk: Mutex<Disk>,
-}
-
-#[derive(Debug, Default)]
-struct Hashes {
-    all: HashSet<u64>,
-    /// In the order of their use.
-    order: Vec<u64>,
+    /// Locked while the file is written.
+    writing: Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Disk {
-    path: PathBuf,
-    /// None yet, or the last write failed: all is written anew.
-    file: Option<File>,
+struct Hashes {
+    all: HashSet<u64>,
+    /// Those of them that the file is to have, the oldest first.
+    written: Vec<u64>,
 }
 
-impl Used {
-    /// What is remembered in this folder; nothing if it cannot be read. `key` is for a file
-    /// that is begun.
+impl UsedSequences {
+    /// Returns the sequences that are remembered in this folder; none if it cannot be read. `key`
+    /// is for a file that is begun.
     pub(crate) fn load(folder: &Path, key: [u8; 16]) -> Self {
         let path = folder.join("used-sequences");
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let found = parse(&text);
-        let (key, order) = found.unwrap_or_else(|| (key, Vec::new()));
+        let (key, written) = parse(&text).unwrap_or_else(|| (key, Vec::new()));
         Self {
+            path,
             key,
             hashes: Mutex::new(Hashes {
-                all: order.iter().copied().collect(),
-                order,
+                all: written.iter().copied().collect(),
+                written,
             }),
-            disk: Mutex::new(Disk { path, file: None }),
+            writing: Mutex::new(()),
         }
     }
 
@@ -71,72 +65,38 @@ impl Used {
         self.hashes().all.contains(&self.hash(file, steps))
     }
 
-    /// From now on it has. Whether it had not before.
+    /// From now on it has. Returns whether it had not before.
     pub(crate) fn add(&self, file: &Path, steps: &[Step]) -> bool {
-        let hash = self.hash(file, steps);
-        let mut hashes = self.hashes();
-        let is_new = hashes.all.insert(hash);
-        if is_new {
-            hashes.order.push(hash);
-        }
-        is_new
+        self.hashes().all.insert(self.hash(file, steps))
     }
 
     /// It was not used after all.
     pub(crate) fn forget(&self, file: &Path, steps: &[Step]) {
-        let hash = self.hash(file, steps);
-        let mut hashes = self.hashes();
-        hashes.all.remove(&hash);
-        hashes.order.retain(|one| *one != hash);
+        self.hashes().all.remove(&self.hash(file, steps));
     }
 
     /// Has one that was added on the disk when this returns.
     ///
     /// # Errors
-    /// It is remembered by this process alone.
+    /// If the file cannot be written: then this process alone remembers it.
     pub(crate) fn write(&self, file: &Path, steps: &[Step]) -> io::Result<()> {
-        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = match disk.file.take() {
-            Some(mut open) if self.hashes().order.len() <= MOST => {
-                let line = line(self.hash(file, steps));
-                let written = open.write_all(line.as_bytes());
-                written.and_then(|()| open.sync_data()).map(|()| open)
-            }
-            Some(_) | None => self.rewrite(&disk.path),
-        };
-        disk.file = Some(written?);
-        Ok(())
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = self.text_with(self.hash(file, steps));
+        state_file::replace(&self.path, text.as_bytes())
     }
 
-    /// Writes all of them into a new file, in place of the old one. What the old one ends with
-    /// may be half a line.
-    fn rewrite(&self, path: &Path) -> io::Result<File> {
+    /// Returns the whole text of the file, with one more hash.
+    fn text_with(&self, hash: u64) -> String {
+        let mut hashes = self.hashes();
+        let Hashes { all, written } = &mut *hashes;
+        written.push(hash);
+        let surplus = written.len().saturating_sub(MOST);
+        for old in written.drain(..surplus) {
+            all.remove(&old);
+        }
         let mut text = format!("{HEADER}{:032x}\n", u128::from_be_bytes(self.key));
-        {
-            let mut hashes = self.hashes();
-            if hashes.order.len() > MOST {
-                // Some at once: the file is not to be written anew at each use.
-                let old: Vec<_> = hashes.order.drain(..MOST / 4).collect();
-                for hash in old {
-                    hashes.all.remove(&hash);
-                }
-            }
-            text.extend(hashes.order.iter().map(|hash| line(*hash)));
-        }
-        let draft = path.with_extension("new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)?;
-        if let Some(folder) = path.parent() {
-            File::open(folder)?.sync_all()?;
-        }
-        Ok(file)
+        text.extend(written.iter().map(|hash| format!("{hash:016x}\n")));
+        text
     }
 
     fn hashes(&self) -> MutexGuard<'_, Hashes> {
@@ -155,21 +115,13 @@ impl Used {
     }
 }
 
-fn line(hash: u64) -> String {
-    format!("{hash:016x}\n")
-}
-
-/// Key and hashes. A last line that was cut off is none: its door has not acted.
+/// Returns the key and the hashes. A last line that was cut off is none.
 fn parse(text: &str) -> Option<([u8; 16], Vec<u64>)> {
     let (first, rest) = text.split_once('\n')?;
     let key = u128::from_str_radix(first.strip_prefix(HEADER)?, 16).ok()?;
     let whole = rest.split_inclusive('\n').filter(|line| line.len() == 17);
     let hashes = whole.filter_map(|line| u64::from_str_radix(line.trim_end(), 16).ok());
-    let mut seen = HashSet::new();
-    Some((
-        key.to_be_bytes(),
-        hashes.filter(|hash| seen.insert(*hash)).collect(),
-    ))
+    Some((key.to_be_bytes(), hashes.collect()))
 }
 
 #[cfg(test)]
@@ -184,11 +136,11 @@ mod tests {
         vec![format!("{port}/tcp").parse().expect("a port")]
     }
 
-    fn load(folder: &Path) -> Used {
-        Used::load(folder, [7; 16])
+    fn load(folder: &Path) -> UsedSequences {
+        UsedSequences::load(folder, [7; 16])
     }
 
-    fn use_up(used: &Used, port: u16) -> bool {
+    fn use_up(used: &UsedSequences, port: u16) -> bool {
         let file = Path::new(FILE);
         let is_new = used.add(file, &steps(port));
         used.write(file, &steps(port)).expect("written");
@@ -204,7 +156,7 @@ mod tests {
         }
         assert!(!use_up(&used, 3));
         // Another key: that of the file counts.
-        let again = Used::load(folder.path(), [8; 16]);
+        let again = UsedSequences::load(folder.path(), [8; 16]);
         assert!(again.has(Path::new(FILE), &steps(3)));
         assert!(!again.has(Path::new(FILE), &steps(21)));
         assert!(!again.has(Path::new("/etc/other.seq"), &steps(3)));
@@ -238,19 +190,20 @@ mod tests {
     fn it_is_bounded_and_the_oldest_are_forgotten() {
         let folder = tempfile::tempdir().expect("a directory");
         let used = load(folder.path());
-        let (file, steps_of) = (Path::new(FILE), |i: usize| {
-            let (high, low) = (i / 60_000 + 1, i % 60_000 + 1);
-            let text = format!("{high},{low}");
-            crate::model::parse_legacy_sequence(&text).expect("a sequence")
-        });
-        for i in 0..=MOST {
-            used.add(file, &steps_of(i));
-        }
-        used.write(file, &steps_of(MOST)).expect("written");
-        let again = load(folder.path());
-        for (i, known) in [(0, false), (MOST / 4, true), (MOST, true)] {
-            assert_eq!(used.has(file, &steps_of(i)), known, "{i}");
-            assert_eq!(again.has(file, &steps_of(i)), known, "{i}");
+        use_up(&used, 1);
+        use_up(&used, 2);
+        let path = folder.path().join("used-sequences");
+        let mut text = fs::read_to_string(&path).expect("text");
+        text.extend((3..=MOST).map(|hash| format!("{hash:016x}\n")));
+        fs::write(&path, text).expect("written");
+        let used = load(folder.path());
+        let file = Path::new(FILE);
+        assert!(used.has(file, &steps(1)));
+        use_up(&used, 3);
+        for used in [used, load(folder.path())] {
+            for (port, is_known) in [(1, false), (2, true), (3, true)] {
+                assert_eq!(used.has(file, &steps(port)), is_known, "{port}");
+            }
         }
     }
 
