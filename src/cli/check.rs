@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::services;
 use super::tools::{print, spoils};
-use crate::config::{self, Reader};
+use crate::config::{self, Audience};
 use crate::daemon::{self, Fault, Options, ShutDoor, remote};
 use crate::firewall::{FirewallError, ruleset::Family};
 use crate::model::Config;
 use crate::tools::check::{
-    self as probe, Blocker, Finding, Mend, Report, Saved, TableState, Verdict, Way,
+    self as probe, Blocker, CheckReport, DoorVerdict, Finding, Repair, SavedTable, TableState, Way,
 };
 
 /// What is checked, and how it is said.
@@ -32,13 +32,13 @@ pub struct Check {
 }
 
 /// What became of looking at the running system.
-enum Live {
+enum LiveCheck {
     /// It was not asked for, or there is nothing to look for: which.
     Unasked(&'static str),
     /// Only root may.
     NotAllowed,
     /// It was looked at.
-    Seen(Report),
+    Seen(CheckReport),
 }
 
 /// Why the running system is not looked at for a user.
@@ -50,7 +50,7 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
         None => options.config_path().0,
     };
     let loaded = config::load(&path, &options.folder).map_err(Fault::from)?;
-    let reader = Reader::of(&std::io::stdout());
+    let reader = Audience::of(&std::io::stdout());
     let all = loaded.report.diagnostics.iter();
     let mut said: Vec<String> = all.map(|one| one.shown_to(reader)).collect();
     let Some(mut config) = loaded.report.config else {
@@ -60,7 +60,7 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
                 &path,
                 None,
                 &said,
-                &Live::Unasked("the configuration cannot be used"),
+                &LiveCheck::Unasked("the configuration cannot be used"),
                 &[],
             ))?,
             false => said.iter().try_for_each(|s| print(&format!("{s}\n")))?,
@@ -83,12 +83,12 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
         said.extend(busy_services(&path, &config));
     }
     let mut live = match check.file_only {
-        true => Live::Unasked("the file alone was asked for"),
+        true => LiveCheck::Unasked("the file alone was asked for"),
         false => look(&config, &path)?,
     };
     let mut problems = Vec::new();
     if !check.file_only {
-        let of = |saved: &Saved| format!("table inet {table} is in {}", saved.file.display());
+        let of = |saved: &SavedTable| format!("table inet {table} is in {}", saved.file.display());
         problems.extend(saved.iter().map(of));
     }
     let mut shut = Vec::new();
@@ -105,13 +105,13 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
         shut = daemon::shut_doors(options, &path, &config);
     }
     match &mut live {
-        Live::Seen(report) => {
+        LiveCheck::Seen(report) => {
             tell_shut(report, &shut);
             // A daemon that hangs is waited for: only where it matters whether there is one.
             let is_asked = matches!(report.table, TableState::Absent | TableState::Drifted(_));
             problems.extend(report.problems(is_asked && remote::runs(options, &path)));
         }
-        Live::Unasked(_) | Live::NotAllowed => {
+        LiveCheck::Unasked(_) | LiveCheck::NotAllowed => {
             let known = shut.iter().filter(|door| door.is_certain);
             problems.extend(known.map(|door| format!("{} opens to nobody", door.name)));
         }
@@ -133,15 +133,15 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
 }
 
 /// Who cannot knock does not get in, whatever became of trying.
-fn tell_shut(report: &mut Report, shut: &[ShutDoor]) {
+fn tell_shut(report: &mut CheckReport, shut: &[ShutDoor]) {
     for door in &mut report.doors {
         let why = shut.iter().find(|shut| shut.name == door.door);
         if let Some(shut) = why {
             let why = shut.why.clone();
             door.findings = vec![Finding {
                 verdict: match shut.is_certain {
-                    true => Verdict::NobodyMay(why),
-                    false => Verdict::CannotTell(why),
+                    true => DoorVerdict::NobodyMay(why),
+                    false => DoorVerdict::CannotTell(why),
                 },
                 ways: Vec::new(),
             }];
@@ -162,17 +162,17 @@ fn missing(path: &Path, config: &Config) -> Vec<(String, String)> {
     missing.into_iter().map(line).collect()
 }
 
-fn look(config: &Config, path: &Path) -> Result<Live, Fault> {
+fn look(config: &Config, path: &Path) -> Result<LiveCheck, Fault> {
     match probe::probe(config, path) {
-        Ok(report) => Ok(Live::Seen(report)),
-        Err(FirewallError::None) => Ok(Live::Unasked("the configuration has no table")),
-        Err(FirewallError::Permission) => Ok(Live::NotAllowed),
+        Ok(report) => Ok(LiveCheck::Seen(report)),
+        Err(FirewallError::None) => Ok(LiveCheck::Unasked("the configuration has no table")),
+        Err(FirewallError::Permission) => Ok(LiveCheck::NotAllowed),
         Err(other) => Err(other.into()),
     }
 }
 
 /// Where the ruleset that is loaded at boot has our table in it.
-fn saved_ruleset(file: &Path, config: &Config) -> Vec<Saved> {
+fn saved_ruleset(file: &Path, config: &Config) -> Vec<SavedTable> {
     let firewall = config.firewall.as_ref();
     firewall.map_or_else(Vec::new, |f| probe::saved_in(file, &f.table))
 }
@@ -191,7 +191,13 @@ fn busy_services(path: &Path, config: &Config) -> Option<String> {
     })
 }
 
-fn text(path: &Path, config: &Config, said: &[String], live: &Live, shut: &[ShutDoor]) -> String {
+fn text(
+    path: &Path,
+    config: &Config,
+    said: &[String],
+    live: &LiveCheck,
+    shut: &[ShutDoor],
+) -> String {
     let mut text: String = said.iter().map(|s| format!("{s}\n")).collect();
     let doors = match config.doors.len() {
         1 => "1 door".to_owned(),
@@ -199,7 +205,7 @@ fn text(path: &Path, config: &Config, said: &[String], live: &Live, shut: &[Shut
     };
     text += &format!("{}: {doors}, no errors\n", path.display());
     let report = match live {
-        Live::Unasked(_) | Live::NotAllowed => {
+        LiveCheck::Unasked(_) | LiveCheck::NotAllowed => {
             text.extend(shut.iter().map(
                 |ShutDoor {
                      name,
@@ -210,12 +216,12 @@ fn text(path: &Path, config: &Config, said: &[String], live: &Live, shut: &[Shut
                     false => format!("{name}: cannot tell: {why}\n"),
                 },
             ));
-            if let Live::NotAllowed = live {
+            if let LiveCheck::NotAllowed = live {
                 text += &format!("the running system was not looked at: {NEEDS_ROOT}\n");
             }
             return text;
         }
-        Live::Seen(report) => report,
+        LiveCheck::Seen(report) => report,
     };
     let table = config.firewall.as_ref().map_or("", |f| &f.table);
     text += &match &report.table {
@@ -248,13 +254,13 @@ fn file_json(
     path: &Path,
     config: Option<&Config>,
     said: &[String],
-    live: &Live,
+    live: &LiveCheck,
     shut: &[ShutDoor],
 ) -> String {
     let (live, not_looked_at) = match live {
-        Live::Unasked(why) => (Value::Null, Some(*why)),
-        Live::NotAllowed => (Value::Null, Some(NEEDS_ROOT)),
-        Live::Seen(report) => (report_json(report), None),
+        LiveCheck::Unasked(why) => (Value::Null, Some(*why)),
+        LiveCheck::NotAllowed => (Value::Null, Some(NEEDS_ROOT)),
+        LiveCheck::Seen(report) => (report_json(report), None),
     };
     let shut = shut.iter().filter(|door| door.is_certain);
     let shut: Vec<_> = shut
@@ -271,8 +277,8 @@ fn file_json(
     format!("{value:#}\n")
 }
 
-fn report_json(report: &Report) -> Value {
-    let Report {
+fn report_json(report: &CheckReport) -> Value {
+    let CheckReport {
         table,
         doors,
         remarks,
@@ -296,23 +302,23 @@ fn finding_json(finding: &Finding) -> Value {
     let Finding { verdict, ways } = finding;
     let ways: Vec<_> = ways.iter().map(way_json).collect();
     match verdict {
-        Verdict::Works => json!({ "verdict": "works", "ways": ways }),
-        Verdict::Unguarded => json!({ "verdict": "not guarded", "ways": ways }),
-        Verdict::Blocked { by, mend } => {
+        DoorVerdict::Works => json!({ "verdict": "works", "ways": ways }),
+        DoorVerdict::Unguarded => json!({ "verdict": "not guarded", "ways": ways }),
+        DoorVerdict::Blocked { by, mend } => {
             let by = by
                 .iter()
                 .map(|Blocker { chain, policy }| json!({ "chain": chain, "policy": policy }));
             let mend = mend.as_ref().map(
-                |Mend { mark, lines, keep }| json!({ "mark": mark, "lines": lines, "keep": keep }),
+                |Repair { mark, lines, keep }| json!({ "mark": mark, "lines": lines, "keep": keep }),
             );
             let by: Vec<_> = by.collect();
             json!({ "verdict": "blocked", "ways": ways, "by": by, "mend": mend })
         }
-        Verdict::CannotTell(why) => {
+        DoorVerdict::CannotTell(why) => {
             json!({ "verdict": "cannot tell", "ways": ways, "why": why })
         }
-        Verdict::NothingToTry => json!({ "verdict": "nothing to try", "ways": ways }),
-        Verdict::NobodyMay(why) => {
+        DoorVerdict::NothingToTry => json!({ "verdict": "nothing to try", "ways": ways }),
+        DoorVerdict::NobodyMay(why) => {
             json!({ "verdict": "opens to nobody", "ways": ways, "why": why })
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 
-use crate::client::{self, Family, News, Request};
+use crate::client::{self, AddressFamily, KnockProgress, KnockRequest};
 use crate::model::{ParsePortError, Protocol, Step};
 use crate::stderr::complain;
 
@@ -76,7 +76,7 @@ impl FromStr for Port {
 
 impl Args {
     /// What the user meant.
-    fn request(self) -> Request {
+    fn request(self) -> KnockRequest {
         let Self {
             udp,
             delay,
@@ -96,11 +96,11 @@ impl Args {
             })
             .collect();
         let family = match (ipv4, ipv6) {
-            (true, _) => Family::V4,
-            (false, true) => Family::V6,
-            (false, false) => Family::Any,
+            (true, _) => AddressFamily::V4,
+            (false, true) => AddressFamily::V6,
+            (false, false) => AddressFamily::Any,
         };
-        Request {
+        KnockRequest {
             host,
             family,
             steps,
@@ -122,14 +122,14 @@ pub fn main() -> ExitCode {
     };
     let verbose = args.verbose;
     let hit = client::knock(&args.request(), |news| match news {
-        News::Hit(address, protocol) if verbose => {
+        KnockProgress::Hit(address, protocol) if verbose => {
             let (host, port) = (client::numeric(address), address.port());
             // A closed stdout is no reason to break off a sequence.
             let _ = writeln!(io::stdout(), "hitting {protocol} {host}:{port}");
         }
         // A machine without IPv6 meets this at every name that has both.
-        News::Passed(error) if verbose => complain(format_args!("knock: {error}")),
-        News::Hit(..) | News::Passed(_) => {}
+        KnockProgress::Passed(error) if verbose => complain(format_args!("knock: {error}")),
+        KnockProgress::Hit(..) | KnockProgress::Passed(_) => {}
     });
     match hit {
         Ok(()) => ExitCode::SUCCESS,
@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
 mod tests {
     use super::*;
 
-    fn request(line: &str) -> Result<Request, String> {
+    fn request(line: &str) -> Result<KnockRequest, String> {
         Args::try_parse_from(line.split_whitespace())
             .map(Args::request)
             .map_err(|e| e.to_string())
@@ -169,9 +169,9 @@ mod tests {
     #[test]
     fn the_last_family_wins() {
         let family = |line| request(line).map(|r| r.family);
-        assert_eq!(family("knock h 1"), Ok(Family::Any));
-        assert_eq!(family("knock -4 -6 h 1"), Ok(Family::V6));
-        assert_eq!(family("knock -6 h 1 --ipv4"), Ok(Family::V4));
+        assert_eq!(family("knock h 1"), Ok(AddressFamily::Any));
+        assert_eq!(family("knock -4 -6 h 1"), Ok(AddressFamily::V6));
+        assert_eq!(family("knock -6 h 1 --ipv4"), Ok(AddressFamily::V4));
     }
 
     #[test]

@@ -8,12 +8,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::knockd::Command;
-use crate::config::Reader;
+use crate::config::Audience;
 use crate::daemon::{self, Fault, Options, remote};
 use crate::firewall::{self, Opening};
 use crate::stderr::complain;
-use crate::tools::check::{Saved, saved_in};
-use crate::tools::convert::{self, Note};
+use crate::tools::check::{SavedTable, saved_in};
+use crate::tools::convert::{self, ConversionNote};
 
 /// Does what the subcommand says.
 pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
@@ -60,11 +60,11 @@ fn convert(file: &Path, native: bool) -> Result<(), Fault> {
     })?;
     let name = file.to_string_lossy();
     let converted = convert::convert(&name, &text, native).map_err(|faults| {
-        let reader = Reader::of(&io::stderr());
+        let reader = Audience::of(&io::stderr());
         let lines: Vec<_> = faults.iter().map(|one| one.shown_to(reader)).collect();
         Fault::Config(lines.join("\n"))
     })?;
-    for Note { line, message } in converted.notes {
+    for ConversionNote { line, message } in converted.notes {
         if line == 0 {
             complain(format_args!("{name}: {message}"));
         } else {
@@ -128,9 +128,9 @@ fn status(options: &Options, as_json: bool, saved_ruleset: &Path) -> Result<(), 
     };
     if as_json {
         let mut value = json!(status);
-        let saved = saved
-            .iter()
-            .map(|Saved { file, lines }| json!({ "file": file.to_string_lossy(), "lines": lines }));
+        let saved = saved.iter().map(
+            |SavedTable { file, lines }| json!({ "file": file.to_string_lossy(), "lines": lines }),
+        );
         value["saved_ruleset"] = saved.collect();
         return print(&format!("{value:#}\n"));
     }
@@ -139,7 +139,7 @@ fn status(options: &Options, as_json: bool, saved_ruleset: &Path) -> Result<(), 
 }
 
 /// What is said loudly of a saved ruleset that has our table in it.
-pub(super) fn spoils(saved: &Saved, table: &str) -> String {
+pub(super) fn spoils(saved: &SavedTable, table: &str) -> String {
     format!(
         "TAKE OUT OF THE SAVED RULESET: {saved}: that is table inet {table}, which knockd makes by \
          itself. As long as it is there, `systemctl restart nftables` fails whole where the \

@@ -12,11 +12,11 @@ use crate::model::{Protocol, Step};
 
 /// What is to be hit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct KnockRequest {
     /// A name or an address, as given.
     pub host: String,
     /// Which of its addresses will do.
-    pub family: Family,
+    pub family: AddressFamily,
     /// The ports, in order.
     pub steps: Vec<Step>,
     /// The pause between one hit and the next.
@@ -25,7 +25,7 @@ pub struct Request {
 
 /// Which IP version to knock by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub enum AddressFamily {
     /// Both.
     Any,
     /// IPv4.
@@ -34,7 +34,7 @@ pub enum Family {
     V6,
 }
 
-impl Family {
+impl AddressFamily {
     fn admits(self, address: &SocketAddr) -> bool {
         match self {
             Self::Any => true,
@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// The host has no address of the family asked for.
     #[error("`{host}` has no {version} address")]
-    Family {
+    NoAddress {
         /// As given.
         host: String,
         /// `IPv4` or `IPv6`.
@@ -77,7 +77,7 @@ pub enum Error {
 
 /// What is told of a knock.
 #[derive(Debug)]
-pub enum News<'a> {
+pub enum KnockProgress<'a> {
     /// This is hit now.
     Hit(&'a SocketAddr, Protocol),
     /// Nothing can be sent to this address of several: it is knocked at no further.
@@ -91,8 +91,8 @@ pub enum News<'a> {
 /// # Errors
 /// When the host has no such address, or this machine can send to none of them. What the other
 /// side answers is no error: most often it is silence.
-pub fn knock(request: &Request, told: impl FnMut(News<'_>)) -> Result<(), Error> {
-    let Request {
+pub fn knock(request: &KnockRequest, told: impl FnMut(KnockProgress<'_>)) -> Result<(), Error> {
+    let KnockRequest {
         host,
         family,
         steps,
@@ -105,7 +105,7 @@ fn hit_all(
     mut addresses: Vec<SocketAddr>,
     steps: &[Step],
     delay: Duration,
-    mut told: impl FnMut(News<'_>),
+    mut told: impl FnMut(KnockProgress<'_>),
 ) -> Result<(), Error> {
     for (i, step) in steps.iter().enumerate() {
         if i > 0 {
@@ -114,7 +114,7 @@ fn hit_all(
         let mut failed = Vec::new();
         addresses.retain_mut(|address| {
             address.set_port(step.port.get());
-            told(News::Hit(address, step.protocol));
+            told(KnockProgress::Hit(address, step.protocol));
             let sent = hit(*address, step.protocol);
             let is_sent = sent.is_ok();
             failed.extend(sent.err().map(|source| Error::Send {
@@ -126,7 +126,9 @@ fn hit_all(
         });
         // The last that fails is the error; it is told by whoever asked.
         let error = failed.pop_if(|_| addresses.is_empty());
-        failed.iter().for_each(|error| told(News::Passed(error)));
+        failed
+            .iter()
+            .for_each(|error| told(KnockProgress::Passed(error)));
         if let Some(error) = error {
             return Err(error);
         }
@@ -136,10 +138,10 @@ fn hit_all(
 
 /// The addresses of the host that will do, in the resolver's order (RFC 6724); their ports are
 /// 0.
-fn resolve(host: &str, family: Family) -> Result<Vec<SocketAddr>, Error> {
+fn resolve(host: &str, family: AddressFamily) -> Result<Vec<SocketAddr>, Error> {
     let version = match family {
-        Family::Any | Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
+        AddressFamily::Any | AddressFamily::V4 => "IPv4",
+        AddressFamily::V6 => "IPv6",
     };
     let found = (without_brackets(host), 0)
         .to_socket_addrs()
@@ -154,7 +156,7 @@ fn resolve(host: &str, family: Family) -> Result<Vec<SocketAddr>, Error> {
         }
     }
     if addresses.is_empty() {
-        return Err(Error::Family {
+        return Err(Error::NoAddress {
             host: host.to_owned(),
             version,
         });
@@ -234,8 +236,8 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, UdpSocket};
 
-    fn request(host: &str, family: Family, steps: Vec<Step>) -> Request {
-        Request {
+    fn request(host: &str, family: AddressFamily, steps: Vec<Step>) -> KnockRequest {
+        KnockRequest {
             host: host.into(),
             family,
             steps,
@@ -260,10 +262,10 @@ mod tests {
         ];
         let mut told = Vec::new();
         knock(
-            &request("127.0.0.1", Family::V4, steps.clone()),
+            &request("127.0.0.1", AddressFamily::V4, steps.clone()),
             |news| match news {
-                News::Hit(address, protocol) => told.push(step(protocol, address.port())),
-                News::Passed(error) => panic!("{error}"),
+                KnockProgress::Hit(address, protocol) => told.push(step(protocol, address.port())),
+                KnockProgress::Passed(error) => panic!("{error}"),
             },
         )
         .expect("the loopback");
@@ -292,8 +294,8 @@ mod tests {
             &steps,
             Duration::ZERO,
             |news| match news {
-                News::Hit(address, _) => hits.push((address.is_ipv4(), address.port())),
-                News::Passed(_) => passed += 1,
+                KnockProgress::Hit(address, _) => hits.push((address.is_ipv4(), address.port())),
+                KnockProgress::Passed(_) => passed += 1,
             },
         )
         .expect("one of them can be sent to");
@@ -302,7 +304,7 @@ mod tests {
         udp.recv(&mut [0; 2]).expect("the last hit");
         let mut passed = 0;
         let none = hit_all(vec![addresses[0]; 2], &steps, Duration::ZERO, |news| {
-            passed += i32::from(matches!(news, News::Passed(_)));
+            passed += i32::from(matches!(news, KnockProgress::Passed(_)));
         });
         assert!(matches!(none, Err(Error::Send { .. })), "{none:?}");
         assert_eq!(passed, 1);
@@ -329,9 +331,10 @@ mod tests {
 
     #[test]
     fn a_host_without_the_family_is_named() {
-        let error = knock(&request("127.0.0.1", Family::V6, vec![]), |_| {}).expect_err("v6");
+        let error =
+            knock(&request("127.0.0.1", AddressFamily::V6, vec![]), |_| {}).expect_err("v6");
         assert_eq!(error.to_string(), "`127.0.0.1` has no IPv6 address");
-        let error = knock(&request("host.invalid", Family::Any, vec![]), |_| {});
+        let error = knock(&request("host.invalid", AddressFamily::Any, vec![]), |_| {});
         assert!(matches!(error, Err(Error::Resolve { .. })), "{error:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, and where.
 //!
 //! Lines of a configuration hold secrets, the sequences, and messages quote them. So each is
-//! shown in one of several ways, by who reads it: see [`Reader`].
+//! shown in one of several ways, by who reads it: see [`Audience`].
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use unicode_width::UnicodeWidthChar;
 
-use super::reader::{Reader, is_harmless};
-use super::source::{Source, Span};
+use super::audience::{Audience, is_harmless};
+use super::text::{ConfigText, Span};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +75,7 @@ impl Diagnostic {
         }
     }
 
-    fn at(source: &Source, fault: Fault) -> Self {
+    fn at(source: &ConfigText, fault: SpannedFault) -> Self {
         let place = source.place(fault.span.start);
         Self {
             severity: fault.severity,
@@ -91,26 +91,26 @@ impl Diagnostic {
         }
     }
 
-    /// As `reader` may see it: the place, what is wrong and what to do, but of secrets as much
-    /// as [`Reader`] says.
+    /// As `audience` may see it: the place, what is wrong and what to do, but of secrets as much
+    /// as [`Audience`] says.
     #[must_use]
-    pub fn shown_to(&self, reader: Reader) -> String {
+    pub fn shown_to(&self, audience: Audience) -> String {
         let mut shown = String::new();
         // To a string, which cannot fail.
-        let _ = self.write(&mut shown, reader);
+        let _ = self.write(&mut shown, audience);
         shown
     }
 
-    fn write(&self, f: &mut impl fmt::Write, reader: Reader) -> fmt::Result {
-        let (message, help) = match (reader, &self.quiet) {
-            (Reader::Log, Some(Quiet { message, help })) => (message, help),
-            (Reader::Terminal | Reader::Pipe, _) | (Reader::Log, None) => {
+    fn write(&self, f: &mut impl fmt::Write, audience: Audience) -> fmt::Result {
+        let (message, help) = match (audience, &self.quiet) {
+            (Audience::Log, Some(Quiet { message, help })) => (message, help),
+            (Audience::Terminal | Audience::Pipe, _) | (Audience::Log, None) => {
                 (&self.message, &self.help)
             }
         };
-        let excerpt = match (reader, self.is_secret) {
-            (Reader::Terminal, _) | (_, false) => self.excerpt.as_ref(),
-            (Reader::Pipe | Reader::Log, true) => None,
+        let excerpt = match (audience, self.is_secret) {
+            (Audience::Terminal, _) | (_, false) => self.excerpt.as_ref(),
+            (Audience::Pipe | Audience::Log, true) => None,
         };
         write!(f, "{}:", self.file)?;
         if self.line > 0 {
@@ -132,12 +132,12 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, Reader::Terminal)
+        self.write(f, Audience::Terminal)
     }
 }
 
 /// How many characters of its first line `span` has.
-fn length(source: &Source, span: &Span) -> usize {
+fn length(source: &ConfigText, span: &Span) -> usize {
     let (begin, line) = source.line(source.line_index(span.start));
     let end = span.end.min(begin + line.len());
     let text = source.text().get(span.start..end);
@@ -146,7 +146,7 @@ fn length(source: &Source, span: &Span) -> usize {
 
 /// The line of `span` and a line with `^~~~` under it: tabs stay tabs and a wide character
 /// gets two columns, so that the marks stand under what they mean on any terminal.
-fn excerpt(source: &Source, span: &Span) -> [String; 2] {
+fn excerpt(source: &ConfigText, span: &Span) -> [String; 2] {
     let (begin, line) = source.line(source.line_index(span.start));
     let at = |offset: usize| {
         let byte = offset.saturating_sub(begin).min(line.len());
@@ -198,7 +198,7 @@ fn excerpt(source: &Source, span: &Span) -> [String; 2] {
 
 /// A fault before its place is worked out.
 #[derive(Debug)]
-struct Fault {
+struct SpannedFault {
     severity: Severity,
     span: Span,
     message: String,
@@ -208,31 +208,31 @@ struct Fault {
 
 /// Where parsers and the check put what they find; they go on after it.
 #[derive(Debug, Default)]
-pub(super) struct Faults(Vec<Fault>);
+pub(super) struct Faults(Vec<SpannedFault>);
 
 /// More than these are counted, not shown: a picture given as configuration has thousands.
 const MOST: usize = 100;
 
 impl Faults {
     /// Reports an error at `span`.
-    pub(super) fn error(&mut self, span: &Span, message: impl Into<String>) -> Noted<'_> {
+    pub(super) fn error(&mut self, span: &Span, message: impl Into<String>) -> ReportedFault<'_> {
         self.note(Severity::Error, span, message.into())
     }
 
     /// Reports a warning at `span`.
-    pub(super) fn warn(&mut self, span: &Span, message: impl Into<String>) -> Noted<'_> {
+    pub(super) fn warn(&mut self, span: &Span, message: impl Into<String>) -> ReportedFault<'_> {
         self.note(Severity::Warning, span, message.into())
     }
 
-    fn note(&mut self, severity: Severity, span: &Span, message: String) -> Noted<'_> {
-        self.0.push(Fault {
+    fn note(&mut self, severity: Severity, span: &Span, message: String) -> ReportedFault<'_> {
+        self.0.push(SpannedFault {
             severity,
             span: span.clone(),
             message,
             help: None,
             quiet: None,
         });
-        Noted(self.0.last_mut())
+        ReportedFault(self.0.last_mut())
     }
 
     /// Whether there is an error among them.
@@ -243,7 +243,7 @@ impl Faults {
     /// Takes over those of `others` that lie on a line where there is none yet: what a
     /// parser makes of the rest of a broken line, or of what stands under a header that is
     /// not closed, is no news.
-    pub(super) fn add_elsewhere(&mut self, others: Self, source: &Source) {
+    pub(super) fn add_elsewhere(&mut self, others: Self, source: &ConfigText) {
         let mut taken = HashSet::new();
         for fault in &self.0 {
             let index = source.line_index(fault.span.start);
@@ -254,12 +254,12 @@ impl Faults {
                 taken.extend(under.take_while(|i| !is_header(*i)));
             }
         }
-        let news = |f: &Fault| !taken.contains(&source.line_index(f.span.start));
+        let news = |f: &SpannedFault| !taken.contains(&source.line_index(f.span.start));
         self.0.extend(others.0.into_iter().filter(news));
     }
 
     /// All of them in the order of the file, each said once.
-    pub(super) fn into_diagnostics(mut self, source: &Source) -> Vec<Diagnostic> {
+    pub(super) fn into_diagnostics(mut self, source: &ConfigText) -> Vec<Diagnostic> {
         self.0.sort_by_key(|f| (f.span.start, f.severity));
         self.0
             .dedup_by(|b, a| a.span.start == b.span.start && a.message == b.message);
@@ -275,9 +275,9 @@ impl Faults {
 }
 
 /// A fault just reported, to which help may be added.
-pub(super) struct Noted<'a>(Option<&'a mut Fault>);
+pub(super) struct ReportedFault<'a>(Option<&'a mut SpannedFault>);
 
-impl Noted<'_> {
+impl ReportedFault<'_> {
     /// Says what to do about it.
     pub(super) fn help(self, help: impl Into<String>) -> Self {
         let help = Some(help.into());
@@ -302,7 +302,7 @@ impl Noted<'_> {
         self.map(|fault| fault.quiet = Some(Quiet { message, help }))
     }
 
-    fn map(self, change: impl FnOnce(&mut Fault)) -> Self {
+    fn map(self, change: impl FnOnce(&mut SpannedFault)) -> Self {
         let Self(mut fault) = self;
         if let Some(fault) = fault.as_deref_mut() {
             change(fault);
@@ -316,7 +316,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str, needle: &str) -> String {
-        let source = Source::new("f", text);
+        let source = ConfigText::new("f", text);
         let start = text.find(needle).expect("the needle");
         let mut faults = Faults::default();
         let _ = faults.error(&(start..start + needle.len()), "no");
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn an_end_of_line_has_a_caret_and_a_second_line_none() {
-        let source = Source::new("f", "a =\nb");
+        let source = ConfigText::new("f", "a =\nb");
         let mut faults = Faults::default();
         faults.error(&(3..3), "no").help("yes");
         faults.warn(&(0..5), "both");
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn thousands_are_counted() {
-        let source = Source::new("f", &"x".repeat(500));
+        let source = ConfigText::new("f", &"x".repeat(500));
         let mut faults = Faults::default();
         for at in 0..500 {
             faults.error(&(at..at + 1), "no");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::source::{Span, Spanned};
+use super::text::{Span, Spanned};
 use crate::model::{
     Guard, Level, Lifetime, OnStop, PortRange, Prefix, SetPath, Step, TcpFlags, TripwireMode,
 };
@@ -52,16 +52,16 @@ impl<T> Field<T> {
 }
 
 /// A list as written.
-pub(super) type List<T> = Vec<Spanned<T>>;
+pub(super) type SpannedList<T> = Vec<Spanned<T>>;
 
 /// A file.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct ConfigDraft {
     /// Whether it is a knockd.conf.
     pub(super) is_legacy: bool,
     pub(super) defaults: Defaults,
-    pub(super) interfaces: Field<List<String>>,
-    pub(super) ignore: Field<List<PortRange>>,
+    pub(super) interfaces: Field<SpannedList<String>>,
+    pub(super) ignore: Field<SpannedList<PortRange>>,
     pub(super) tripwires: Field<TripwireMode>,
     pub(super) log: DraftLog,
     pub(super) pid_file: Field<PathBuf>,
@@ -90,7 +90,7 @@ pub(super) struct DraftFirewall {
     pub(super) table: Field<String>,
     pub(super) guard: Field<Guard>,
     pub(super) on_stop: Field<OnStop>,
-    pub(super) trusted: Field<List<Prefix>>,
+    pub(super) trusted: Field<SpannedList<Prefix>>,
     pub(super) mark: Field<i64>,
 }
 
@@ -100,20 +100,20 @@ pub(super) struct DraftDoor {
     pub(super) name: Spanned<String>,
     /// A key below it is unknown: what the door lacks may be what that was meant for.
     pub(super) misread: bool,
-    pub(super) sequence: Field<List<Step>>,
+    pub(super) sequence: Field<SpannedList<Step>>,
     pub(super) one_time: Field<PathBuf>,
     pub(super) seq_timeout: Field<Duration>,
     pub(super) seq_cooldown: Field<Duration>,
     pub(super) tcp_flags: Field<TcpFlags>,
-    pub(super) from: Field<List<Prefix>>,
+    pub(super) from: Field<SpannedList<Prefix>>,
     pub(super) target: Field<IpAddr>,
     pub(super) strays: Field<i64>,
-    pub(super) open: Field<List<PortRange>>,
+    pub(super) open: Field<SpannedList<PortRange>>,
     pub(super) open_for: Field<Lifetime>,
     pub(super) max_open: Field<i64>,
     pub(super) close: Field<DraftClose>,
-    pub(super) add: Field<List<DraftElement>>,
-    pub(super) remove: Field<List<DraftElement>>,
+    pub(super) add: Field<SpannedList<DraftElement>>,
+    pub(super) remove: Field<SpannedList<DraftElement>>,
     pub(super) start: Field<String>,
     pub(super) stop: Field<String>,
     pub(super) start_6: Field<String>,
@@ -152,12 +152,12 @@ impl DraftDoor {
 #[derive(Debug, Clone)]
 pub(super) enum DraftClose {
     All,
-    Ports(List<PortRange>),
+    Ports(SpannedList<PortRange>),
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct DraftElement {
     pub(super) path: SetPath,
     pub(super) lifetime: Field<Lifetime>,
-    pub(super) ports: Field<List<PortRange>>,
+    pub(super) ports: Field<SpannedList<PortRange>>,
 }

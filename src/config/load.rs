@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::diagnostic::{Diagnostic, Severity};
-use super::source::Source;
-use super::{Format, Host, Report, judge};
+use super::text::ConfigText;
+use super::{ConfigReport, Format, Host, judge};
 
 /// Where TOML lies if nobody says otherwise.
 pub(crate) const DEFAULT_TOML: &str = "/etc/knockd.toml";
@@ -26,7 +26,7 @@ pub(crate) struct Loaded {
     /// twice. [`judge_bytes`] makes of them what this reading made.
     pub(crate) bytes: Vec<u8>,
     /// The judgement.
-    pub(crate) report: Report,
+    pub(crate) report: ConfigReport,
 }
 
 /// Why a file could not be read at all.
@@ -93,8 +93,8 @@ pub(crate) fn load(path: &Path, folder: &Path) -> Result<Loaded, LoadError> {
 }
 
 /// Judges what was read from the file at `path` at another time, as [`load`] does.
-pub(crate) fn judge_bytes(path: &Path, bytes: &[u8], folder: &Path) -> Report {
-    let source = Source::from_bytes(&path.to_string_lossy(), bytes);
+pub(crate) fn judge_bytes(path: &Path, bytes: &[u8], folder: &Path) -> ConfigReport {
+    let source = ConfigText::from_bytes(&path.to_string_lossy(), bytes);
     let format = Format::of(path, source.text());
     judge(&source, format, &Host::read(folder))
 }

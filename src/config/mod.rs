@@ -2,26 +2,26 @@
 //! and one check makes a [`Config`] of it, or says everything that is wrong with it, each
 //! with line, column and caret.
 
+mod audience;
 mod check;
 mod diagnostic;
 mod draft;
 mod legacy;
 mod load;
-mod reader;
 pub(crate) mod services;
-mod source;
 mod suggest;
+mod text;
 mod toml;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+pub use self::audience::Audience;
 pub(crate) use self::check::{interface, is_set_path, several_or_quoted};
 pub use self::diagnostic::{Diagnostic, Severity};
-pub(crate) use self::legacy::{File, Line, Section};
+pub(crate) use self::legacy::{ConfFile, ConfLine, ConfSection};
 pub(crate) use self::load::{DEFAULT_CONF, DEFAULT_TOML, LoadError, choose, judge_bytes, load};
-pub use self::reader::Reader;
-pub(crate) use self::source::{Source, Spanned};
+pub(crate) use self::text::{ConfigText, Spanned};
 
 use self::diagnostic::Faults;
 use crate::model::Config;
@@ -79,7 +79,7 @@ impl Default for Host {
 
 /// A configuration judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct ConfigReport {
     /// What it means; `None` if there is an error.
     pub config: Option<Config>,
     /// All that is wrong or doubtful, in the order of the file.
@@ -88,14 +88,14 @@ pub struct Report {
 
 /// Reads and checks a text; `name` is what diagnostics call it.
 #[must_use]
-pub fn parse(name: &str, text: &str, format: Format, host: &Host) -> Report {
-    judge(&Source::new(name, text), format, host)
+pub fn parse(name: &str, text: &str, format: Format, host: &Host) -> ConfigReport {
+    judge(&ConfigText::new(name, text), format, host)
 }
 
-fn judge(source: &Source, format: Format, host: &Host) -> Report {
+fn judge(source: &ConfigText, format: Format, host: &Host) -> ConfigReport {
     if let Some(why) = source.no_text() {
         let fault = Diagnostic::whole(Severity::Error, source.name(), why);
-        return Report {
+        return ConfigReport {
             config: None,
             diagnostics: vec![fault],
         };
@@ -118,12 +118,12 @@ fn judge(source: &Source, format: Format, host: &Host) -> Report {
         let message = "this is TOML, and by its name it is read as a knockd.conf".to_owned();
         let mut fault = Diagnostic::whole(Severity::Error, source.name(), message);
         fault.help = Some("give it a name that ends in `.toml`".to_owned());
-        return Report {
+        return ConfigReport {
             config: None,
             diagnostics: vec![fault],
         };
     }
-    Report {
+    ConfigReport {
         config,
         diagnostics: faults.into_diagnostics(source),
     }
@@ -134,7 +134,7 @@ fn judge(source: &Source, format: Format, host: &Host) -> Report {
 /// # Errors
 ///
 /// What is wrong with the file, if it cannot be used, or is no knockd.conf.
-pub(crate) fn read_legacy(source: &Source) -> Result<(File<'_>, Config), Vec<Diagnostic>> {
+pub(crate) fn read_legacy(source: &ConfigText) -> Result<(ConfFile<'_>, Config), Vec<Diagnostic>> {
     let whole = |why| vec![Diagnostic::whole(Severity::Error, source.name(), why)];
     if let Some(why) = source.no_text() {
         return Err(whole(why));

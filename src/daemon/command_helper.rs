@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::action::command::{
     self, CommandTable, DRAIN_TIME, HelperBusy, HelperClient, HelperReport, HelperRequest,
 };
-use crate::config::Reader;
+use crate::config::Audience;
 use crate::model::{Config, StartCommand, Timestamp};
 
 use super::Fault;
@@ -213,7 +213,7 @@ pub fn helper(options: &Options) -> Result<(), Fault> {
             Err(refused) => match options.last_good(&path) {
                 Some(setup) => Ok(CommandTable::new(&setup.config)),
                 // The daemon writes it to the log.
-                None => Err(refused.shown_to(Reader::Log).join("; ")),
+                None => Err(refused.shown_to(Audience::Log).join("; ")),
             },
         }
     };

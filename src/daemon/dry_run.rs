@@ -9,7 +9,7 @@ use crate::action;
 use crate::action::command::expand;
 use crate::action::used_sequences::UsedSequences;
 use crate::capture::{CaptureError, CaptureFile};
-use crate::config::Reader;
+use crate::config::Audience;
 use crate::decode::decode;
 use crate::firewall::{Preview, Ruleset, render};
 use crate::matcher::{Matcher, Settings};
@@ -38,7 +38,7 @@ pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
     if let Some(line) = &note {
         complain(format_args!("{line}"));
     }
-    let reader = Reader::of(&io::stderr());
+    let reader = Audience::of(&io::stderr());
     for remark in &setup.warnings {
         complain(format_args!("{}", remark.shown_to(reader)));
     }

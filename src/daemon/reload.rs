@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::config::Reader;
+use crate::config::Audience;
 use crate::firewall::Ruleset;
 use crate::model::{Config, OnStop};
 
@@ -48,7 +48,7 @@ impl Daemon<'_> {
                     self.swap(setup)
                 }
                 Err(unusable) => {
-                    let faults = unusable.shown_to(Reader::Log);
+                    let faults = unusable.shown_to(Audience::Log);
                     for fault in &faults {
                         tracing::error!("{fault}");
                     }
@@ -56,7 +56,7 @@ impl Daemon<'_> {
                     tracing::error!("{stays}");
                     self.refuse(&faults);
                     // Who asks is root, and shows the lines to a terminal alone.
-                    let mut faults = unusable.shown_to(Reader::Terminal);
+                    let mut faults = unusable.shown_to(Audience::Terminal);
                     faults.push(stays);
                     Reply::Faulty(faults)
                 }
@@ -108,7 +108,7 @@ impl Daemon<'_> {
         tracing::info!("the new configuration is in force");
         // Where `knockd reload` is a unit's ExecReload=, the journal reads it: without the lines
         // that hold steps. `knockd check` shows those.
-        let warnings = warnings.iter().map(|line| line.shown_to(Reader::Log));
+        let warnings = warnings.iter().map(|line| line.shown_to(Audience::Log));
         let mut lines: Vec<_> = warnings.collect();
         lines.push("the new configuration is in force".to_owned());
         Reply::Done(lines)

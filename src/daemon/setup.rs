@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::action::one_time::{LiveSequence, SkippedLine};
 use crate::action::used_sequences::UsedSequences;
-use crate::config::{self, Diagnostic, LoadError, Reader, Report};
+use crate::config::{self, Audience, ConfigReport, Diagnostic, LoadError};
 use crate::model::{Config, Door, DoorId, Pattern};
 use crate::stderr::complain;
 
@@ -72,11 +72,11 @@ pub(crate) enum Remark {
 
 impl Remark {
     /// As `reader` may see it.
-    pub(crate) fn shown_to(&self, reader: Reader) -> String {
+    pub(crate) fn shown_to(&self, reader: Audience) -> String {
         match (self, reader) {
             (Self::Diagnostic(diagnostic), reader) => diagnostic.shown_to(reader),
-            (Self::Words { full, .. }, Reader::Terminal | Reader::Pipe) => full.clone(),
-            (Self::Words { quiet, .. }, Reader::Log) => quiet.clone(),
+            (Self::Words { full, .. }, Audience::Terminal | Audience::Pipe) => full.clone(),
+            (Self::Words { quiet, .. }, Audience::Log) => quiet.clone(),
         }
     }
 }
@@ -91,7 +91,7 @@ impl From<String> for Remark {
 
 impl std::fmt::Display for Remark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.shown_to(Reader::Log))
+        f.write_str(&self.shown_to(Audience::Log))
     }
 }
 
@@ -106,7 +106,7 @@ pub(crate) enum Unusable {
 
 impl Unusable {
     /// Each thing that is wrong, as `reader` may see it.
-    pub(crate) fn shown_to(&self, reader: Reader) -> Vec<String> {
+    pub(crate) fn shown_to(&self, reader: Audience) -> Vec<String> {
         match self {
             Self::Unread(error) => vec![error.to_string()],
             Self::Faulty(all) => all.iter().map(|one| one.shown_to(reader)).collect(),
@@ -115,7 +115,7 @@ impl Unusable {
 
     /// As an end of the program that is told on stderr.
     pub(crate) fn into_fault(self) -> Fault {
-        let text = self.shown_to(Reader::of(&std::io::stderr())).join("\n");
+        let text = self.shown_to(Audience::of(&std::io::stderr())).join("\n");
         match self {
             Self::Unread(LoadError::NotAllowed(_)) => Fault::Permission(text),
             Self::Unread(LoadError::Read { .. } | LoadError::TooBig(_)) | Self::Faulty(_) => {
@@ -184,7 +184,7 @@ impl Options {
         self.take(path, bytes).ok()
     }
 
-    fn judge(&self, bytes: Vec<u8>, report: Report) -> Result<Setup, Unusable> {
+    fn judge(&self, bytes: Vec<u8>, report: ConfigReport) -> Result<Setup, Unusable> {
         let all = report.diagnostics.into_iter();
         let said: Vec<_> = all.map(|d| Remark::Diagnostic(Box::new(d))).collect();
         let Some(mut config) = report.config else {
@@ -337,7 +337,9 @@ pub fn configuration(options: &Options, path: &Path) -> Result<Config, Fault> {
     };
     match options.last_good(path) {
         Some(setup) => {
-            let faults = refused.shown_to(Reader::of(&std::io::stderr())).join("\n");
+            let faults = refused
+                .shown_to(Audience::of(&std::io::stderr()))
+                .join("\n");
             complain(format_args!(
                 "{faults}\nknockd: {} CANNOT BE USED: the last configuration that was good is \
                  taken",

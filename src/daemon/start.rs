@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::action::used_sequences::UsedSequences;
 use crate::capture::{Links, LiveCapture, Program};
-use crate::config::{LoadError, Reader};
+use crate::config::{Audience, LoadError};
 use crate::firewall::{Mode, Ruleset, Table};
 use crate::matcher::{Matcher, Settings};
 use crate::model::{Config, Tripwires};
@@ -162,7 +162,7 @@ pub(super) fn first_setup(
     // The log is read by others than root.
     let faults = unusable
         .as_ref()
-        .map(|unusable| unusable.shown_to(Reader::Log));
+        .map(|unusable| unusable.shown_to(Audience::Log));
     let faults = faults.unwrap_or_default();
     if let (Some(log), Some(setup)) = (log, &setup) {
         // A log that cannot be written must not keep the guard from standing.

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use knockd::config::{Diagnostic, Format, Host, Report, Severity, parse};
+use knockd::config::{ConfigReport, Diagnostic, Format, Host, Severity, parse};
 use knockd::model::{Config, Protocol, TcpFlags};
 use knockd::tools::convert::convert;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-fn legacy(text: &str) -> Report {
+fn legacy(text: &str) -> ConfigReport {
     parse("knockd.conf", text, Format::Legacy, &Host::default())
 }
 
-fn toml(text: &str) -> Report {
+fn toml(text: &str) -> ConfigReport {
     parse("knockd.toml", text, Format::Toml, &Host::default())
 }
 
@@ -30,7 +30,7 @@ fn comparable(mut config: Config) -> Config {
 }
 
 /// What is warned of in the new file, and was not in the old one.
-fn news(old: &Report, new: &Report) -> Vec<String> {
+fn news(old: &ConfigReport, new: &ConfigReport) -> Vec<String> {
     // But for what it quotes: a door may have another name.
     let kind = |d: &Diagnostic| {
         let (before, rest) = d.message.split_once('`').unwrap_or((&d.message, "`"));

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::super::Host;
 use super::super::diagnostic::Faults;
-use super::super::draft::{Defaults, DraftClose, DraftDoor, DraftElement, Field, List};
-use super::super::source::Spanned;
-use super::sequence::{self, Wires};
+use super::super::draft::{Defaults, DraftClose, DraftDoor, DraftElement, Field, SpannedList};
+use super::super::text::Spanned;
+use super::sequence::{self, TripwireSettings};
 use super::{names, path, time};
 use crate::model::{
     Close, Commands, Door, Lifetime, MAX_STRAYS, OPENINGS, OneTime, PortRange, Prefix, Protocol,
@@ -25,7 +25,7 @@ pub(super) fn door(
 ) -> Door {
     does_something(draft, faults);
     let strays = strays(&draft.strays, faults);
-    let steps = steps(draft, Wires { mode, strays }, faults);
+    let steps = steps(draft, TripwireSettings { mode, strays }, faults);
     let tcp_flags = tcp_flags(draft, &steps, defaults, faults);
     if let Some(timeout) = draft.seq_timeout.given() {
         time(&timeout.span, timeout.value, "seq_timeout", faults);
@@ -57,7 +57,7 @@ pub(super) fn door(
     }
 }
 
-fn values<T: Clone>(field: &Field<List<T>>) -> Vec<T> {
+fn values<T: Clone>(field: &Field<SpannedList<T>>) -> Vec<T> {
     let list = field.given().map(|list| &list.value);
     list.into_iter()
         .flatten()
@@ -93,7 +93,7 @@ fn does_something(draft: &DraftDoor, faults: &mut Faults) {
     }
 }
 
-fn steps(draft: &DraftDoor, wires: Wires, faults: &mut Faults) -> Vec<Step> {
+fn steps(draft: &DraftDoor, wires: TripwireSettings, faults: &mut Faults) -> Vec<Step> {
     match (&draft.sequence, &draft.one_time) {
         // What is unknown may be the sequence.
         (Field::Absent, Field::Absent) if draft.misread => {}
@@ -244,14 +244,14 @@ fn max_open(draft: &DraftDoor, open: &[PortRange], faults: &mut Faults) -> u32 {
 }
 
 /// Ports, none of them twice.
-pub(super) fn ranges(field: &Field<List<PortRange>>, faults: &mut Faults) -> Vec<PortRange> {
+pub(super) fn ranges(field: &Field<SpannedList<PortRange>>, faults: &mut Faults) -> Vec<PortRange> {
     if let Some(list) = field.given() {
         distinct(list, faults);
     }
     values(field)
 }
 
-fn distinct(list: &Spanned<List<PortRange>>, faults: &mut Faults) {
+fn distinct(list: &Spanned<SpannedList<PortRange>>, faults: &mut Faults) {
     if list.value.is_empty() {
         faults
             .error(&list.span, "no port stands here")
@@ -315,7 +315,7 @@ const ELEMENT_PORTS: usize = 1024;
 
 /// `count` is that of the door's ports so far.
 fn elements(
-    field: &Field<List<DraftElement>>,
+    field: &Field<SpannedList<DraftElement>>,
     count: &mut usize,
     faults: &mut Faults,
 ) -> Vec<SetElement> {

@@ -2,15 +2,15 @@
 
 use super::super::Host;
 use super::super::diagnostic::Faults;
-use super::super::draft::{Draft, DraftClose, DraftDoor, DraftFirewall, Field, List};
-use super::super::source::Spanned;
+use super::super::draft::{ConfigDraft, DraftClose, DraftDoor, DraftFirewall, Field, SpannedList};
+use super::super::text::Spanned;
 use super::names;
 use crate::model::{Firewall, Guard, PortRange, Prefix};
 
 /// The table the draft asks for: by `[firewall]`, or by a door with a typed action. (One that
 /// only adds to sets of the administrator's opens nothing in the table and guards nothing,
 /// but it is the table's netlink socket that such a set is filled and watched by.)
-pub(super) fn firewall(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<Firewall> {
+pub(super) fn firewall(draft: &ConfigDraft, host: &Host, faults: &mut Faults) -> Option<Firewall> {
     let wanted = |door: &DraftDoor| {
         let DraftDoor {
             open,
@@ -91,7 +91,7 @@ fn read(draft: &DraftFirewall, faults: &mut Faults) -> Firewall {
 }
 
 /// The prefixes without those that lie in others: an interval set refuses overlaps.
-fn disjoint(list: &List<Prefix>, faults: &mut Faults) -> Vec<Prefix> {
+fn disjoint(list: &SpannedList<Prefix>, faults: &mut Faults) -> Vec<Prefix> {
     for prefix in list.iter().filter(|p| p.value.length() == 0) {
         faults.warn(&prefix.span, "everybody is trusted: nobody needs to knock");
     }
@@ -135,7 +135,7 @@ fn ephemeral(opened: &[&Spanned<PortRange>], host: &Host, faults: &mut Faults) {
 }
 
 /// A `close` of what no door opens.
-fn closes_nothing(draft: &Draft, opened: &[&Spanned<PortRange>], faults: &mut Faults) {
+fn closes_nothing(draft: &ConfigDraft, opened: &[&Spanned<PortRange>], faults: &mut Faults) {
     // Ports of both protocols on one line, so that looking one up is quick.
     let mut ports = crate::model::PortSet::default();
     for range in opened {

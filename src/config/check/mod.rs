@@ -1,25 +1,25 @@
 //! The one check: a draft of either format becomes a [`Config`], or the reasons why not.
 
+mod between_doors;
 mod door;
 mod firewall;
 mod names;
 mod sequence;
-mod together;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Host;
 use super::diagnostic::Faults;
-use super::draft::{Draft, DraftDoor, DraftLog, Field, List};
-use super::source::{Span, Spanned};
+use super::draft::{ConfigDraft, DraftDoor, DraftLog, Field, SpannedList};
+use super::text::{Span, Spanned};
 use crate::model::{Config, Log, MAX_TIME, Pattern, Protocol, SetPath, Step, flag};
 
 /// More doors than this cannot be told apart by [`crate::model::DoorId`].
 const DOORS_MAX: usize = u16::MAX as usize;
 
 /// Judges a draft. Warnings alone do not keep a configuration from being used.
-pub(super) fn check(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<Config> {
+pub(super) fn check(draft: &ConfigDraft, host: &Host, faults: &mut Faults) -> Option<Config> {
     if let Some(first_too_many) = draft.doors.get(DOORS_MAX) {
         faults.error(
             &first_too_many.name.span,
@@ -44,7 +44,7 @@ pub(super) fn check(draft: &Draft, host: &Host, faults: &mut Faults) -> Option<C
             .map(|door| door::door(door, &draft.defaults, tripwires, host, faults))
             .collect(),
     };
-    together::together(draft, faults);
+    between_doors::check(draft, faults);
     flags_of_no_client(draft, faults);
     doors_for_sessions(draft, faults);
     some_door(draft, faults);
@@ -60,7 +60,7 @@ fn may_have_tcp(draft: &DraftDoor) -> bool {
 
 /// TCP flags that the first packet of a connection has not. It has SYN, and nothing else of the
 /// six (RFC 9293, 3.5); knock 0.8's own manual has `syn,ack` in its example.
-fn flags_of_no_client(draft: &Draft, faults: &mut Faults) {
+fn flags_of_no_client(draft: &ConfigDraft, faults: &mut Faults) {
     for door in draft.doors.iter().filter(|door| may_have_tcp(door)) {
         if let Some(flags) = door.tcp_flags.given()
             && !flags.value.matches(flag::SYN)
@@ -83,7 +83,7 @@ fn flags_of_no_client(draft: &Draft, faults: &mut Faults) {
 /// sessions: it cannot pass all of those. So who probes with such packets can tell the steps by
 /// the time that the kernel takes; and a scan by them is seen at the steps alone, where one in order
 /// goes through steps that rise or fall.
-fn doors_for_sessions(draft: &Draft, faults: &mut Faults) {
+fn doors_for_sessions(draft: &ConfigDraft, faults: &mut Faults) {
     let fits = |door: &&DraftDoor| {
         let flags = door.tcp_flags.or(draft.defaults.tcp_flags);
         may_have_tcp(door) && flags.fits_sessions()
@@ -109,7 +109,7 @@ fn doors_for_sessions(draft: &Draft, faults: &mut Faults) {
 
 /// A file that says nothing was cut short, by a full disk or a power failure: as a
 /// configuration it would take the guard away, or leave nobody a way in.
-fn some_door(draft: &Draft, faults: &mut Faults) {
+fn some_door(draft: &ConfigDraft, faults: &mut Faults) {
     if draft.doors.is_empty() && !faults.any_error() {
         faults
             .error(&(0..0), "there is no door")
@@ -145,7 +145,11 @@ pub(crate) fn interface(text: &str) -> Result<String, String> {
     }
 }
 
-fn interfaces(field: &Field<List<String>>, is_legacy: bool, faults: &mut Faults) -> Vec<Pattern> {
+fn interfaces(
+    field: &Field<SpannedList<String>>,
+    is_legacy: bool,
+    faults: &mut Faults,
+) -> Vec<Pattern> {
     let Some(list) = field.given() else {
         return Vec::new();
     };

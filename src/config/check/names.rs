@@ -1,7 +1,7 @@
 //! Names of tables and sets, as nft reads them.
 
 use super::super::diagnostic::Faults;
-use super::super::source::Span;
+use super::super::text::Span;
 use crate::model::SetPath;
 
 /// NFT_NAME_MAXLEN without the NUL (linux/netfilter/nf_tables.h).

@@ -1,8 +1,8 @@
 //! Sequences that are easily guessed.
 
 use super::super::diagnostic::Faults;
-use super::super::draft::List;
-use super::super::source::Spanned;
+use super::super::draft::SpannedList;
+use super::super::text::Spanned;
 use crate::model::{MAX_STEPS, Step, TripwireMode};
 
 /// What stands in the manuals, in Debian's knockd.conf, and in the tutorials that
@@ -42,15 +42,15 @@ const PUBLISHED: [&[u16]; 26] = [
 /// What keeps a port scan from opening the door: whether there are tripwires, and how many hits
 /// on them are forgiven.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wires {
+pub(super) struct TripwireSettings {
     pub(super) mode: TripwireMode,
     pub(super) strays: u16,
 }
 
 /// The steps, judged one by one and as a whole.
 pub(super) fn sequence(
-    steps: &Spanned<List<Step>>,
-    wires: Wires,
+    steps: &Spanned<SpannedList<Step>>,
+    wires: TripwireSettings,
     faults: &mut Faults,
 ) -> Vec<Step> {
     let all: Vec<Step> = steps.value.iter().map(|s| s.value).collect();
@@ -72,7 +72,7 @@ pub(super) fn sequence(
     all
 }
 
-fn weakness(steps: &[Step], wires: Wires) -> Option<String> {
+fn weakness(steps: &[Step], wires: TripwireSettings) -> Option<String> {
     let ports: Vec<u16> = steps.iter().map(|s| s.port.get()).collect();
     let is = |known: &&[u16]| *known == ports || known.iter().rev().eq(ports.iter());
     let all = |holds: fn(u16, u16) -> bool| {
@@ -109,7 +109,7 @@ fn weakness(steps: &[Step], wires: Wires) -> Option<String> {
     }
 }
 
-impl Wires {
+impl TripwireSettings {
     /// The places of the first two steps in a row that a scan of the ports in order can make
     /// without hitting too many tripwires in between.
     fn close_steps(self, steps: &[Step]) -> Option<(usize, usize)> {
@@ -151,7 +151,7 @@ fn between(a: &Step, b: &Step) -> u32 {
 mod tests {
     use super::*;
 
-    const DEFAULT: Wires = Wires {
+    const DEFAULT: TripwireSettings = TripwireSettings {
         mode: TripwireMode::On,
         strays: 128,
     };
@@ -160,7 +160,7 @@ mod tests {
         judged_by(text, DEFAULT)
     }
 
-    fn judged_by(text: &str, wires: Wires) -> Option<String> {
+    fn judged_by(text: &str, wires: TripwireSettings) -> Option<String> {
         let steps = crate::model::parse_legacy_sequence(text).expect("a sequence");
         weakness(&steps, wires)
     }
@@ -177,7 +177,7 @@ mod tests {
         let far = "7001,8101,9202";
         for (mode, strays, opens) in [(TripwireMode::On, 128, false), (TripwireMode::Off, 0, true)]
         {
-            let found = judged_by(far, Wires { mode, strays });
+            let found = judged_by(far, TripwireSettings { mode, strays });
             assert_eq!(found.is_some(), opens, "{mode:?} {strays}");
         }
     }
@@ -197,8 +197,11 @@ mod tests {
             assert_eq!(judged(safe), None, "{safe}");
         }
         let (mode, strays) = (TripwireMode::On, 8);
-        assert_eq!(judged_by("5000,5012,40000", Wires { mode, strays }), None);
-        assert!(judged_by("5000,5011,40000", Wires { mode, strays }).is_some());
+        assert_eq!(
+            judged_by("5000,5012,40000", TripwireSettings { mode, strays }),
+            None
+        );
+        assert!(judged_by("5000,5011,40000", TripwireSettings { mode, strays }).is_some());
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::lines::Section;
+use super::lines::ConfSection;
 use super::values::{address, flags, seconds, sequence};
 use super::{goes_on, set, unknown};
 use crate::config::diagnostic::Faults;
 use crate::config::draft::{DraftDoor, Field};
-use crate::config::source::Spanned;
+use crate::config::text::Spanned;
 
 const KEYS: [&str; 14] = [
     "sequence",
@@ -41,7 +41,7 @@ fn at_once(value: &Spanned<&str>, timeout: Duration, faults: &mut Faults) -> Opt
     Some(timeout.max(AT_ONCE))
 }
 
-pub(super) fn read(section: &Section<'_>, faults: &mut Faults) -> DraftDoor {
+pub(super) fn read(section: &ConfSection<'_>, faults: &mut Faults) -> DraftDoor {
     let name = &section.name;
     let mut door = DraftDoor::new(Spanned::new(name.value.to_owned(), name.span.clone()));
     let mut before = None;

@@ -1,14 +1,14 @@
 //! The lines of a knockd.conf and the sections they stand in.
 
 use crate::config::diagnostic::Faults;
-use crate::config::source::{Source, Span, Spanned};
+use crate::config::text::{ConfigText, Span, Spanned};
 
 /// As many bytes of a name does 0.8 keep. Anything that can stand in a log line is allowed.
 const NAME_MAX: usize = 127;
 
 /// One line of a section.
 #[derive(Debug)]
-pub(crate) enum Line<'a> {
+pub(crate) enum ConfLine<'a> {
     /// Nothing.
     Blank,
     /// `# …`, the mark included.
@@ -22,31 +22,31 @@ pub(crate) enum Line<'a> {
 
 /// `[name]` and what stands under it.
 #[derive(Debug)]
-pub(crate) struct Section<'a> {
+pub(crate) struct ConfSection<'a> {
     /// Whether the header is one; what is wrong with it has been reported.
     pub(crate) sound: bool,
     /// What stands between the brackets, blanks and all.
     pub(crate) name: Spanned<&'a str>,
-    pub(crate) lines: Vec<Line<'a>>,
+    pub(crate) lines: Vec<ConfLine<'a>>,
 }
 
 /// A knockd.conf.
 #[derive(Debug, Default)]
-pub(crate) struct File<'a> {
+pub(crate) struct ConfFile<'a> {
     /// Comments and blank lines before the first section.
-    pub(crate) preamble: Vec<Line<'a>>,
-    pub(crate) sections: Vec<Section<'a>>,
+    pub(crate) preamble: Vec<ConfLine<'a>>,
+    pub(crate) sections: Vec<ConfSection<'a>>,
 }
 
-impl<'a> Section<'a> {
+impl<'a> ConfSection<'a> {
     /// Whether it is `[options]`, in whatever case; there may be several.
     pub(crate) fn is_options(&self) -> bool {
         self.name.value.eq_ignore_ascii_case("options")
     }
 
     /// The lines up to the last key, and those behind it.
-    pub(crate) fn split(&self) -> (&[Line<'a>], &[Line<'a>]) {
-        let key = |line: &Line<'_>| matches!(line, Line::Directive { .. });
+    pub(crate) fn split(&self) -> (&[ConfLine<'a>], &[ConfLine<'a>]) {
+        let key = |line: &ConfLine<'_>| matches!(line, ConfLine::Directive { .. });
         let end = self.lines.iter().rposition(key).map_or(0, |last| last + 1);
         self.lines.split_at(end)
     }
@@ -56,8 +56,8 @@ impl<'a> Section<'a> {
         &self,
     ) -> impl Iterator<Item = (&Spanned<&'a str>, &Option<Spanned<&'a str>>)> {
         self.lines.iter().filter_map(|line| match line {
-            Line::Directive { key, value } => Some((key, value)),
-            Line::Blank | Line::Comment(_) => None,
+            ConfLine::Directive { key, value } => Some((key, value)),
+            ConfLine::Blank | ConfLine::Comment(_) => None,
         })
     }
 }
@@ -76,8 +76,8 @@ fn trimmed(text: &str, begin: usize) -> Spanned<&str> {
 }
 
 /// Takes a file apart, reporting what is no line of a knockd.conf.
-pub(crate) fn lines<'a>(source: &'a Source, faults: &mut Faults) -> File<'a> {
-    let mut file = File::default();
+pub(crate) fn lines<'a>(source: &'a ConfigText, faults: &mut Faults) -> ConfFile<'a> {
+    let mut file = ConfFile::default();
     for (begin, text) in source.each_line() {
         let Spanned { value: text, span } = trimmed(text, begin);
         let section = file.sections.last_mut();
@@ -88,9 +88,9 @@ pub(crate) fn lines<'a>(source: &'a Source, faults: &mut Faults) -> File<'a> {
                 .help("knock 0.8 would hand these bytes on as they are; save the file as UTF-8");
         }
         let line = if text.is_empty() {
-            Line::Blank
+            ConfLine::Blank
         } else if is_comment {
-            Line::Comment(text)
+            ConfLine::Comment(text)
         } else if text.starts_with('[') {
             file.sections.push(header(text, &span, faults));
             continue;
@@ -119,7 +119,7 @@ pub(crate) fn lines<'a>(source: &'a Source, faults: &mut Faults) -> File<'a> {
 }
 
 /// The first byte that is not UTF-8 in `span`.
-fn foreign(source: &Source, span: &Span) -> Option<Span> {
+fn foreign(source: &ConfigText, span: &Span) -> Option<Span> {
     let all = source.foreign();
     let next = all.get(all.partition_point(|at| *at < span.start))?;
     span.contains(next)
@@ -128,7 +128,7 @@ fn foreign(source: &Source, span: &Span) -> Option<Span> {
 
 /// `[name]`: the line ends with the bracket; a bracket within the name is part of it. What
 /// follows a broken header belongs to no other section.
-fn header<'a>(text: &'a str, span: &Span, faults: &mut Faults) -> Section<'a> {
+fn header<'a>(text: &'a str, span: &Span, faults: &mut Faults) -> ConfSection<'a> {
     let inner = text.strip_prefix('[').unwrap_or(text);
     let name = inner.strip_suffix(']');
     let wrong = match name {
@@ -148,7 +148,7 @@ fn header<'a>(text: &'a str, span: &Span, faults: &mut Faults) -> Section<'a> {
     }
     let name = name.unwrap_or(inner);
     let begin = span.start + 1;
-    Section {
+    ConfSection {
         sound: wrong.is_none(),
         name: Spanned::new(name, begin..begin + name.len()),
         lines: Vec::new(),
@@ -156,13 +156,13 @@ fn header<'a>(text: &'a str, span: &Span, faults: &mut Faults) -> Section<'a> {
 }
 
 /// `key`, or `key = value`: only the first `=` divides.
-fn directive(text: &str, begin: usize) -> Line<'_> {
+fn directive(text: &str, begin: usize) -> ConfLine<'_> {
     match text.split_once('=') {
-        None => Line::Directive {
+        None => ConfLine::Directive {
             key: trimmed(text, begin),
             value: None,
         },
-        Some((key, value)) => Line::Directive {
+        Some((key, value)) => ConfLine::Directive {
             value: Some(trimmed(value, begin + key.len() + 1)),
             key: trimmed(key, begin),
         },

@@ -10,11 +10,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(crate) use self::lines::{File, Line, Section, lines};
+pub(crate) use self::lines::{ConfFile, ConfLine, ConfSection, lines};
 use super::diagnostic::Faults;
-use super::draft::{Defaults, Draft, DraftDoor, DraftLog, Field};
-use super::source::{Source, Spanned};
+use super::draft::{ConfigDraft, Defaults, DraftDoor, DraftLog, Field};
 use super::suggest::nearest;
+use super::text::{ConfigText, Spanned};
 use crate::model::TcpFlags;
 
 const DEFAULTS: Defaults = Defaults {
@@ -27,9 +27,9 @@ const DEFAULT_INTERFACE: &str = "eth0";
 
 /// Reads the text. What it says is always judged as a whole: a knockd.conf has no
 /// brackets to leave open.
-pub(super) fn read(source: &Source, faults: &mut Faults) -> Draft {
+pub(super) fn read(source: &ConfigText, faults: &mut Faults) -> ConfigDraft {
     let file = lines(source, faults);
-    let mut draft = Draft {
+    let mut draft = ConfigDraft {
         is_legacy: true,
         defaults: DEFAULTS,
         interfaces: Field::Absent,
@@ -61,7 +61,7 @@ pub(super) fn read(source: &Source, faults: &mut Faults) -> Draft {
 
 /// To 0.8 two sections of one name are two doors. Pending stops and attempts are kept by the
 /// door's name, so that the second is called otherwise.
-fn tell_apart(doors: &mut [DraftDoor], source: &Source, faults: &mut Faults) {
+fn tell_apart(doors: &mut [DraftDoor], source: &ConfigText, faults: &mut Faults) {
     let mut taken: HashSet<String> = HashSet::new();
     // Where the first of each name stands.
     let mut first: HashMap<String, usize> = HashMap::new();
@@ -98,7 +98,7 @@ fn tell_apart(doors: &mut [DraftDoor], source: &Source, faults: &mut Faults) {
     }
 }
 
-fn options(section: &Section<'_>, draft: &mut Draft, faults: &mut Faults) {
+fn options(section: &ConfSection<'_>, draft: &mut ConfigDraft, faults: &mut Faults) {
     let mut before = None;
     for (key, value) in section.directives() {
         let after = goes_on(before);

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::diagnostic::{Faults, Noted};
-use crate::config::draft::List;
+use crate::config::diagnostic::{Faults, ReportedFault};
+use crate::config::draft::SpannedList;
 use crate::config::services;
-use crate::config::source::Spanned;
+use crate::config::text::Spanned;
 use crate::model::{LegacyStep, Step, TcpFlags, parse_legacy_step};
 
-fn ignored<'f>(value: &Spanned<&str>, what: &str, faults: &'f mut Faults) -> Noted<'f> {
+fn ignored<'f>(value: &Spanned<&str>, what: &str, faults: &'f mut Faults) -> ReportedFault<'f> {
     let what = what.escape_debug();
     faults
         .warn(
@@ -20,7 +20,7 @@ fn ignored<'f>(value: &Spanned<&str>, what: &str, faults: &'f mut Faults) -> Not
 }
 
 /// `7000,8000:udp`. All steps that are wrong are reported.
-pub(super) fn sequence(value: &Spanned<&str>, faults: &mut Faults) -> Option<List<Step>> {
+pub(super) fn sequence(value: &Spanned<&str>, faults: &mut Faults) -> Option<SpannedList<Step>> {
     let mut steps = Some(Vec::new());
     let mut begin = value.span.start;
     for text in value.value.split(',') {

@@ -4,12 +4,12 @@ use ::toml::de::DeValue;
 
 use super::keys::Keys;
 use super::values::{
-    Items, PORTS, PREFIXES, STEPS, Value, address, duration, flags, integer, lifetime, list, path,
-    ports, prefix, spelled, step, text,
+    Items, PORTS, PREFIXES, STEPS, TomlValue, address, duration, flags, integer, lifetime, list,
+    path, ports, prefix, spelled, step, text,
 };
 use crate::config::diagnostic::Faults;
-use crate::config::draft::{DraftClose, DraftDoor, DraftElement, Field, List};
-use crate::config::source::Spanned;
+use crate::config::draft::{DraftClose, DraftDoor, DraftElement, Field, SpannedList};
+use crate::config::text::Spanned;
 use crate::model::SetPath;
 
 /// How long a name may be: it stands in nft comments (128 bytes) and log lines.
@@ -59,7 +59,7 @@ fn check_name(name: &Spanned<String>, faults: &mut Faults) {
 }
 
 /// `"all"`, or a list of ports.
-fn close(value: Value<'_>, faults: &mut Faults) -> Option<DraftClose> {
+fn close(value: TomlValue<'_>, faults: &mut Faults) -> Option<DraftClose> {
     let Some(word) = value.value.as_str() else {
         return list(value, faults, PORTS, ports).map(DraftClose::Ports);
     };
@@ -83,7 +83,11 @@ fn close(value: Value<'_>, faults: &mut Faults) -> Option<DraftClose> {
 }
 
 /// One `{ table = …, set = … }`, or a list of them.
-fn elements(value: Value<'_>, faults: &mut Faults, timed: bool) -> Option<List<DraftElement>> {
+fn elements(
+    value: TomlValue<'_>,
+    faults: &mut Faults,
+    timed: bool,
+) -> Option<SpannedList<DraftElement>> {
     if value.value.is_table() {
         let span = value.span.clone();
         let one = element(value, faults, timed)?;
@@ -101,7 +105,7 @@ fn elements(value: Value<'_>, faults: &mut Faults, timed: bool) -> Option<List<D
     list(value, faults, items, |v, f| element(v, f, timed))
 }
 
-fn element(value: Value<'_>, faults: &mut Faults, timed: bool) -> Option<DraftElement> {
+fn element(value: TomlValue<'_>, faults: &mut Faults, timed: bool) -> Option<DraftElement> {
     let DeValue::Table(table) = value.value else {
         faults
             .error(&value.span, "an element of a set must stand here")
@@ -139,7 +143,7 @@ fn element(value: Value<'_>, faults: &mut Faults, timed: bool) -> Option<DraftEl
 }
 
 /// `inet filter`: family and table, as nft names them.
-fn table_path(value: Value<'_>, faults: &mut Faults) -> Option<(String, String)> {
+fn table_path(value: TomlValue<'_>, faults: &mut Faults) -> Option<(String, String)> {
     let span = value.span.clone();
     let path = text(value, faults)?;
     if let Some((family, table)) = path.split_once(' ') {

@@ -2,16 +2,16 @@
 
 use ::toml::de::{DeTable, DeValue};
 
-use super::values::{Value, kind};
+use super::values::{TomlValue, kind};
 use crate::config::diagnostic::Faults;
 use crate::config::draft::Field;
-use crate::config::source::{Span, Spanned};
 use crate::config::suggest::nearest;
+use crate::config::text::{Span, Spanned};
 
 pub(super) struct Keys<'a> {
     /// What stands before a key in a message: `log.`.
     prefix: &'static str,
-    entries: Vec<(&'a str, Span, Value<'a>)>,
+    entries: Vec<(&'a str, Span, TomlValue<'a>)>,
     asked: Vec<&'static str>,
 }
 
@@ -20,7 +20,7 @@ impl<'a> Keys<'a> {
         let entry = |(key, value): (
             &'a ::toml::Spanned<::toml::de::DeString<'_>>,
             &'a ::toml::Spanned<DeValue<'_>>,
-        )| { (key.get_ref().as_ref(), key.span(), Value::new(value)) };
+        )| { (key.get_ref().as_ref(), key.span(), TomlValue::new(value)) };
         Self {
             prefix,
             entries: table.iter().map(entry).collect(),
@@ -29,7 +29,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The value of a key and where the key stands.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<(Span, Value<'a>)> {
+    pub(super) fn take(&mut self, key: &'static str) -> Option<(Span, TomlValue<'a>)> {
         self.asked.push(key);
         let index = self.entries.iter().position(|(k, _, _)| *k == key)?;
         let (_, span, value) = self.entries.swap_remove(index);
@@ -41,7 +41,7 @@ impl<'a> Keys<'a> {
         &mut self,
         key: &'static str,
         faults: &mut Faults,
-        read: impl FnOnce(Value<'a>, &mut Faults) -> Option<T>,
+        read: impl FnOnce(TomlValue<'a>, &mut Faults) -> Option<T>,
     ) -> Field<T> {
         let Some((_, value)) = self.take(key) else {
             return Field::Absent;

@@ -4,20 +4,20 @@
 //! serde: serde stops at the first fault, an administrator wants them all.
 
 mod door;
+mod duplicates;
 mod keys;
-mod twins;
 mod values;
 
 use ::toml::de::{DeTable, DeValue};
 
+use self::duplicates::Duplicates;
 use self::keys::Keys;
-use self::twins::Twins;
 use self::values::{
-    NAMES, PORTS, PREFIXES, Value, boolean, integer, list, path, ports, prefix, text, word,
+    NAMES, PORTS, PREFIXES, TomlValue, boolean, integer, list, path, ports, prefix, text, word,
 };
 use super::diagnostic::Faults;
-use super::draft::{Defaults, Draft, DraftFirewall, DraftLog};
-use super::source::{Source, Spanned};
+use super::draft::{ConfigDraft, Defaults, DraftFirewall, DraftLog};
+use super::text::{ConfigText, Spanned};
 use crate::model::{Door, Guard, Level, OnStop, TcpFlags, TripwireMode};
 
 const DEFAULTS: Defaults = Defaults {
@@ -27,17 +27,17 @@ const DEFAULTS: Defaults = Defaults {
 
 /// Reads the text. `None` if it is no TOML: then the rest of it has been looked through
 /// for faults, but what it says as a whole cannot be judged.
-pub(super) fn read(source: &Source, faults: &mut Faults) -> Option<Draft> {
+pub(super) fn read(source: &ConfigText, faults: &mut Faults) -> Option<ConfigDraft> {
     let (document, errors) = DeTable::parse_recoverable(source.text());
     if errors.is_empty() {
         return Some(draft(document.get_ref(), faults));
     }
-    let mut twins = Twins::new(source);
+    let mut duplicates = Duplicates::new(source);
     for error in errors {
         let end = source.text().len();
         let span = error.span().unwrap_or(end..end);
         if error.message() == "duplicate key" {
-            twins.report(&span, faults);
+            duplicates.report(&span, faults);
             continue;
         }
         // Some of the parser's messages run over several lines.
@@ -72,9 +72,9 @@ pub(super) fn is_ours(text: &str) -> bool {
     doors.any(typed)
 }
 
-fn draft(document: &DeTable<'_>, faults: &mut Faults) -> Draft {
+fn draft(document: &DeTable<'_>, faults: &mut Faults) -> ConfigDraft {
     let mut keys = Keys::new(document, "");
-    let draft = Draft {
+    let draft = ConfigDraft {
         is_legacy: false,
         defaults: DEFAULTS,
         interfaces: keys.field("interfaces", faults, |v, f| list(v, f, NAMES, text)),
@@ -94,7 +94,7 @@ fn draft(document: &DeTable<'_>, faults: &mut Faults) -> Draft {
     draft
 }
 
-fn tripwires(value: Value<'_>, faults: &mut Faults) -> Option<TripwireMode> {
+fn tripwires(value: TomlValue<'_>, faults: &mut Faults) -> Option<TripwireMode> {
     if let Some(old @ ("sampled" | "all")) = value.value.as_str() {
         faults
             .warn(
@@ -125,7 +125,7 @@ fn log(keys: &mut Keys<'_>, faults: &mut Faults) -> DraftLog {
     }
 }
 
-fn firewall(span: super::source::Span, keys: &mut Keys<'_>, faults: &mut Faults) -> DraftFirewall {
+fn firewall(span: super::text::Span, keys: &mut Keys<'_>, faults: &mut Faults) -> DraftFirewall {
     DraftFirewall {
         span,
         table: keys.field("table", faults, text),
@@ -142,7 +142,7 @@ fn firewall(span: super::source::Span, keys: &mut Keys<'_>, faults: &mut Faults)
 }
 
 /// `[door.NAME]` tables, in the order of the file (the parser sorts them by name).
-fn doors(value: Value<'_>, faults: &mut Faults) -> Vec<super::draft::DraftDoor> {
+fn doors(value: TomlValue<'_>, faults: &mut Faults) -> Vec<super::draft::DraftDoor> {
     let DeValue::Table(table) = value.value else {
         faults
             .error(&value.span, "a door has a name")

@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use ::toml::de::DeValue;
 
-use crate::config::diagnostic::{Faults, Noted};
-use crate::config::draft::List;
+use crate::config::diagnostic::{Faults, ReportedFault};
+use crate::config::draft::SpannedList;
 use crate::config::services;
-use crate::config::source::{Span, Spanned};
 use crate::config::suggest::nearest;
+use crate::config::text::{Span, Spanned};
 use crate::model::{
     Lifetime, ParsePortError, PortRange, Prefix, Protocol, Step, TcpFlags, parse_legacy_step,
 };
 
 /// A TOML value and where it stands.
-pub(super) struct Value<'a> {
+pub(super) struct TomlValue<'a> {
     pub(super) value: &'a DeValue<'a>,
     pub(super) span: Span,
 }
 
-impl<'a> Value<'a> {
+impl<'a> TomlValue<'a> {
     pub(super) fn new(value: &'a ::toml::Spanned<DeValue<'_>>) -> Self {
         Self {
             value: value.get_ref(),
@@ -44,7 +44,7 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn wrong<'f>(value: &Value<'_>, faults: &'f mut Faults, wanted: &str) -> Noted<'f> {
+fn wrong<'f>(value: &TomlValue<'_>, faults: &'f mut Faults, wanted: &str) -> ReportedFault<'f> {
     let message = format!("{wanted} must stand here, not {}", kind(value.value));
     faults.error(&value.span, message)
 }
@@ -59,7 +59,7 @@ fn bare(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-fn string<'a>(value: &Value<'a>, faults: &mut Faults, wanted: &str) -> Option<&'a str> {
+fn string<'a>(value: &TomlValue<'a>, faults: &mut Faults, wanted: &str) -> Option<&'a str> {
     if let DeValue::String(text) = value.value {
         return Some(text.as_ref());
     }
@@ -69,17 +69,17 @@ fn string<'a>(value: &Value<'a>, faults: &mut Faults, wanted: &str) -> Option<&'
 }
 
 /// Any string.
-pub(super) fn text(value: Value<'_>, faults: &mut Faults) -> Option<String> {
+pub(super) fn text(value: TomlValue<'_>, faults: &mut Faults) -> Option<String> {
     string(&value, faults, "a string").map(str::to_owned)
 }
 
 /// A file's name.
-pub(super) fn path(value: Value<'_>, faults: &mut Faults) -> Option<PathBuf> {
+pub(super) fn path(value: TomlValue<'_>, faults: &mut Faults) -> Option<PathBuf> {
     string(&value, faults, "the name of a file").map(PathBuf::from)
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(value: Value<'_>, faults: &mut Faults) -> Option<bool> {
+pub(super) fn boolean(value: TomlValue<'_>, faults: &mut Faults) -> Option<bool> {
     if let DeValue::Boolean(yes) = value.value {
         return Some(*yes);
     }
@@ -95,7 +95,7 @@ pub(super) fn boolean(value: Value<'_>, faults: &mut Faults) -> Option<bool> {
 }
 
 /// A whole number; whether it is in bounds is the check's affair.
-pub(super) fn integer(value: Value<'_>, faults: &mut Faults) -> Option<i64> {
+pub(super) fn integer(value: TomlValue<'_>, faults: &mut Faults) -> Option<i64> {
     let DeValue::Integer(number) = value.value else {
         let text = value.value.as_str().unwrap_or_default().trim();
         let digits = text.strip_prefix("0x").unwrap_or(text);
@@ -113,7 +113,7 @@ pub(super) fn integer(value: Value<'_>, faults: &mut Faults) -> Option<i64> {
 
 /// One of a few words.
 pub(super) fn word<T: Copy>(
-    value: Value<'_>,
+    value: TomlValue<'_>,
     faults: &mut Faults,
     words: &[(&str, T)],
 ) -> Option<T> {
@@ -199,11 +199,11 @@ fn port_here(text: &str) -> String {
 
 /// A list, each element read by `read`; all that are wrong are reported.
 pub(super) fn list<'a, T>(
-    value: Value<'a>,
+    value: TomlValue<'a>,
     faults: &mut Faults,
     items: Items,
-    read: impl Fn(Value<'a>, &mut Faults) -> Option<T>,
-) -> Option<List<T>> {
+    read: impl Fn(TomlValue<'a>, &mut Faults) -> Option<T>,
+) -> Option<SpannedList<T>> {
     let DeValue::Array(array) = value.value else {
         let example = format!("such as [{}]", items.example);
         let one = value.value.as_str().map(str::to_owned);
@@ -221,7 +221,7 @@ pub(super) fn list<'a, T>(
     };
     let mut all = Some(Vec::new());
     for element in array.iter() {
-        match (read(Value::new(element), faults), &mut all) {
+        match (read(TomlValue::new(element), faults), &mut all) {
             (Some(read), Some(all)) => all.push(Spanned::new(read, element.span())),
             (Some(_), None) => {}
             (None, _) => all = None,
@@ -231,7 +231,7 @@ pub(super) fn list<'a, T>(
 }
 
 /// A string that the model's own parser reads.
-fn parsed<T>(value: Value<'_>, faults: &mut Faults, wanted: &str) -> Option<T>
+fn parsed<T>(value: TomlValue<'_>, faults: &mut Faults, wanted: &str) -> Option<T>
 where
     T: FromStr,
     T::Err: Display,
@@ -246,16 +246,16 @@ where
 }
 
 /// `17301/tcp`.
-pub(super) fn step(value: Value<'_>, faults: &mut Faults) -> Option<Step> {
+pub(super) fn step(value: TomlValue<'_>, faults: &mut Faults) -> Option<Step> {
     port(&value, faults, STEPS)
 }
 
 /// `22/tcp`, `60000-61000/udp`.
-pub(super) fn ports(value: Value<'_>, faults: &mut Faults) -> Option<PortRange> {
+pub(super) fn ports(value: TomlValue<'_>, faults: &mut Faults) -> Option<PortRange> {
     port(&value, faults, PORTS)
 }
 
-fn port<T>(value: &Value<'_>, faults: &mut Faults, items: Items) -> Option<T>
+fn port<T>(value: &TomlValue<'_>, faults: &mut Faults, items: Items) -> Option<T>
 where
     T: FromStr<Err = ParsePortError>,
 {
@@ -357,17 +357,17 @@ fn meant(text: &str) -> Option<String> {
 }
 
 /// `192.0.2.0/24`, `2001:db8::1`.
-pub(super) fn prefix(value: Value<'_>, faults: &mut Faults) -> Option<Prefix> {
+pub(super) fn prefix(value: TomlValue<'_>, faults: &mut Faults) -> Option<Prefix> {
     parsed(value, faults, "an address or a prefix")
 }
 
 /// `syn,!ack`, `any`.
-pub(super) fn flags(value: Value<'_>, faults: &mut Faults) -> Option<TcpFlags> {
+pub(super) fn flags(value: TomlValue<'_>, faults: &mut Faults) -> Option<TcpFlags> {
     parsed(value, faults, "TCP flags, such as \"syn,!ack\",")
 }
 
 /// `192.0.2.1`.
-pub(super) fn address(value: Value<'_>, faults: &mut Faults) -> Option<std::net::IpAddr> {
+pub(super) fn address(value: TomlValue<'_>, faults: &mut Faults) -> Option<std::net::IpAddr> {
     let text = string(&value, faults, "an address")?;
     let address = text.parse().ok();
     if address.is_none() {
@@ -380,12 +380,12 @@ pub(super) fn address(value: Value<'_>, faults: &mut Faults) -> Option<std::net:
 }
 
 /// `30s`, `1h 30m`.
-pub(super) fn duration(value: Value<'_>, faults: &mut Faults) -> Option<Duration> {
+pub(super) fn duration(value: TomlValue<'_>, faults: &mut Faults) -> Option<Duration> {
     time(&value, faults, "a duration, such as \"30s\" or \"1h 30m\",")
 }
 
 /// A duration, or `until closed`.
-pub(super) fn lifetime(value: Value<'_>, faults: &mut Faults) -> Option<Lifetime> {
+pub(super) fn lifetime(value: TomlValue<'_>, faults: &mut Faults) -> Option<Lifetime> {
     let wanted = "a duration, such as \"30s\", or \"until closed\"";
     let Some(text) = value.value.as_str() else {
         return time(&value, faults, wanted).map(Lifetime::For);
@@ -423,7 +423,7 @@ fn is_for_ever(text: &str) -> bool {
     words.contains(&text.as_str()) || nearest(&text, words.into_iter().take(3)).is_some()
 }
 
-fn time(value: &Value<'_>, faults: &mut Faults, wanted: &str) -> Option<Duration> {
+fn time(value: &TomlValue<'_>, faults: &mut Faults, wanted: &str) -> Option<Duration> {
     if let DeValue::Integer(number) = value.value {
         let help = format!("put it in quotes, with its unit: \"{}s\"", number.as_str());
         wrong(value, faults, wanted).help(help);

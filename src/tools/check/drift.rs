@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
-use super::copy::{Copy, State};
 use super::error::ProbeError;
-use super::live::Live;
-use super::tool;
+use super::live_ruleset::LiveRuleset;
+use super::program;
+use super::replica::{Arrangement, Replica};
 use crate::firewall::ruleset::{Content, Ruleset};
 
 /// Lines of agreement around a difference.
@@ -14,13 +14,13 @@ const CONTEXT: usize = 2;
 
 /// A diff from the configured table to the one there is; `None` if they agree. Leaves the
 /// table alone in the copy.
-pub(super) fn drift(copy: &Copy<'_>, ruleset: &Ruleset) -> Result<Option<String>, ProbeError> {
-    let list = || tool::run("nft", &["-s", "list", "table", "inet", &ruleset.table], "");
-    let state = State {
+pub(super) fn drift(copy: &Replica<'_>, ruleset: &Ruleset) -> Result<Option<String>, ProbeError> {
+    let list = || program::run("nft", &["-s", "list", "table", "inet", &ruleset.table], "");
+    let state = Arrangement {
         ruleset: Some(ruleset),
-        ..State::default()
+        ..Arrangement::default()
     };
-    copy.arrange(&Live::default(), &state)?;
+    copy.arrange(&LiveRuleset::default(), &state)?;
     let configured = normal(&copy.server.within(list)?, ruleset);
     let there = normal(&list()?, ruleset);
     Ok(diff(&configured, &there))

@@ -17,7 +17,7 @@ pub(super) enum ProbeError {
     #[error("no network namespace can be made here (CAP_SYS_ADMIN is needed): {0}")]
     Namespace(io::Error),
     #[error("a copy cannot have an interface of the name {0}")]
-    Link(String),
+    Interface(String),
     #[error("a trial connection could not be set up: {0}")]
     Socket(#[from] io::Error),
     #[error("our own table could not be copied: {0}")]

@@ -6,31 +6,31 @@
 //! stopped is tried again with the chains of others taken away and put back, and so is the
 //! line that mends it before it is printed. The live system is looked at, never changed.
 
-mod copy;
 mod drift;
 mod error;
-mod links;
-mod live;
-mod mend;
+mod host_interfaces;
+mod live_ruleset;
 mod netns;
+mod program;
+mod remedy;
+mod replica;
 mod report;
-mod saved;
+mod saved_ruleset;
 mod search;
-mod source;
-mod tool;
 mod trial;
+mod trial_source;
 mod ways;
 
-pub use report::{Blocker, DoorReport, Finding, Mend, Report, TableState, Verdict, Way};
-pub use saved::{Saved, saved_in};
+pub use report::{Blocker, CheckReport, DoorReport, DoorVerdict, Finding, Repair, TableState, Way};
+pub use saved_ruleset::{SavedTable, saved_in};
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use copy::Copy;
 use error::ProbeError;
-use links::Link;
-use live::Live;
+use host_interfaces::HostInterface;
+use live_ruleset::LiveRuleset;
+use replica::Replica;
 use search::Search;
 use trial::Trial;
 
@@ -47,7 +47,7 @@ use crate::model::{Config, Firewall, Pattern};
 ///
 /// If nftables cannot be read, for want of privilege mostly; or the configuration has no
 /// table. Whatever else is in the way stands in the report.
-pub fn probe(config: &Config, path: &Path) -> Result<Report, FirewallError> {
+pub fn probe(config: &Config, path: &Path) -> Result<CheckReport, FirewallError> {
     let (Some(ruleset), Some(firewall)) = (Ruleset::new(config), &config.firewall) else {
         return Err(FirewallError::None);
     };
@@ -65,10 +65,10 @@ pub fn probe(config: &Config, path: &Path) -> Result<Report, FirewallError> {
         let table = plain.clone().unwrap_or(TableState::Unknown(why.clone()));
         (table, doors(config, &[], &why))
     };
-    let (table, doors) = Live::read(&inspection)
+    let (table, doors) = LiveRuleset::read(&inspection)
         .and_then(|live| look(config, firewall, &ruleset, live, &plain))
         .unwrap_or_else(unknown);
-    Ok(Report {
+    Ok(CheckReport {
         table,
         doors,
         remarks,
@@ -80,7 +80,7 @@ fn look(
     config: &Config,
     firewall: &Firewall,
     ruleset: &Ruleset,
-    mut live: Live,
+    mut live: LiveRuleset,
     plain: &Option<TableState>,
 ) -> Result<(TableState, Vec<DoorReport>), ProbeError> {
     // Each trial takes three files; where that is not to be had it is said of those it is not
@@ -88,8 +88,8 @@ fn look(
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
-    let links = links::all()?;
-    let copy = Copy::new(&links)?;
+    let links = host_interfaces::all()?;
+    let copy = Replica::new(&links)?;
     let table = match plain {
         Some(state) => state.clone(),
         None => match drift::drift(&copy, ruleset)? {
@@ -114,7 +114,7 @@ fn look(
         }
         let verdicts = match search.judge(link, &trials) {
             Ok(verdicts) => verdicts,
-            Err(error) => vec![Verdict::CannotTell(error.to_string()); trials.len()],
+            Err(error) => vec![DoorVerdict::CannotTell(error.to_string()); trials.len()],
         };
         found.extend(ways::ways(link, trials.into_iter().zip(verdicts)));
     }
@@ -147,7 +147,7 @@ pub fn missing(config: &Config) -> Vec<&str> {
 fn trials(
     config: &Config,
     firewall: &Firewall,
-    (links, link): (&[Link], &Link),
+    (links, link): (&[HostInterface], &HostInterface),
     numbers: &BTreeSet<u16>,
 ) -> Vec<Trial> {
     let mut trials = Vec::new();
@@ -157,7 +157,7 @@ fn trials(
                 let mut all = links.iter().flat_map(|l| &l.addresses);
                 all.any(|(a, _)| *a == address)
             };
-            let source = source::of(door, family, &firewall.trusted, own);
+            let source = trial_source::of(door, family, &firewall.trusted, own);
             let Some(source) = source else {
                 continue;
             };
@@ -178,7 +178,7 @@ fn trials(
 }
 
 /// The findings by door; `why` is said of those for which there is none.
-fn doors(config: &Config, found: &[(usize, Way, Verdict)], why: &str) -> Vec<DoorReport> {
+fn doors(config: &Config, found: &[(usize, Way, DoorVerdict)], why: &str) -> Vec<DoorReport> {
     let each = config.doors.iter().enumerate().map(|(i, door)| {
         let mut findings: Vec<Finding> = Vec::new();
         for (_, way, verdict) in found.iter().filter(|(n, ..)| *n == i) {
@@ -192,8 +192,8 @@ fn doors(config: &Config, found: &[(usize, Way, Verdict)], why: &str) -> Vec<Doo
         }
         if findings.is_empty() {
             let verdict = match door.open.is_empty() {
-                true => Verdict::NothingToTry,
-                false => Verdict::CannotTell(why.to_owned()),
+                true => DoorVerdict::NothingToTry,
+                false => DoorVerdict::CannotTell(why.to_owned()),
             };
             let ways = Vec::new();
             findings.push(Finding { verdict, ways });

@@ -10,7 +10,7 @@ use crate::model::PortRange;
 
 /// The live system, as far as it concerns the doors.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct CheckReport {
     /// Our own table.
     pub table: TableState,
     /// Each door, in the order of the configuration.
@@ -47,7 +47,7 @@ pub struct DoorReport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// What.
-    pub verdict: Verdict,
+    pub verdict: DoorVerdict,
     /// Where; empty if no packet was sent.
     pub ways: Vec<Way>,
 }
@@ -67,7 +67,7 @@ pub struct Way {
 
 /// What becomes of somebody who has knocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DoorVerdict {
     /// He gets in, and who has not knocked does not.
     Works,
     /// He gets in; so does everybody else.
@@ -77,7 +77,7 @@ pub enum Verdict {
         /// The chains that do, each by itself.
         by: Vec<Blocker>,
         /// What mends it; tried, and found to.
-        mend: Option<Mend>,
+        mend: Option<Repair>,
     },
     /// That cannot be found out; why.
     CannotTell(String),
@@ -98,7 +98,7 @@ pub struct Blocker {
 
 /// What mends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mend {
+pub struct Repair {
     /// What `[firewall] mark` must be set to first, where it is not.
     pub mark: Option<u32>,
     /// Command lines, to be run by root.
@@ -107,7 +107,7 @@ pub struct Mend {
     pub keep: Vec<String>,
 }
 
-impl Report {
+impl CheckReport {
     /// What is not as it should be, each in a few words with what to do, if that is one command;
     /// none if all is well, as far as can be told. `runs`: whether there is a daemon.
     #[must_use]
@@ -144,7 +144,7 @@ impl Report {
     }
 }
 
-impl Verdict {
+impl DoorVerdict {
     fn problem(&self) -> Option<&'static str> {
         match self {
             Self::Works | Self::CannotTell(_) | Self::NothingToTry => None,
@@ -164,24 +164,24 @@ impl fmt::Display for DoorReport {
             let door = &self.door;
             let ways = words(ways, ports);
             match verdict {
-                Verdict::Works => writeln!(f, "{door}: works ({ways})")?,
-                Verdict::Unguarded => writeln!(
+                DoorVerdict::Works => writeln!(f, "{door}: works ({ways})")?,
+                DoorVerdict::Unguarded => writeln!(
                     f,
                     "{door}: NOT GUARDED: who has not knocked gets in as well ({ways})"
                 )?,
-                Verdict::Blocked { by, mend } => {
+                DoorVerdict::Blocked { by, mend } => {
                     writeln!(f, "{door}: BLOCKED by {}: {ways}", list(by))?;
                     match mend {
                         Some(mend) => write!(f, "{mend}")?,
                         None => writeln!(f, "  no line that knockd knows mends it")?,
                     }
                 }
-                Verdict::CannotTell(why) if ways.is_empty() => {
+                DoorVerdict::CannotTell(why) if ways.is_empty() => {
                     writeln!(f, "{door}: cannot tell: {why}")?;
                 }
-                Verdict::CannotTell(why) => writeln!(f, "{door}: cannot tell: {why} ({ways})")?,
-                Verdict::NobodyMay(why) => writeln!(f, "{door}: OPENS TO NOBODY: {why}")?,
-                Verdict::NothingToTry => {
+                DoorVerdict::CannotTell(why) => writeln!(f, "{door}: cannot tell: {why} ({ways})")?,
+                DoorVerdict::NobodyMay(why) => writeln!(f, "{door}: OPENS TO NOBODY: {why}")?,
+                DoorVerdict::NothingToTry => {
                     writeln!(f, "{door}: opens no port: there is nothing to try")?;
                 }
             }
@@ -190,7 +190,7 @@ impl fmt::Display for DoorReport {
     }
 }
 
-impl fmt::Display for Mend {
+impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mark, lines, keep } = self;
         if let Some(mark) = mark {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::copy::{Copy, State};
 use super::error::ProbeError;
-use super::links::Link;
-use super::live::{Chain, Live};
-use super::mend::Remedy;
-use super::report::{Blocker, Mend, Verdict};
+use super::host_interfaces::HostInterface;
+use super::live_ruleset::{BaseChain, LiveRuleset};
+use super::remedy::Remedy;
+use super::replica::{Arrangement, Replica};
+use super::report::{Blocker, DoorVerdict, Repair};
 use super::trial::{Services, Trial};
 use crate::firewall::Ruleset;
 use crate::model::{Config, Door, Effect, Guard, Lifetime, SetElement};
@@ -18,8 +18,8 @@ const LONG: Lifetime = Lifetime::For(std::time::Duration::from_secs(3600));
 /// What is looked at: one host.
 #[derive(Debug)]
 pub(super) struct Search<'a> {
-    pub(super) copy: &'a Copy<'a>,
-    pub(super) live: &'a Live,
+    pub(super) copy: &'a Replica<'a>,
+    pub(super) live: &'a LiveRuleset,
     pub(super) config: &'a Config,
     pub(super) ruleset: &'a Ruleset,
     pub(super) guard: Guard,
@@ -28,13 +28,17 @@ pub(super) struct Search<'a> {
 /// What stands for one way in.
 struct Stopped<'a> {
     trial: usize,
-    by: Vec<&'a Chain>,
+    by: Vec<&'a BaseChain>,
     policy: BTreeSet<usize>,
 }
 
 impl<'a> Search<'a> {
     /// By place in `trials`, what becomes of each on this interface.
-    pub(super) fn judge(&self, link: &Link, trials: &[Trial]) -> Result<Vec<Verdict>, ProbeError> {
+    pub(super) fn judge(
+        &self,
+        link: &HostInterface,
+        trials: &[Trial],
+    ) -> Result<Vec<DoorVerdict>, ProbeError> {
         let sources = trials.iter().map(|t| t.source).collect();
         self.copy.attach(link, &sources)?;
         let round = Round {
@@ -54,13 +58,13 @@ impl<'a> Search<'a> {
                 rest.push(i);
             }
             let untried = || "it was not tried".to_owned();
-            verdicts.push(Verdict::CannotTell(why.unwrap_or_else(untried)));
+            verdicts.push(DoorVerdict::CannotTell(why.unwrap_or_else(untried)));
         }
 
         if self.guard != Guard::Off {
             let (passed, failed) = round.run(self.state(Vec::new()), &rest)?;
             for i in passed {
-                verdicts[i] = Verdict::Unguarded;
+                verdicts[i] = DoorVerdict::Unguarded;
             }
             rest = failed;
         }
@@ -92,19 +96,19 @@ impl<'a> Search<'a> {
         Ok(verdicts)
     }
 
-    fn state(&self, effects: Vec<Effect>) -> State<'a> {
-        State {
+    fn state(&self, effects: Vec<Effect>) -> Arrangement<'a> {
+        Arrangement {
             ruleset: Some(self.ruleset),
             effects,
-            ..State::default()
+            ..Arrangement::default()
         }
     }
 
     /// What is not in the copy may still stop it.
-    fn works(&self) -> Verdict {
+    fn works(&self) -> DoorVerdict {
         match self.live.unseen.as_slice() {
-            [] => Verdict::Works,
-            unseen => Verdict::CannotTell(format!(
+            [] => DoorVerdict::Works,
+            unseen => DoorVerdict::CannotTell(format!(
                 "it passes all that was tried, but not tried was {}",
                 unseen.join("; ")
             )),
@@ -163,7 +167,7 @@ impl<'a> Round<'a, '_> {
     /// Those that come through, and those that do not.
     fn run(
         &self,
-        state: State<'_>,
+        state: Arrangement<'_>,
         which: &[usize],
     ) -> Result<(Vec<usize>, Vec<usize>), ProbeError> {
         let search = self.search;
@@ -179,14 +183,14 @@ impl<'a> Round<'a, '_> {
         &self,
         effects: &[Effect],
         stopped: Vec<usize>,
-    ) -> Result<Vec<(usize, Verdict)>, ProbeError> {
+    ) -> Result<Vec<(usize, DoorVerdict)>, ProbeError> {
         let mut verdicts = Vec::new();
         if stopped.is_empty() {
             return Ok(verdicts);
         }
         let state = || self.search.state(effects.to_vec());
         let chains = &self.search.live.chains;
-        let silent = State {
+        let silent = Arrangement {
             silent: chains.iter().collect(),
             ..state()
         };
@@ -194,7 +198,7 @@ impl<'a> Round<'a, '_> {
         let why = "it does not even pass without the other tables";
         verdicts.extend(
             lost.into_iter()
-                .map(|i| (i, Verdict::CannotTell(why.to_owned()))),
+                .map(|i| (i, DoorVerdict::CannotTell(why.to_owned()))),
         );
         if stopped.is_empty() {
             return Ok(verdicts);
@@ -210,12 +214,12 @@ impl<'a> Round<'a, '_> {
             })
             .collect();
         for chain in chains {
-            let alone = State {
+            let alone = Arrangement {
                 silent: chains.iter().filter(|c| *c != chain).collect(),
                 ..state()
             };
             let (_, held) = self.run(alone.clone(), &stopped)?;
-            let lenient = State {
+            let lenient = Arrangement {
                 lenient: vec![chain],
                 ..alone
             };
@@ -236,7 +240,7 @@ impl<'a> Round<'a, '_> {
             found.into_iter().partition(|s| riddle(s, live).is_none());
         verdicts.extend(odd.iter().filter_map(|s| {
             let why = riddle(s, live)?;
-            Some((s.trial, Verdict::CannotTell(why)))
+            Some((s.trial, DoorVerdict::CannotTell(why)))
         }));
         verdicts.extend(self.mend(effects, blocked)?);
         Ok(verdicts)
@@ -254,7 +258,7 @@ impl<'a> Round<'a, '_> {
             return Ok(());
         }
         for chain in &self.search.live.chains {
-            let without = State {
+            let without = Arrangement {
                 silent: vec![chain],
                 ..self.search.state(effects.to_vec())
             };
@@ -271,14 +275,14 @@ impl<'a> Round<'a, '_> {
         &self,
         effects: &[Effect],
         blocked: Vec<Stopped<'a>>,
-    ) -> Result<Vec<(usize, Verdict)>, ProbeError> {
+    ) -> Result<Vec<(usize, DoorVerdict)>, ProbeError> {
         let mut verdicts = Vec::new();
-        let of = |chain: &&Chain| self.search.live.table(chain);
+        let of = |chain: &&BaseChain| self.search.live.table(chain);
         let guard = |s: &Stopped<'a>| s.by.iter().filter_map(of).find(|t| t.guard);
         let (guarded, mut rest): (Vec<_>, Vec<_>) =
             blocked.into_iter().partition(|s| guard(s).is_some());
         verdicts.extend(guarded.iter().map(|s| {
-            let mend = guard(s).map(|table| Mend {
+            let mend = guard(s).map(|table| Repair {
                 mark: None,
                 lines: Vec::new(),
                 keep: vec![format!(
@@ -299,11 +303,11 @@ impl<'a> Round<'a, '_> {
             lines.sort();
             lines.dedup();
             let ruleset = remedy.ruleset(self.search.config);
-            let state = State {
+            let state = Arrangement {
                 lines,
                 ruleset: ruleset.as_ref(),
                 effects: effects.to_vec(),
-                ..State::default()
+                ..Arrangement::default()
             };
             let which: Vec<_> = rest.iter().map(|s| s.trial).collect();
             if which.is_empty() {
@@ -326,12 +330,12 @@ impl<'a> Round<'a, '_> {
                         .collect();
                 keep.dedup();
                 // The owner of a table lets nobody else change it: not live.
-                let owned = |chain: &Chain| {
+                let owned = |chain: &BaseChain| {
                     let table = self.search.live.table(chain);
                     table.is_some_and(|table| table.owned)
                 };
                 let free = s.by.iter().filter(|chain| !owned(chain));
-                let mend = Mend {
+                let mend = Repair {
                     mark: remedy.needs_mark(self.search.config),
                     lines: free.map(|chain| remedy.line(chain, ports)).collect(),
                     keep,
@@ -345,9 +349,9 @@ impl<'a> Round<'a, '_> {
 }
 
 /// Why it cannot be said that these chains block, if it cannot.
-fn riddle(stopped: &Stopped<'_>, live: &Live) -> Option<String> {
-    let of = |chain: &Chain| format!("chain {} {}", chain.table, chain.name);
-    let asks = |chain: &&&Chain| live.table(chain).is_some_and(|table| table.asks);
+fn riddle(stopped: &Stopped<'_>, live: &LiveRuleset) -> Option<String> {
+    let of = |chain: &BaseChain| format!("chain {} {}", chain.table, chain.name);
+    let asks = |chain: &&&BaseChain| live.table(chain).is_some_and(|table| table.asks);
     if stopped.by.is_empty() {
         return Some("several chains stop it, in several ways".to_owned());
     }
@@ -364,12 +368,12 @@ fn riddle(stopped: &Stopped<'_>, live: &Live) -> Option<String> {
     ))
 }
 
-fn blocked_by(stopped: &Stopped<'_>, mend: Option<Mend>) -> Verdict {
+fn blocked_by(stopped: &Stopped<'_>, mend: Option<Repair>) -> DoorVerdict {
     let by = stopped.by.iter().enumerate().map(|(i, chain)| Blocker {
         chain: format!("{} {}", chain.table, chain.name),
         policy: stopped.policy.contains(&i),
     });
-    Verdict::Blocked {
+    DoorVerdict::Blocked {
         by: by.collect(),
         mend,
     }

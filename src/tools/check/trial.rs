@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Socket, Type};
 
-use super::copy::Copy;
 use super::error::ProbeError;
+use super::replica::Replica;
 use crate::model::{PortRange, Protocol};
 
 /// How long an answer may take: until one more attempt is made, and then until none is
@@ -56,7 +56,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn new(copy: &Copy<'_>, trials: &[Trial]) -> Result<Self, ProbeError> {
+    pub(super) fn new(copy: &Replica<'_>, trials: &[Trial]) -> Result<Self, ProbeError> {
         let targets: std::collections::BTreeSet<_> = trials.iter().map(Trial::target).collect();
         copy.server.within(|| {
             let mut services = Self {
@@ -95,7 +95,11 @@ impl Services {
     }
 
     /// By place in `trials`, whether it came through and the answers came back.
-    pub(super) fn pass(&self, copy: &Copy<'_>, trials: &[&Trial]) -> Result<Vec<bool>, ProbeError> {
+    pub(super) fn pass(
+        &self,
+        copy: &Replica<'_>,
+        trials: &[&Trial],
+    ) -> Result<Vec<bool>, ProbeError> {
         let mut passed = vec![false; trials.len()];
         for patience in PATIENCE {
             let missing: Vec<_> = trials
@@ -106,7 +110,7 @@ impl Services {
             let clients = copy.client.within(|| {
                 let mut clients = BTreeMap::new();
                 for (i, trial) in &missing {
-                    if let Some(client) = Client::start(trial)? {
+                    if let Some(client) = TrialClient::start(trial)? {
                         clients.insert(*i, client);
                     }
                 }
@@ -124,7 +128,7 @@ impl Services {
     /// Waits for what becomes of them; gives the places of those that came through.
     fn watch(
         &self,
-        clients: BTreeMap<usize, Client>,
+        clients: BTreeMap<usize, TrialClient>,
         patience: Duration,
     ) -> Result<Vec<usize>, ProbeError> {
         let deadline = Instant::now() + patience;
@@ -137,7 +141,7 @@ impl Services {
             let guests_fd = guests.iter().map(AsFd::as_fd);
             let incoming = services.chain(guests_fd).map(|fd| (fd, PollFlags::POLLIN));
             let mut polled: Vec<_> = incoming
-                .chain(waiting.values().map(Client::awaits))
+                .chain(waiting.values().map(TrialClient::awaits))
                 .map(|(fd, flags)| PollFd::new(fd, flags))
                 .collect();
             let left = deadline.saturating_duration_since(Instant::now());
@@ -201,13 +205,13 @@ enum Progress {
 
 /// One attempt, under way. Its socket is connected, or about to be.
 #[derive(Debug)]
-struct Client {
+struct TrialClient {
     socket: Socket,
     /// How often it has spoken; 0 as long as there is no connection.
     said: usize,
 }
 
-impl Client {
+impl TrialClient {
     /// `None` if it is refused at once.
     fn start(trial: &Trial) -> io::Result<Option<Self>> {
         let from = SocketAddr::new(trial.source, 0);

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
-use super::links::Link;
-use super::report::{Verdict, Way};
+use super::host_interfaces::HostInterface;
+use super::report::{DoorVerdict, Way};
 use super::trial::Trial;
 use crate::firewall::ruleset::Family;
 use crate::model::PortRange;
@@ -32,10 +32,10 @@ pub(super) fn samples(ports: &PortRange, numbers: &BTreeSet<u16>) -> BTreeSet<No
 /// The ways of one interface, with what became of each: where all ports of a range and all
 /// addresses fare alike, they are one.
 pub(super) fn ways(
-    link: &Link,
-    tried: impl Iterator<Item = (Trial, Verdict)>,
-) -> Vec<(usize, Way, Verdict)> {
-    let mut groups: Vec<Vec<(Trial, Verdict)>> = Vec::new();
+    link: &HostInterface,
+    tried: impl Iterator<Item = (Trial, DoorVerdict)>,
+) -> Vec<(usize, Way, DoorVerdict)> {
+    let mut groups: Vec<Vec<(Trial, DoorVerdict)>> = Vec::new();
     for (trial, verdict) in tried {
         let of = |t: &Trial| (t.door, t.ports, Family::of(t.to));
         let same = |g: &&mut Vec<_>| matches!(g.first(), Some((t, _)) if of(t) == of(&trial));
@@ -75,7 +75,7 @@ pub(super) fn ways(
 }
 
 /// Whether those of which something is the same fare alike.
-fn alike<K: PartialEq>(group: &[(Trial, Verdict)], key: impl Fn(&Trial) -> K) -> bool {
+fn alike<K: PartialEq>(group: &[(Trial, DoorVerdict)], key: impl Fn(&Trial) -> K) -> bool {
     group.iter().all(|(trial, verdict)| {
         let mut same = group.iter().filter(|(t, _)| key(t) == key(trial));
         same.all(|(_, v)| v == verdict)
@@ -96,10 +96,10 @@ mod tests {
         }
     }
 
-    fn said(tried: &[(u16, &str, Verdict)]) -> Vec<String> {
-        let link = Link {
+    fn said(tried: &[(u16, &str, DoorVerdict)]) -> Vec<String> {
+        let link = HostInterface {
             name: "eth0".to_owned(),
-            ..Link::default()
+            ..HostInterface::default()
         };
         let tried = tried
             .iter()
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn what_fares_alike_is_said_once() {
-        use Verdict::{Unguarded, Works};
+        use DoorVerdict::{Unguarded, Works};
         let (one, two) = ("192.0.2.1", "192.0.2.2");
         assert_eq!(
             said(&[(1, one, Works), (2, one, Works), (1, two, Works)]),

@@ -2,7 +2,7 @@
 
 use super::native::{Act, Native, every_v4};
 use super::{Converter, write};
-use crate::config::{Line, Section};
+use crate::config::{ConfLine, ConfSection};
 use crate::model::{Door, Protocol, SetElement, TcpFlags};
 
 /// A key of TOML, and which keys of knock 0.8 mean it.
@@ -28,7 +28,7 @@ fn toml_key(old: &str) -> Option<&'static str> {
 
 pub(super) fn keys(
     out: &mut Converter<'_>,
-    section: &Section<'_>,
+    section: &ConfSection<'_>,
     door: &Door,
     native: Option<&Native>,
 ) {
@@ -44,7 +44,7 @@ pub(super) fn keys(
     // Steps of one-time sequences are not known.
     let has_tcp = door.one_time.is_some() || door.uses(Protocol::Tcp);
     for line in body {
-        let Line::Directive { key, value } = line else {
+        let ConfLine::Directive { key, value } = line else {
             out.remark(line);
             continue;
         };

@@ -11,7 +11,7 @@ mod native;
 mod write;
 
 use self::native::{Act, Native};
-use crate::config::{self, Diagnostic, File, Line, Section, Source, Spanned};
+use crate::config::{self, ConfFile, ConfLine, ConfSection, ConfigText, Diagnostic, Spanned};
 use crate::model::{Config, Door};
 
 /// A knockd.conf as TOML.
@@ -20,12 +20,12 @@ pub struct Conversion {
     /// The text.
     pub toml: String,
     /// What its owner should know, in the order of the file.
-    pub notes: Vec<Note>,
+    pub notes: Vec<ConversionNote>,
 }
 
 /// Something that could not be carried over as it was, or that is left to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
+pub struct ConversionNote {
     /// The line of the knockd.conf, from 1; 0 if none is meant.
     pub line: usize,
     /// What.
@@ -44,7 +44,7 @@ pub fn convert(
     text: impl AsRef<[u8]>,
     native: bool,
 ) -> Result<Conversion, Vec<Diagnostic>> {
-    let source = Source::from_bytes(name, text.as_ref());
+    let source = ConfigText::from_bytes(name, text.as_ref());
     let (file, config) = config::read_legacy(&source)?;
     let mut out = Converter {
         source: &source,
@@ -61,9 +61,9 @@ pub fn convert(
 
 /// The text as far as it has come.
 struct Converter<'a> {
-    source: &'a Source,
+    source: &'a ConfigText,
     toml: String,
-    notes: Vec<Note>,
+    notes: Vec<ConversionNote>,
 }
 
 impl Converter<'_> {
@@ -91,19 +91,19 @@ impl Converter<'_> {
 
     fn silent_note(&mut self, place: Option<usize>, message: String) {
         let line = place.map_or(0, |offset| self.source.place(offset).line);
-        self.notes.push(Note { line, message });
+        self.notes.push(ConversionNote { line, message });
     }
 
-    fn remark(&mut self, line: &Line<'_>) {
+    fn remark(&mut self, line: &ConfLine<'_>) {
         match line {
-            Line::Blank => self.gap(),
-            Line::Comment(text) => self.line(&write::comment(text)),
-            Line::Directive { .. } => {}
+            ConfLine::Blank => self.gap(),
+            ConfLine::Comment(text) => self.line(&write::comment(text)),
+            ConfLine::Directive { .. } => {}
         }
     }
 
     /// The remarks behind a section's last key: they speak of what comes next.
-    fn tail(&mut self, section: &Section<'_>) {
+    fn tail(&mut self, section: &ConfSection<'_>) {
         let (_, tail) = section.split();
         if !tail.is_empty() {
             self.gap();
@@ -113,7 +113,7 @@ impl Converter<'_> {
         }
     }
 
-    fn file(&mut self, file: &File<'_>, config: &Config, native: bool) {
+    fn file(&mut self, file: &ConfFile<'_>, config: &Config, native: bool) {
         for line in &file.preamble {
             self.remark(line);
         }
@@ -145,7 +145,7 @@ impl Converter<'_> {
     }
 
     /// `[options]`, be it one section or several: TOML has these keys at the top.
-    fn options(&mut self, sections: &[&Section<'_>], config: &Config) {
+    fn options(&mut self, sections: &[&ConfSection<'_>], config: &Config) {
         let last = |wanted: &str| {
             let all = sections.iter().flat_map(|s| s.directives());
             all.filter(|(key, _)| key.value.eq_ignore_ascii_case(wanted))
@@ -162,7 +162,7 @@ impl Converter<'_> {
         for section in sections {
             let (body, _) = section.split();
             for line in body {
-                let Line::Directive { key, .. } = line else {
+                let ConfLine::Directive { key, .. } = line else {
                     self.remark(line);
                     continue;
                 };
@@ -214,7 +214,7 @@ impl Converter<'_> {
 
     fn door(
         &mut self,
-        section: &Section<'_>,
+        section: &ConfSection<'_>,
         name: &str,
         door: &Door,
         turned: Option<&Result<Native, String>>,

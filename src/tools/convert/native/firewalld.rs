@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::config::services;
 use crate::model::Protocol;
 
-use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual, value_of};
+use super::{
+    AddressFamilies, ParsedCommand, RuleChange, Tool, is_source, ports, protocol, unusual, value_of,
+};
 
 /// Services of firewalld's that are one port of TCP.
 const TCP_ALONE: [&str; 8] = [
@@ -13,7 +15,7 @@ const TCP_ALONE: [&str; 8] = [
 ];
 
 /// The words after `firewall-cmd`.
-pub(super) fn read(words: &[String]) -> Result<Understood, String> {
+pub(super) fn read(words: &[String]) -> Result<ParsedCommand, String> {
     let mut rule = None;
     let mut lifetime = None;
     let mut zone = None;
@@ -64,9 +66,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `rule family="ipv4" source address="%IP%" port port="22" protocol="tcp" accept`.
-fn rich(rule: &str, added: bool) -> Result<Understood, String> {
+fn rich(rule: &str, added: bool) -> Result<ParsedCommand, String> {
     let text = rule.replace(['"', '\''], "");
-    let (mut family, mut source) = (Family::Both, false);
+    let (mut family, mut source) = (AddressFamilies::Both, false);
     let (mut list, mut transport, mut accepts) = (None, None, None);
     for word in text.split_whitespace() {
         match word.split_once('=').unwrap_or((word, "")) {
@@ -79,8 +81,8 @@ fn rich(rule: &str, added: bool) -> Result<Understood, String> {
                 }
                 Some(_) | None => return Err(unusual(word)),
             },
-            ("family", "ipv4") => family = Family::V4,
-            ("family", "ipv6") => family = Family::V6,
+            ("family", "ipv4") => family = AddressFamilies::V4,
+            ("family", "ipv6") => family = AddressFamilies::V6,
             ("address", address) if is_source(address) => source = true,
             ("port", ports) => list = Some(ports.to_owned()),
             ("protocol", name) => transport = protocol(name),
@@ -95,13 +97,13 @@ fn rich(rule: &str, added: bool) -> Result<Understood, String> {
         return Err("it is not for %IP%".into());
     }
     let deed = match (accepts, added) {
-        (Some(true), true) => Deed::Accept(ports),
-        (Some(true), false) => Deed::Unaccept(ports),
-        (Some(false), true) => Deed::Refuse(ports),
+        (Some(true), true) => RuleChange::Accept(ports),
+        (Some(true), false) => RuleChange::Unaccept(ports),
+        (Some(false), true) => RuleChange::Refuse(ports),
         (Some(false), false) => return Err("it takes away a rule that refuses".into()),
         (None, _) => return Err("it neither accepts nor refuses".into()),
     };
-    Ok(Understood {
+    Ok(ParsedCommand {
         tool: Tool::Firewalld(None),
         family,
         deed,

@@ -1,6 +1,8 @@
 //! iptables(8), and knock_helper_ipt.sh, which calls it.
 
-use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual, value_of};
+use super::{
+    AddressFamilies, ParsedCommand, RuleChange, Tool, is_source, ports, protocol, unusual, value_of,
+};
 use crate::model::{PortRange, Protocol};
 
 /// Chains through which packets for this host come.
@@ -14,7 +16,7 @@ const CHAINS: [&str; 6] = [
 ];
 
 #[derive(Default)]
-struct Rule {
+struct IptablesRule {
     added: Option<bool>,
     source: bool,
     protocol: Option<Protocol>,
@@ -22,8 +24,8 @@ struct Rule {
     target: Option<String>,
 }
 
-impl Rule {
-    fn understood(self, family: Family) -> Result<Understood, String> {
+impl IptablesRule {
+    fn understood(self, family: AddressFamilies) -> Result<ParsedCommand, String> {
         let protocol = self.protocol.ok_or("it names no protocol (-p)")?;
         let list = self.ports.ok_or("it is not for a port (--dport)")?;
         let ports: Vec<PortRange> = ports(&list, ':', protocol)?;
@@ -31,9 +33,9 @@ impl Rule {
             return Err("it is not for %IP% (-s)".into());
         }
         let deed = match (self.added, self.target.as_deref()) {
-            (Some(true), Some("ACCEPT")) => Deed::Accept(ports),
-            (Some(false), Some("ACCEPT")) => Deed::Unaccept(ports),
-            (Some(true), Some("DROP" | "REJECT")) => Deed::Refuse(ports),
+            (Some(true), Some("ACCEPT")) => RuleChange::Accept(ports),
+            (Some(false), Some("ACCEPT")) => RuleChange::Unaccept(ports),
+            (Some(true), Some("DROP" | "REJECT")) => RuleChange::Refuse(ports),
             (Some(false), Some("DROP" | "REJECT")) => {
                 return Err("it takes away a rule that refuses".into());
             }
@@ -41,7 +43,7 @@ impl Rule {
             (None, _) => return Err("it neither adds nor deletes a rule".into()),
             (Some(_), None) => return Err("it neither accepts nor refuses (-j)".into()),
         };
-        Ok(Understood {
+        Ok(ParsedCommand {
             tool: Tool::Iptables,
             family,
             deed,
@@ -51,8 +53,8 @@ impl Rule {
 }
 
 /// The words after `iptables`.
-pub(super) fn read(words: &[String], family: Family) -> Result<Understood, String> {
-    let mut rule = Rule::default();
+pub(super) fn read(words: &[String], family: AddressFamilies) -> Result<ParsedCommand, String> {
+    let mut rule = IptablesRule::default();
     let mut words = words.iter().map(String::as_str).peekable();
     while let Some(word) = words.next() {
         let mut value = || value_of(word, words.next());
@@ -117,11 +119,11 @@ pub(super) fn read(words: &[String], family: Family) -> Result<Understood, Strin
 }
 
 /// The words after `knock_helper_ipt.sh`; TCP and the chain INPUT are its defaults.
-pub(super) fn read_helper(words: &[String]) -> Result<Understood, String> {
-    let mut rule = Rule {
+pub(super) fn read_helper(words: &[String]) -> Result<ParsedCommand, String> {
+    let mut rule = IptablesRule {
         protocol: Some(Protocol::Tcp),
         target: Some("ACCEPT".to_owned()),
-        ..Rule::default()
+        ..IptablesRule::default()
     };
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
@@ -145,5 +147,5 @@ pub(super) fn read_helper(words: &[String]) -> Result<Understood, String> {
             other => return Err(unusual(other)),
         }
     }
-    rule.understood(Family::V4)
+    rule.understood(AddressFamilies::V4)
 }

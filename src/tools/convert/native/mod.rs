@@ -33,7 +33,7 @@ pub(super) enum Tool {
 
 /// Which addresses the program takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+enum AddressFamilies {
     V4,
     V6,
     Both,
@@ -41,7 +41,7 @@ enum Family {
 
 /// What a command does for %IP%.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Deed {
+enum RuleChange {
     /// Puts a rule in place that accepts.
     Accept(Vec<PortRange>),
     /// Takes such a rule away.
@@ -56,10 +56,10 @@ enum Deed {
 
 /// A command understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Understood {
+struct ParsedCommand {
     tool: Tool,
-    family: Family,
-    deed: Deed,
+    family: AddressFamilies,
+    deed: RuleChange,
     /// When the program itself undoes it.
     lifetime: Option<Duration>,
 }
@@ -170,13 +170,13 @@ fn may_close(door: &Door, ports: &[PortRange]) -> bool {
     let starts = [&commands.start, &commands.start_6].into_iter().flatten();
     let mut starts = starts.filter(|command| !command.is_empty());
     starts.any(|command| match understand(divided(command).0) {
-        Ok(Understood { deed, .. }) => match deed {
-            Deed::Unaccept(closed) | Deed::Refuse(closed) => {
+        Ok(ParsedCommand { deed, .. }) => match deed {
+            RuleChange::Unaccept(closed) | RuleChange::Refuse(closed) => {
                 let meets = |p: &PortRange| ports.iter().any(|o| o.overlaps(p));
                 closed.iter().any(meets)
             }
             // A set of the administrator's, which the rules of knockd do not look at.
-            Deed::Accept(_) | Deed::Add(..) | Deed::Remove(..) => false,
+            RuleChange::Accept(_) | RuleChange::Add(..) | RuleChange::Remove(..) => false,
         },
         Err(_) => {
             // A door that ends by itself what it begins is no other door's closer.
@@ -249,7 +249,7 @@ fn turn_one(door: &Door, commands: &Commands, steps: &BTreeSet<Step>) -> Result<
     {
         return Err("it runs another command as well, and another for IPv6".into());
     }
-    let four = both(start, stop, commands.timeout, Family::V6)?;
+    let four = both(start, stop, commands.timeout, AddressFamilies::V6)?;
     let mut native = Native {
         tool: four.0,
         act: four.1,
@@ -269,7 +269,7 @@ fn turn_one(door: &Door, commands: &Commands, steps: &BTreeSet<Step>) -> Result<
                 None => stop,
             };
             let start_6 = start_6.unwrap_or(start);
-            let (_, six, timed) = both(start_6, stop_6, commands.timeout, Family::V4)?;
+            let (_, six, timed) = both(start_6, stop_6, commands.timeout, AddressFamilies::V4)?;
             native.act = merged(native.act, six)?;
             native.timed.extend(timed);
             native.timed.dedup();
@@ -304,7 +304,7 @@ fn both(
     start: &str,
     stop: Option<&str>,
     timeout: Duration,
-    other: Family,
+    other: AddressFamilies,
 ) -> Result<(Tool, Act, Vec<SetPath>), String> {
     let start = understand(start)?;
     let stop = stop.map(understand).transpose()?;
@@ -333,28 +333,28 @@ fn both(
         }]
     };
     let act = match (start.deed, stop.map(|s| s.deed)) {
-        (Deed::Accept(ports), None) => Act::Open(ports, lifetime),
-        (Deed::Accept(ports), Some(Deed::Unaccept(stop))) if ports == stop => {
+        (RuleChange::Accept(ports), None) => Act::Open(ports, lifetime),
+        (RuleChange::Accept(ports), Some(RuleChange::Unaccept(stop))) if ports == stop => {
             Act::Open(ports, lifetime)
         }
-        (Deed::Unaccept(ports) | Deed::Refuse(ports), None) => Act::Close(ports),
-        (Deed::Add(path, ports), None) => Act::Add(element(path, lifetime, ports)),
-        (Deed::Add(path, ports), Some(Deed::Remove(from, stop)))
+        (RuleChange::Unaccept(ports) | RuleChange::Refuse(ports), None) => Act::Close(ports),
+        (RuleChange::Add(path, ports), None) => Act::Add(element(path, lifetime, ports)),
+        (RuleChange::Add(path, ports), Some(RuleChange::Remove(from, stop)))
             if path == from && ports == stop =>
         {
             Act::Add(element(path, lifetime, ports))
         }
         // The model's element has a lifetime, if only an `add` makes use of it.
-        (Deed::Remove(path, ports), None) => {
+        (RuleChange::Remove(path, ports), None) => {
             let unused = Lifetime::For(Duration::from_secs(30));
             Act::Remove(element(path, unused, ports))
         }
         (
-            Deed::Accept(_)
-            | Deed::Unaccept(_)
-            | Deed::Refuse(_)
-            | Deed::Add(..)
-            | Deed::Remove(..),
+            RuleChange::Accept(_)
+            | RuleChange::Unaccept(_)
+            | RuleChange::Refuse(_)
+            | RuleChange::Add(..)
+            | RuleChange::Remove(..),
             Some(_),
         ) => return Err("the stop does not undo the start".into()),
     };
@@ -390,7 +390,7 @@ fn may_undo(rest: &str) -> bool {
     CALLS.iter().any(|word| lower.contains(word)) || looks_closing("", rest, &[])
 }
 
-fn understand(command: &str) -> Result<Understood, String> {
+fn understand(command: &str) -> Result<ParsedCommand, String> {
     let words = shell::words(command)?;
     let mut words: &[String] = &words;
     while let [first, rest @ ..] = words
@@ -408,8 +408,12 @@ fn understand(command: &str) -> Result<Understood, String> {
         return Err("there is no command".into());
     };
     match base(program) {
-        "iptables" | "iptables-nft" | "iptables-legacy" => iptables::read(words, Family::V4),
-        "ip6tables" | "ip6tables-nft" | "ip6tables-legacy" => iptables::read(words, Family::V6),
+        "iptables" | "iptables-nft" | "iptables-legacy" => {
+            iptables::read(words, AddressFamilies::V4)
+        }
+        "ip6tables" | "ip6tables-nft" | "ip6tables-legacy" => {
+            iptables::read(words, AddressFamilies::V6)
+        }
         "knock_helper_ipt.sh" | "knock_add" => iptables::read_helper(words),
         "nft" => nft::read(words),
         "ufw" => ufw::read(words),

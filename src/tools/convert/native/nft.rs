@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual};
+use super::{
+    AddressFamilies, ParsedCommand, RuleChange, Tool, is_source, ports, protocol, unusual,
+};
 use crate::model::{PortRange, SetPath};
 
 const FAMILIES: [&str; 6] = ["ip", "ip6", "inet", "arp", "bridge", "netdev"];
 
 /// The words after `nft`. The shell may have handed them on one by one or as one.
-pub(super) fn read(words: &[String]) -> Result<Understood, String> {
+pub(super) fn read(words: &[String]) -> Result<ParsedCommand, String> {
     let mut text = words.join(" ");
     for mark in ["{", "}", ",", ";"] {
         text = text.replace(mark, &format!(" {mark} "));
@@ -33,7 +35,7 @@ fn path<'a>(words: &[&'a str]) -> Option<([&'a str; 3], usize)> {
 }
 
 /// `inet filter knocked { %IP% . tcp . 22 timeout 1h }`.
-fn element(words: &[&str], added: bool) -> Result<Understood, String> {
+fn element(words: &[&str], added: bool) -> Result<ParsedCommand, String> {
     let ([family, table, set], taken) = path(words).ok_or("it names no set")?;
     let inner = match words.get(taken..) {
         Some(["{", inner @ .., "}"]) => inner,
@@ -66,13 +68,13 @@ fn element(words: &[&str], added: bool) -> Result<Understood, String> {
         [other, ..] => return Err(unusual(other)),
     };
     let deed = if added {
-        Deed::Add(path, list)
+        RuleChange::Add(path, list)
     } else {
-        Deed::Remove(path, list)
+        RuleChange::Remove(path, list)
     };
-    Ok(Understood {
+    Ok(ParsedCommand {
         tool: Tool::NftSet,
-        family: Family::Both,
+        family: AddressFamilies::Both,
         deed,
         lifetime,
     })
@@ -91,7 +93,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `inet filter input ip saddr %IP% tcp dport 22 accept`.
-fn rule(words: &[&str]) -> Result<Understood, String> {
+fn rule(words: &[&str]) -> Result<ParsedCommand, String> {
     let ([family, table, chain], taken) = path(words).ok_or("it names no chain")?;
     if !chain.eq_ignore_ascii_case("input") {
         return Err(unusual(chain));
@@ -99,15 +101,15 @@ fn rule(words: &[&str]) -> Result<Understood, String> {
     let mut rest = words.get(taken..).unwrap_or_default();
     let mut addresses = None;
     let mut list = None;
-    let deed: fn(Vec<PortRange>) -> Deed = loop {
+    let deed: fn(Vec<PortRange>) -> RuleChange = loop {
         rest = match rest {
             ["position" | "index", _, rest @ ..] | ["counter", rest @ ..] => rest,
             ["ip", "saddr", source, rest @ ..] if is_source(source) => {
-                addresses = Some(Family::V4);
+                addresses = Some(AddressFamilies::V4);
                 rest
             }
             ["ip6", "saddr", source, rest @ ..] if is_source(source) => {
-                addresses = Some(Family::V6);
+                addresses = Some(AddressFamilies::V6);
                 rest
             }
             ["ct", "state", "new", rest @ ..] => rest,
@@ -117,13 +119,13 @@ fn rule(words: &[&str]) -> Result<Understood, String> {
                 list = Some(ports(&text, '-', protocol)?);
                 rest
             }
-            ["accept", rest @ ..] if is_comment(rest)? => break Deed::Accept,
-            ["drop" | "reject", rest @ ..] if is_comment(rest)? => break Deed::Refuse,
+            ["accept", rest @ ..] if is_comment(rest)? => break RuleChange::Accept,
+            ["drop" | "reject", rest @ ..] if is_comment(rest)? => break RuleChange::Refuse,
             [other, ..] => return Err(unusual(other)),
             [] => return Err("it neither accepts nor refuses".into()),
         };
     };
-    Ok(Understood {
+    Ok(ParsedCommand {
         tool: Tool::Nft(format!("{family} {table} {chain}")),
         family: addresses.ok_or("it is not for %IP%")?,
         deed: deed(list.ok_or("it is not for a port")?),

@@ -11,11 +11,11 @@ fn seen(command: &str) -> String {
             };
             let path = |p: &SetPath| format!("{} {} {}", p.family, p.table, p.set);
             let deed = match &understood.deed {
-                Deed::Accept(ports) => format!("accept {}", list(ports)),
-                Deed::Unaccept(ports) => format!("unaccept {}", list(ports)),
-                Deed::Refuse(ports) => format!("refuse {}", list(ports)),
-                Deed::Add(p, ports) => format!("add {} {}", path(p), list(ports)),
-                Deed::Remove(p, ports) => format!("remove {} {}", path(p), list(ports)),
+                RuleChange::Accept(ports) => format!("accept {}", list(ports)),
+                RuleChange::Unaccept(ports) => format!("unaccept {}", list(ports)),
+                RuleChange::Refuse(ports) => format!("refuse {}", list(ports)),
+                RuleChange::Add(p, ports) => format!("add {} {}", path(p), list(ports)),
+                RuleChange::Remove(p, ports) => format!("remove {} {}", path(p), list(ports)),
             };
             let until = understood.lifetime.map(|l| format!(" {}s", l.as_secs()));
             format!(

@@ -1,10 +1,12 @@
 //! ufw(8): `allow from %IP% to any port 22 proto tcp`.
 
-use super::{Deed, Family, Tool, Understood, is_source, ports, protocol, unusual, value_of};
+use super::{
+    AddressFamilies, ParsedCommand, RuleChange, Tool, is_source, ports, protocol, unusual, value_of,
+};
 use crate::model::Protocol;
 
 /// The words after `ufw`.
-pub(super) fn read(words: &[String]) -> Result<Understood, String> {
+pub(super) fn read(words: &[String]) -> Result<ParsedCommand, String> {
     let mut words = words.iter().map(String::as_str);
     let (mut deleted, mut verdict, mut source) = (false, None, false);
     let (mut list, mut only) = (None, None);
@@ -53,15 +55,15 @@ pub(super) fn read(words: &[String]) -> Result<Understood, String> {
         return Err("it is not for %IP%".into());
     }
     let deed = match (verdict, deleted) {
-        (Some(true), false) => Deed::Accept(all),
-        (Some(true), true) => Deed::Unaccept(all),
-        (Some(false), false) => Deed::Refuse(all),
+        (Some(true), false) => RuleChange::Accept(all),
+        (Some(true), true) => RuleChange::Unaccept(all),
+        (Some(false), false) => RuleChange::Refuse(all),
         (Some(false), true) => return Err("it takes away a rule that refuses".into()),
         (None, _) => return Err("it neither allows nor denies".into()),
     };
-    Ok(Understood {
+    Ok(ParsedCommand {
         tool: Tool::Ufw,
-        family: Family::Both,
+        family: AddressFamilies::Both,
         deed,
         lifetime: None,
     })

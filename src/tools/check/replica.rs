@@ -6,31 +6,31 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::error::ProbeError;
-use super::links::{self, Link};
-use super::live::{Chain, Live, Source, Table as Theirs};
+use super::host_interfaces::{self, HostInterface};
+use super::live_ruleset::{BaseChain, LiveRuleset, LiveTable, TableText};
 use super::netns::Netns;
-use super::tool;
+use super::program;
 use crate::firewall::Ruleset;
 use crate::firewall::{Mode, Table};
 use crate::model::{Effect, OnStop, Timestamp};
 
 /// The copy, and the namespace of those outside.
 #[derive(Debug)]
-pub(super) struct Copy<'a> {
+pub(super) struct Replica<'a> {
     pub(super) server: Netns,
     pub(super) client: Netns,
-    links: &'a [Link],
+    links: &'a [HostInterface],
     /// Which of them there are, by place.
     wired: BTreeSet<usize>,
 }
 
 /// What is to stand in the copy, beside the tables of others.
 #[derive(Debug, Clone, Default)]
-pub(super) struct State<'a> {
+pub(super) struct Arrangement<'a> {
     /// Chains that let everything pass.
-    pub(super) silent: Vec<&'a Chain>,
+    pub(super) silent: Vec<&'a BaseChain>,
     /// Chains whose policy is *accept*, whatever it is in truth.
-    pub(super) lenient: Vec<&'a Chain>,
+    pub(super) lenient: Vec<&'a BaseChain>,
     /// Command lines of nft or iptables, run last.
     pub(super) lines: Vec<String>,
     /// Our own table.
@@ -39,9 +39,9 @@ pub(super) struct State<'a> {
     pub(super) effects: Vec<Effect>,
 }
 
-impl<'a> Copy<'a> {
+impl<'a> Replica<'a> {
     /// A copy without any rules yet.
-    pub(super) fn new(links: &'a [Link]) -> Result<Self, ProbeError> {
+    pub(super) fn new(links: &'a [HostInterface]) -> Result<Self, ProbeError> {
         let mut copy = Self {
             server: Netns::new()?,
             client: Netns::new()?,
@@ -49,7 +49,7 @@ impl<'a> Copy<'a> {
             wired: BTreeSet::new(),
         };
         // The kernel may put some into every namespace by itself (a tunl0, a sit0).
-        let made = copy.server.within(|| Ok(links::all()?))?;
+        let made = copy.server.within(|| Ok(host_interfaces::all()?))?;
         let made = |name: &str| made.iter().any(|l| l.name == name);
         let there = copy.client.path();
         let (mut near, mut far) = (String::new(), String::new());
@@ -78,14 +78,14 @@ impl<'a> Copy<'a> {
             }
         }
         // One that cannot be made is no loss unless a door is tried there, or a rule names it.
-        let batch = |text: &str| match tool::run("ip", &["-force", "-batch", "-"], text) {
+        let batch = |text: &str| match program::run("ip", &["-force", "-batch", "-"], text) {
             Ok(_) | Err(ProbeError::Tool { .. }) => Ok(()),
             Err(other) => Err(other),
         };
         copy.server.within(|| batch(&near))?;
         let there = copy.client.within(|| {
             batch(&far)?;
-            Ok(links::all()?)
+            Ok(host_interfaces::all()?)
         })?;
         let wired = |i: &usize| there.iter().any(|l| l.name == format!("p{i}"));
         copy.wired = (0..links.len()).filter(wired).collect();
@@ -93,7 +93,7 @@ impl<'a> Copy<'a> {
     }
 
     /// Leaves out of `live` what the copy cannot have.
-    pub(super) fn sift(&self, live: &mut Live) -> Result<(), ProbeError> {
+    pub(super) fn sift(&self, live: &mut LiveRuleset) -> Result<(), ProbeError> {
         let tables = std::mem::take(&mut live.tables);
         for table in tables {
             match self.server.within(|| load(&table)) {
@@ -111,18 +111,22 @@ impl<'a> Copy<'a> {
     }
 
     /// Puts the rules in place.
-    pub(super) fn arrange(&self, live: &Live, state: &State<'_>) -> Result<(), ProbeError> {
+    pub(super) fn arrange(
+        &self,
+        live: &LiveRuleset,
+        state: &Arrangement<'_>,
+    ) -> Result<(), ProbeError> {
         self.server.within(|| {
             // Those of nft in one go, the others one by one: their programs flush what is there.
             let mut text = "flush ruleset\n".to_owned();
             for table in &live.tables {
-                if let Source::Nft(rules) = &table.source {
+                if let TableText::Nft(rules) = &table.source {
                     text.push_str(rules);
                 }
             }
             nft(&text)?;
             for table in &live.tables {
-                if let Source::Iptables(_) = table.source {
+                if let TableText::Iptables(_) = table.source {
                     load(table)?;
                 }
             }
@@ -132,14 +136,14 @@ impl<'a> Copy<'a> {
             }
             let changed = state.silent.iter().chain(&state.lenient);
             for chain in changed.filter(|chain| chain.drops) {
-                let Chain { table, name, .. } = chain;
+                let BaseChain { table, name, .. } = chain;
                 let _ = writeln!(text, "add chain {table} {name} {{ policy accept; }}");
             }
             nft(&text)?;
             for line in &state.lines {
                 let words: Vec<_> = line.split_whitespace().collect();
                 if let [program, args @ ..] = words.as_slice() {
-                    tool::run(program, args, "")?;
+                    program::run(program, args, "")?;
                 }
             }
             let Some(ruleset) = state.ruleset else {
@@ -157,12 +161,12 @@ impl<'a> Copy<'a> {
     /// has to ask by ARP or neighbour discovery, which a ruleset may drop.
     pub(super) fn attach(
         &self,
-        interface: &Link,
+        interface: &HostInterface,
         sources: &BTreeSet<IpAddr>,
     ) -> Result<(), ProbeError> {
         let place = self.links.iter().position(|l| l.name == interface.name);
         let Some(i) = place.filter(|i| self.wired.contains(i)) else {
-            return Err(ProbeError::Link(interface.name.clone()));
+            return Err(ProbeError::Interface(interface.name.clone()));
         };
         let name = &interface.name;
         let (ours, theirs) = (mac(0, i), mac(1, i));
@@ -180,9 +184,9 @@ impl<'a> Copy<'a> {
             let _ = writeln!(far, "neighbour replace {a} lladdr {ours} dev p{i}");
         }
         self.server
-            .within(|| tool::run("ip", &["-batch", "-"], &near))?;
+            .within(|| program::run("ip", &["-batch", "-"], &near))?;
         self.client
-            .within(|| tool::run("ip", &["-batch", "-"], &far))?;
+            .within(|| program::run("ip", &["-batch", "-"], &far))?;
         Ok(())
     }
 }
@@ -191,15 +195,15 @@ fn nft(text: &str) -> Result<(), ProbeError> {
     if text.is_empty() {
         return Ok(());
     }
-    tool::run("nft", &["-f", "-"], text).map(|_| ())
+    program::run("nft", &["-f", "-"], text).map(|_| ())
 }
 
-fn load(table: &Theirs) -> Result<(), ProbeError> {
+fn load(table: &LiveTable) -> Result<(), ProbeError> {
     match (&table.source, table.name.iptables()) {
-        (Source::Iptables(rules), Some(program)) => {
-            tool::run(&format!("{program}-restore"), &[], rules).map(|_| ())
+        (TableText::Iptables(rules), Some(program)) => {
+            program::run(&format!("{program}-restore"), &[], rules).map(|_| ())
         }
-        (Source::Nft(rules) | Source::Iptables(rules), _) => nft(rules),
+        (TableText::Nft(rules) | TableText::Iptables(rules), _) => nft(rules),
     }
 }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::super::diagnostic::Faults;
-use super::super::draft::{Draft, DraftDoor, List};
-use super::super::source::Spanned;
+use super::super::draft::{ConfigDraft, DraftDoor, SpannedList};
+use super::super::text::Spanned;
 use crate::model::{BEGUN_AT_ONCE, PortRange, Prefix, Step};
 
-pub(super) fn together(draft: &Draft, faults: &mut Faults) {
+pub(super) fn check(draft: &ConfigDraft, faults: &mut Faults) {
     steps_that_are_not_heard(draft, faults);
     common_sequences(&draft.doors, faults);
     common_beginnings(&draft.doors, faults);
@@ -17,8 +17,8 @@ pub(super) fn together(draft: &Draft, faults: &mut Faults) {
 
 /// The socket filter leaves alone what doors open and what is ignored: such a port is no step.
 /// (And who may not reach the port behind a door must be able to knock.)
-fn steps_that_are_not_heard(draft: &Draft, faults: &mut Faults) {
-    let Draft { doors, ignore, .. } = draft;
+fn steps_that_are_not_heard(draft: &ConfigDraft, faults: &mut Faults) {
+    let ConfigDraft { doors, ignore, .. } = draft;
     let mut steps: BTreeMap<Step, &str> = BTreeMap::new();
     for door in doors {
         for step in door.sequence.given().iter().flat_map(|s| &s.value) {
@@ -100,7 +100,7 @@ fn common_sequences(doors: &[DraftDoor], faults: &mut Faults) {
 /// Doors whose first step so many others have before them that no knock begins them.
 fn common_beginnings(doors: &[DraftDoor], faults: &mut Faults) {
     type Beginning = (Step, Option<IpAddr>, Vec<Prefix>);
-    let mut all: BTreeMap<Beginning, Vec<&Spanned<List<Step>>>> = BTreeMap::new();
+    let mut all: BTreeMap<Beginning, Vec<&Spanned<SpannedList<Step>>>> = BTreeMap::new();
     for door in doors {
         if let Some(sequence) = door.sequence.given()
             && let Some(first) = sequence.value.first()
@@ -136,7 +136,7 @@ fn common_beginnings(doors: &[DraftDoor], faults: &mut Faults) {
 const OPEN_MAX: usize = 64;
 
 fn share_a_source(a: &DraftDoor, b: &DraftDoor) -> bool {
-    let all = |list: &Spanned<List<Prefix>>| -> Vec<Prefix> {
+    let all = |list: &Spanned<SpannedList<Prefix>>| -> Vec<Prefix> {
         list.value.iter().take(OPEN_MAX).map(|p| p.value).collect()
     };
     let (Some(a), Some(b)) = (a.from.given().map(all), b.from.given().map(all)) else {

@@ -5,12 +5,12 @@ use std::os::fd::AsFd;
 
 use nix::sys::stat::{SFlag, fstat};
 
-use super::source::{Source, Span};
 use super::suggest::nearest;
+use super::text::{ConfigText, Span};
 
 /// Who reads a diagnostic, or something else that may quote a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reader {
+pub enum Audience {
     /// Whoever sits at the terminal, and may read the file.
     Terminal,
     /// A pipe or a file that whoever typed the command has chosen: lines with a sequence in them
@@ -21,7 +21,7 @@ pub enum Reader {
     Log,
 }
 
-impl Reader {
+impl Audience {
     /// Who reads what is written there. A socket is the journal's (systemd-journald(8)).
     pub(crate) fn of(output: &(impl AsFd + IsTerminal)) -> Self {
         let is_socket = || {
@@ -51,7 +51,7 @@ const HARMLESS: [&str; 32] = [
 
 /// Whether the line of `span` certainly holds no secret: it is a header, or one of a few keys
 /// with its value, without a remark behind it.
-pub(super) fn is_harmless(source: &Source, span: &Span) -> bool {
+pub(super) fn is_harmless(source: &ConfigText, span: &Span) -> bool {
     let (_, line) = source.line(source.line_index(span.start));
     let line = line.trim();
     if line.contains('#') {
@@ -89,7 +89,7 @@ mod tests {
 
     /// The same fault, as each reader sees it.
     fn readers(text: &str, needle: &str) -> [String; 3] {
-        let source = Source::new("f", text);
+        let source = ConfigText::new("f", text);
         let start = text.find(needle).expect("the needle");
         let mut faults = Faults::default();
         let place = start..start + needle.len();
@@ -99,7 +99,7 @@ mod tests {
             .quiet("none");
         let all = faults.into_diagnostics(&source);
         let one = all.first().expect("a diagnostic");
-        [Reader::Terminal, Reader::Pipe, Reader::Log].map(|reader| one.shown_to(reader))
+        [Audience::Terminal, Audience::Pipe, Audience::Log].map(|audience| one.shown_to(audience))
     }
 
     #[test]

@@ -12,14 +12,14 @@ const INCLUDED: &str = "/etc";
 
 /// A file of a saved ruleset that has our table in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Saved {
+pub struct SavedTable {
     /// Which.
     pub file: PathBuf,
     /// Where: from which line to which, both of them included.
     pub lines: Vec<(usize, usize)>,
 }
 
-impl fmt::Display for Saved {
+impl fmt::Display for SavedTable {
     /// `/etc/nftables.conf, lines 3 to 41 and 50`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let one = |(first, last): &(usize, usize)| match first == last {
@@ -40,7 +40,7 @@ impl fmt::Display for Saved {
 /// owned is nobody else's to change: as long as it is there, nothing of the ruleset can be
 /// loaded beside a running daemon. What is not there, or not ours to read, has nothing in it.
 #[must_use]
-pub fn saved_in(ruleset: &Path, table: &str) -> Vec<Saved> {
+pub fn saved_in(ruleset: &Path, table: &str) -> Vec<SavedTable> {
     let mut seen = BTreeSet::new();
     let mut rest = vec![ruleset.to_owned()];
     let mut found = Vec::new();
@@ -55,7 +55,7 @@ pub fn saved_in(ruleset: &Path, table: &str) -> Vec<Saved> {
         rest.extend(text.lines().filter_map(included).flat_map(files));
         let lines = lines_of(&text, table);
         if !lines.is_empty() {
-            found.push(Saved { file, lines });
+            found.push(SavedTable { file, lines });
         }
     }
     found.sort_by(|a, b| a.file.cmp(&b.file));
@@ -188,7 +188,7 @@ mod tests {
         write("b.nft", b"# caf\xe9\ntable inet knockd {\n}\n");
         write("c.off", b"table inet other {\n}\n");
         let found = |table| saved_in(&at("main.conf"), table);
-        let there = Saved {
+        let there = SavedTable {
             file: at("b.nft"),
             lines: vec![(2, 3)],
         };

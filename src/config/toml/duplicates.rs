@@ -5,17 +5,17 @@ use std::collections::HashSet;
 
 use super::keys::bare;
 use crate::config::diagnostic::Faults;
-use crate::config::source::{Source, Span};
+use crate::config::text::{ConfigText, Span};
 
 /// Those of one file.
-pub(super) struct Twins<'a> {
-    source: &'a Source,
+pub(super) struct Duplicates<'a> {
+    source: &'a ConfigText,
     /// Lines of headers that have been reported.
     told: HashSet<usize>,
 }
 
-impl<'a> Twins<'a> {
-    pub(super) fn new(source: &'a Source) -> Self {
+impl<'a> Duplicates<'a> {
+    pub(super) fn new(source: &'a ConfigText) -> Self {
         let told = HashSet::new();
         Self { source, told }
     }

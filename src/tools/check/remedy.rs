@@ -1,6 +1,6 @@
 //! The lines that let pass what the guard has let in.
 
-use super::live::{Chain, Live, Source};
+use super::live_ruleset::{BaseChain, LiveRuleset, TableText};
 use crate::firewall::Ruleset;
 use crate::model::{Config, Guard, PortRange};
 
@@ -49,8 +49,8 @@ impl Remedy {
     }
 
     /// The command.
-    pub(super) fn line(self, chain: &Chain, ports: &PortRange) -> String {
-        let Chain { table, name, .. } = chain;
+    pub(super) fn line(self, chain: &BaseChain, ports: &PortRange) -> String {
+        let BaseChain { table, name, .. } = chain;
         match table.iptables().filter(|_| chain.iptables) {
             Some(program) => {
                 let rule = self.iptables(chain, ports);
@@ -63,7 +63,7 @@ impl Remedy {
         }
     }
 
-    fn nft(self, chain: &Chain, ports: &PortRange) -> String {
+    fn nft(self, chain: &BaseChain, ports: &PortRange) -> String {
         if sees_answers(chain) {
             return match chain.table.family.as_str() {
                 // There is no conntrack so near to the wire.
@@ -77,7 +77,7 @@ impl Remedy {
         }
     }
 
-    fn iptables(self, chain: &Chain, ports: &PortRange) -> String {
+    fn iptables(self, chain: &BaseChain, ports: &PortRange) -> String {
         if sees_answers(chain) {
             return "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT".to_owned();
         }
@@ -92,9 +92,9 @@ impl Remedy {
     }
 
     /// Where the line must stand so that it is there after a reboot.
-    pub(super) fn keep(self, chain: &Chain, ports: &PortRange, live: &Live) -> String {
+    pub(super) fn keep(self, chain: &BaseChain, ports: &PortRange, live: &LiveRuleset) -> String {
         let text = match live.table(chain).map(|t| &t.source) {
-            Some(Source::Nft(text) | Source::Iptables(text)) => text.as_str(),
+            Some(TableText::Nft(text) | TableText::Iptables(text)) => text.as_str(),
             None => "",
         };
         if chain.table.name == "firewalld" {
@@ -132,7 +132,7 @@ impl Remedy {
 }
 
 /// A mark is on what comes in, not on the answer to it.
-fn sees_answers(chain: &Chain) -> bool {
+fn sees_answers(chain: &BaseChain) -> bool {
     ["output", "postrouting", "egress"].contains(&chain.hook.as_str())
 }
 

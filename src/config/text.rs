@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A stretch of a [`Source`]'s text, in bytes.
+/// A stretch of a [`ConfigText`]'s text, in bytes.
 pub(crate) type Span = Range<usize>;
 
 /// A value and where it stands.
@@ -21,7 +21,7 @@ impl<T> Spanned<T> {
 
 /// A configuration text, without its byte order mark.
 #[derive(Debug, Clone)]
-pub(crate) struct Source {
+pub(crate) struct ConfigText {
     name: Arc<str>,
     text: String,
     /// Where each line begins.
@@ -34,12 +34,12 @@ pub(crate) struct Source {
 
 /// A place as people count: from 1, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct TextPosition {
     pub(crate) line: usize,
     pub(crate) column: usize,
 }
 
-impl Source {
+impl ConfigText {
     /// A text; `name` is what diagnostics call it.
     pub(crate) fn new(name: &str, text: &str) -> Self {
         Self {
@@ -122,11 +122,11 @@ impl Source {
     }
 
     /// Where `offset` stands, as people count.
-    pub(crate) fn place(&self, offset: usize) -> Place {
+    pub(crate) fn place(&self, offset: usize) -> TextPosition {
         let index = self.line_index(offset);
         let (begin, line) = self.line(index);
         let before = line.char_indices().take_while(|(i, _)| begin + i < offset);
-        Place {
+        TextPosition {
             line: index + 1,
             column: before.count() + 1,
         }
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_is_no_text_is_known_by_its_bytes() {
-        let said = |bytes: &[u8]| Source::from_bytes("x", bytes).no_text();
+        let said = |bytes: &[u8]| ConfigText::from_bytes("x", bytes).no_text();
         for text in [
             &b""[..],
             b"[a]\nsequence = 1\n",
@@ -203,18 +203,18 @@ mod tests {
 
     #[test]
     fn places_are_counted_in_characters_and_a_byte_order_mark_is_none() {
-        let source = Source::new("x", "\u{feff}a = é日x\r\nb\n");
+        let source = ConfigText::new("x", "\u{feff}a = é日x\r\nb\n");
         assert_eq!(source.text().find('x'), Some(9));
-        assert_eq!(source.place(9), Place { line: 1, column: 7 });
+        assert_eq!(source.place(9), TextPosition { line: 1, column: 7 });
         assert_eq!(source.line(0), (0, "a = é日x"));
-        assert_eq!(source.place(12), Place { line: 2, column: 1 });
-        assert_eq!(source.place(14), Place { line: 3, column: 1 });
-        assert_eq!(source.place(99), Place { line: 3, column: 1 });
+        assert_eq!(source.place(12), TextPosition { line: 2, column: 1 });
+        assert_eq!(source.place(14), TextPosition { line: 3, column: 1 });
+        assert_eq!(source.place(99), TextPosition { line: 3, column: 1 });
     }
 
     #[test]
     fn foreign_bytes_are_remembered() {
-        let source = Source::from_bytes("x", b"\xef\xbb\xbf# caf\xe9\nb");
+        let source = ConfigText::from_bytes("x", b"\xef\xbb\xbf# caf\xe9\nb");
         assert_eq!(source.text(), "# caf\u{fffd}\nb");
         assert_eq!(source.foreign(), [5]);
     }

@@ -6,24 +6,24 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::error::ProbeError;
-use super::tool;
+use super::program;
 use crate::firewall::Inspection;
 
 /// What others have in nftables.
 #[derive(Debug, Default)]
-pub(super) struct Live {
-    pub(super) tables: Vec<Table>,
+pub(super) struct LiveRuleset {
+    pub(super) tables: Vec<LiveTable>,
     /// Base chains that a connection to this host, or the answer to it, may pass.
-    pub(super) chains: Vec<Chain>,
+    pub(super) chains: Vec<BaseChain>,
     /// What a copy does not have; each names it.
     pub(super) unseen: Vec<String>,
 }
 
 /// A table as it can be read back.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct LiveTable {
     pub(super) name: TableName,
-    pub(super) source: Source,
+    pub(super) source: TableText,
     /// Whether a program keeps it for itself (firewalld from 2.0 on): nobody else may change it.
     pub(super) owned: bool,
     /// Whether it is a knockd's, of another configuration.
@@ -41,7 +41,7 @@ pub(super) struct TableName {
 
 /// Who can read a table back.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum TableText {
     /// nft.
     Nft(String),
     /// `iptables-nft-restore` or `ip6tables-nft-restore`: nft prints no more than hints of
@@ -51,7 +51,7 @@ pub(super) enum Source {
 
 /// A base chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Chain {
+pub(super) struct BaseChain {
     pub(super) table: TableName,
     pub(super) name: String,
     pub(super) kind: String,
@@ -86,7 +86,7 @@ const STRANGE: [&str; 9] = [
     "devgroup",
 ];
 
-impl Source {
+impl TableText {
     /// What it asks of a packet that a copy cannot have.
     fn strange(&self) -> Option<&'static str> {
         let (Self::Nft(text) | Self::Iptables(text)) = self;
@@ -108,16 +108,16 @@ impl Source {
     }
 }
 
-impl Live {
+impl LiveRuleset {
     /// The table that a chain belongs to.
-    pub(super) fn table(&self, chain: &Chain) -> Option<&Table> {
+    pub(super) fn table(&self, chain: &BaseChain) -> Option<&LiveTable> {
         self.tables.iter().find(|t| t.name == chain.table)
     }
 
     /// The numbers in its text: some of them are ports where one rule ends and another begins.
     pub(super) fn numbers(&self) -> BTreeSet<u16> {
         let texts = self.tables.iter().map(|table| match &table.source {
-            Source::Nft(text) | Source::Iptables(text) => text,
+            TableText::Nft(text) | TableText::Iptables(text) => text,
         });
         texts
             .flat_map(|text| text.split(|c: char| !c.is_ascii_digit()))
@@ -127,10 +127,10 @@ impl Live {
 
     /// Reads all but what is ours.
     pub(super) fn read(inspection: &Inspection) -> Result<Self, ProbeError> {
-        let text = tool::run("nft", &["-s", "list", "ruleset"], "")?;
+        let text = program::run("nft", &["-s", "list", "ruleset"], "")?;
         let among =
             |name: &TableName, some: &[String]| name.family == "inet" && some.contains(&name.name);
-        let base = chains(&tool::run("nft", &["-j", "list", "chains"], "")?)?;
+        let base = chains(&program::run("nft", &["-j", "list", "chains"], "")?)?;
         let mut live = Self::default();
         for Listed { name, text, owned } in split(&text) {
             if among(&name, &inspection.ours) {
@@ -151,7 +151,7 @@ impl Live {
                 Some(program) if chains.all(|c| c.iptables) => saved(program, &name),
                 Some(_) | None => None,
             };
-            let source = rules.map_or(Source::Nft(text), Source::Iptables);
+            let source = rules.map_or(TableText::Nft(text), TableText::Iptables);
             if let Some(word) = source.strange() {
                 let unseen = format!("what it does by `{word}`, which is otherwise in a copy");
                 live.unseen.push(format!("table {name}: {unseen}"));
@@ -161,7 +161,7 @@ impl Live {
                 let unseen = "what the program says that it asks (queue; a copy has none)";
                 live.unseen.push(format!("table {name}: {unseen}"));
             }
-            let table = Table {
+            let table = LiveTable {
                 guard: among(&name, &inspection.others),
                 name,
                 source,
@@ -170,13 +170,13 @@ impl Live {
             };
             live.tables.push(table);
         }
-        let there = |chain: &Chain| live.tables.iter().any(|t| t.name == chain.table);
+        let there = |chain: &BaseChain| live.tables.iter().any(|t| t.name == chain.table);
         live.chains = base.into_iter().filter(there).collect();
         // What is forwarded is not for this host, and ARP is not asked in a copy.
         // Where iptables is not installed, its tables are nft's to change.
         for chain in &mut live.chains {
             let table = live.tables.iter().find(|t| t.name == chain.table);
-            chain.iptables &= table.is_some_and(|t| matches!(t.source, Source::Iptables(_)));
+            chain.iptables &= table.is_some_and(|t| matches!(t.source, TableText::Iptables(_)));
         }
         live.chains
             .retain(|chain| chain.hook != "forward" && chain.table.family != "arp");
@@ -187,7 +187,7 @@ impl Live {
 
 /// A table as iptables writes it; `None` if it is not there, or the table is not its own.
 fn saved(program: &str, table: &TableName) -> Option<String> {
-    let text = tool::run(&format!("{program}-save"), &["-t", &table.name], "").ok()?;
+    let text = program::run(&format!("{program}-save"), &["-t", &table.name], "").ok()?;
     let marker = format!("*{}", table.name);
     text.lines().any(|line| line == marker).then_some(text)
 }
@@ -203,7 +203,7 @@ fn legacy() -> Option<String> {
         let path = format!("/proc/thread-self/net/{file}");
         let names = std::fs::read_to_string(path).unwrap_or_default();
         // Whoever has listed them once has made them; empty they stand in nobody's way.
-        !names.trim().is_empty() && tool::run(program, &[], "").map_or(true, |text| acts(&text))
+        !names.trim().is_empty() && program::run(program, &[], "").map_or(true, |text| acts(&text))
     });
     rules.then(|| "the rules of iptables-legacy, which nft does not see".to_owned())
 }
@@ -274,7 +274,7 @@ struct ListedChain {
     policy: Option<String>,
 }
 
-fn chains(json: &str) -> Result<Vec<Chain>, ProbeError> {
+fn chains(json: &str) -> Result<Vec<BaseChain>, ProbeError> {
     let listing: Listing = serde_json::from_str(json)?;
     let listed = listing.nftables.into_iter().filter_map(|o| o.chain);
     let base = listed.filter_map(|chain| {
@@ -291,7 +291,7 @@ fn chains(json: &str) -> Result<Vec<Chain>, ProbeError> {
             name: table,
         };
         let shouts = name.chars().all(|c| c.is_ascii_uppercase());
-        Some(Chain {
+        Some(BaseChain {
             iptables: table.iptables().is_some() && shouts,
             table,
             name,
@@ -337,18 +337,18 @@ mod tests {
     fn a_program_may_be_asked() {
         let nft = |rule: &str| {
             let text = format!("table inet f {{\n\tchain queue {{\n\t\t{rule}\n\t}}\n}}\n");
-            Source::Nft(text).asks()
+            TableText::Nft(text).asks()
         };
         assert!(nft("tcp dport 22 queue flags bypass to 0"));
         assert!(!nft("ip saddr @queue drop"));
-        assert!(Source::Iptables("-A INPUT -j NFQUEUE".to_owned()).asks());
+        assert!(TableText::Iptables("-A INPUT -j NFQUEUE".to_owned()).asks());
     }
 
     #[test]
     fn interfaces_have_more_than_names() {
         let nft = |rule: &str| {
             let text = format!("table inet f {{\n\tchain c {{\n\t\t{rule}\n\t}}\n}}\n");
-            Source::Nft(text).strange()
+            TableText::Nft(text).strange()
         };
         assert_eq!(nft("iifgroup 5 drop"), Some("iifgroup"));
         assert_eq!(nft("iifname \"sdif0\" drop"), None);

@@ -13,15 +13,15 @@ use crate::model::Pattern;
 
 /// An interface.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Link {
+pub(super) struct HostInterface {
     pub(super) name: String,
     pub(super) up: bool,
     pub(super) loopback: bool,
-    /// With the length of the network's prefix. Link-local ones make themselves.
+    /// With the length of the network's prefix. HostInterface-local ones make themselves.
     pub(super) addresses: Vec<(IpAddr, u32)>,
 }
 
-impl Link {
+impl HostInterface {
     /// Where somebody from outside may connect to.
     pub(super) fn addresses(&self, family: Family) -> impl Iterator<Item = IpAddr> {
         let addresses = self.addresses.iter().map(|(address, _)| *address);
@@ -36,8 +36,8 @@ impl Link {
 }
 
 /// Those of the namespace of the calling thread.
-pub(super) fn all() -> io::Result<Vec<Link>> {
-    let mut links: BTreeMap<String, Link> = BTreeMap::new();
+pub(super) fn all() -> io::Result<Vec<HostInterface>> {
+    let mut links: BTreeMap<String, HostInterface> = BTreeMap::new();
     for entry in getifaddrs().map_err(io::Error::from)? {
         // Of an address with a label it is that, `eth0:1` (getifaddrs(3)).
         let name = entry.interface_name.split(':').next().unwrap_or_default();
