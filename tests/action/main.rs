@@ -1,6 +1,7 @@
 //! Commands, with real processes: a helper, its shells, and a daemon that can be killed.
 #![cfg(feature = "daemon")]
 
+#[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -6,6 +6,7 @@ use crate::support::{CLIENT, Lab, SERVER, SOON, ip};
 
 #[test]
 fn lines_of_a_door_that_opens_and_closes_are_word_for_word() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let text = "[a]\nsequence = 3401,5520:udp\nstart_command = echo to %IP%; exit 3\n\
                 cmd_timeout = 1\nstop_command = exit 4\n";
@@ -38,6 +39,7 @@ fn lines_of_a_door_that_opens_and_closes_are_word_for_word() {
 /// Run so by knock 0.8 too, but that its log has one name for both.
 #[test]
 fn two_doors_of_one_name_both_open_and_a_stop_may_come_at_once() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let text = "[a]\nsequence = 3401,5520\nstart_command = echo first\ncmd_timeout = 0\n\
                 stop_command = echo stop\n\
@@ -59,6 +61,7 @@ fn two_doors_of_one_name_both_open_and_a_stop_may_come_at_once() {
 
 #[test]
 fn the_address_and_the_variants_for_ipv6() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let ran = lab.directory().join("ran").display().to_string();
     let text = format!(
@@ -94,6 +97,7 @@ fn door(lab: &Lab, name: &str, port: u16, timeout: u32) -> String {
 
 #[test]
 fn a_knock_at_an_open_door_extends_it() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let configuration = lab.write("a.conf", &door(&lab, "a", 3401, 2));
     let daemon = lab.start_ours(&configuration);
@@ -110,6 +114,7 @@ fn a_knock_at_an_open_door_extends_it() {
 
 #[test]
 fn stops_outlive_kill_9_and_are_run_at_a_clean_stop() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let doors = door(&lab, "soon", 3401, 1) + &door(&lab, "later", 3501, 600);
     let configuration = lab.write("a.conf", &doors);
@@ -149,6 +154,7 @@ fn stops_outlive_kill_9_and_are_run_at_a_clean_stop() {
 /// line follows, with the name once it is there.
 #[test]
 fn a_look_up_holds_up_no_packet() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let server = lab.client.udp(ip(CLIENT[0]), 53);
     lab.write("resolv.conf", &format!("nameserver {}\n", CLIENT[0]));

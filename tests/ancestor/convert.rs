@@ -69,6 +69,7 @@ const KNOCKS: [Knock; 4] = [
 
 #[test]
 fn a_converted_file_makes_the_same_decisions() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let sequences = lab.write("sequences", "");
     let old = old_file(&lab, &sequences);
@@ -99,6 +100,7 @@ fn a_converted_file_makes_the_same_decisions() {
 /// Debian's file with `--native`: a table, a guard, and openings in the kernel.
 #[test]
 fn converted_with_native_the_port_opens_in_the_kernel() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let new = convert(&lab, &ancestor::configuration(), "--native");
     let _echo = lab.server.echo(22);

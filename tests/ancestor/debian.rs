@@ -31,6 +31,7 @@ fn debians(lab: &Lab) -> PathBuf {
 
 #[test]
 fn debians_own_file_works_as_it_is() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let daemon = lab.start_ours(&ancestor::configuration());
     lab.knock("192.0.2.1 12345 54321 24680 13579");
@@ -60,6 +61,7 @@ fn debians_own_file_works_as_it_is() {
 /// Example 1 of 0.8's manual: a door that opens and one that closes, and a log file.
 #[test]
 fn a_file_like_the_first_example_of_the_manual() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let program = recorder(&lab);
     let log = lab.directory().join("knockd.log");
@@ -87,6 +89,7 @@ fn a_file_like_the_first_example_of_the_manual() {
 /// Example 2: UDP and TCP with both SYN and ACK, and a door that shuts behind the knocker.
 #[test]
 fn a_file_like_the_second_example_of_the_manual() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let program = recorder(&lab);
     let text = format!(
@@ -117,6 +120,7 @@ fn a_file_like_the_second_example_of_the_manual() {
 /// Examples 3 and 4: one-time sequences knocked with FIN, and commands for either family.
 #[test]
 fn a_file_like_the_third_and_fourth_examples_of_the_manual() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let program = recorder(&lab);
     let sequences = lab.write("smtp_sequences", " 5100,6200,7300\n 4100,3200:udp\n");
@@ -179,6 +183,7 @@ fn process_with(words: &[&str]) -> Option<Pid> {
 /// `knockd -c FILE -d -i IF -v`, CAP_NET_RAW and no other, nowhere to write, no log.
 #[test]
 fn as_containers_start_it() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let ran = lab.directory().join("ran");
     let text = format!(
@@ -217,6 +222,7 @@ fn as_containers_start_it() {
 
 #[test]
 fn an_old_file_never_touches_nftables() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let daemon = lab.start_ours(&debians(&lab));
     lab.knock("192.0.2.1 7000 8000 9000");
@@ -230,6 +236,7 @@ fn an_old_file_never_touches_nftables() {
 /// /usr/sbin/knock_helper_ipt.sh of Debian's package: configurations call it.
 #[test]
 fn the_helper_for_iptables_takes_the_options_of_debians() {
+    needs!(Laboratory, Knock08, Tool("iptables"));
     let lab = Lab::new();
     let helper = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/knock_helper_ipt.sh");
     let run = |words: &str| lab.server.try_run(&format!("{helper} {words}"));

@@ -13,6 +13,7 @@ const DOOR: &str = "[a]\nsequence = 3401,5520,2917\n";
 
 #[test]
 fn every_flag_of_0_8_is_taken_and_explained() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let help = lab.server.run(&format!("{OURS} -h"));
     assert_eq!(help, lab.server.run(&format!("{OURS} --help")));
@@ -43,6 +44,7 @@ fn every_flag_of_0_8_is_taken_and_explained() {
 
 #[test]
 fn interface_and_log_of_the_command_line_beat_those_of_the_file() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let other = lab.directory().join("other.log");
     let text = format!(
@@ -57,6 +59,7 @@ fn interface_and_log_of_the_command_line_beat_those_of_the_file() {
 
 #[test]
 fn interface_and_log_of_the_file_are_used_without_flags() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     lab.server
         .ip("link set eth0 down\nlink set eth0 name wan0\nlink set wan0 up");
@@ -80,6 +83,7 @@ fn interface_and_log_of_the_file_are_used_without_flags() {
 
 #[test]
 fn with_4_ipv6_is_ignored() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let mut command = lab.ours(&lab.write("a.conf", DOOR));
     let daemon = lab.start(command.arg("-4"));
@@ -92,6 +96,7 @@ fn with_4_ipv6_is_ignored() {
 /// As getopt_long(3) has it; but for `-i`, of which each counts.
 #[test]
 fn flags_may_be_repeated_together_and_shortened() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let mut command = lab.ours(&lab.write("a.conf", DOOR));
     command.args(["-v4v", "--verb", "--only", "-inope0"]);
@@ -102,6 +107,7 @@ fn flags_may_be_repeated_together_and_shortened() {
 /// With `-v` what happens goes to stdout, with `-D` also why; a step's port with `-D` alone.
 #[test]
 fn verbose_says_what_and_debug_says_why() {
+    needs!(Laboratory, Knock08);
     for (flag, told) in [("-v", false), ("-D", true)] {
         let lab = Lab::new();
         let mut command = lab.ours(&lab.write("a.conf", DOOR));
@@ -128,6 +134,7 @@ fn verbose_says_what_and_debug_says_why() {
 /// `-d`: the pid file says who runs, a second daemon is told, a clean stop removes it.
 #[test]
 fn in_the_background_the_pid_file_is_held() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let configured = lab.directory().join("configured.pid");
     let given = lab.directory().join("given.pid");
@@ -160,6 +167,7 @@ fn in_the_background_the_pid_file_is_held() {
 /// The same words to the log file and to syslog: ident knockd, facility user, notice.
 #[test]
 fn syslog_has_the_words_of_the_log_file() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let path = lab.directory().join("log.socket");
     let syslog = UnixDatagram::bind(&path).expect("a socket");

@@ -3,6 +3,7 @@
 //! What is meant to differ stands in contrib/COMPATIBILITY.md, with the tests that hold it.
 #![cfg(feature = "daemon")]
 
+#[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -24,6 +24,7 @@ fn configure(lab: &Lab, sequences: &str) -> (PathBuf, PathBuf) {
 
 #[test]
 fn one_time_sequences_are_used_in_turn_and_the_door_then_disabled() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let (configuration, file) = configure(&lab, SEQUENCES);
     let daemon = lab.start_ours(&configuration);
@@ -58,6 +59,7 @@ fn one_time_sequences_are_used_in_turn_and_the_door_then_disabled() {
 
 #[test]
 fn a_one_time_sequence_completed_twice_at_once_opens_once() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let (configuration, _) = configure(&lab, SEQUENCES);
     let daemon = lab.start_ours(&configuration);
@@ -80,6 +82,7 @@ fn a_one_time_sequence_completed_twice_at_once_opens_once() {
 
 #[test]
 fn a_used_sequence_stays_used_after_kill_9_and_reload() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let (configuration, _) = configure(&lab, SEQUENCES);
     let (from, to) = (ip(CLIENT[0]), ip(SERVER[0]));
@@ -98,6 +101,7 @@ fn a_used_sequence_stays_used_after_kill_9_and_reload() {
 
 #[test]
 fn without_its_file_the_door_is_disabled_and_others_open() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let (configuration, file) = configure(&lab, SEQUENCES);
     std::fs::remove_file(&file).expect("it was there");

@@ -7,6 +7,7 @@ const FAULTY: &str = "[a]\nsequence = 3401,5520:icmp,0\nsq_timeout = 3\n";
 
 #[test]
 fn a_faulty_file_keeps_the_running_one_and_is_told_whole() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let configuration = lab.write("a.conf", DOOR);
     let daemon = lab.start_ours(&configuration);
@@ -37,6 +38,7 @@ fn a_faulty_file_keeps_the_running_one_and_is_told_whole() {
 
 #[test]
 fn the_log_is_opened_anew() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let daemon = lab.start_ours(&lab.write("a.conf", DOOR));
     let rotated = lab.directory().join("ours.log.1");
@@ -51,6 +53,7 @@ fn the_log_is_opened_anew() {
 
 #[test]
 fn at_the_start_a_faulty_file_falls_back_to_the_last_good_one() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let configuration = lab.write("a.conf", FAULTY);
     let output = lab.ours(&configuration).output().expect("nsenter");

@@ -15,6 +15,7 @@ fn source(n: u32) -> IpAddr {
 
 #[test]
 fn a_timeout_of_one_source_leaves_another_half_way() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let text = "[a]\nsequence = 3401,5520,2917\nseq_timeout = 3\n";
     let daemon = lab.start_ours(&lab.write("a.conf", text));
@@ -34,6 +35,7 @@ fn a_timeout_of_one_source_leaves_another_half_way() {
 
 #[test]
 fn a_wrong_port_of_one_source_leaves_another_half_way() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let daemon = lab.start_ours(&lab.write("a.conf", "[a]\nsequence = 3401,5520,2917\n"));
     let (first, second, server) = (ip(CLIENT[0]), ip(OTHER[0]), ip(SERVER[0]));
@@ -49,6 +51,7 @@ fn a_wrong_port_of_one_source_leaves_another_half_way() {
 
 #[test]
 fn two_hundred_clients_that_finish_together_run_two_hundred_commands() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let ran = lab.directory().join("ran");
     let text = format!(
@@ -79,6 +82,7 @@ fn two_hundred_clients_that_finish_together_run_two_hundred_commands() {
 /// spoils a series; it does not make ten of twenty quick by chance.
 #[test]
 fn a_knock_is_seen_at_once() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let daemon = lab.start_ours(&lab.write("a.conf", "[a]\nsequence = 5520:udp\n"));
     let mut sender = lab.sender();
@@ -107,6 +111,7 @@ fn a_knock_is_seen_at_once() {
 /// the configuration is reread every five milliseconds.
 #[test]
 fn reloading_every_five_milliseconds_loses_no_door() {
+    needs!(Laboratory, Knock08);
     const RATE: u32 = 5_000;
     const SEQUENCE: [u16; 3] = [3401, 5520, 2917];
     let lab = Lab::new();

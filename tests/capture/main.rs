@@ -1,5 +1,6 @@
 //! Capture and decoding on real packets: files, and the kernel in namespaces of their own.
 
+#[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
 

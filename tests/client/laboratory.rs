@@ -5,6 +5,7 @@ use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
 
 #[test]
 fn a_connection_is_made_refused_or_met_by_silence() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     for (from, to) in CLIENT.into_iter().chain(OTHER).zip(SERVER.iter().cycle()) {
@@ -23,6 +24,7 @@ fn a_connection_is_made_refused_or_met_by_silence() {
 
 #[test]
 fn a_recorded_packet_arrives_as_it_was() {
+    needs!(Laboratory, Tool("tcpdump"));
     let lab = Lab::new();
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/captures/clients/knock-mixed.pcap");
@@ -35,6 +37,7 @@ fn a_recorded_packet_arrives_as_it_was() {
 
 #[test]
 fn a_third_host_is_reached_through_the_server() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let inner = lab.host("inner");
     lab.server.join("eth1", &inner, "eth0", &[]);
@@ -54,6 +57,7 @@ fn a_third_host_is_reached_through_the_server() {
 
 #[test]
 fn a_process_is_heard_and_ended() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let mut command = lab.server.command("sh");
     command.args(["-c", "echo $$; echo said >&2; exec sleep 1000"]);

@@ -1,5 +1,6 @@
 //! The client, beside knock 0.8 on one wire, and the laboratory it is tested in.
 
+#[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -95,6 +95,7 @@ fn send(lab: &Lab, program: &Path, arguments: &str) -> (Output, Vec<Packet>) {
 
 #[test]
 fn the_packets_and_words_are_those_of_knock_0_8() {
+    needs!(Laboratory, Knock08, Tool("tcpdump"));
     let lab = Lab::new();
     // One port answers, so that a connection that stands is compared too.
     let _echo = lab.server.echo(9000);
@@ -120,6 +121,7 @@ fn the_packets_and_words_are_those_of_knock_0_8() {
 /// A name whose first address is dead, as IPv6 is in many a place.
 #[test]
 fn every_address_of_a_name_gets_every_step_in_order() {
+    needs!(Laboratory, Tool("tcpdump"));
     let lab = Lab::new();
     let hosts = lab.write(
         "hosts",
@@ -161,6 +163,7 @@ fn every_address_of_a_name_gets_every_step_in_order() {
 
 #[test]
 fn an_address_may_stand_in_brackets_and_keeps_its_interface() {
+    needs!(Laboratory, Knock08, Tool("tcpdump"));
     let lab = Lab::new();
     let theirs = ancestor::knock();
     for (ours, bare) in [
@@ -181,6 +184,7 @@ fn an_address_may_stand_in_brackets_and_keeps_its_interface() {
 
 #[test]
 fn a_tcp_hit_is_one_syn_and_a_udp_hit_one_zero_byte() {
+    needs!(Laboratory, Tool("tcpdump"));
     let lab = Lab::new();
     // Nobody answers: the case in which an honest connect would try again.
     lab.server
@@ -204,6 +208,7 @@ fn a_tcp_hit_is_one_syn_and_a_udp_hit_one_zero_byte() {
 
 #[test]
 fn a_fault_anywhere_on_the_line_and_nothing_is_sent() {
+    needs!(Laboratory, Tool("tcpdump"));
     let lab = Lab::new();
     for (arguments, said) in [
         ("192.0.2.1", "Usage: knock"),
@@ -228,6 +233,7 @@ fn a_fault_anywhere_on_the_line_and_nothing_is_sent() {
 
 #[test]
 fn what_this_machine_cannot_send_is_a_fault() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let knock = |address: &str| {
         let output = lab.client.command(OURS).args([address, "7000"]).output();
@@ -246,6 +252,7 @@ fn what_this_machine_cannot_send_is_a_fault() {
 
 #[test]
 fn the_delay_stands_between_hits_and_not_after_the_last() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let run = |ports: &[&str]| {
         let mut command = lab.client.command(OURS);
@@ -276,6 +283,7 @@ fn help_and_version_are_no_faults() {
 /// The recorded packets of knock 0.8 are what the other tests' captures are made of.
 #[test]
 fn the_recorded_knock_is_what_is_sent_today() {
+    needs!(Laboratory, Tool("tcpdump"));
     let lab = Lab::new();
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures/clients");
     for (file, arguments) in [

@@ -42,6 +42,7 @@ impl Drop for Background {
 
 #[test]
 fn the_foreground_ends_well_when_the_guard_stands() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -87,6 +88,7 @@ fn the_foreground_ends_well_when_the_guard_stands() {
 
 #[test]
 fn names_in_the_file_begin_where_it_was_started() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let text = "log = { file = \"rel.log\" }\n[door.once]\none_time_sequences = \"./once.seq\"\n\
                 open = [\"22/tcp\"]\n";
@@ -116,6 +118,7 @@ fn names_in_the_file_begin_where_it_was_started() {
 
 #[test]
 fn what_keeps_it_from_starting_is_told_in_the_foreground() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, "[firewall]\ngaurd = \"drop\"\n");
     let pidfile = site.path("knockd.pid");
@@ -133,6 +136,7 @@ fn what_keeps_it_from_starting_is_told_in_the_foreground() {
 
 #[test]
 fn without_a_pid_file_it_runs_all_the_same() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut command = site.command("-d -p /nowhere/knockd.pid");
@@ -149,6 +153,7 @@ fn without_a_pid_file_it_runs_all_the_same() {
 /// `for f in *.conf; do knockd -d -c $f; done`, as start scripts for 0.8 have it.
 #[test]
 fn a_second_daemon_of_another_configuration_does_without_the_default_pid_file() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let first = Site::new(&lab, SSH);
     let second = Site::new(&lab, &format!("firewall.table = \"second\"\n{SSH}"));

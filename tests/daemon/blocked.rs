@@ -135,6 +135,7 @@ fn mended(lab: &Lab, by: &[&str], lines: &[&str]) {
 
 #[test]
 fn beside_ufw() {
+    needs!(Laboratory);
     let lab = Lab::new();
     lab.server.nft(UFW);
     mended(
@@ -146,6 +147,7 @@ fn beside_ufw() {
 
 #[test]
 fn beside_ufw_by_way_of_iptables() {
+    needs!(Laboratory, Tool("iptables-nft-restore"));
     let lab = Lab::new();
     for program in ["iptables-nft-restore", "ip6tables-nft-restore"] {
         let rules = match program.starts_with("ip6") {
@@ -172,6 +174,7 @@ fn beside_ufw_by_way_of_iptables() {
 
 #[test]
 fn beside_firewalld() {
+    needs!(Laboratory);
     let lab = Lab::new();
     lab.server.nft(FIREWALLD);
     mended(
@@ -183,6 +186,7 @@ fn beside_firewalld() {
 
 #[test]
 fn one_family_or_port_alone_may_be_blocked() {
+    needs!(Laboratory);
     let lab = Lab::new();
     lab.server.nft(
         "table ip6 filter { chain input { type filter hook input priority 0; policy drop;
@@ -213,6 +217,7 @@ fn one_family_or_port_alone_may_be_blocked() {
 
 #[test]
 fn several_chains_may_block_and_so_may_one_for_answers() {
+    needs!(Laboratory);
     let lab = Lab::new();
     lab.server.nft(
         "table inet a { chain in { type filter hook input priority 0; policy drop; }; }
@@ -239,6 +244,7 @@ fn several_chains_may_block_and_so_may_one_for_answers() {
 /// for SYNs alone: what follows must come through, too.
 #[test]
 fn a_connection_is_more_than_its_first_packet() {
+    needs!(Laboratory);
     let lab = Lab::new();
     lab.server.nft(
         "table inet filter { chain input { type filter hook input priority 0; policy drop;
@@ -265,6 +271,7 @@ fn a_connection_is_more_than_its_first_packet() {
 
 #[test]
 fn one_address_or_a_part_of_a_range_may_be_blocked() {
+    needs!(Laboratory);
     let lab = Lab::new();
     lab.server.add_address("eth0", "192.0.2.2");
     lab.server.nft(
@@ -305,6 +312,7 @@ fn one_address_or_a_part_of_a_range_may_be_blocked() {
 /// One chain marks what another one drops; a rule lets in one connection at a time.
 #[test]
 fn chains_may_block_together_and_rules_only_for_a_time() {
+    needs!(Laboratory);
     let lab = Lab::new();
     lab.server.nft(
         "table inet filter {
@@ -333,6 +341,7 @@ fn chains_may_block_together_and_rules_only_for_a_time() {
 
 #[test]
 fn each_interface_is_tried() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let far = lab.host("far");
     lab.server.join("wan0", &far, "eth0", &[]);
@@ -366,6 +375,7 @@ fn each_interface_is_tried() {
 
 #[test]
 fn an_owned_table_is_its_owners_to_mend() {
+    needs!(Laboratory);
     let lab = Lab::new();
     // Owned for as long as this nft runs.
     let mut nft = lab.server.command("nft");

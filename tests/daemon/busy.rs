@@ -5,6 +5,7 @@ use crate::support::{Lab, Process, SERVER, SOON, ip, wait_until};
 
 #[test]
 fn a_port_that_hears_most_is_named_and_can_be_ignored() {
+    needs!(Laboratory, Tool("hping3"));
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
@@ -30,6 +31,7 @@ fn a_port_that_hears_most_is_named_and_can_be_ignored() {
 
 #[test]
 fn check_names_services_that_hear_much() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let https = lab.server.listen(ip(SERVER[0]), 443);

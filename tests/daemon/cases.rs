@@ -127,6 +127,7 @@ fn each_case_gives_what_it_must_when_read() {
 
 #[test]
 fn each_case_gives_what_it_must_on_a_wire() {
+    needs!(Laboratory);
     each(4, sent);
 }
 

@@ -26,6 +26,7 @@ impl Site<'_> {
 
 #[test]
 fn a_door_alone_works() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &format!("{SSH}{MOSH}"));
     let (code, said) = site.check();
@@ -60,6 +61,7 @@ fn a_door_alone_works() {
 
 #[test]
 fn a_set_that_the_door_fills_may_let_it_in() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let filled = "open     = [\"22/tcp\"]\nadd = { table = \"inet filter\", set = \"knocked\", for = \"1h\" }";
     let doors = SSH.replacen("open     = [\"22/tcp\"]", filled, 1);
@@ -97,6 +99,7 @@ fn a_set_that_the_door_fills_may_let_it_in() {
 
 #[test]
 fn what_a_copy_cannot_show_is_not_told() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let _daemon = site.start("");
@@ -130,6 +133,7 @@ fn what_a_copy_cannot_show_is_not_told() {
 
 #[test]
 fn drift_is_shown_and_a_saved_copy_is_said_loudly() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     site.run("guard");
@@ -157,6 +161,7 @@ fn drift_is_shown_and_a_saved_copy_is_said_loudly() {
 /// lines to take out are named, and without them it can.
 #[test]
 fn a_saved_ruleset_loads_without_the_lines_that_are_named() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     lab.server
@@ -211,6 +216,7 @@ fn a_saved_ruleset_loads_without_the_lines_that_are_named() {
 
 #[test]
 fn what_bears_the_name_may_guard_nothing() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     site.run("guard");
@@ -235,6 +241,7 @@ fn what_bears_the_name_may_guard_nothing() {
 /// the way. What another knockd guards is.
 #[test]
 fn the_table_by_its_old_name_does_not_block() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let _daemon = site.start("");
@@ -256,6 +263,7 @@ fn the_table_by_its_old_name_does_not_block() {
 
 #[test]
 fn without_privilege_the_file_alone_is_checked() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let unprivileged = "setpriv --bounding-set=-all --inh-caps=-all";
@@ -291,6 +299,7 @@ const ONCE: &str = "[door.once]\none_time_sequences = \"FILE\"\nopen = [\"80/tcp
 
 #[test]
 fn a_door_without_a_sequence_left_does_not_work() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let file = lab.write("once", "7101,8202:udp,9303\n");
     let once = ONCE.replace("FILE", &file.display().to_string());
@@ -345,6 +354,7 @@ fn a_door_without_a_sequence_left_does_not_work() {
 
 #[test]
 fn an_interface_that_is_not_there_is_named() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &format!("interfaces = [\"eth7\"]\n{SSH}"));
     let _daemon = site.start("");
@@ -370,6 +380,7 @@ fn an_interface_that_is_not_there_is_named() {
 
 #[test]
 fn what_is_wrong_is_counted_and_what_to_do_is_said() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let complaint = || failure(&site.try_run("check")).1;
@@ -393,6 +404,7 @@ fn what_is_wrong_is_counted_and_what_to_do_is_said() {
 
 #[test]
 fn as_json() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let _daemon = site.start("");

@@ -23,6 +23,7 @@ fn lines(text: &str) -> Vec<&str> {
 
 #[test]
 fn what_is_open_is_listed() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &format!("{SSH}{MOSH}"));
     let mut daemon = site.start("");
@@ -67,6 +68,7 @@ fn what_is_open_is_listed() {
 
 #[test]
 fn the_status_tells_what_is_heard_and_done() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
@@ -94,6 +96,7 @@ fn the_status_tells_what_is_heard_and_done() {
 
 #[test]
 fn doors_are_opened_and_closed_by_hand() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, &format!("{SSH}{MOSH}"));
@@ -148,6 +151,7 @@ fn doors_are_opened_and_closed_by_hand() {
 
 #[test]
 fn a_cleared_table_stays_away_until_the_reload() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -176,6 +180,7 @@ fn a_cleared_table_stays_away_until_the_reload() {
 
 #[test]
 fn without_a_daemon_its_table_is_listed_closed_and_cleared() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, &format!("{SSH}{MOSH}"));
@@ -240,6 +245,7 @@ fn without_a_daemon_its_table_is_listed_closed_and_cleared() {
 /// At three in the morning it is the daemon that does not start, and its guard that stands.
 #[test]
 fn without_a_daemon_somebody_is_let_in_all_the_same() {
+    needs!(Laboratory);
     const COMMANDS: &str = "start_command = \"true\"\n[door.run]\nsequence = \
         [\"7011/tcp\", \"8112/udp\", \"9213/tcp\"]\nstart_command = \"true\"\n[door.shut]";
     let lab = Lab::new();
@@ -275,6 +281,7 @@ fn without_a_daemon_somebody_is_let_in_all_the_same() {
 /// not done by it.
 #[test]
 fn a_daemon_of_another_file_is_not_meant() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let _daemon = site.start("");
@@ -312,6 +319,7 @@ fn a_daemon_of_another_file_is_not_meant() {
 /// One of two sets may not be there: who asked is told what is done all the same.
 #[test]
 fn what_is_half_done_is_told() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let two = "add = { table = \"inet filter\", set = \"knocked\", for = \"1h\" }\n[door.shut]";
     let site = Site::new(&lab, &SSH.replacen("[door.shut]", two, 1));
@@ -334,6 +342,7 @@ fn what_is_half_done_is_told() {
 /// `[firewall]` is gone from the file, and the table is not.
 #[test]
 fn a_table_of_an_earlier_file_is_not_denied() {
+    needs!(Laboratory);
     const NO_TABLE: &str = "[door.run]\nsequence = [\"7011/tcp\", \"8112/udp\", \
         \"9213/tcp\"]\nstart_command = \"true\"\n";
     let lab = Lab::new();
@@ -352,6 +361,7 @@ fn a_table_of_an_earlier_file_is_not_denied() {
 
 #[test]
 fn the_guard_alone_is_put_in_place_and_taken_over() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -376,6 +386,7 @@ fn the_guard_alone_is_put_in_place_and_taken_over() {
 
 #[test]
 fn bad_clients_are_refused_and_wait_for_nobody() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
@@ -433,6 +444,7 @@ fn bad_clients_are_refused_and_wait_for_nobody() {
 /// Whoever is locked out mends that by `clear`, whatever has become of the file.
 #[test]
 fn a_table_is_cleared_though_the_file_is_faulty_or_has_none() {
+    needs!(Laboratory);
     const COMMAND: &str = r#"
 [door.ssh]
 sequence      = ["7001/tcp", "8102/udp", "9203/tcp"]

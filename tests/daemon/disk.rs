@@ -53,6 +53,7 @@ fn opens_ssh(lab: &Lab, site: &Site<'_>) {
 
 #[test]
 fn that_of_the_log_holds_up_no_packet_no_question_and_no_end() {
+    needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let log = site.path("knockd.log");
@@ -95,6 +96,7 @@ fn that_of_the_log_holds_up_no_packet_no_question_and_no_end() {
 
 #[test]
 fn that_of_a_one_time_sequence_holds_up_its_door_alone() {
+    needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let file = configure(&site);
@@ -131,6 +133,7 @@ fn knock_until_open(lab: &Lab, daemon: &Process, sequence: &str, times: usize) {
 
 #[test]
 fn that_of_a_one_time_file_holds_up_neither_start_nor_reload() {
+    needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let file = configure(&site);
@@ -163,6 +166,7 @@ fn that_of_a_one_time_file_holds_up_neither_start_nor_reload() {
 /// `:w`: an editor writes what it had read before a sequence was used.
 #[test]
 fn a_file_that_is_written_back_makes_no_used_sequence_good_again() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let file = configure(&site);

@@ -62,16 +62,19 @@ fn opens_and_closes(client: PathBuf) {
 
 #[test]
 fn our_client_opens_a_port_for_a_while() {
+    needs!(Laboratory);
     opens_and_closes(KNOCK.into());
 }
 
 #[test]
 fn the_client_of_knock_0_8_opens_a_port_for_a_while() {
+    needs!(Laboratory, Knock08);
     opens_and_closes(ancestor::knock());
 }
 
 #[test]
 fn a_second_knock_extends_an_opening() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
@@ -97,6 +100,7 @@ fn a_second_knock_extends_an_opening() {
 
 #[test]
 fn an_attempt_runs_out() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &SHORT.replace("open ", "seq_timeout = \"1s\"\nopen "));
     let mut daemon = site.start("");
@@ -111,6 +115,7 @@ fn an_attempt_runs_out() {
 
 #[test]
 fn a_knock_closes_what_is_open() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -130,6 +135,7 @@ fn a_knock_closes_what_is_open() {
 
 #[test]
 fn a_range_of_udp_ports_opens() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(
         &lab,
@@ -159,6 +165,7 @@ fn a_range_of_udp_ports_opens() {
 /// A configuration that only fills a set of the administrator's: the one of examples/.
 #[test]
 fn a_door_puts_sources_into_a_set_of_the_administrators() {
+    needs!(Laboratory);
     let lab = Lab::new();
     lab.server.run("nft add table inet filter");
     lab.server
@@ -179,6 +186,7 @@ fn a_door_puts_sources_into_a_set_of_the_administrators() {
 /// kernel may not fragment.
 #[test]
 fn one_socket_makes_a_step_of_udp_that_comes_twice() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(
         &lab,
@@ -202,6 +210,7 @@ fn one_socket_makes_a_step_of_udp_that_comes_twice() {
 /// door is open.
 #[test]
 fn a_client_whose_syns_nobody_answers_knocks_once() {
+    needs!(Laboratory, Tool("tcpdump"));
     let lab = Lab::new();
     lab.server.nft(
         "table inet filter { chain input { type filter hook input priority 0; \

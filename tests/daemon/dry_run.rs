@@ -33,6 +33,7 @@ fn make(lab: &Lab) -> Site<'_> {
 
 #[test]
 fn an_ordinary_user_may_and_no_interface_is_opened() {
+    needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let site = make(&lab);
     let listing = |path: &std::path::Path| -> Vec<_> {
@@ -74,6 +75,7 @@ fn an_ordinary_user_may_and_no_interface_is_opened() {
 
 #[test]
 fn what_it_prints_is_what_nft_loads() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = make(&lab);
     let text = site.run("--dry-run");

@@ -16,6 +16,7 @@ open_for = "0s"
 
 #[test]
 fn a_faulty_file_is_told_whole_with_carets() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, FAULTY);
     let (code, said) = failure(&site.try_run("-v"));
@@ -38,6 +39,7 @@ fn a_faulty_file_is_told_whole_with_carets() {
 
 #[test]
 fn a_faulty_file_neither_opens_the_host_nor_locks_out_its_owner() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -71,6 +73,7 @@ fn a_faulty_file_neither_opens_the_host_nor_locks_out_its_owner() {
 
 #[test]
 fn a_missing_file_is_named() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     std::fs::remove_file(site.config()).expect("a file of ours");
@@ -85,6 +88,7 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn a_second_daemon_says_who_runs() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let daemon = site.start("");
@@ -100,6 +104,7 @@ fn a_second_daemon_says_who_runs() {
 /// Neither a folder that cannot be written nor a helper that cannot be had leaves ports open.
 #[test]
 fn the_guard_stands_whatever_else_fails() {
+    needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -127,6 +132,7 @@ fn the_guard_stands_whatever_else_fails() {
 
 #[test]
 fn a_missing_capability_is_named() {
+    needs!(Laboratory);
     let lab = Lab::new();
     for (lacking, named) in [("net_raw", "CAP_NET_RAW"), ("net_admin", "CAP_NET_ADMIN")] {
         let site = Site::new(&lab, SSH);
@@ -141,6 +147,7 @@ fn a_missing_capability_is_named() {
 /// Whoever does not touch the firewall needs no right to.
 #[test]
 fn without_a_table_cap_net_raw_is_enough() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let text = "[door.d]\nsequence = [\"7001/tcp\", \"8102/udp\", \"9203/tcp\"]\n\
                 start_command = \"echo it ran for %IP%\"\n";
@@ -154,6 +161,7 @@ fn without_a_table_cap_net_raw_is_enough() {
 
 #[test]
 fn what_is_not_understood_on_the_command_line_is_usage() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     for words in ["--no-such-flag", "open ssh", "close", "--read x.pcap"] {
@@ -166,6 +174,7 @@ fn what_is_not_understood_on_the_command_line_is_usage() {
 
 #[test]
 fn the_exit_code_is_the_same_where_nobody_reads_what_is_wrong() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, FAULTY);
     let legacy = lab.write("knockd.conf", "[d]\nsequence = 7001,8102\ncommand = x\n");
@@ -200,6 +209,7 @@ fn the_exit_code_is_the_same_where_nobody_reads_what_is_wrong() {
 /// systemd starts it again for ever: what it says is to come ever more rarely.
 #[test]
 fn a_daemon_that_cannot_start_again_and_again_takes_longer_over_it() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, FAULTY);
     let counted = site.path("run/failed-starts");

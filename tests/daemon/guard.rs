@@ -8,6 +8,7 @@ use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip, wai
 
 #[test]
 fn after_kill_9_the_guard_stands_and_openings_run_out() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, &SSH.replace("1h", "5s"));
@@ -33,6 +34,7 @@ fn after_kill_9_the_guard_stands_and_openings_run_out() {
 
 #[test]
 fn a_restart_after_kill_9_keeps_openings_and_their_times() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &SSH.replace("1h", "5s"));
     let mut daemon = site.start("");
@@ -47,6 +49,7 @@ fn a_restart_after_kill_9_keeps_openings_and_their_times() {
 
 #[test]
 fn nobody_else_flushes_the_table() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -73,6 +76,7 @@ fn nobody_else_flushes_the_table() {
 
 #[test]
 fn a_session_older_than_the_table_lives_on() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let to = |server| (ip(server), 22);
@@ -104,6 +108,7 @@ fn router(lab: &Lab) -> crate::support::Namespace {
 
 #[test]
 fn a_published_port_is_guarded() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let inner = router(&lab);
     let _echo = inner.echo(80);
@@ -126,6 +131,7 @@ fn a_published_port_is_guarded() {
 
 #[test]
 fn forwarded_traffic_passes() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let inner = router(&lab);
     let _echo = inner.echo(22);
@@ -138,6 +144,7 @@ fn forwarded_traffic_passes() {
 
 #[test]
 fn datagrams_for_many_are_guarded_as_well() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &SSH.replace("22/tcp", "5353/udp"));
     let server = lab.server.udp(ip("0.0.0.0"), 5353);
@@ -177,6 +184,7 @@ fn datagrams_for_many_are_guarded_as_well() {
 /// Fragments after the first bear no port, and pass.
 #[test]
 fn long_datagrams_to_other_ports_arrive() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &SSH.replace("22/tcp", "5353/udp"));
     let _daemon = site.start("");
@@ -195,6 +203,7 @@ fn long_datagrams_to_other_ports_arrive() {
 /// Five thousand forged first steps a second.
 #[test]
 fn a_knock_gets_through_a_flood() {
+    needs!(Laboratory, Tool("hping3"));
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
@@ -212,6 +221,7 @@ fn a_knock_gets_through_a_flood() {
 /// for the log. Here it is one whose stack would be larger than the address space.
 #[test]
 fn without_a_thread_the_guard_stands_and_knocks_are_heard() {
+    needs!(Laboratory);
     const NO_THREAD: (&str, &str) = ("RUST_MIN_STACK", "140737488355328");
     let (key, value) = NO_THREAD;
     let lab = Lab::new();

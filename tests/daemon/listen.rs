@@ -33,6 +33,7 @@ fn heard(lab: &Lab, site: &Site<'_>, words: &str, servers: &[&str], last: &str) 
 
 #[test]
 fn with_4_nobody_is_heard_by_ipv6() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &format!("{SSH}{LAST}"));
     let servers = [SERVER[1], SERVER[0]];
@@ -45,6 +46,7 @@ fn with_4_nobody_is_heard_by_ipv6() {
 
 #[test]
 fn i_beats_the_interfaces_of_the_configuration() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &format!("interfaces = [\"eth0\"]\n{SSH}{LAST}"));
     let servers = [SERVER[0]];
@@ -66,6 +68,7 @@ fn i_beats_the_interfaces_of_the_configuration() {
 
 #[test]
 fn several_interfaces_are_heard_and_others_are_not() {
+    needs!(Laboratory);
     let lab = Lab::new();
     for (interface, net) in [("eth1", 1), ("wan0", 2)] {
         lab.server.join(interface, &lab.client, interface, &[]);
@@ -86,6 +89,7 @@ fn several_interfaces_are_heard_and_others_are_not() {
 /// An interface that is not there is waited for, and heard when it comes.
 #[test]
 fn an_interface_may_come_later() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &format!("interfaces = [\"eth1\"]\n{SSH}"));
     let mut daemon = site.start("");
@@ -100,6 +104,7 @@ fn an_interface_may_come_later() {
 
 #[test]
 fn of_a_label_its_address_alone_is_knocked_at() {
+    needs!(Laboratory);
     let lab = Lab::new();
     lab.server
         .run("ip addr add 192.0.2.5/24 dev eth0 label eth0:1");
@@ -115,6 +120,7 @@ fn of_a_label_its_address_alone_is_knocked_at() {
 
 #[test]
 fn a_door_rests_for_whom_it_has_opened() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let game = "[door.game]\nsequence = [\"8211/udp\"]\nseq_cooldown = \"1h\"\n\
                 start_command = \"true\"\n";

@@ -29,6 +29,7 @@ fn after_the_time(line: &str) -> &str {
 
 #[test]
 fn the_file_has_the_lines_of_knock_0_8_and_is_opened_anew_at_sighup() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let (file, rotated) = (site.path("knockd.log"), site.path("knockd.log.1"));
@@ -65,6 +66,7 @@ fn the_file_has_the_lines_of_knock_0_8_and_is_opened_anew_at_sighup() {
 /// By a name as containers have it, by a rule, by a path; what glibc makes of them is right.
 #[test]
 fn the_time_is_local_however_tz_says_it() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let zones = [
@@ -102,6 +104,7 @@ fn the_time_is_local_however_tz_says_it() {
 
 #[test]
 fn g_beats_the_file_of_the_configuration() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let (configured, given) = (site.path("configured.log"), site.path("given.log"));
@@ -120,6 +123,7 @@ fn g_beats_the_file_of_the_configuration() {
 /// A log that cannot be written must not keep the guard from standing.
 #[test]
 fn without_its_file_the_daemon_says_so_and_runs() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("-g /nowhere/knockd.log");
@@ -129,6 +133,7 @@ fn without_its_file_the_daemon_says_so_and_runs() {
 
 #[test]
 fn stdout_has_what_was_asked_for_and_stderr_what_is_wrong() {
+    needs!(Laboratory);
     let lab = Lab::new();
     for (flag, happens, debugs) in [
         ("-4", false, false),
@@ -193,6 +198,7 @@ fn full_pipe() -> (io::PipeReader, io::PipeWriter, usize) {
 /// A pager that is not paged on, a program that hangs: the daemon opens doors all the same.
 #[test]
 fn who_does_not_read_the_log_holds_up_nobody() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let file = site.path("knockd.log");
@@ -228,6 +234,7 @@ fn who_does_not_read_the_log_holds_up_nobody() {
 /// Neither what it said before nor why it ends keeps it from ending.
 #[test]
 fn who_does_not_read_the_log_holds_up_no_end() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, "[firewall");
     let (_reader, writer, _) = full_pipe();
@@ -239,6 +246,7 @@ fn who_does_not_read_the_log_holds_up_no_end() {
 
 #[test]
 fn l_writes_the_name_of_who_has_opened_a_door_and_asks_for_no_other() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("-l -i lo");
@@ -251,6 +259,7 @@ fn l_writes_the_name_of_who_has_opened_a_door_and_asks_for_no_other() {
 /// Two hundred sources that knock at once, and two thousand more that only begin.
 #[test]
 fn a_flood_does_not_fill_the_log_and_hides_no_opening() {
+    needs!(Laboratory);
     const BEGIN: u16 = 2000;
     const OPEN: u16 = 200;
     let lab = Lab::new();
@@ -307,6 +316,7 @@ fn syn(source: u16, port: u16) -> Vec<u8> {
 /// whatever it is, and put nothing more into the file.
 #[test]
 fn the_level_is_that_of_the_configuration_that_runs() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let file = site.path("knockd.log");
@@ -336,6 +346,7 @@ fn the_level_is_that_of_the_configuration_that_runs() {
 /// sd-daemon(3): without a number in front, the journal takes a line for what is of no importance.
 #[test]
 fn the_journal_is_told_that_a_fatal_reason_is_an_error() {
+    needs!(Laboratory);
     let lab = Lab::new();
     for words in ["", "guard"] {
         let site = Site::new(&lab, "[firewall]\ngaurd = \"drop\"\n");
@@ -362,6 +373,7 @@ fn the_journal_is_told_that_a_fatal_reason_is_an_error() {
 /// What a start has to say it says once, though two processes look at the file.
 #[test]
 fn a_start_tells_its_warnings_once() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let text = "[door.a]\nsequence = [\"7000/tcp\", \"8000/tcp\", \"9000/tcp\"]\n\
                 start_command = \"true\"\n";

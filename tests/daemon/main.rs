@@ -1,5 +1,6 @@
 //! The daemon from end to end: the real program, real clients, the real kernel.
 
+#[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -30,6 +30,7 @@ fn own(daemon: &Process) -> u64 {
 
 #[test]
 fn five_hundred_doors_take_little_more_than_one() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &configuration(1));
     let mut daemon = site.start("-v");

@@ -36,6 +36,7 @@ fn many_doors() -> String {
 /// What is asked of a daemon that has very much to say is not done by another.
 #[test]
 fn of_two_daemons_the_right_one_obeys_whatever_the_other_has_to_say() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &many_doors());
     let _daemon = site.start("");
@@ -87,6 +88,7 @@ fn of_two_daemons_the_right_one_obeys_whatever_the_other_has_to_say() {
 /// none.
 #[test]
 fn a_daemon_that_is_stopped_is_not_waited_for_for_ever() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let daemon = site.start("");
@@ -123,6 +125,7 @@ fn a_daemon_that_is_stopped_is_not_waited_for_for_ever() {
 
 #[test]
 fn the_table_of_another_files_daemon_is_not_cleared() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let daemon = site.start("--watch");
@@ -142,6 +145,7 @@ fn the_table_of_another_files_daemon_is_not_cleared() {
 /// It may be the journal that reads what `knockd reload` says.
 #[test]
 fn a_reload_tells_no_step() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let daemon = site.start("");
@@ -158,6 +162,7 @@ fn a_reload_tells_no_step() {
 
 #[test]
 fn a_refused_file_is_told_until_a_good_one_is_read() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
@@ -225,6 +230,7 @@ fn a_refused_file_is_told_until_a_good_one_is_read() {
 /// A reload that the kernel refuses is no success either.
 #[test]
 fn a_reload_that_the_kernel_refuses_fails() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let _daemon = site.start("");
@@ -241,6 +247,7 @@ fn a_reload_that_the_kernel_refuses_fails() {
 /// A file that everybody can read, everybody can lock.
 #[test]
 fn nobody_else_keeps_the_daemon_from_starting_nor_makes_guard_lie() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);

@@ -14,6 +14,7 @@ open     = ["80/tcp"]
 
 #[test]
 fn a_faulty_file_changes_nothing() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -38,6 +39,7 @@ fn a_faulty_file_changes_nothing() {
 /// A reload of which each step in turn is refused.
 #[test]
 fn a_reload_that_fails_half_way_leaves_what_was() {
+    needs!(Laboratory, Tool("strace"));
     for firewall in ["guard = \"reject\"", "table = \"gate\""] {
         fail_half_way(&format!("firewall.{firewall}\n{SSH}{MORE}"), 1);
     }
@@ -82,6 +84,7 @@ fn fail_half_way(changed: &str, tables: usize) {
 
 #[test]
 fn a_good_file_is_taken_and_openings_of_its_doors_live_on() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _services = [22, 80].map(|port| lab.server.echo(port));
     let site = Site::new(&lab, SSH);
@@ -112,6 +115,7 @@ fn a_good_file_is_taken_and_openings_of_its_doors_live_on() {
 
 #[test]
 fn an_attempt_at_a_door_that_stays_goes_on() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(
         &lab,
@@ -130,6 +134,7 @@ fn an_attempt_at_a_door_that_stays_goes_on() {
 
 #[test]
 fn an_attempt_at_a_door_that_changed_is_over() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("-D");
@@ -142,6 +147,7 @@ fn an_attempt_at_a_door_that_changed_is_over() {
 
 #[test]
 fn the_table_may_change_its_name() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
@@ -157,6 +163,7 @@ fn the_table_may_change_its_name() {
 
 #[test]
 fn the_table_may_come_and_go() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let without = SSH
@@ -189,6 +196,7 @@ fn the_table_may_come_and_go() {
 
 #[test]
 fn a_clean_stop_leaves_the_guard_or_takes_it_away_as_configured() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);

@@ -114,6 +114,7 @@ fn faulty(site: &Site<'_>) -> String {
 
 #[test]
 fn the_log_tells_a_fault_of_a_sequence_by_place_and_kind() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let whole = faulty(&site);
@@ -191,6 +192,7 @@ fn the_line_with_a_sequence_is_shown_to_a_terminal_alone() {
 
 #[test]
 fn who_may_not_read_the_configuration_is_told_that_root_may() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let nobodys = std::fs::Permissions::from_mode(0o000);

@@ -39,6 +39,7 @@ fn forge(socket: &Socket, from: &str, to: &str) {
 
 #[test]
 fn who_cannot_be_answered_opens_nothing() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, DOOR);
     // Of an interface that is not listened to.
@@ -100,6 +101,7 @@ fn who_cannot_be_answered_opens_nothing() {
 
 #[test]
 fn by_the_loopback_a_host_knocks_at_itself() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, DOOR);
     let mut daemon = site.start("-i lo");

@@ -53,6 +53,7 @@ fn children(pid: u32) -> Vec<(u32, bool)> {
 
 #[test]
 fn a_configuration_that_is_read_once_serves_the_helper_too() {
+    needs!(Laboratory);
     let lab = Lab::new();
     for (path, text) in [
         ("/dev/stdin", "exec K -v -c /dev/stdin < <(cat FILE)"),
@@ -96,6 +97,7 @@ fn a_configuration_that_is_read_once_serves_the_helper_too() {
 
 #[test]
 fn in_the_background_its_standard_input_is_its_configuration() {
+    needs!(Laboratory);
     let lab = Lab::new();
     for text in [
         "exec K -d -p FILE.pid -c /dev/stdin < <(cat FILE)",
@@ -120,6 +122,7 @@ fn in_the_background_its_standard_input_is_its_configuration() {
 /// 1 of a container.
 #[test]
 fn as_process_1_it_leaves_no_zombies() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, "");
     let file = site.path("ran");

@@ -50,6 +50,7 @@ fn in_vain(lab: &Lab, daemon: &mut Process, door: &str, ports: &str) -> String {
 
 #[test]
 fn what_the_kernel_does_not_have_is_not_said_to_be_open() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &format!("{SSH}{MORE}"));
     // A set that is not there, one that does not fit, one that is full.
@@ -94,6 +95,7 @@ fn what_the_kernel_does_not_have_is_not_said_to_be_open() {
 
 #[test]
 fn a_table_deleted_by_hand_is_put_back_and_opened() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("--watch");

@@ -5,6 +5,7 @@ use crate::support::{Lab, SERVER, SERVER_MAC, wait_for};
 
 #[test]
 fn changed_for_others_and_back() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let others = ["192.0.2.9", "2001:db8::9"];
     // Else the address that was added later, to the same network, goes with the first.
@@ -44,6 +45,7 @@ fn changed_for_others_and_back() {
 
 #[test]
 fn none_at_all_is_said() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let mut ears = Ears::open(&lab, "");
     ears.hears(SERVER[0]);
@@ -80,6 +82,7 @@ fn none_at_all_is_said() {
 /// Of every kind that an administrator, a router or the kernel itself gives.
 #[test]
 fn of_every_kind() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
     let set = |key: &str| {

@@ -23,6 +23,7 @@ fn bridge(lab: &Lab) {
 
 #[test]
 fn the_port_or_the_bridge_or_both() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     bridge(&lab);
     for keys in [
@@ -39,6 +40,7 @@ fn the_port_or_the_bridge_or_both() {
 
 #[test]
 fn a_wire_may_become_a_port_and_leave_again() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let mut ears = Ears::open(&lab, "");
     for _ in 0..2 {
@@ -58,6 +60,7 @@ fn a_wire_may_become_a_port_and_leave_again() {
 /// themselves; a door of one step, which is knocked at above, is open before it could.
 #[test]
 fn a_repeated_step_is_not_made_twice() {
+    needs!(Laboratory);
     let lab = Lab::new();
     bridge(&lab);
     let text = r#"

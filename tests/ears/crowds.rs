@@ -24,6 +24,7 @@ fn hundred() -> String {
 
 #[test]
 fn a_hundred_interfaces_come_and_go_while_knocks_are_heard() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let mut ears = Ears::open(&lab, "interfaces = [\"eth0\", \"x*\"]");
     let mut rounds = 0;
@@ -44,6 +45,7 @@ fn a_hundred_interfaces_come_and_go_while_knocks_are_heard() {
 /// More news than the socket holds (ENOBUFS), and the one piece among it that matters.
 #[test]
 fn what_happened_while_the_daemon_stood_still_is_found_out() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
     SERVER.iter().for_each(|server| ears.hears(server));
@@ -62,6 +64,7 @@ fn what_happened_while_the_daemon_stood_still_is_found_out() {
 
 #[test]
 fn packets_lost_are_counted_and_told() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let mut ears = Ears::open(&lab, "");
     ears.hears(SERVER[0]);

@@ -4,6 +4,7 @@
 //! one that the tests run on; of the second, whatever there is.
 
 use crate::ears::Ears;
+use crate::support::need::kernel_lacks;
 use crate::support::{Lab, Namespace, SERVER, SERVER_MAC};
 
 /// The addresses on the devices under test: the server's.
@@ -128,6 +129,7 @@ impl Kind {
 
 #[test]
 fn those_of_every_kernel() {
+    needs!(Laboratory, Knock08);
     for kind in EVERYWHERE {
         assert!(kind.try_on(&Lab::new()), "no {} here", kind.name);
     }
@@ -135,9 +137,10 @@ fn those_of_every_kernel() {
 
 #[test]
 fn those_of_some_kernels() {
+    needs!(Laboratory, Knock08);
     for kind in SOMEWHERE {
         if !kind.try_on(&Lab::new()) {
-            eprintln!("NOT TRIED: this kernel makes no {}", kind.name);
+            kernel_lacks(kind.name);
         }
     }
 }
@@ -145,10 +148,11 @@ fn those_of_some_kernels() {
 /// A service's address lies on a device that carries nothing.
 #[test]
 fn an_address_on_a_dummy() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
     if !add(&lab.server, "dev0 type dummy") {
-        eprintln!("NOT TRIED: this kernel makes no dummy");
+        kernel_lacks("dummy devices");
         return;
     }
     lab.server.ip("link set dev0 up");
@@ -165,10 +169,11 @@ fn an_address_on_a_dummy() {
 /// A packet passes a bond's port and then the bond, and counts once.
 #[test]
 fn the_port_or_the_bond_or_both() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let bond = "bond0 type bond mode active-backup miimon 10";
     if !add(&lab.server, &format!("{bond} fail_over_mac none")) {
-        eprintln!("NOT TRIED: this kernel makes no bond");
+        kernel_lacks("bonds");
         return;
     }
     lab.server.ip(&format!(
@@ -197,6 +202,7 @@ fn the_port_or_the_bond_or_both() {
 /// Incoming traffic is shaped by sending it through an ifb device and back.
 #[test]
 fn a_shaped_interface() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     lab.server.ip("link add ifb0 type ifb\nlink set ifb0 up");
     for line in [

@@ -5,6 +5,7 @@ use crate::support::{CLIENT, Lab, SERVER};
 
 #[test]
 fn deleted_and_created_again() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     for keys in ["", "interfaces = [\"eth0\"]", "interfaces = [\"et?*\"]"] {
         let mut ears = Ears::open(&lab, keys);
@@ -23,6 +24,7 @@ fn deleted_and_created_again() {
 
 #[test]
 fn renamed_away_and_back() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let rename = |from: &str, to: &str| {
         // Down, for kernels before 6.2 rename nothing that is up; down takes the IPv6
@@ -56,6 +58,7 @@ fn renamed_away_and_back() {
 
 #[test]
 fn down_and_up() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
     for round in 1..=2 {
@@ -75,6 +78,7 @@ fn down_and_up() {
 /// Moved into another namespace, and one of the same name laid in its place.
 #[test]
 fn taken_by_a_container() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let container = lab.host("container");
     let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
@@ -89,6 +93,7 @@ fn taken_by_a_container() {
 
 #[test]
 fn started_before_the_interface_exists() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let host = lab.host("late");
     let mut ears = Ears::on(&lab, &host, "interfaces = [\"ppp0\", \"wan*\"]", "");
@@ -111,6 +116,7 @@ fn started_before_the_interface_exists() {
 
 #[test]
 fn started_before_any_interface_exists() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let host = lab.host("late");
     // With no `interfaces` there may be some: the kernel's own, such as sit0.
@@ -131,6 +137,7 @@ fn started_before_any_interface_exists() {
 
 #[test]
 fn two_that_are_named_and_one_that_is_not() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     for (name, net) in [("eth1", "198.51.100"), ("eth2", "203.0.113")] {
         lab.server.join(name, &lab.client, name, &[]);
@@ -150,6 +157,7 @@ fn two_that_are_named_and_one_that_is_not() {
 
 #[test]
 fn lo_is_heard_where_it_is_named() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let own = ["127.0.0.1", "127.8.9.1", "::1", SERVER[0], SERVER[1]];
     for words in ["-i any", "-i lo -i eth0"] {

@@ -2,6 +2,7 @@
 //! is heard, and each packet counts once. The real program, as in tests/daemon, knocked at
 //! by our client and by Debian's before and after each change.
 
+#[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
 

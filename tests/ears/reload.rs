@@ -10,6 +10,7 @@ use crate::support::{Lab, SERVER, wait_until};
 
 #[test]
 fn other_interfaces_are_listened_to() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     lab.server.join("eth1", &lab.client, "eth1", &[]);
     lab.server.add_address("eth1", "198.51.100.1");
@@ -45,6 +46,7 @@ const UNDER_WAY: usize = 1_000;
 /// Thousands knock as fast as the daemon takes it, while it does nothing but reload.
 #[test]
 fn knocks_at_full_speed_all_open() {
+    needs!(Laboratory);
     const KNOCKS: usize = 12_000;
     const MANY: &str = r#"
         [door.many]

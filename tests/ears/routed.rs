@@ -28,6 +28,7 @@ fn route(lab: &Lab, behind: &Namespace) {
 
 #[test]
 fn what_a_router_forwards_is_not_read() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let behind = lab.host("behind");
     route(&lab, &behind);
@@ -58,6 +59,7 @@ fn what_a_router_forwards_is_not_read() {
 
 #[test]
 fn what_a_router_forwards_fits_the_target_alone() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let behind = lab.host("behind");
     route(&lab, &behind);
@@ -95,6 +97,7 @@ fn what_a_router_forwards_fits_the_target_alone() {
 /// As for Wake-on-LAN, which is sent to everybody.
 #[test]
 fn a_target_may_be_a_broadcast_address() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let text = r#"
         [door.wake]
@@ -130,6 +133,7 @@ fn a_target_may_be_a_broadcast_address() {
 /// Without forwarding and without a target, what is for others is nobody's.
 #[test]
 fn what_is_for_others_is_left_alone() {
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     lab.client
         .ip(&format!("route add {} via {}", BEHIND[0], SERVER[0]));

@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 
 use crate::ears::Ears;
+use crate::support::need::kernel_lacks;
 use crate::support::{Lab, Namespace, Process, wait_until};
 
 /// The tunnel; it goes with its devices when dropped.
@@ -84,20 +85,23 @@ fn comes_and_goes(kind: &str) {
 
 #[test]
 fn raw_ip_comes_and_goes() {
+    needs!(Laboratory, Knock08, Tool("socat"));
     comes_and_goes("tun");
 }
 
 #[test]
 fn ethernet_comes_and_goes() {
+    needs!(Laboratory, Knock08, Tool("socat"));
     comes_and_goes("tap");
 }
 
 /// Dialled late, and again, as a modem's line is.
 #[test]
 fn ppp_comes_and_goes() {
+    needs!(Laboratory, Knock08, Tool("socat"), Tool("pppd"));
     if Path::new("/dev/ppp").exists() {
         comes_and_goes("ppp");
     } else {
-        eprintln!("NOT TRIED: this kernel has no PPP");
+        kernel_lacks("PPP");
     }
 }

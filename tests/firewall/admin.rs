@@ -47,6 +47,7 @@ fn is_unfit(notices: &[Notice], words: &str) -> bool {
 
 #[test]
 fn elements_come_go_and_come_back() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     lab.server.nft(SET);
@@ -102,6 +103,7 @@ fn elements_come_go_and_come_back() {
 
 #[test]
 fn a_reload_takes_out_what_a_door_that_is_gone_put_in() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     lab.server.nft(SET);
@@ -126,6 +128,7 @@ fn a_reload_takes_out_what_a_door_that_is_gone_put_in() {
 
 #[test]
 fn a_set_by_port() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let toml = TOML.replace(
         "for = \"1h\"",
@@ -159,6 +162,7 @@ fn a_set_by_port() {
 
 #[test]
 fn a_set_that_does_not_fit_is_named() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     for (kind, why) in [
@@ -228,6 +232,7 @@ fn a_set_that_does_not_fit_is_named() {
 
 #[test]
 fn a_set_of_another_daemon_is_said_to_be_so() {
+    needs!(Laboratory);
     let lab = Lab::new();
     // Another owner: any table of ours will do.
     let other = lab.write(

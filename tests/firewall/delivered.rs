@@ -86,6 +86,7 @@ impl Server {
 
 #[test]
 fn what_is_translated_to_this_host_is_guarded() {
+    needs!(Laboratory);
     let mut server = Server::new(TOML);
     let _echo = [server.lab.server.echo(22), server.lab.server.echo(8050)];
     server.lab.server.nft(
@@ -128,6 +129,7 @@ fn what_is_translated_to_this_host_is_guarded() {
 
 #[test]
 fn what_another_routing_table_calls_local_is_guarded() {
+    needs!(Laboratory);
     let mut server = Server::new(TOML);
     let host = &server.lab.server;
     let _echo = [host.echo(22), host.echo(8050)];
@@ -157,6 +159,7 @@ fn what_another_routing_table_calls_local_is_guarded() {
 
 #[test]
 fn what_comes_by_a_vrf_is_guarded() {
+    needs!(Laboratory);
     let mut server = Server::new(TOML);
     let host = &server.lab.server;
     host.run("sysctl -qw net.ipv4.tcp_l3mdev_accept=1 net.ipv4.udp_l3mdev_accept=1");
@@ -204,6 +207,7 @@ fn what_comes_by_a_vrf_is_guarded() {
 
 #[test]
 fn a_loopback_is_known_by_its_type() {
+    needs!(Laboratory);
     let mut server = Server::new(TOML);
     let host = &server.lab.server;
     let _echo = [host.echo(22), host.echo(8050)];
@@ -227,6 +231,7 @@ fn a_loopback_is_known_by_its_type() {
 /// What the first chain has let in is not refused by the second, nor counted twice.
 #[test]
 fn a_published_port_may_lead_to_one_of_this_host() {
+    needs!(Laboratory);
     let toml = TOML.replace("\"22/tcp\", ", "\"2222/tcp\", ");
     let lab = Lab::new();
     let path = lab.write("knockd.toml", &toml);
@@ -249,6 +254,7 @@ fn a_published_port_may_lead_to_one_of_this_host() {
 /// No kind of scan tells a guarded port that has a listener from one that has none.
 #[test]
 fn no_scan_shows_who_listens_behind_the_guard() {
+    needs!(Laboratory, Tool("nmap"));
     for guard in ["drop", "reject"] {
         let toml = TOML.replace("[firewall]", &format!("[firewall]\nguard = \"{guard}\""));
         let lab = Lab::new();

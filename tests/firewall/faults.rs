@@ -16,6 +16,7 @@ use crate::support::{Lab, wait_for};
 
 #[test]
 fn what_cannot_be_asked_is_asked_again_later() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -45,6 +46,7 @@ fn what_cannot_be_asked_is_asked_again_later() {
 
 #[test]
 fn who_cannot_listen_has_the_table_all_the_same() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::new(&lab.server);
@@ -73,6 +75,7 @@ fn who_cannot_listen_has_the_table_all_the_same() {
 
 #[test]
 fn a_table_that_could_not_be_removed_is_still_used() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -87,6 +90,7 @@ fn a_table_that_could_not_be_removed_is_still_used() {
 /// The kernel does it, and has no room to say so.
 #[test]
 fn what_was_done_unheard_is_known() {
+    needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -113,6 +117,7 @@ fn what_was_done_unheard_is_known() {
 /// no such rule is another thing, and must not be concluded from it.
 #[test]
 fn a_set_that_goes_meanwhile_is_no_want_of_support() {
+    needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -150,6 +155,7 @@ fn a_set_that_goes_meanwhile_is_no_want_of_support() {
 /// What ends together is looked for some at a time: packets are read in between.
 #[test]
 fn what_runs_out_together_is_told_in_parts() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);

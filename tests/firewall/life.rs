@@ -61,6 +61,7 @@ pub(crate) fn open_some(agent: &mut Agent) {
 
 #[test]
 fn a_restart_loses_no_opening() {
+    needs!(Laboratory);
     for mode in [Mode::Auto, Mode::Watch] {
         let lab = Lab::new();
         let path = lab.write("knockd.toml", TOML);
@@ -105,6 +106,7 @@ fn a_restart_loses_no_opening() {
 
 #[test]
 fn the_watch_and_the_owner_take_over_from_each_other() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -119,6 +121,7 @@ fn the_watch_and_the_owner_take_over_from_each_other() {
 
 #[test]
 fn a_reload_takes_away_what_the_configuration_no_longer_has() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -166,6 +169,7 @@ fn a_reload_takes_away_what_the_configuration_no_longer_has() {
 /// Of a table that nobody owns it cannot be seen whether somebody needs it.
 #[test]
 fn the_guard_of_another_configuration_stays() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let one = lab.write("one.toml", TOML);
     let other = TOML.replace("[firewall]", "[firewall]\ntable = \"doors\"");
@@ -211,6 +215,7 @@ fn the_guard_of_another_configuration_stays() {
 
 #[test]
 fn a_table_that_is_not_ours_is_refused() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     lab.server.nft("table inet knockd {\n chain mine {\n }\n }");
@@ -236,6 +241,7 @@ fn a_table_that_is_not_ours_is_refused() {
 
 #[test]
 fn what_a_stranger_put_there_goes() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::watch(&lab.server, &path);
@@ -273,6 +279,7 @@ fn what_a_stranger_put_there_goes() {
 
 #[test]
 fn an_older_layout_is_rebuilt() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     // As a layout 0 might have been: one chain on another hook, sets without a size, and
@@ -332,6 +339,7 @@ fn an_older_layout_is_rebuilt() {
 
 #[test]
 fn closing() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -379,6 +387,7 @@ fn closing() {
 
 #[test]
 fn what_runs_out_is_told_once() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -414,6 +423,7 @@ fn what_runs_out_is_told_once() {
 
 #[test]
 fn after_a_clean_stop_a_saved_ruleset_loads_again() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let toml = TOML.replace(
         "[firewall]",
@@ -438,6 +448,7 @@ fn after_a_clean_stop_a_saved_ruleset_loads_again() {
 
 #[test]
 fn the_guard_alone_is_adopted() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     Agent::new(&lab.server).order(guard(&path));
@@ -458,6 +469,7 @@ fn the_guard_alone_is_adopted() {
 
 #[test]
 fn ten_thousand_openings() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -485,6 +497,7 @@ fn ten_thousand_openings() {
 /// A dump goes on by a count, which is wrong once the kernel has cleared away what has run out.
 #[test]
 fn a_list_of_many_lacks_none() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     for _ in 0..3 {
@@ -506,6 +519,7 @@ fn a_list_of_many_lacks_none() {
 
 #[test]
 fn a_full_set_is_named_as_the_reason() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -530,6 +544,7 @@ fn a_full_set_is_named_as_the_reason() {
 /// there, and nothing that was not asked for.
 #[test]
 fn what_was_acknowledged_outlives_a_kill() {
+    needs!(Laboratory);
     for mode in [Mode::Auto, Mode::Watch] {
         let lab = Lab::new();
         let path = lab.write("knockd.toml", TOML);

@@ -72,6 +72,7 @@ fn agree(lab: &Lab, toml: &str) -> Result<(), TestCaseError> {
 
 #[test]
 fn text_and_netlink_make_the_same_table_of_every_example() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut met = 0;
@@ -138,6 +139,7 @@ prop_compose! {
 
 #[test]
 fn text_and_netlink_make_the_same_table_of_any_configuration() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let runs = Runs {
         failure_persistence: None,

@@ -1,6 +1,7 @@
 //! The table in the real kernel: what it holds, what it lets through, and how it lives.
 #![cfg(feature = "daemon")]
 
+#[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
 

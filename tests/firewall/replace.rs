@@ -10,6 +10,7 @@ use crate::support::{Lab, Process, wait_for};
 /// As a crash may leave it, in the middle of a replacement.
 #[test]
 fn what_a_crash_left_beside_the_table_goes() {
+    needs!(Laboratory);
     for (is_cleared, rest) in [(true, ""), (false, "table inet knockd\n")] {
         let lab = Lab::new();
         let path = lab.write("knockd.toml", TOML);
@@ -37,6 +38,7 @@ fn what_a_crash_left_beside_the_table_goes() {
 /// As a crash leaves it after the old table was taken off its hook.
 #[test]
 fn a_table_that_a_crash_left_without_its_hook_is_built_anew() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -56,6 +58,7 @@ fn a_table_that_a_crash_left_without_its_hook_is_built_anew() {
 /// A verdict map holds on to a chain, which cannot be deleted before it.
 #[test]
 fn a_map_of_a_stranger_is_in_nobodys_way() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     Agent::new(&lab.server).order(guard(&path));
@@ -75,6 +78,7 @@ fn a_map_of_a_stranger_is_in_nobodys_way() {
 
 #[test]
 fn a_table_with_the_longest_name_is_replaced_too() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let name = "k".repeat(255);
     let toml = TOML.replace("[firewall]", &format!("[firewall]\ntable = \"{name}\""));
@@ -107,6 +111,7 @@ fn transactions(lab: &Lab, meanwhile: impl FnOnce()) -> Vec<Vec<String>> {
 /// into the new sets: of a table that is deleted, rules and all, they are empty.
 #[test]
 fn rules_and_what_they_look_into_never_change_together() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let renamed = TOML.replace("[firewall]", "[firewall]\ntable = \"doors\"");

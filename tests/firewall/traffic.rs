@@ -63,6 +63,7 @@ fn reaches(
 
 #[test]
 fn closed_then_open_then_closed() {
+    needs!(Laboratory);
     let (lab, mut agent) = guarded(TOML);
     let _echo = [
         lab.server.echo(22),
@@ -102,6 +103,7 @@ fn closed_then_open_then_closed() {
 
 #[test]
 fn a_session_older_than_the_table_lives_through_its_installation() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let sessions: Vec<_> = CLIENT
@@ -121,6 +123,7 @@ fn a_session_older_than_the_table_lives_through_its_installation() {
 
 #[test]
 fn after_a_crash_the_guard_stands_and_openings_run_out() {
+    needs!(Laboratory);
     let (lab, mut agent) = guarded(TOML);
     let _echo = lab.server.echo(22);
     agent.order(open("ssh", CLIENT[0], "22/tcp", seconds(3)));
@@ -134,6 +137,7 @@ fn after_a_crash_the_guard_stands_and_openings_run_out() {
 
 #[test]
 fn udp() {
+    needs!(Laboratory);
     let (lab, mut agent) = guarded(TOML);
     for family in 0..2 {
         let (from, to) = (CLIENT[family], ip(SERVER[family]));
@@ -173,6 +177,7 @@ fn udp() {
 
 #[test]
 fn broadcast_and_multicast_to_a_guarded_port() {
+    needs!(Laboratory);
     let (lab, mut agent) = guarded(TOML);
     let everywhere = ip("0.0.0.0");
     let service = lab.server.udp(everywhere, 53);
@@ -207,6 +212,7 @@ fn broadcast_and_multicast_to_a_guarded_port() {
 
 #[test]
 fn link_local_sources_and_destinations() {
+    needs!(Laboratory);
     let (lab, mut agent) = guarded(TOML);
     let _echo = lab.server.echo(22);
     let link_local = |host: &Namespace| {
@@ -237,6 +243,7 @@ fn link_local_sources_and_destinations() {
 
 #[test]
 fn a_port_published_by_dnat_is_guarded() {
+    needs!(Laboratory);
     let (lab, mut agent) = guarded(TOML);
     // As Docker does: a container behind the server, its port 80 published as 22.
     let container = lab.host("container");
@@ -260,6 +267,7 @@ fn a_port_published_by_dnat_is_guarded() {
 
 #[test]
 fn what_is_forwarded_passes() {
+    needs!(Laboratory);
     let (lab, _agent) = guarded(TOML);
     let beyond = lab.host("beyond");
     lab.server.join("lan", &beyond, "eth0", &[]);
@@ -291,6 +299,7 @@ fn what_is_forwarded_passes() {
 
 #[test]
 fn rejected_trusted_marked() {
+    needs!(Laboratory);
     let toml = TOML.replace(
         "[firewall]",
         "[firewall]\nguard = \"reject\"\nmark = 0x6b6e\ntrusted = [\"192.0.2.78\", \"2001:db8::78\"]",
@@ -326,6 +335,7 @@ fn rejected_trusted_marked() {
 
 #[test]
 fn without_a_guard_nothing_is_refused() {
+    needs!(Laboratory);
     let (lab, mut agent) = guarded(&TOML.replace("[firewall]", "[firewall]\nguard = \"off\""));
     let _echo = lab.server.echo(22);
     connect(&lab, CLIENT[0], SERVER[0], 22).expect_connected();
@@ -342,6 +352,7 @@ fn without_a_guard_nothing_is_refused() {
 /// table is reloaded, stopped and started: not one refused, not one let in.
 #[test]
 fn no_packet_sees_a_gap() {
+    needs!(Laboratory);
     // One source is trusted throughout: its set is of another kind.
     let toml = TOML.replace("[firewall]", "[firewall]\ntrusted = [\"192.0.2.79\"]");
     let (lab, mut agent) = guarded(&toml);

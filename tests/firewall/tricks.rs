@@ -474,6 +474,7 @@ fn noted(host: &Namespace, set: &str) -> BTreeSet<u16> {
 
 #[test]
 fn no_trick_gets_past_the_guard() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let _echo = [lab.server.echo(GUARDED), lab.server.echo(FREE)];

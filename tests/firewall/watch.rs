@@ -25,6 +25,7 @@ fn ruleset(lab: &Lab) -> String {
 
 #[test]
 fn an_owned_table_is_not_flushed() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::start(&lab.server, &path);
@@ -40,6 +41,7 @@ fn an_owned_table_is_not_flushed() {
 
 #[test]
 fn a_watched_table_is_put_back() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::watch(&lab.server, &path);
@@ -94,6 +96,7 @@ fn a_watched_table_is_put_back() {
 /// processor we hear of the deletion long before the transaction ends.
 #[test]
 fn a_deletion_is_heard_in_however_many_parts() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::watch(&lab.server, &path);
@@ -122,6 +125,7 @@ fn a_deletion_is_heard_in_however_many_parts() {
 
 #[test]
 fn what_is_opened_and_closed_by_hand_is_known() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::watch(&lab.server, &path);
@@ -142,6 +146,7 @@ fn what_is_opened_and_closed_by_hand_is_known() {
 /// The table goes, and before we hear of it a knock is completed.
 #[test]
 fn who_knocks_while_the_table_is_gone_is_let_in() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::watch(&lab.server, &path);
@@ -161,6 +166,7 @@ fn who_knocks_while_the_table_is_gone_is_let_in() {
 
 #[test]
 fn two_tools_do_not_fight_for_ever() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::watch(&lab.server, &path);
@@ -190,6 +196,7 @@ fn two_tools_do_not_fight_for_ever() {
 /// Somebody loads a saved ruleset again and again, our table in it as it once was.
 #[test]
 fn a_reload_while_the_watch_waits_loses_no_opening() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::watch(&lab.server, &path);
@@ -208,6 +215,7 @@ fn a_reload_while_the_watch_waits_loses_no_opening() {
 
 #[test]
 fn more_news_than_can_be_heard() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
     let mut agent = Agent::watch(&lab.server, &path);

@@ -103,6 +103,7 @@ fn struck_once(line: &str) -> String {
 
 #[test]
 fn knockd_8_explains_every_line_of_the_log() {
+    needs!(Tool("mandoc"));
     let manual = manual();
     let daemon = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/daemon");
     let mut said = Vec::new();

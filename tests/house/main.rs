@@ -1,6 +1,7 @@
 //! The house keeps its own rules: who imports whom, what lies where, and that what is
 //! written for people is what the programs do.
 
+#[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
 

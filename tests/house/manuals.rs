@@ -20,6 +20,7 @@ pub(crate) fn page(name: &str) -> String {
 
 #[test]
 fn mandoc_finds_nothing_wrong() {
+    needs!(Tool("mandoc"));
     for entry in std::fs::read_dir(directory()).expect("man/") {
         let path = entry.expect("an entry").path();
         let output = Command::new("mandoc")

@@ -166,6 +166,7 @@ impl Walk {
 
 #[test]
 fn its_commands_do_what_it_says() {
+    needs!(Laboratory);
     let mut walk = Walk::new();
     let _echo = walk.lab.server.echo(22);
     let text = readme();
@@ -229,6 +230,7 @@ fn its_figures_are_those_of_the_whole_table() {
 /// The demonstration, with the programs that are being tested.
 #[test]
 fn its_demonstration_ends_well() {
+    needs!(Laboratory);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let programs = Path::new(KNOCKD).parent().expect("a directory");
     let output = Command::new(root.join("contrib/demo.sh"))

@@ -40,18 +40,21 @@ fn copy(files: &[&str], change: impl Fn(&str) -> String) -> tempfile::TempDir {
 
 #[test]
 fn systemd_is_content_with_both() {
+    needs!(Tool("systemd-analyze"));
     let copy = copy(&UNITS, str::to_owned);
     assert_eq!(verify(copy.path(), &UNITS), "");
 }
 
 #[test]
 fn systemd_is_content_with_the_drop_in() {
+    needs!(Tool("systemd-analyze"));
     let copy = copy(&["knockd.service", DROP_IN], str::to_owned);
     assert_eq!(verify(copy.path(), &["knockd.service"]), "");
 }
 
 #[test]
 fn systemd_would_say_what_is_wrong() {
+    needs!(Tool("systemd-analyze"));
     let broken = |text: &str| text.replace("RestrictRealtime=", "RestrictUnrealtime=");
     let copy = copy(&UNITS, broken);
     let said = verify(copy.path(), &UNITS);

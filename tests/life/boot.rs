@@ -18,6 +18,7 @@ fn closed(lab: &Lab, own: [&str; 2]) {
 
 #[test]
 fn the_guard_comes_before_the_daemon_and_lets_nobody_in() {
+    needs!(Laboratory);
     for words in MODES {
         let lab = Lab::new();
         let _echo = lab.server.echo(22);
@@ -42,6 +43,7 @@ fn the_guard_comes_before_the_daemon_and_lets_nobody_in() {
 
 #[test]
 fn the_guard_does_not_come_between_a_daemon_and_its_table() {
+    needs!(Laboratory);
     for words in MODES {
         let lab = Lab::new();
         let site = Site::new(&lab, SSH);
@@ -67,6 +69,7 @@ fn the_guard_does_not_come_between_a_daemon_and_its_table() {
 
 #[test]
 fn the_guard_stands_whatever_is_in_the_file() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -92,6 +95,7 @@ fn the_guard_stands_whatever_is_in_the_file() {
 
 #[test]
 fn the_guard_needs_no_place_to_write() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -105,6 +109,7 @@ fn the_guard_needs_no_place_to_write() {
 
 #[test]
 fn a_configuration_without_a_table_needs_no_guard() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let text = "[door.d]\nsequence = [\"7001/tcp\", \"8102/udp\", \"9203/tcp\"]\n\
                 start_command = \"true\"\n";

@@ -72,6 +72,7 @@ fn open(site: &Site<'_>) -> BTreeSet<(Ipv4Addr, bool)> {
 
 #[test]
 fn after_kill_9_all_is_open_that_was_said_to_be() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, DOORS);
     let wire = lab.client.frames("eth0");

@@ -59,6 +59,7 @@ fn knock(
 
 #[test]
 fn ten_thousand_are_listed_extended_closed_and_run_out() {
+    needs!(Laboratory);
     let all = rounds(10_000).max(4 * TOGETHER);
     let lab = Lab::new();
     let site = Site::new(&lab, DOORS);
@@ -140,6 +141,7 @@ fn element(number: usize) -> String {
 
 #[test]
 fn a_full_set_is_said_in_words_and_breaks_nothing_else() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, DOORS);
     let wire = lab.client.frames("eth0");
@@ -200,6 +202,7 @@ fn a_full_set_is_said_in_words_and_breaks_nothing_else() {
 /// One person who knows a door.
 #[test]
 fn who_floods_one_door_hurts_that_one() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let doors = DOORS.replacen("64_512", "20", 1);
     let site = Site::new(&lab, &doors);
@@ -235,6 +238,7 @@ fn who_floods_one_door_hurts_that_one() {
 /// The log of somebody who knocks thousands of times a second is no flood.
 #[test]
 fn of_hundreds_of_knocks_a_second_the_log_has_a_count() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, DOORS);
     let wire = lab.client.frames("eth0");

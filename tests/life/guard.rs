@@ -32,6 +32,7 @@ fn refusal(frame: &[u8]) -> &'static str {
 
 #[test]
 fn a_rejecting_guard_says_so_in_the_words_of_each_protocol() {
+    needs!(Laboratory, Tool("tcpdump"));
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, &with_udp());
@@ -80,6 +81,7 @@ const POLICY_DROP: &str = "table inet filter { chain input { \
 /// Beside such a firewall, with our own guard and without it.
 #[test]
 fn a_mark_lets_the_opened_through_a_firewall_that_drops() {
+    needs!(Laboratory);
     for guard in ["drop", "off"] {
         let lab = Lab::new();
         let _echo = lab.server.echo(22);
@@ -105,6 +107,7 @@ fn a_mark_lets_the_opened_through_a_firewall_that_drops() {
 
 #[test]
 fn without_a_guard_nobody_is_kept_out() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, &format!("firewall.guard = \"off\"\n{SSH}"));
@@ -121,6 +124,7 @@ fn without_a_guard_nobody_is_kept_out() {
 
 #[test]
 fn one_door_shuts_all_that_others_opened() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let toml = with_udp().replace("close    = [\"22/tcp\"]", "close = \"all\"");
     let site = Site::new(&lab, &toml);
@@ -141,6 +145,7 @@ fn one_door_shuts_all_that_others_opened() {
 
 #[test]
 fn what_is_open_until_closed_outlives_daemons_and_is_closed_by_a_knock() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, &SSH.replace("1h", "until closed"));

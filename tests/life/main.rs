@@ -5,6 +5,7 @@
 //! How often things go wrong is scaled by `KNOCKD_ROUNDS`, in percent of the usual; what is
 //! random begins with `KNOCKD_SEED`, which a failed test has printed.
 
+#[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -73,6 +73,7 @@ fn time_now() -> u128 {
 
 #[test]
 fn ready_is_said_when_the_guard_stands_and_knocks_are_heard() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let site = Site::new(&lab, SSH);
@@ -101,6 +102,7 @@ fn ready_is_said_when_the_guard_stands_and_knocks_are_heard() {
 
 #[test]
 fn knocks_are_heard_from_the_first_moment_on() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let door = r#"
 firewall.on_stop = "remove"
@@ -127,6 +129,7 @@ open     = ["22/tcp"]
 /// systemd reloads itself: its queue is full for a while.
 #[test]
 fn a_manager_that_has_no_room_is_told_later_and_holds_up_nobody() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let manager = Manager::new(&site);
@@ -153,6 +156,7 @@ fn a_manager_that_has_no_room_is_told_later_and_holds_up_nobody() {
 
 #[test]
 fn a_reload_is_announced_and_ended() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let manager = Manager::new(&site);
@@ -177,6 +181,7 @@ fn a_reload_is_announced_and_ended() {
 
 #[test]
 fn a_refused_file_and_a_cleared_table_stand_in_the_status() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let manager = Manager::new(&site);
@@ -207,6 +212,7 @@ fn a_refused_file_and_a_cleared_table_stand_in_the_status() {
 
 #[test]
 fn a_missing_interface_delays_nothing_and_is_told() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &format!("interfaces = [\"eth0\", \"eth7\"]\n{SSH}"));
     let manager = Manager::new(&site);
@@ -223,6 +229,7 @@ fn a_missing_interface_delays_nothing_and_is_told() {
 
 #[test]
 fn no_interface_at_all_delays_nothing_either() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, &format!("interfaces = [\"ppp*\"]\n{SSH}"));
     let manager = Manager::new(&site);
@@ -235,6 +242,7 @@ fn no_interface_at_all_delays_nothing_either() {
 
 #[test]
 fn the_watchdog_is_fed_in_time() {
+    needs!(Laboratory);
     let time = Duration::from_secs(4);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);

@@ -31,6 +31,7 @@ fn all_is_well(lab: &Lab, site: &Site<'_>) {
 
 #[test]
 fn flushes_without_end_do_nothing_to_an_owned_table() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
@@ -46,6 +47,7 @@ fn flushes_without_end_do_nothing_to_an_owned_table() {
 
 #[test]
 fn a_flushed_table_is_back_in_no_time_and_its_openings_with_it() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("--watch");
@@ -95,6 +97,7 @@ const FIGHTS: [&str; 2] = [
 
 #[test]
 fn a_fight_is_fought_slowly_and_said() {
+    needs!(Laboratory);
     for fight in FIGHTS {
         let lab = Lab::new();
         let site = Site::new(&lab, SSH);
@@ -126,6 +129,7 @@ fn a_fight_is_fought_slowly_and_said() {
 
 #[test]
 fn a_daemon_that_starts_amid_flushes_guards_when_they_end() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     for _ in 0..rounds(5) {

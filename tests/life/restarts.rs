@@ -65,16 +65,19 @@ fn reloads_and_restarts(words: &str) {
 
 #[test]
 fn no_packet_sees_a_reload_or_a_restart() {
+    needs!(Laboratory);
     reloads_and_restarts("");
 }
 
 #[test]
 fn no_packet_sees_a_reload_or_a_restart_of_the_watch() {
+    needs!(Laboratory);
     reloads_and_restarts("--watch");
 }
 
 #[test]
 fn no_packet_sees_a_crash_amid_a_start_a_reload_or_a_stop() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut random = Random::new();
@@ -147,6 +150,7 @@ fn older(left: &str) -> String {
 
 #[test]
 fn no_packet_sees_an_upgrade() {
+    needs!(Laboratory);
     for words in ["", "--watch"] {
         let lab = Lab::new();
         let site = Site::new(&lab, SSH);

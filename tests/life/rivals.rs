@@ -5,6 +5,7 @@ use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
 
 #[test]
 fn a_daemon_that_owns_the_table_is_named_to_a_second_and_not_harmed() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let first = Site::new(&lab, SSH);
     let mut daemon = first.start("");
@@ -27,6 +28,7 @@ fn a_daemon_that_owns_the_table_is_named_to_a_second_and_not_harmed() {
 
 #[test]
 fn a_daemon_that_watches_the_table_is_named_to_a_second() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let daemon = site.start("--watch");
@@ -42,6 +44,7 @@ fn a_daemon_that_watches_the_table_is_named_to_a_second() {
 /// Where the watch is all there is, and the folders for locks are not the same.
 #[test]
 fn the_watch_gives_way_to_an_owner_and_comes_back_after_it() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     let first = Site::new(&lab, SSH);
@@ -72,6 +75,7 @@ fn the_watch_gives_way_to_an_owner_and_comes_back_after_it() {
 
 #[test]
 fn a_table_that_knockd_did_not_make_is_left_alone() {
+    needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
     lab.server.nft(

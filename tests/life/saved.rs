@@ -19,6 +19,7 @@ open_for = "until closed"
 
 #[test]
 fn a_ruleset_saved_after_a_clean_stop_loads_again_openings_and_all() {
+    needs!(Laboratory);
     for words in ["", "--watch"] {
         let lab = Lab::new();
         let site = Site::new(&lab, &format!("{ALL}{SSH}"));

@@ -12,11 +12,13 @@
 //! recorded there can be sent here as it is. Nothing outlives the test: the namespaces are
 //! held by open files alone, and each process is killed when its handle is dropped.
 //!
-//! What cannot be had (no user namespaces, a missing tool) fails the test with the remedy;
-//! no test is ever skipped.
+//! A test says by `needs!` what it needs of the machine: see [`need`].
 
 // Each test binary uses some part of it.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, unused_macros)]
+
+#[macro_use]
+pub(crate) mod need;
 
 pub(crate) mod ancestor;
 pub(crate) mod capture;

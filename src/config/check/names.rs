@@ -70,7 +70,15 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    /// Those of `names` that nft takes for no table's name; `-c` changes nothing.
+    /// Returns whether nft can be asked here. With `CI=true` it must.
+    fn can_ask_nft() -> bool {
+        let mut ask = Command::new("unshare");
+        let asked = ask.args(["-rn", "nft", "list", "tables"]).output();
+        asked.is_ok_and(|asked| asked.status.success())
+            || std::env::var_os("CI").is_some_and(|ci| ci == "true")
+    }
+
+    /// Returns those of `names` that nft takes for no table's name; `-c` changes nothing.
     fn refused(names: &[&str]) -> Vec<String> {
         let each =
             r#"for name; do nft -c add table inet "$name" 2>/dev/null || echo "$name"; done"#;
@@ -86,6 +94,12 @@ mod tests {
 
     #[test]
     fn reserved_words_are_what_nft_refuses() {
+        if !can_ask_nft() {
+            // Not eprint!, which the harness keeps to itself where a test passes.
+            let line = "left out: reserved_words_are_what_nft_refuses: no nft, or no namespaces\n";
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            return;
+        }
         assert_eq!(refused(&RESERVED), RESERVED);
         let fine = [
             "knockd", "filter", "_x", "a-b.c", "last", "nat", "ssh", "Tcp",

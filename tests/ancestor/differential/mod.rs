@@ -37,6 +37,7 @@ fn random() -> u64 {
 
 #[test]
 fn the_same_doors_open_and_the_same_commands_run() {
+    needs!(Laboratory, Knock08);
     let rounds = from_env("KNOCKD_ROUNDS", 320) as usize;
     let seed = from_env("KNOCKD_SEED", random());
     println!("KNOCKD_SEED={seed} KNOCKD_ROUNDS={rounds}");
