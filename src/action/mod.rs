@@ -1,4 +1,5 @@
-//! What an open door does: the plan, commands, the journal of pending stops.
+//! What a completed knock does: the plan of it, commands and the journal of their pending stops,
+//! and files of one-time sequences.
 
 pub mod command;
 mod journal;

@@ -1,8 +1,8 @@
-//! Files of one-time sequences, as knock 0.8 reads them: a sequence a line, of which the
-//! first live one counts. When it has been used its first byte becomes `#`.
+//! Files of one-time sequences, in the format of knock 0.8: a sequence a line. The first line that
+//! is not marked is the next to be knocked. A used line is marked: its first byte becomes `#`.
 //!
-//! In place, since the file may be a bind mount, belong to somebody else or be watched by a
-//! script: a new file under the old name would be none of these.
+//! The file is changed in place. It may be a bind mount, belong to another user or be watched by a
+//! script: a new file under the old name would break each of these.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -13,29 +13,26 @@ use nix::fcntl::OFlag;
 
 use crate::model::{ParseLegacyError, Step, parse_legacy_sequence};
 
-/// No file of sequences is longer; it is read at every use.
+/// The longest file of sequences. The file is read at every use.
 const MAX_SIZE: u64 = 4 << 20;
 
 /// Why a file of sequences cannot be used. The door must then stay shut.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OneTimeError {
-    /// The system says no.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The action that failed, as in "cannot open".
         what: &'static str,
-        /// On which file.
         path: PathBuf,
-        /// Why not.
         source: io::Error,
     },
-    /// A directory, a device, or longer than any such file.
+    /// The path is a directory or a device, or the file is longer than [`MAX_SIZE`].
     #[error("{} is no plain file of at most {} MiB", .0.display(), MAX_SIZE >> 20)]
     NotSequences(PathBuf),
-    /// The sequence is not there any more: used or edited by somebody else meanwhile.
+    /// The sequence is no longer in the file: another process has used or edited it.
     #[error("{} has changed: the sequence just used is no longer in it", .0.display())]
     Changed(PathBuf),
-    /// It was marked, but so many seconds after the knock.
+    /// The sequence was marked, but so many seconds after the knock that the door must not open.
     #[error(
         "{} could be written only {} s after the knock, and whoever knocked has given up; the \
          sequence is used", .0.display(), .1
@@ -44,7 +41,7 @@ pub(crate) enum OneTimeError {
 }
 
 impl OneTimeError {
-    /// Whether somebody else may do what we may not.
+    /// Returns whether permission was missing: another user may be able to use the file.
     pub(crate) fn is_permission(&self) -> bool {
         let Self::Io { source, .. } = self else {
             return false;
@@ -53,23 +50,23 @@ impl OneTimeError {
     }
 }
 
-/// What a file of sequences holds.
+/// The contents of a file of sequences.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sequences {
-    /// The first that can be used; none when all are used up.
+    /// The first sequence that can be used; `None` if all are used up.
     pub(crate) live: Option<LiveSequence>,
-    /// Lines above it that cannot be read.
+    /// The lines above it that are no sequence.
     pub(crate) skipped: Vec<SkippedLine>,
-    /// Whether users other than the owner and its group can read it.
+    /// Whether users other than the owner and its group can read the file.
     pub(crate) world_readable: bool,
 }
 
-/// A sequence that can be used, and where it stands.
+/// A sequence that can be used, and its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LiveSequence {
     /// The steps, at least one.
     pub(crate) steps: Vec<Step>,
-    /// Its line, from 1.
+    /// The number of its line, from 1.
     pub(crate) line: usize,
     offset: u64,
     text: Vec<u8>,
@@ -78,28 +75,27 @@ pub(crate) struct LiveSequence {
 /// A line that is no sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SkippedLine {
-    /// Its number, from 1.
+    /// The number of the line, from 1.
     pub(crate) line: usize,
-    /// Why. It may quote the line: a secret, if mistyped.
+    /// The reason. It may quote the line, which is a secret even if it is mistyped.
     pub(crate) why: NoSequence,
 }
 
 /// Why a line is no sequence that can be knocked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoSequence {
-    /// It cannot be read.
     #[error(transparent)]
     Unreadable(#[from] ParseLegacyError),
-    /// One of its ports is left alone.
+    /// Packets to one of its ports are not read.
     #[error("`{0}` is opened by a door or ignored: nobody listens there for a step")]
     LeftAlone(Step),
-    /// The file does not say so, or not any more.
+    /// The sequence has been used, though its line is not marked, or no longer.
     #[error("used already, though it is not marked")]
     Used,
 }
 
 impl NoSequence {
-    /// Why, without what the line says: a secret, if mistyped.
+    /// Returns the reason without a quotation of the line, which is a secret even if it is mistyped.
     pub(crate) fn quiet(&self) -> String {
         match self {
             Self::Unreadable(error) => error.quiet(),
@@ -112,8 +108,8 @@ impl NoSequence {
     }
 }
 
-/// Finds the sequence that is to be knocked next. `left_alone`: whether packets to a port are
-/// not read. `used`: whether a sequence has been used, whatever the file says.
+/// Finds the sequence that is to be knocked next. `left_alone` tells whether packets to a port are
+/// not read, `used` whether a sequence has been used, whatever the file says.
 ///
 /// # Errors
 ///
@@ -133,7 +129,7 @@ pub(crate) fn current(
         text,
     } in lines(&bytes)
     {
-        // What is not UTF-8 fails as a sequence too.
+        // A line that is not UTF-8 is no sequence either.
         let read = parse_legacy_sequence(&String::from_utf8_lossy(text));
         let sequence = read.map_err(NoSequence::from).and_then(|steps| {
             match steps.iter().find(|step| left_alone(**step)) {
@@ -162,16 +158,18 @@ pub(crate) fn current(
     })
 }
 
-/// Marks a sequence as used, on the disk when this returns: to be called before the door
-/// acts, so that no crash lets it be used twice. `remember` has it remembered elsewhere, once
-/// nothing but the disk can keep it from being marked.
+/// Marks a sequence as used. The mark is on the disk when this returns. Call it before the door
+/// acts: then no crash lets the sequence be used twice.
 ///
-/// If lines were put in or taken out above it since it was read, it is found where it is now.
+/// `remember` is to remember the sequence elsewhere. It is called once the sequence is found in the
+/// file, which is open for writing by then: from there on only the disk can fail.
+///
+/// The sequence may have moved in the file since it was read: lines above it may have come or gone.
 ///
 /// # Errors
 ///
-/// If it is not in the file any more, or the file cannot be written. Then the door must not
-/// act.
+/// If the sequence is not in the file any more, or the file cannot be written. Then the door must
+/// not act.
 pub(crate) fn mark_used(
     path: &Path,
     used: &LiveSequence,
@@ -193,7 +191,7 @@ pub(crate) fn mark_used(
 struct SequenceLine<'a> {
     number: usize,
     offset: u64,
-    /// Without its end, blanks and all: the first byte is the one to be marked.
+    /// The line without its end, but with its blanks: the first byte is the one to be marked.
     text: &'a [u8],
 }
 
@@ -216,8 +214,8 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = SequenceLine<'_>> {
         })
 }
 
-/// Symbolic links are followed: it is the administrator who names the file. Opening a pipe
-/// must not wait for its other end.
+/// Opens a file and reads it. Symbolic links are followed: it is the administrator who names the
+/// file. To open a pipe must not wait for its other end.
 fn open(path: &Path, write: bool) -> Result<(File, Vec<u8>), OneTimeError> {
     let file = OpenOptions::new()
         .read(true)

@@ -1,9 +1,9 @@
-//! Which one-time sequences have been used, whatever their files say now: an editor writes back
-//! what it read before one of them was marked, a backup is put in place, a marked line is taken
-//! for a comment and its mark taken off.
+//! The one-time sequences that have been used, whatever their files say now. A file can lose its
+//! marks: an editor writes back what it read before a sequence was marked, a backup is put in place,
+//! or somebody takes a marked line for a comment and its mark off.
 //!
-//! A keyed hash of each is kept, in memory and in the state directory, the oldest first. The
-//! same sequence twice in one file is one use.
+//! A keyed hash of each used sequence is kept in memory and in the state directory. A sequence that
+//! stands twice in one file can be used once.
 
 use std::collections::HashSet;
 use std::fs;
@@ -18,7 +18,7 @@ use siphasher::sip::SipHasher13;
 use super::state_file;
 use crate::model::Step;
 
-/// So many are remembered; of more the oldest are forgotten.
+/// So many sequences are remembered; of more, the oldest are forgotten.
 const MOST: usize = 65_536;
 
 /// The first line of the file, before the key.
@@ -60,25 +60,25 @@ impl UsedSequences {
         }
     }
 
-    /// Whether this sequence of this file has been used.
+    /// Returns whether this sequence of this file has been used.
     pub(crate) fn has(&self, file: &Path, steps: &[Step]) -> bool {
         self.hashes().all.contains(&self.hash(file, steps))
     }
 
-    /// From now on it has. Returns whether it had not before.
+    /// Takes a sequence as used from now on. Returns whether it had not been used before.
     pub(crate) fn add(&self, file: &Path, steps: &[Step]) -> bool {
         self.hashes().all.insert(self.hash(file, steps))
     }
 
-    /// It was not used after all.
+    /// Takes back [`add`](Self::add): the sequence was not used after all.
     pub(crate) fn forget(&self, file: &Path, steps: &[Step]) {
         self.hashes().all.remove(&self.hash(file, steps));
     }
 
-    /// Has one that was added on the disk when this returns.
+    /// Writes a sequence that was added, on the disk when this returns.
     ///
     /// # Errors
-    /// If the file cannot be written: then this process alone remembers it.
+    /// If the file cannot be written. Then this process alone remembers the sequence.
     pub(crate) fn write(&self, file: &Path, steps: &[Step]) -> io::Result<()> {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let text = self.text_with(self.hash(file, steps));
@@ -103,8 +103,8 @@ impl UsedSequences {
         self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Of what is knocked, however the line is written; and of the file's name, for two doors
-    /// may wait for the same sequence.
+    /// Hashes the steps, so that it does not matter how the line is written; and the file's name,
+    /// since two doors may wait for the same sequence.
     fn hash(&self, file: &Path, steps: &[Step]) -> u64 {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write(file.as_os_str().as_bytes());

@@ -1,4 +1,4 @@
-//! What is to be done: the typed outcome of a completed knock.
+//! What a completed knock does: changes to sets in the kernel, and a command.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,44 +17,44 @@ pub struct Effects {
 /// A change to sets in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Let `source` reach `ports`. Never shortens an opening that is there.
+    /// Let `source` reach `ports`. An opening that is there is never shortened.
     Open {
         /// The door's name, kept with the element as its comment.
         door: Arc<str>,
-        /// Who may.
+        /// The address that may reach them.
         source: IpAddr,
-        /// What.
+        /// The ports of this host.
         ports: Vec<PortRange>,
-        /// Until when.
+        /// How long it lasts.
         lifetime: Lifetime,
     },
-    /// End openings of `source`; none there is no fault.
+    /// End openings of `source`. It is no fault if there are none.
     Close {
         /// The door's name, for the log.
         door: Arc<str>,
-        /// Whose.
+        /// The address whose openings end.
         source: IpAddr,
-        /// Which.
+        /// The ports that are closed.
         ports: Ports,
     },
     /// Put the source into a set of the administrator's.
     Add {
         /// The door's name, kept with the element as its comment.
         door: Arc<str>,
-        /// Who.
+        /// The address.
         source: IpAddr,
         /// The set.
         path: SetPath,
         /// The ports, for a set keyed by address, protocol and port.
         ports: Vec<PortRange>,
-        /// Until when.
+        /// How long it lasts.
         lifetime: Lifetime,
     },
-    /// Take the source out of such a set; not there is no fault.
+    /// Take the source out of such a set. It is no fault if it is not there.
     Remove {
         /// The door's name, for the log.
         door: Arc<str>,
-        /// Who.
+        /// The address.
         source: IpAddr,
         /// The set.
         path: SetPath,
@@ -66,17 +66,17 @@ pub enum Effect {
 /// A door's start command is to be run, and its stop command when the time for it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartCommand {
-    /// The door's name. Whoever runs the command looks its string up.
+    /// The door's name. The helper looks the string of the command up by it.
     pub door: Arc<str>,
-    /// For whom: what `%IP%` stands for.
+    /// The address for which `%IP%` stands.
     pub source: IpAddr,
 }
 
 /// Which ports are closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ports {
-    /// These.
+    /// These ports.
     Listed(Vec<PortRange>),
-    /// All that are open for the source.
+    /// All ports that are open for the source.
     All,
 }

@@ -1,4 +1,4 @@
-//! The shells that run, and the pipes they write to.
+//! The shells that run, and the pipes to which they write.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,25 +17,25 @@ use super::output::{Output, Piece};
 use super::spawn;
 use crate::model::Timestamp;
 
-/// How many pipes are kept open whose shell is over: `daemon &` goes on writing. When there
-/// are more, the oldest is closed.
+/// So many pipes are kept open after the end of their shell, since what it has started may go on
+/// writing (`daemon &`). When there are more, the oldest is closed.
 const LINGERING: usize = 128;
 
-/// When the daemon stops: how long what must end may still run, and how long it has to
-/// end once it was told to.
+/// When the daemon stops: how long a command that it waits for may still run, and how long the
+/// command has to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
 const GRACE_AFTER_TERM: Duration = Duration::from_secs(2);
 
-/// How long a drain is to be waited for: a start that must be ended and its stop that must
-/// be too, and a second to spare. Only with more than 64 stops that hang does it take longer.
+/// How long to wait for a drain: for a start that must be killed, then its stop that must be killed,
+/// and a second more. It takes longer only if more than 64 stops hang.
 pub const DRAIN_TIME: Duration = Duration::from_secs(2 * (10 + 2) + 1);
 
 #[derive(Debug)]
 struct Child {
     job: CommandJob,
-    /// When it is told to end, and then made to.
+    /// When it gets SIGTERM, and then SIGKILL.
     kill: Option<Timestamp>,
-    /// It was told.
+    /// It has got SIGTERM.
     told: bool,
 }
 
@@ -46,7 +46,7 @@ struct Pipe {
     source: IpAddr,
     end: OwnedFd,
     output: Output,
-    /// Its shell is over.
+    /// The shell is over, but something else may write to the pipe.
     lingering: bool,
 }
 
@@ -63,12 +63,12 @@ pub(super) struct Over {
 pub(super) struct Children {
     running: HashMap<Pid, Child>,
     pipes: Vec<Pipe>,
-    /// The daemon is stopping: nothing that is waited for runs for ever.
+    /// The daemon is stopping: a command that it waits for must end.
     hurried: bool,
 }
 
 impl Children {
-    /// Runs a job; `command` is its string with the address in it.
+    /// Runs a job. `command` is its string with the address in it.
     pub(super) fn run(
         &mut self,
         now: Timestamp,
@@ -98,19 +98,19 @@ impl Children {
         }
     }
 
-    /// Whether no shell runs.
+    /// Returns whether no shell runs.
     pub(super) fn is_idle(&self) -> bool {
         self.running.is_empty()
     }
 
-    /// The pipes to be polled; [`read`](Self::read) takes the place in this list.
+    /// Returns the pipes to be polled. [`read`](Self::read) takes indexes into this list.
     pub(super) fn pipes(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.pipes.iter().map(|p| p.end.as_fd())
     }
 
-    /// Reads the pipes at these places, given in ascending order.
+    /// Reads the pipes at these indexes, given in ascending order.
     pub(super) fn read(&mut self, ready: &[usize], reports: &mut Vec<HelperReport>) {
-        // From the last, so that taking one out moves none that is still to be read.
+        // From the last to the first, so that a removal moves none that is still to be read.
         for place in ready.iter().rev() {
             if let Some(pipe) = self.pipes.get_mut(*place)
                 && pipe.read(reports)
@@ -120,7 +120,7 @@ impl Children {
         }
     }
 
-    /// Collects the shells that are over, with the last they wrote.
+    /// Collects the shells that are over, with the last of what they have written.
     pub(super) fn reap(&mut self, reports: &mut Vec<HelperReport>) -> Vec<Over> {
         let mut over = Vec::new();
         loop {
@@ -128,7 +128,7 @@ impl Children {
                 Ok(WaitStatus::Exited(pid, code)) => (pid, Ending::Code(code)),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Ending::Signal(signal as i32)),
                 Err(Errno::EINTR) => continue,
-                // No more that are over, or none at all. Stops and traces are not asked for.
+                // No more shells are over, or there are none. Stops and traces are not asked for.
                 Ok(
                     WaitStatus::StillAlive
                     | WaitStatus::Stopped(..)
@@ -153,7 +153,8 @@ impl Children {
         }
     }
 
-    /// Reads what is left of a shell's output, and leaves the pipe to what it started.
+    /// Reads the rest of a shell's output, and keeps the pipe open for processes that the shell has
+    /// started.
     fn linger(&mut self, pid: Pid, reports: &mut Vec<HelperReport>) {
         if let Some(place) = self.pipes.iter().position(|p| p.pid == pid && !p.lingering) {
             let mut pipe = self.pipes.remove(place);
@@ -175,7 +176,7 @@ impl Children {
         });
     }
 
-    /// From now on, what must be over before the daemon may go is ended if it takes long.
+    /// From now on, a command that must be over before the daemon may end is killed if it takes long.
     pub(super) fn hurry(&mut self, now: Timestamp) {
         if !self.hurried {
             self.hurried = true;
@@ -185,12 +186,13 @@ impl Children {
         }
     }
 
-    /// When [`kill`](Self::kill) is to be called.
+    /// Returns when [`kill`](Self::kill) is to be called.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.running.values().filter_map(|c| c.kill).min()
     }
 
-    /// Ends what has had its time: the whole process group, first asked, then made to.
+    /// Ends commands whose time is over, each with its process group: first by SIGTERM, then by
+    /// SIGKILL.
     pub(super) fn kill(&mut self, now: Timestamp) {
         for (pid, child) in &mut self.running {
             if child.kill.is_some_and(|at| at <= now) {
@@ -199,7 +201,7 @@ impl Children {
                 } else {
                     (Signal::SIGTERM, Some(now + GRACE_AFTER_TERM))
                 };
-                // It may be over already, and not reaped yet.
+                // An error means that it is over already, and not reaped yet.
                 let _ = killpg(*pid, signal);
                 child.told = true;
                 child.kill = next;
@@ -209,11 +211,11 @@ impl Children {
 }
 
 impl Pipe {
-    /// Reads what is there. Whether its end was reached.
+    /// Reads what is there. Returns whether the end was reached.
     fn read(&mut self, reports: &mut Vec<HelperReport>) -> bool {
         let mut pieces = Vec::new();
         let mut buffer = [0; 4096];
-        // Bounded: a command that never stops printing must not keep us from the others.
+        // Bounded, so that a command that never stops printing does not keep us from the others.
         let mut ended = false;
         for _ in 0..16 {
             match read(&self.end, &mut buffer) {

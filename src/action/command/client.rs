@@ -1,4 +1,4 @@
-//! The daemon's end.
+//! The daemon's end of the socket to its helper.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,8 +15,8 @@ use super::channel::{Outbox, Received, receive};
 use super::message::{HelperReport, HelperRequest};
 use super::spawn;
 
-/// Requests that wait for room in the socket, which holds some 200 (net.core.wmem_default):
-/// few for knocks that end together.
+/// Requests that may wait for room in the socket. The socket itself holds some 200
+/// (net.core.wmem_default), which is little for knocks that end together.
 const WAITING: usize = 1024;
 
 /// Reports taken at once, so that a talkative command does not keep packets waiting.
@@ -30,25 +30,25 @@ pub struct SpawnError {
     source: io::Error,
 }
 
-/// As many requests wait as may; this one is not sent.
+/// As many requests wait as may. This one is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the command helper does not keep up; the command is not run")]
 pub struct HelperBusy;
 
-/// The helper is dead: every command that it was running goes on alone, the pending stops
-/// are in its journal. See [`HelperClient::restart`].
+/// The helper is dead. Every command that it was running goes on alone, and the pending stops are in
+/// its journal. See [`HelperClient::restart`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the command helper is gone")]
 pub struct HelperGone;
 
-/// The daemon's handle on its helper. Nothing here waits, but for [`restart`](Self::restart).
-/// Dropped, it tells the helper that the daemon is gone: the helper lets run what runs, and
-/// ends.
+/// The daemon's handle on its helper. Nothing here waits, but for [`restart`](Self::restart). When
+/// the handle is dropped, the helper sees that the daemon is gone: it ends once the commands that
+/// run have ended.
 #[derive(Debug)]
 pub struct HelperClient {
     program: PathBuf,
     args: Vec<OsString>,
-    /// The configuration, for a helper to begin with.
+    /// The text of the configuration with which a helper begins.
     text: Option<File>,
     socket: OwnedFd,
     helper: Pid,
@@ -58,9 +58,9 @@ pub struct HelperClient {
 impl HelperClient {
     /// Starts `program args`, which is to call [`serve`](super::serve) on
     /// [`inherited_socket`](super::inherited_socket). For the running program itself,
-    /// `/proc/self/exe` is right even after an upgrade has replaced the file.
-    /// [`inherited_text`](super::inherited_text) gives it `text`: the configuration, which not
-    /// every file gives twice.
+    /// `/proc/self/exe` is right even after an upgrade has replaced the file. `text` is the
+    /// configuration, since not every file can be read twice; the helper gets it from
+    /// [`inherited_text`](super::inherited_text).
     ///
     /// # Errors
     ///
@@ -87,22 +87,22 @@ impl HelperClient {
         }
     }
 
-    /// Another text for the next helper, if there must be one.
+    /// Sets the text with which the next helper begins, if there must be one.
     ///
     /// # Errors
     ///
-    /// If no more memory or files are allowed; then it is given the one before.
+    /// If no more memory or files are allowed. Then the text of before stays.
     pub fn set_text(&mut self, text: &[u8]) -> io::Result<()> {
         self.text = Some(in_memory(text)?);
         Ok(())
     }
 
-    /// Starts another helper in place of one that is [`HelperGone`], and reaps that one. Requests
-    /// that it had not taken yet go to the new one.
+    /// Starts another helper in place of a dead one ([`HelperGone`]), which is reaped. Requests that
+    /// the dead one had not taken yet go to the new one.
     ///
     /// # Errors
     ///
-    /// As for [`spawn`](Self::spawn); it may be tried again.
+    /// As for [`spawn`](Self::spawn). It may be tried again.
     pub fn restart(&mut self) -> Result<(), SpawnError> {
         let started = start(&self.program, &self.args, self.text.as_ref());
         let (socket, helper) = started.map_err(|source| SpawnError {
@@ -110,19 +110,19 @@ impl HelperClient {
             source,
         })?;
         self.socket = socket;
-        // A helper's socket is closed when it exits and not before, so this does not wait
-        // long. No such child: the daemon collects its children elsewhere.
+        // A helper's socket is closed when it exits and not before, so this does not wait long.
+        // The error, that there is no such child, means that it has been reaped elsewhere.
         let _ = waitpid(std::mem::replace(&mut self.helper, helper), None);
         self.flush();
         Ok(())
     }
 
-    /// Asks for something. It is done when the helper says so; if the helper is [`HelperGone`], as
-    /// [`read`](Self::read) will tell, the next one is asked.
+    /// Sends a request. It is done when the helper reports it. If the helper is dead, as
+    /// [`read`](Self::read) will tell, the next one gets the request.
     ///
     /// # Errors
     ///
-    /// [`HelperBusy`]; then it is not done. A reload or a drain is never one too many.
+    /// [`HelperBusy`]: then the request is not sent. A reload or a drain is always sent.
     pub fn send(&mut self, request: &HelperRequest) -> Result<(), HelperBusy> {
         // Room may have come since.
         self.flush();
@@ -138,18 +138,17 @@ impl HelperClient {
         Ok(())
     }
 
-    /// Whether requests wait for room in the socket: then it is to be polled for writing too.
+    /// Returns whether requests wait for room in the socket. Then poll it for writing too.
     #[must_use]
     pub fn wants_write(&self) -> bool {
         !self.outbox.is_empty()
     }
 
-    /// What the helper has said, and sends on what waits; to be called when the socket is
-    /// ready.
+    /// Returns the helper's reports, and sends requests that wait. Call it when the socket is ready.
     ///
     /// # Errors
     ///
-    /// [`HelperGone`], after everything that it said has been returned.
+    /// [`HelperGone`], once all reports of the dead helper have been returned.
     pub fn read(&mut self) -> Result<Vec<HelperReport>, HelperGone> {
         let mut reports = Vec::new();
         for _ in 0..BATCH {
@@ -166,26 +165,26 @@ impl HelperClient {
         Ok(reports)
     }
 
-    /// The helper's process number.
+    /// Returns the helper's process number.
     #[must_use]
     pub fn helper(&self) -> u32 {
         self.helper.as_raw().cast_unsigned()
     }
 
-    /// If nobody is there to take it, reading finds the end, behind what is left to read.
+    /// Sends requests that wait. If the helper is dead, this fails, and [`read`](Self::read) says so.
     fn flush(&mut self) {
         let _ = self.outbox.flush(self.socket.as_fd());
     }
 }
 
 impl AsFd for HelperClient {
-    /// To be polled for reading, and for writing if it [`wants_write`](Self::wants_write).
+    /// Returns what to poll: for reading, and for writing if it [`wants_write`](Self::wants_write).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-/// A file without a name.
+/// Returns a file in memory, without a name, with this text.
 fn in_memory(text: &[u8]) -> io::Result<File> {
     let mut file = File::from(memfd_create(c"knockd", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(text)?;

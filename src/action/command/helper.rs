@@ -1,4 +1,4 @@
-//! The helper: one thread around one poll.
+//! The helper process: one thread around one `poll`.
 
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,27 +26,27 @@ use super::table::{CommandTable, expand};
 use crate::action::journal::{Journal, JournalError};
 use crate::model::Timestamp;
 
-/// Above this many bytes of reports that the daemon has not read, output is thrown away and
+/// If more bytes of reports wait for the daemon to read them, what commands print is thrown away and
 /// no request is taken.
 const OUTBOX: usize = 1 << 20;
 
-/// Requests taken before the journal is written: it is written once for as many.
+/// Requests taken before the journal is written, once for all of them.
 const BATCH: usize = 256;
 
-/// After the journal was written, changes that no command waits for are held back for so many times
-/// as long as that took: so a busy disk, or thousands of pending stops, keep no command waiting for
-/// long.
+/// A change of the journal that no command waits for is held back for a while after the journal was
+/// written: for so many times as long as that took. So a busy disk, or a journal of thousands of
+/// stops, does not keep commands waiting.
 const SAVE_PAUSE: u32 = 8;
 
-/// When the journal is written again after that has failed.
+/// The time after which a write of the journal that has failed is tried again.
 const SAVE_RETRY: Duration = Duration::from_secs(10);
 
-/// The helper's main: does what comes by `socket` until the other end is closed and every
-/// command that runs is over. `load` reads the commands, now and at each
-/// [`HelperRequest::Reload`]; pending stops are kept in `state_dir`.
+/// The helper's main function. It obeys the requests that come by `socket`, until the other end is
+/// closed and every command that runs is over. `load` reads the commands, now and at each
+/// [`HelperRequest::Reload`]. Pending stops are kept in `state_dir`.
 ///
-/// Signals that would end it are held back: a service manager sends them to the helper and
-/// to the daemon alike, and it is the daemon that says when to end.
+/// Signals that would end the helper are blocked: a service manager sends them to the helper and to
+/// the daemon alike, and it is the daemon that says when to end.
 ///
 /// # Errors
 ///
@@ -56,7 +56,7 @@ pub fn serve<E: Display>(
     load: impl FnMut() -> Result<CommandTable, E>,
     state_dir: &Path,
 ) -> Result<(), ServeError> {
-    // What ps(1) shows; only for the eye.
+    // For ps(1) only.
     let _ = prctl::set_name(c"knockd-commands");
     let mut held: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
         .into_iter()
@@ -67,7 +67,7 @@ pub fn serve<E: Display>(
     let mask: SigSet = [Signal::SIGCHLD].into_iter().collect();
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(failed("watch its children"))?;
-    // Unlike poll's own timeout it counts while the machine sleeps.
+    // Unlike the timeout of poll, it counts while the machine sleeps.
     let timer = TimerFd::new(
         TimerClock::CLOCK_BOOTTIME,
         TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK,
@@ -93,7 +93,7 @@ pub fn serve<E: Display>(
 }
 
 struct Helper<L> {
-    /// None when the daemon is gone.
+    /// `None` once the daemon is gone.
     socket: Option<OwnedFd>,
     signals: SignalFd,
     timer: TimerFd,
@@ -101,18 +101,18 @@ struct Helper<L> {
     scheduler: Scheduler,
     children: Children,
     journal: Option<Journal>,
-    /// Why there is none. Said when there is a stop to be kept: a daemon without any, which
-    /// may not write there, does well without.
+    /// Why there is no journal. It is reported when some door has a stop command: a daemon without
+    /// one needs no journal, and perhaps may not write there.
     unsaid: Option<JournalError>,
-    /// The last write failed, and that was said.
+    /// The last write of the journal failed, and that was reported.
     journal_faulty: bool,
-    /// When a [`Unsaved::Change`] is written at the earliest.
+    /// The earliest time to write an [`Unsaved::Change`].
     next_save: Timestamp,
     outbox: Outbox,
     lost: u32,
 }
 
-/// Which of the things waited for have come.
+/// What [`Helper::wait`] has found ready.
 #[derive(Default)]
 struct ReadyFds {
     socket: bool,
@@ -121,7 +121,7 @@ struct ReadyFds {
 }
 
 impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
-    /// Reads the commands and what an earlier helper left.
+    /// Reads the commands, and the stops that an earlier helper has left.
     fn begin(&mut self, state_dir: &Path) -> Result<(), ServeError> {
         let loaded = self.load();
         let now = clocks()?;
@@ -180,7 +180,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         self.scheduler.set_table(table);
     }
 
-    /// Waits for something and does what is to be done. False when all is over.
+    /// Waits for something to happen, and reacts. Returns false when all is over.
     fn step(&mut self) -> Result<bool, ServeError> {
         self.set_timer()?;
         let ready = self.wait()?;
@@ -190,7 +190,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         let mut reports = Vec::new();
         self.children.read(&ready.pipes, &mut reports);
         let over = if ready.signals {
-            // One notice may stand for several children: all that are over are collected.
+            // One signal may stand for several children that are over: all are collected.
             while let Ok(Some(_)) = self.signals.read_signal() {}
             self.children.reap(&mut reports)
         } else {
@@ -223,7 +223,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         let kill = self.children.next_deadline();
         let next = [due, save, kill].into_iter().flatten().min();
         match next {
-            // Zero would disarm it.
+            // Zero would disarm the timer.
             Some(at) => self.timer.set(
                 Expiration::OneShot(TimeSpec::from(
                     at.since_epoch().max(Duration::from_nanos(1)),
@@ -256,7 +256,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         let socket = socket.is_some() && come.pop().unwrap_or(false);
         let mut come = come.into_iter();
         let signals = come.next().unwrap_or(false);
-        // The timer says no more than that it is time: the next setting clears it.
+        // The timer need not be read: to set it again clears it.
         let pipes = come.skip(1).enumerate();
         Ok(ReadyFds {
             socket,
@@ -265,7 +265,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         })
     }
 
-    /// Takes what the daemon asks.
+    /// Takes requests of the daemon.
     fn requests(&mut self) -> Result<(), ServeError> {
         for _ in 0..BATCH {
             if self.outbox.bytes() >= OUTBOX {
@@ -274,7 +274,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
             let Some(socket) = &self.socket else { break };
             match receive(socket.as_fd()) {
                 Received::Message(request) => self.request(request)?,
-                // The daemon writes none: it is not itself any more, and there is nobody to tell.
+                // A daemon that writes such a packet has been taken over: there is nobody to tell.
                 Received::Malformed => {}
                 Received::Nothing => break,
                 Received::End => self.end(),
@@ -298,10 +298,11 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         Ok(())
     }
 
-    /// The daemon is gone. What runs may end; what is pending is left, in the journal, to the
-    /// next one, who may have it at once.
+    /// Reacts to the end of the daemon. Commands that run may end by themselves. Stops that are
+    /// pending are left in the journal to the next helper, which may open it at once.
     fn end(&mut self) {
-        // Not a stop whose start has not run. If it fails, nobody is there to be told.
+        // Only a change: a new stop is not written, since its start will not run. If the write fails,
+        // there is nobody to tell.
         if let (Some(journal), Ok(clocks)) = (self.journal.take(), clocks())
             && self.scheduler.unsaved() == Unsaved::Change
         {
@@ -311,7 +312,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         self.scheduler = Scheduler::new(Limits::default());
     }
 
-    /// Does what the scheduler decided: first the journal, then the commands.
+    /// Writes the journal, then does what the scheduler has decided.
     fn perform(&mut self) -> Result<(), ServeError> {
         loop {
             self.save()?;
@@ -352,8 +353,8 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
 
     /// Writes the journal, if it is time to.
     ///
-    /// A journal that cannot be written stops nothing: a full disk must not lock out the
-    /// administrator who comes to repair it. What is pending is still run by this process.
+    /// If the journal cannot be written, commands run all the same: a full disk must not lock out the
+    /// administrator who comes to repair it. Pending stops are still run by this process.
     fn save(&mut self) -> Result<(), ServeError> {
         let Some(journal) = &self.journal else {
             return Ok(());
@@ -393,7 +394,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         });
     }
 
-    /// Notes a report. What commands print may be lost, nothing else.
+    /// Queues a report. Only what commands print may be lost.
     fn say(&mut self, report: HelperReport) {
         let printed = matches!(
             report,

@@ -11,124 +11,97 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::write_cut;
 
-/// What the helper is asked.
+/// A request of the daemon to its helper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum HelperRequest {
-    /// A door was opened: run its start command, and its stop command `timeout` later. If a
-    /// stop is pending for this door and source, it is put off and nothing is started.
+    /// A door has opened: run its start command, and its stop command `timeout` later. If a stop is
+    /// pending for this door and source, it is put off and nothing is started.
     Start {
-        /// The door's name: unlike its place, it means the same before and after a reload.
+        /// The door's name. Unlike its index, it means the same before and after a reload.
         door: Arc<str>,
-        /// What `%IP%` stands for.
+        /// The address for which `%IP%` stands.
         source: IpAddr,
     },
-    /// Read the configuration again; answered by [`HelperReport::Ready`] or
+    /// Read the configuration again. The answer is [`HelperReport::Ready`] or
     /// [`HelperReport::LoadFailed`].
     Reload,
-    /// Start nothing more, run every pending stop at once; answered by [`HelperReport::Drained`].
+    /// Start nothing more, and run every pending stop at once. The answer is
+    /// [`HelperReport::Drained`].
     Drain,
 }
 
-/// What the helper has to say. Text in it is cut to fit a message; commands and what they
-/// print have their control characters escaped.
+/// A report of the helper to the daemon. Its text is cut to fit a message. In commands, and in what
+/// they print, control characters are escaped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum HelperReport {
     /// The configuration was read, at the beginning or after [`HelperRequest::Reload`].
     Ready {
-        /// [`super::CommandTable::digest`] of what was read: differs from the daemon's own if the
-        /// file changed between the two readings.
+        /// The [`super::CommandTable::digest`] of the commands that were read. It differs from the
+        /// daemon's own if the file changed between the two readings.
         digest: u64,
-        /// Stops that are pending.
+        /// The number of stops that are pending.
         pending: u32,
-        /// How many of these were due while nobody was there to run them.
+        /// The number of these that came due while no helper was there to run them.
         overdue: u32,
     },
-    /// The configuration could not be read; the commands are what they were.
+    /// The configuration could not be read. The commands stay as they were.
     LoadFailed {
-        /// Why.
         #[serde(serialize_with = "write_cut")]
         message: String,
     },
     /// The journal of pending stops is damaged or cannot be written.
     JournalFault {
-        /// What is wrong, and what was done about it.
+        /// The fault, and what was done about it.
         #[serde(serialize_with = "write_cut")]
         message: String,
     },
-    /// A command begins. Logged as `door: running command: CMD`.
+    /// A command begins. It is logged as `door: running command: CMD`.
     Running {
-        /// The door.
         door: Arc<str>,
-        /// For whom.
         source: IpAddr,
-        /// Which of its commands.
         phase: Phase,
-        /// What the shell is given.
+        /// The string for the shell, with the address in it.
         #[serde(serialize_with = "write_cut")]
         command: String,
     },
-    /// The stop is due. Logged as `IP: door: command timeout`.
-    TimedOut {
-        /// The door.
-        door: Arc<str>,
-        /// For whom.
-        source: IpAddr,
-    },
-    /// A knock on a door whose stop is pending: nothing was started.
+    /// The stop is due. It is logged as `IP: door: command timeout`.
+    TimedOut { door: Arc<str>, source: IpAddr },
+    /// A knock on a door whose stop is pending: the stop was put off and nothing was started.
     Extended {
-        /// The door.
         door: Arc<str>,
-        /// For whom.
         source: IpAddr,
-        /// How long from now the stop is due.
+        /// The time from now to the stop.
         timeout: Duration,
     },
     /// A line that a command printed, on stdout or stderr.
     Output {
-        /// The door.
         door: Arc<str>,
-        /// For whom.
         source: IpAddr,
         /// The line, without its end.
         #[serde(serialize_with = "write_cut")]
         line: String,
     },
-    /// The command printed more than is kept; what follows is thrown away.
-    OutputCut {
-        /// The door.
-        door: Arc<str>,
-        /// For whom.
-        source: IpAddr,
-    },
+    /// The command has printed more than is kept. The rest is thrown away.
+    OutputCut { door: Arc<str>, source: IpAddr },
     /// A command is over.
     Ended {
-        /// The door.
         door: Arc<str>,
-        /// For whom.
         source: IpAddr,
-        /// Which of its commands.
         phase: Phase,
-        /// How it went. A code other than 0 is logged as
-        /// `door: command returned non-zero status code (N)`.
+        /// A code other than 0 is logged as `door: command returned non-zero status code (N)`.
         ending: Ending,
     },
-    /// What was asked is not done.
+    /// A start was asked for, and is not done.
     Refused {
-        /// The door.
         door: Arc<str>,
-        /// For whom.
         source: IpAddr,
-        /// Why.
         refusal: CommandRefusal,
     },
     /// This many reports were thrown away because the daemon did not read them in time.
-    Lost {
-        /// How many.
-        reports: u32,
-    },
-    /// Every stop has been run: the daemon may go.
+    Lost { reports: u32 },
+    /// Every stop has been run: the daemon may end.
     Drained,
 }
 
@@ -144,15 +117,15 @@ pub enum Phase {
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
-    /// It returned this status.
+    /// The command returned this status.
     Code(i32),
-    /// This signal ended it.
+    /// This signal ended the command.
     Signal(i32),
-    /// It could not be started.
+    /// The command could not be started, for this reason.
     NotStarted(#[serde(serialize_with = "write_cut")] String),
 }
 
-/// Why a request is not obeyed.
+/// The reason why no command is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum CommandRefusal {
     /// The helper's configuration has no such door, or it starts nothing for this source.

@@ -1,17 +1,17 @@
-//! What a command prints, made into lines for the log: so many bytes and no more.
+//! Makes lines for the log of what a command prints, up to so many bytes.
 
-/// What is kept of what one command prints.
+/// So many bytes of what one command prints are kept.
 pub(super) const KEPT: usize = 16 * 1024;
 
-/// A longer line is broken.
+/// The longest line. A longer one is broken.
 const LINE: usize = 1024;
 
-/// One thing to say about the output.
+/// A piece of the output for the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
     /// A line, without its end.
     Line(String),
-    /// No more is kept.
+    /// The rest is not kept.
     Cut,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Takes what was read.
+    /// Takes bytes that were read.
     pub(super) fn feed(&mut self, bytes: &[u8], pieces: &mut Vec<Piece>) {
         for byte in bytes {
             if self.kept == KEPT {
@@ -48,7 +48,7 @@ impl Output {
         }
     }
 
-    /// Nothing more comes, or not for a while: a last line need not have an end.
+    /// Ends the current line: nothing more comes, or not for a while.
     pub(super) fn flush(&mut self, pieces: &mut Vec<Piece>) {
         if !self.line.is_empty() {
             self.push_line(pieces);
@@ -62,8 +62,8 @@ impl Output {
     }
 }
 
-/// For a line of the log. A command may print what a stranger sent it: nothing of it may
-/// move a terminal's cursor or look like another line.
+/// Returns the text as a line of the log may have it. A command may print what a stranger has sent:
+/// nothing of that may move a terminal's cursor or look like another line.
 pub(super) fn printable(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {

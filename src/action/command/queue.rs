@@ -1,5 +1,5 @@
-//! Commands that wait for their turn, and how many run: so many in all, and so many of each door.
-//! Doors take turns; whoever knocks at one whose command is slow keeps no other waiting.
+//! Commands that wait until they may run: so many may run in all, and so many of each door. Doors
+//! take turns, so that a knock at a door with a slow command keeps no other door waiting.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use super::job::CommandJob;
 struct DoorQueue {
     running: usize,
     waiting: VecDeque<CommandJob>,
-    /// Whether the door stands in [`CommandQueue::turns`].
+    /// Whether the door is in [`CommandQueue::turns`].
     in_turn: bool,
 }
 
 /// The commands of one phase.
 #[derive(Debug, Default)]
 pub(super) struct CommandQueue {
-    /// By door, while it has something here.
+    /// The doors of which a command waits or runs.
     lanes: HashMap<Arc<str>, DoorQueue>,
-    /// Doors of which something waits and may run.
+    /// The doors of which a command waits and may run.
     turns: VecDeque<Arc<str>>,
     running: usize,
     waiting: usize,
-    /// How many may run, in all and of one door.
+    /// How many commands may run, in all and of one door.
     limit: usize,
     share: usize,
 }
@@ -37,7 +37,7 @@ impl CommandQueue {
         }
     }
 
-    /// From now on so many of one door may run.
+    /// Sets how many commands of one door may run from now on.
     pub(super) fn set_share(&mut self, share: usize) {
         self.share = share;
         for (door, lane) in &mut self.lanes {
@@ -53,7 +53,7 @@ impl CommandQueue {
         lane.take_turn(&door, self.share, &mut self.turns);
     }
 
-    /// What may run now; it runs from now on.
+    /// Takes a command that may run now. It counts as running until [`ended`](Self::ended).
     pub(super) fn next(&mut self) -> Option<CommandJob> {
         while self.running < self.limit {
             let door = self.turns.pop_front()?;
@@ -76,7 +76,7 @@ impl CommandQueue {
         None
     }
 
-    /// One of this door is over.
+    /// To be called when a command of this door is over.
     pub(super) fn ended(&mut self, door: &Arc<str>) {
         let Some(lane) = self.lanes.get_mut(door) else {
             return;
@@ -89,17 +89,17 @@ impl CommandQueue {
         }
     }
 
-    /// How many wait.
+    /// Returns how many commands wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// How many of this door do.
+    /// Returns how many commands of this door wait.
     pub(super) fn waiting_of(&self, door: &str) -> usize {
         self.lanes.get(door).map_or(0, |lane| lane.waiting.len())
     }
 
-    /// Takes all that wait.
+    /// Takes all commands that wait.
     pub(super) fn clear(&mut self) -> Vec<CommandJob> {
         self.turns.clear();
         self.waiting = 0;
@@ -114,7 +114,7 @@ impl CommandQueue {
 }
 
 impl DoorQueue {
-    /// Lines up, if something may run and it does not yet.
+    /// Puts the door into `turns` if one of its commands may run and it is not there yet.
     fn take_turn(&mut self, door: &Arc<str>, share: usize, turns: &mut VecDeque<Arc<str>>) {
         if !self.in_turn && !self.waiting.is_empty() && self.running < share {
             self.in_turn = true;

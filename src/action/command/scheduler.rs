@@ -1,5 +1,5 @@
-//! What the helper decides: which command runs when. No processes, no files, no clock: each
-//! call takes the time and leaves [`Action`]s to be performed in their order.
+//! Decides which command runs when. There are no processes, files or clocks here: each call takes
+//! the time, and leaves [`Action`]s to be performed in their order.
 //!
 //! ```text
 //!                knock                    start is over            due
@@ -8,7 +8,7 @@
 //!                                                     knock └─┘      knock └─┘ then Starting
 //! ```
 //!
-//! That is for a door with a stop command; without one a start is run and forgotten.
+//! This holds for a door with a stop command. Without one, a start is run and forgotten.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -22,21 +22,22 @@ use super::table::CommandTable;
 use crate::action::journal::{DoorSource, PendingStop};
 use crate::model::Timestamp;
 
-/// When a stop is tried again that could not be started: processes or memory were short.
+/// The time after which a stop that could not be started is tried again. Processes or memory were
+/// short.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// The part of what may run, wait or be pending that one door may have, where others have
-/// commands too: whoever knocks at one whose command is slow keeps no other waiting.
+/// The part of what may run, wait or be pending that one door may have, if others have commands too.
+/// So a knock at a door with a slow command keeps no other door waiting.
 const SHARE: usize = 4;
 
-/// How much is done at once.
+/// How many commands there may be at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Commands running, of each phase: starts that hang must not keep doors open.
+    /// Commands that run, of each phase: starts that hang must not keep doors open.
     pub(super) running: usize,
-    /// Start commands waiting to run.
+    /// Start commands that wait to run.
     pub(super) waiting: usize,
-    /// Stops pending.
+    /// Stops that are pending.
     pub(super) pending: usize,
 }
 
@@ -53,21 +54,21 @@ impl Default for Limits {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Run this; [`Scheduler::ended`] is called when it is over.
+    /// Run this, and call [`Scheduler::ended`] when it is over.
     Run(CommandJob),
-    /// Tell the daemon.
+    /// Send this to the daemon.
     Report(HelperReport),
 }
 
 /// Whether the journal says what is pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Unsaved {
-    /// It does.
+    /// It says so.
     #[default]
     Nothing,
-    /// A stop has been put off or has been run. If that is never written, it runs early, or twice.
+    /// A stop was put off or has been run. If that is never written, the stop runs early, or twice.
     Change,
-    /// A stop is new, or all have been run: it must be written before any action is performed.
+    /// A stop is new, or all have been run. That must be written before any action is performed.
     AtOnce,
 }
 
@@ -77,7 +78,7 @@ enum StopState {
     Starting,
     /// The stop waits for its time.
     Armed,
-    /// The stop waits for a free place, or runs. `again`: somebody knocked meanwhile.
+    /// The stop waits for a free place, or runs. `again` is set by a knock meanwhile.
     Stopping { again: bool },
 }
 
@@ -93,13 +94,14 @@ pub(super) struct Scheduler {
     limits: Limits,
     table: CommandTable,
     stops: HashMap<DoorSource, Tracked>,
-    /// The `Armed` among them.
+    /// The `Armed` ones of `stops`.
     armed: BTreeSet<(Timestamp, DoorSource)>,
-    /// By door: how many of `stops` there are.
+    /// The number of `stops` of each door.
     pending_of: HashMap<Arc<str>, usize>,
     starting: CommandQueue,
     stopping: CommandQueue,
-    /// Stops that were killed: the next daemon is to try again.
+    /// Stops that were killed, or could not be started when the daemon was stopping: the next daemon
+    /// is to try them again.
     given_up: Vec<(DoorSource, PendingStop)>,
     draining: bool,
     drained: bool,
@@ -117,29 +119,30 @@ impl Scheduler {
         }
     }
 
-    /// What is to be done since this was last asked.
+    /// Returns the actions since the last call.
     pub(super) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
 
-    /// When [`expire`](Self::expire) is to be called.
+    /// Returns when [`expire`](Self::expire) is to be called.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.armed.first().map(|(due, _)| *due)
     }
 
-    /// All stops that are pending, as the journal is to have them.
+    /// Returns all stops that are pending, as the journal is to have them.
     pub(super) fn pending(&self) -> impl Iterator<Item = (&DoorSource, &PendingStop)> {
         let stops = self.stops.iter().map(|(key, stop)| (key, &stop.pending));
         let given_up = self.given_up.iter().map(|(key, pending)| (key, pending));
         stops.chain(given_up)
     }
 
-    /// Whether [`pending`](Self::pending) must be written to the journal.
+    /// Returns whether [`pending`](Self::pending) must be written to the journal.
     pub(super) fn unsaved(&self) -> Unsaved {
         self.unsaved
     }
 
-    /// It has been written, or that is to be tried again later: then as a [`Unsaved::Change`].
+    /// To be called with [`Unsaved::Nothing`] once the journal has been written, and with
+    /// [`Unsaved::Change`] if that has failed and is to be tried again later.
     pub(super) fn set_unsaved(&mut self, unsaved: Unsaved) {
         self.unsaved = unsaved;
     }
@@ -148,13 +151,13 @@ impl Scheduler {
         self.unsaved = self.unsaved.max(unsaved);
     }
 
-    /// How many these are.
+    /// Returns how many stops are pending.
     pub(super) fn pending_count(&self) -> usize {
         self.stops.len() + self.given_up.len()
     }
 
-    /// Other commands from now on. What is pending keeps the command it was armed with: that
-    /// is the one which undoes what was done.
+    /// Sets the commands from now on. A pending stop keeps its command: it is the one that undoes
+    /// what its start has done.
     pub(super) fn set_table(&mut self, table: CommandTable) {
         self.table = table;
         let share = self.share_of(self.limits.running);
@@ -162,7 +165,7 @@ impl Scheduler {
         self.stopping.set_share(share);
     }
 
-    /// How much of so much one door may have.
+    /// Returns how many of so many one door may have.
     fn share_of(&self, all: usize) -> usize {
         match self.table.doors() {
             0 | 1 => all,
@@ -170,7 +173,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes over what an earlier helper left in the journal.
+    /// Takes over the stops that an earlier helper has left in the journal.
     pub(super) fn restore(&mut self, pending: BTreeMap<DoorSource, PendingStop>) {
         for (key, pending) in pending {
             self.armed.insert((pending.due, key.clone()));
@@ -195,7 +198,8 @@ impl Scheduler {
         Some(stop)
     }
 
-    /// Answers a request; [`HelperRequest::Reload`] is for the caller, who can read files.
+    /// Obeys a request, but for [`HelperRequest::Reload`]: that is for the caller, who can read
+    /// files.
     pub(super) fn request(&mut self, now: Timestamp, request: HelperRequest) {
         match request {
             HelperRequest::Start { door, source } => self.start(now, DoorSource { door, source }),
@@ -217,7 +221,7 @@ impl Scheduler {
         self.dispatch();
     }
 
-    /// A job is over.
+    /// To be called when a job is over.
     pub(super) fn ended(
         &mut self,
         now: Timestamp,
@@ -264,7 +268,7 @@ impl Scheduler {
                     self.armed.insert((due, key.clone()));
                     self.must_save(Unsaved::Change);
                 }
-                // Not an extension: what it opened is being closed. One after the other.
+                // This is no extension: the door is being closed. Its start runs again after that.
                 StopState::Stopping { again } => {
                     *again = true;
                     return;
@@ -276,7 +280,7 @@ impl Scheduler {
                 timeout,
             });
         }
-        // What is not started is not stopped, as in knock 0.8.
+        // Where there is nothing to start, nothing is stopped either, as in knock 0.8.
         let Some((commands, start)) = commands.and_then(|c| Some((c, c.start_for(key.source)?)))
         else {
             return self.refuse(key, CommandRefusal::UnknownDoor);
@@ -313,8 +317,8 @@ impl Scheduler {
         });
     }
 
-    /// The start that a stop waited for is over. As in knock 0.8, the time from start to
-    /// stop counts from here.
+    /// Arms a stop whose start is over. As in knock 0.8, the time from start to stop counts from
+    /// here.
     fn started(&mut self, now: Timestamp, key: DoorSource) {
         if self.draining {
             return self.begin_stop(now, &key);
@@ -340,7 +344,7 @@ impl Scheduler {
                 stop.state = StopState::Armed;
                 stop.pending.due = now + RETRY;
                 self.armed.insert((stop.pending.due, key.clone()));
-                // Who knocked meanwhile finds it armed, and puts it off.
+                // A knock that came meanwhile finds it armed, and puts it off.
                 self.keep(key.clone(), stop);
             }
             Finish::Killed | Finish::NotStarted => self.given_up.push((key.clone(), stop.pending)),
@@ -361,7 +365,7 @@ impl Scheduler {
             command: Arc::clone(&stop.pending.command),
             awaited: true,
         });
-        // Before its time: should it come to nothing, the next daemon is not to wait.
+        // It runs before its time. If it fails, the next daemon must not wait for that time.
         if stop.pending.due > now {
             stop.pending.due = now;
             self.must_save(Unsaved::Change);
@@ -393,7 +397,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets run what may run.
+    /// Hands out the jobs that may run.
     fn dispatch(&mut self) {
         while let Some(job) = self.stopping.next() {
             self.actions.push(Action::Run(job));

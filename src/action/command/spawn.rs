@@ -1,9 +1,8 @@
-//! Starting processes: the helper by the daemon, shells by the helper.
+//! Starts processes: the helper for the daemon, and shells for the helper.
 //!
-//! By posix_spawn(3), not `std::process`: what is started gets an empty signal mask and
-//! default dispositions. Both pass through exec, and we block signals and Rust ignores
-//! SIGPIPE; a shell that inherits this waits for children wrongly and never stops writing
-//! to a closed pipe.
+//! It uses posix_spawn(3), not `std::process`, to give the process an empty signal mask and default
+//! dispositions. Both pass through exec. We block signals, and Rust ignores SIGPIPE: a shell that
+//! inherits this waits for its children wrongly and never stops writing to a closed pipe.
 
 use std::ffi::{CString, OsString};
 use std::fs::{File, OpenOptions};
@@ -17,8 +16,8 @@ use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_s
 use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, pipe2};
 
-/// What service managers tell a service about itself. A command that took it for its own
-/// could report the daemon ready or stopped (sd_notify(3), sd_listen_fds(3)).
+/// Variables in which a service manager tells a service about itself. A command that took them for
+/// its own could report the daemon ready or stopped (sd_notify(3), sd_listen_fds(3)).
 const FOR_THE_SERVICE: [&str; 6] = [
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
@@ -28,21 +27,21 @@ const FOR_THE_SERVICE: [&str; 6] = [
     "WATCHDOG_USEC",
 ];
 
-/// Where programs are looked for if the daemon was started without a `PATH`.
+/// The `PATH` of commands if the daemon was started without one.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Where the helper finds the text of the configuration.
+/// The file descriptor at which the helper finds the text of the configuration.
 pub(super) const TEXT: i32 = 3;
 
-/// Starts `program` (which is not looked for) again, with `socket` as its standard input and
-/// `text`, if any, as [`TEXT`].
+/// Starts `program`, which is a path, as the helper: with `socket` as its standard input and `text`,
+/// if any, as [`TEXT`].
 pub(super) fn helper(
     program: &Path,
     args: &[OsString],
     socket: BorrowedFd<'_>,
     text: Option<BorrowedFd<'_>>,
 ) -> io::Result<Pid> {
-    // Scripts do `kill $(pidof knockd)`, and there is one knockd.
+    // Not "knockd": scripts do `kill $(pidof knockd)`, and must find one process.
     let name = OsString::from("knockd-commands");
     let args = std::iter::once(name).chain(args.iter().cloned());
     let args: Vec<CString> = args.map(c_string).collect::<Result<_, _>>()?;
@@ -50,10 +49,10 @@ pub(super) fn helper(
     files.add_dup2(socket.as_raw_fd(), 0)?;
     let null = OpenOptions::new().write(true).open("/dev/null")?;
     files.add_dup2(null.as_raw_fd(), 1)?;
-    // Standard error stays: a panic is to be seen.
+    // Standard error stays, so that a panic is seen.
     //
-    // The text last, since one of the others may lie there. And not the very file descriptor:
-    // if it lies there already, it would be closed by exec in older C libraries.
+    // The text comes last, since one of the others may be at that number. And it is a copy: if the
+    // text is at that number already, exec would close it with older C libraries.
     let text = text.map(|text| text.try_clone_to_owned()).transpose()?;
     if let Some(text) = &text {
         files.add_dup2(text.as_raw_fd(), TEXT)?;
@@ -69,7 +68,7 @@ pub(super) fn helper(
     )?)
 }
 
-/// Runs `sh -c command` in a process group of its own. The pipe, which does not block, is
+/// Runs `sh -c command` in a process group of its own. Returns a pipe, which does not block, with
 /// what it writes to stdout and stderr.
 pub(super) fn shell(command: &str) -> io::Result<(Pid, OwnedFd)> {
     let args = [
@@ -79,7 +78,7 @@ pub(super) fn shell(command: &str) -> io::Result<(Pid, OwnedFd)> {
     ];
     let environment = environment(std::env::vars_os())?;
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
-    // Ours alone: the other end belongs to programs that do not expect it.
+    // Our end alone: the other end belongs to programs that expect it to block.
     nix::fcntl::fcntl(&ours, nix::fcntl::F_SETFL(OFlag::O_NONBLOCK))?;
     let mut files = PosixSpawnFileActions::init()?;
     let null = File::open("/dev/null")?;
@@ -87,7 +86,7 @@ pub(super) fn shell(command: &str) -> io::Result<(Pid, OwnedFd)> {
     files.add_dup2(theirs.as_raw_fd(), 1)?;
     files.add_dup2(theirs.as_raw_fd(), 2)?;
     let mut attributes = attributes(PosixSpawnFlags::POSIX_SPAWN_SETPGROUP)?;
-    // Zero: a new group, numbered as the process.
+    // Zero stands for a new group with the number of the process.
     attributes.set_pgroup(Pid::from_raw(0))?;
     let pid = posix_spawn("/bin/sh", &files, &attributes, &args, &environment)?;
     Ok((pid, ours))
@@ -102,8 +101,8 @@ fn attributes(more: PosixSpawnFlags) -> io::Result<PosixSpawnAttr> {
     Ok(attributes)
 }
 
-/// The daemon's own environment, as in knock 0.8: people set variables for their commands in
-/// the unit or the container. No packet has a say in it.
+/// Returns the daemon's own environment, as in knock 0.8: people set variables for their commands in
+/// the unit or the container. No packet can change it.
 fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> io::Result<Vec<CString>> {
     let mut has_path = false;
     let mut environment = Vec::new();

@@ -1,4 +1,4 @@
-//! What the helper asks of the system before and beside its work.
+//! The helper's system calls at its start, and its clocks.
 
 use std::fs;
 use std::io;
@@ -14,9 +14,7 @@ use crate::model::Timestamp;
 #[derive(Debug, thiserror::Error)]
 #[error("the command helper cannot {what}: {source}")]
 pub struct ServeError {
-    /// What was tried.
     what: &'static str,
-    /// Why not.
     source: io::Error,
 }
 
@@ -27,20 +25,20 @@ pub(super) fn failed<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -
     }
 }
 
-/// The text that [`HelperClient::spawn`](super::HelperClient::spawn) gave this process. To be called before
-/// [`inherited_socket`], which closes it.
+/// Returns the text that [`HelperClient::spawn`](super::HelperClient::spawn) has given to this
+/// process. Call it before [`inherited_socket`], which closes the file.
 ///
 /// # Errors
 ///
-/// If it gave none.
+/// If there is no text.
 pub fn inherited_text() -> io::Result<Vec<u8>> {
     // Opened anew, so that it is read from its beginning.
     fs::read(format!("/proc/self/fd/{}", super::spawn::TEXT))
 }
 
-/// The socket that [`HelperClient::spawn`](super::HelperClient::spawn) gave this process as its standard
-/// input. To be called before anything else: whatever else was inherited is closed, so that
-/// no command gets it.
+/// Returns the socket that [`HelperClient::spawn`](super::HelperClient::spawn) has given to this
+/// process as its standard input. Call it before anything else: all other files that were inherited
+/// are closed, so that no command gets them.
 ///
 /// # Errors
 ///
@@ -56,19 +54,19 @@ pub fn inherited_socket() -> Result<OwnedFd, ServeError> {
         .collect();
     for fd in open {
         if fd > 2 && fd != socket.as_raw_fd() {
-            // The directory just read is among them, and closed already.
+            // An error is for the directory just read: it is among them, and closed already.
             let _ = nix::unistd::close(fd);
         }
     }
     Ok(socket)
 }
 
-/// The time on the clock of deadlines.
+/// Returns the time on the clock of deadlines.
 pub(super) fn now() -> Result<Timestamp, ServeError> {
     read_clock(ClockId::CLOCK_BOOTTIME).map(Timestamp::from_epoch)
 }
 
-/// The time on both clocks.
+/// Returns the time on both clocks.
 pub(super) fn clocks() -> Result<Clocks, ServeError> {
     Ok(Clocks {
         boot: now()?,

@@ -1,4 +1,4 @@
-//! The helper's copy of the commands.
+//! The commands of a configuration, as the helper has them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::model::{Commands, Config};
 pub struct CommandTable(BTreeMap<Arc<str>, Commands>);
 
 impl CommandTable {
-    /// Those of a configuration.
+    /// Returns the commands of a configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let doors = config.doors.iter();
@@ -24,18 +24,18 @@ impl CommandTable {
         )
     }
 
-    /// Whether no door has a command.
+    /// Returns whether no door has a command.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many doors have commands.
+    /// Returns how many doors have commands.
     pub(super) fn doors(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether some door has a stop command.
+    /// Returns whether some door has a stop command.
     pub(super) fn has_stops(&self) -> bool {
         let has = |s: &Option<String>| s.as_ref().is_some_and(|s| !s.is_empty());
         self.0.values().any(|c| has(&c.stop) || has(&c.stop_6))
@@ -45,16 +45,16 @@ impl CommandTable {
         self.0.get(door)
     }
 
-    /// Tells two tables apart: the daemon compares it with the helper's to find that the
-    /// file changed between the two readings.
+    /// Returns a number that tells two tables apart. The daemon compares its own with the helper's, to
+    /// notice that the file has changed between the two readings.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        // Debug quotes strings, so that no two tables are written alike.
+        // `Debug` quotes strings, so no two tables are written alike.
         SipHasher13::new().hash(format!("{:?}", self.0).as_bytes())
     }
 }
 
-/// The string with the numeric address wherever `%IP%` stands. An address is digits, `a` to
+/// Returns the string with the numeric address in place of each `%IP%`. An address is digits, `a` to
 /// `f`, dots and colons: nothing that means something to a shell, quoted or not.
 #[must_use]
 pub fn expand(command: &str, source: IpAddr) -> String {

@@ -1,8 +1,9 @@
-//! The journal of pending stops: what was opened by a command is closed by one, even if
-//! the daemon is killed or the machine reboots in between.
+//! The journal of pending stops: what a command has opened is closed by another, even if the daemon
+//! is killed or the machine reboots in between.
 //!
-//! A file of all stops that are pending, replaced as a whole at each change; none, if none are.
-//! Whatever happens, it is as it was before a change or as it is after.
+//! The journal is a file of all stops that are pending. At a change it is replaced as a whole: after
+//! a crash it says what was pending before the change, or after it. If no stop is pending, there is
+//! no file.
 
 mod stops;
 
@@ -23,27 +24,23 @@ use super::state_file;
 /// The file's name in the state directory.
 const NAME: &str = "stops.journal";
 
-/// More is no journal of ours: the most that can be pending is far less.
+/// A longer file is no journal of ours: the stops that can be pending need far less.
 const MAX_SIZE: u64 = 256 << 20;
 
-/// How long to wait for the helper of a daemon that was killed to let go of the lock. It
-/// does so as soon as it sees that the daemon is gone.
+/// How long to wait until the helper of a daemon that was killed releases the lock. It does so as
+/// soon as it sees that the daemon is gone.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JournalError {
-    /// Something about a file.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The action that failed, as in "cannot open".
         what: &'static str,
-        /// On which file.
         path: PathBuf,
-        /// Why not.
         source: io::Error,
     },
-    /// Somebody else has it.
     #[error("{} is locked by another knockd: is one running with this state directory?", .0.display())]
     Locked(PathBuf),
 }
@@ -56,33 +53,31 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalE
     }
 }
 
-/// What was found when a journal was opened.
+/// The contents of a journal when it was opened.
 #[derive(Debug)]
 pub(crate) struct LeftStops {
-    /// The stops that are pending.
     pub(crate) stops: BTreeMap<DoorSource, PendingStop>,
-    /// Where the file was put if it was damaged or not ours, and what was wrong.
+    /// If the file was damaged or not ours: its new path, and the fault.
     pub(crate) quarantined: Option<(PathBuf, String)>,
 }
 
-/// The open journal. Nobody else has it as long as this lives.
+/// The open journal. It is locked as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
-/// Whether a journal was left in `state_dir`: then stops may be pending, even if no door
-/// has commands any more.
+/// Returns whether there is a journal in `state_dir`. Then stops may be pending, even if no door has
+/// commands any more.
 #[must_use]
 pub(crate) fn is_left(state_dir: &Path) -> bool {
     state_dir.join(NAME).exists()
 }
 
 impl Journal {
-    /// Opens the journal in `state_dir`, which is made if it is not there, and reads what
-    /// was left. A damaged file is kept under another name, and what could be read of it is
-    /// written anew.
+    /// Opens the journal in `state_dir`, which is made if it is not there, and reads it. A damaged
+    /// file is kept under another name, and the lines of it that can be read are written anew.
     pub(crate) fn open(
         state_dir: &Path,
         clocks: Clocks,
@@ -110,14 +105,14 @@ impl Journal {
             fs::rename(path, &aside).map_err(failed("set aside", path))?;
             quarantined = Some((aside, fault));
         }
-        // A file that says nothing goes: as long as one is there, each daemon has a helper.
+        // An empty file must go: as long as there is one, each daemon starts a helper.
         if quarantined.is_some() || stops.is_empty() {
             journal.write(stops.iter(), clocks)?;
         }
         Ok((journal, LeftStops { stops, quarantined }))
     }
 
-    /// Writes all stops that are pending. They are on the disk when this returns; if it fails, the
+    /// Writes all stops that are pending. They are on the disk when this returns. If it fails, the
     /// journal says what it said before.
     pub(crate) fn write<'a>(
         &self,
@@ -133,8 +128,8 @@ impl Journal {
     }
 }
 
-/// Returns the file's bytes, none if there is no file; or the fault, if its commands must not be
-/// run.
+/// Returns the file's bytes, none if there is no file. The error is a fault for which its commands
+/// must not be run.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let opened = OpenOptions::new()
         .read(true)
@@ -148,7 +143,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     let about = file
         .metadata()
         .map_err(|e| format!("it cannot be looked at: {e}"))?;
-    // Who can write it could have us run anything.
+    // Whoever can write the file could have us run anything.
     if !about.is_file() || about.nlink() != 1 {
         return Err("it is not a plain file of its own".to_owned());
     }
@@ -170,7 +165,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// On a file of its own, since the journal itself is replaced.
+/// Locks a file of its own, since the journal itself is replaced.
 fn lock(path: &Path) -> Result<Flock<File>, JournalError> {
     let mut file = OpenOptions::new()
         .write(true)

@@ -1,5 +1,5 @@
-//! What the journal says, and its text: a pending stop a line, in JSON. Text, so that an
-//! administrator can read what will be run; lines, so that damage to one leaves the others
+//! The pending stops and their text in the journal: one stop a line, in JSON. It is text so that an
+//! administrator can read what will be run. It is lines so that damage to one leaves the others
 //! readable.
 //!
 //! ```json
@@ -17,29 +17,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
 
-/// A source at a door. Commands of the two run one after the other.
+/// A source at a door: commands of the same pair run one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct DoorSource {
-    /// The door's name.
     pub(crate) door: Arc<str>,
-    /// The source.
     pub(crate) source: IpAddr,
 }
 
 /// A stop command that is to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PendingStop {
-    /// The string, with `%IP%` still in it. Kept here because the door may be gone from
-    /// the configuration by then, and what it opened would stay open for good.
+    /// The string, with `%IP%` still in it. It is kept because the door may be gone from the
+    /// configuration when the stop is due, and what it has opened would stay open for good.
     pub(crate) command: Arc<str>,
     /// The configured time from start to stop.
     pub(crate) timeout: Duration,
-    /// When it is to be run.
     pub(crate) due: Timestamp,
 }
 
-/// One moment on both clocks: deadlines are kept on `CLOCK_BOOTTIME`, which no change of
-/// the date disturbs, and written as wall-clock time, which outlives a reboot.
+/// One moment on two clocks. Deadlines are kept on `CLOCK_BOOTTIME`, which no change of the date
+/// disturbs. They are written as wall-clock time, which outlives a reboot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clocks {
     /// `CLOCK_BOOTTIME`.
@@ -54,8 +51,8 @@ impl Clocks {
         millis(wall)
     }
 
-    /// A date in the past is due now. One in the future is never further off than the whole
-    /// timeout: a clock that has been set back, or starts at 1970, keeps no door open longer.
+    /// A date in the past is due now. A date in the future is taken as at most `timeout` away: a
+    /// clock that has been set back, or starts at 1970, keeps no door open longer.
     fn to_boot(self, due_ms: u64, timeout: Duration) -> Timestamp {
         let wait = Duration::from_millis(due_ms).saturating_sub(self.wall);
         self.boot + wait.min(timeout)
@@ -66,7 +63,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A line.
+/// A line of the journal.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StopLine {
