@@ -1,10 +1,11 @@
-//! What waits for somebody who may never take it: lines for a pager that is not paged on, for a
-//! disk that does not answer. No packet may wait for that, so a thread of its own does; what
-//! finds no room is counted, and told when there is room again.
+//! A queue before a thread that may have to wait: lines for a pager that is not paged on, for a disk
+//! that does not answer. Nobody else waits for that. What finds no room is counted, and told when
+//! there is room again.
 
-use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ pub(crate) const WAITING: usize = 4 << 20;
 
 /// Something that waits.
 pub(crate) trait Job: Send + 'static {
-    /// How many bytes it takes up; of what takes none, nothing is ever lost.
+    /// Returns how many bytes it takes up; a job that takes none is never lost.
     fn weight(&self) -> usize;
 }
 
@@ -27,31 +28,37 @@ pub(crate) enum Work<T> {
     Lost(u64),
 }
 
-/// The queue before a thread that ends with the process.
+/// The sending end of the queue. The thread ends with the last of them.
 #[derive(Debug)]
-pub(crate) struct Spool<T>(Arc<Shared<T>>);
+pub(crate) struct Spool<T> {
+    entries: Sender<Entry<T>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug)]
+enum Entry<T> {
+    Job(T),
+    /// There is something lost to tell of.
+    Lost,
+    /// Dropped when all before it is done.
+    Flush(Sender<()>),
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// What the jobs that wait take up, and the one that is at work.
+    bytes: AtomicUsize,
+    /// Jobs that are lost and not told of yet.
+    lost: AtomicU64,
+}
 
 impl<T> Clone for Spool<T> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self {
+            entries: self.entries.clone(),
+            counts: Arc::clone(&self.counts),
+        }
     }
-}
-
-#[derive(Debug)]
-struct Shared<T> {
-    queue: Mutex<Queue<T>>,
-    news: Condvar,
-    done: Condvar,
-}
-
-#[derive(Debug)]
-struct Queue<T> {
-    /// The oldest first.
-    jobs: VecDeque<T>,
-    /// Of those and of the one that is at work.
-    bytes: usize,
-    busy: bool,
-    lost: u64,
 }
 
 impl<T: Job> Spool<T> {
@@ -61,90 +68,75 @@ impl<T: Job> Spool<T> {
     /// None can be had (RLIMIT_NPROC, pids.max).
     pub(crate) fn start(
         name: &str,
-        mut work: impl FnMut(Work<T>) + Send + 'static,
+        work: impl FnMut(Work<T>) + Send + 'static,
     ) -> io::Result<Self> {
-        let spool = Self::new();
-        let its = spool.clone();
+        let (entries, receiver) = mpsc::channel();
+        let counts = Arc::new(Counts::default());
+        let its = Arc::clone(&counts);
         thread::Builder::new()
             .name(name.into())
-            .spawn(move || its.serve(&mut work))?;
-        Ok(spool)
+            .spawn(move || serve(&receiver, &its, work))?;
+        Ok(Self { entries, counts })
     }
 
-    fn new() -> Self {
-        Self(Arc::new(Shared {
-            queue: Mutex::new(Queue {
-                jobs: VecDeque::new(),
-                bytes: 0,
-                busy: false,
-                lost: 0,
-            }),
-            news: Condvar::new(),
-            done: Condvar::new(),
-        }))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue<T>> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has it done, or counts it.
+    /// Has it done, or counts it. Never waits.
     pub(crate) fn push(&self, job: T) {
-        let mut queue = self.lock();
         let weight = job.weight();
-        if weight > 0 && queue.bytes + weight > WAITING {
-            queue.lost += 1;
-        } else {
-            queue.bytes += weight;
-            queue.jobs.push_back(job);
-            self.0.news.notify_one();
+        let add = |bytes: usize| (bytes + weight <= WAITING).then_some(bytes + weight);
+        let Counts { bytes, lost } = &*self.counts;
+        let has_room = weight == 0
+            || bytes
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+                .is_ok();
+        if has_room {
+            self.send(Entry::Job(job));
+        } else if lost.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.send(Entry::Lost);
         }
     }
 
     /// Waits for what is not done yet, but not beyond `end`.
     pub(crate) fn flush(&self, end: Instant) {
-        let undone = |queue: &mut Queue<T>| queue.busy || !queue.jobs.is_empty();
+        let (done, is_done) = mpsc::channel();
+        self.send(Entry::Flush(done));
         let left = end.saturating_duration_since(Instant::now());
-        let waited = self.0.done.wait_timeout_while(self.lock(), left, undone);
-        drop(waited);
+        // Nothing is ever sent: the other end is dropped.
+        let _ = is_done.recv_timeout(left);
     }
 
-    /// The thread.
-    fn serve(&self, work: &mut impl FnMut(Work<T>)) {
-        loop {
-            let job = self.next();
-            let weight = job.weight();
-            // Not under the lock: this is what may take for ever.
-            work(Work::Job(job));
-            let lost = self.done(weight);
-            if lost > 0 {
-                work(Work::Lost(lost));
+    fn send(&self, entry: Entry<T>) {
+        // The thread lives as long as this end.
+        let _ = self.entries.send(entry);
+    }
+}
+
+/// The thread: does what comes. It tells of what was lost when nothing waits, or before a flush.
+fn serve<T: Job>(entries: &Receiver<Entry<T>>, counts: &Counts, mut work: impl FnMut(Work<T>)) {
+    let lost = || Some(counts.lost.swap(0, Ordering::Relaxed)).filter(|lost| *lost > 0);
+    loop {
+        let next = match entries.try_recv() {
+            Ok(entry) => Ok(entry),
+            Err(_) => {
+                if let Some(lost) = lost() {
+                    work(Work::Lost(lost));
+                }
+                entries.recv()
             }
-        }
-    }
-
-    fn next(&self) -> T {
-        let mut queue = self.lock();
-        loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                queue.busy = true;
-                return job;
+        };
+        match next {
+            Ok(Entry::Job(job)) => {
+                let weight = job.weight();
+                work(Work::Job(job));
+                counts.bytes.fetch_sub(weight, Ordering::Relaxed);
             }
-            let waited = self.0.news.wait(queue);
-            queue = waited.unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// One is done. How many were lost behind the last of those that waited.
-    fn done(&self, weight: usize) -> u64 {
-        let mut queue = self.lock();
-        queue.bytes -= weight;
-        queue.busy = false;
-        if queue.jobs.is_empty() {
-            self.0.done.notify_all();
-            std::mem::take(&mut queue.lost)
-        } else {
-            0
+            Ok(Entry::Lost) => {}
+            Ok(Entry::Flush(done)) => {
+                if let Some(lost) = lost() {
+                    work(Work::Lost(lost));
+                }
+                drop(done);
+            }
+            Err(_) => return,
         }
     }
 }
@@ -189,14 +181,20 @@ mod tests {
         spool.push("more".to_owned());
         assert_eq!(done.recv().as_deref(), Ok("more"));
         spool.flush(Instant::now() + Duration::from_secs(60));
-        assert!(spool.lock().jobs.is_empty());
+        assert_eq!(spool.counts.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn the_end_does_not_wait_for_ever() {
-        let spool = Spool::new();
-        spool.push("nobody does this".to_owned());
+        let (worker, stuck) = mpsc::sync_channel(0);
+        let wait = move |_| worker.send(()).expect("somebody waits");
+        let spool = Spool::start("test", wait).expect("a thread");
+        let job = "nobody does this".to_owned();
+        let weight = job.len();
+        spool.push(job);
         spool.flush(Instant::now() + Duration::from_millis(20));
-        assert_eq!(spool.lock().jobs.len(), 1);
+        assert_eq!(spool.counts.bytes.load(Ordering::Relaxed), weight);
+        // The thread of the test ends.
+        stuck.recv().expect("it is at work");
     }
 }
