@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::output::{print, spoils};
 use super::services;
-use super::tools::{print, spoils};
 use crate::config::{self, Audience};
 use crate::daemon::{self, Fault, Options, ShutDoor, remote};
 use crate::firewall::{FirewallError, ruleset::Family};

@@ -1,4 +1,4 @@
-//! Services of this host that hear much: their packets would be read for nothing.
+//! Busy services of this host: their packets would be read for nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use crate::config::Host;
 use crate::model::{Config, Protocol, Step};
 
-/// So many connections to one port are many.
+/// From this number on a port has many connections.
 const MANY: usize = 16;
 
 /// The ports that `ignore` had better list: of TCP those with many connections just now, of UDP
@@ -35,7 +35,7 @@ pub(super) fn worth_ignoring(config: &Config) -> Vec<Step> {
 }
 
 /// A line of /proc/net/tcp or udp (proc_net(5)).
-struct Socket {
+struct KernelSocket {
     port: u16,
     is_loopback: bool,
     state: u8,
@@ -48,13 +48,13 @@ const LISTEN: u8 = 10;
 /// TCP_CLOSE there: what an unconnected UDP socket is in.
 const UNCONNECTED: u8 = 7;
 
-fn sockets(texts: &[String]) -> impl Iterator<Item = Socket> {
+fn sockets(texts: &[String]) -> impl Iterator<Item = KernelSocket> {
     let lines = texts.iter().flat_map(|text| text.lines().skip(1));
     lines.filter_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
         let (address, port) = fields.next()?.split_once(':')?;
         let state = fields.nth(1)?;
-        Some(Socket {
+        Some(KernelSocket {
             port: u16::from_str_radix(port, 16).ok()?,
             // Words of the machine's byte order: 127.0.0.1, the same mapped, and ::1.
             is_loopback: address.ends_with("7F") || address == "00000000000000000000000001000000",
@@ -67,7 +67,7 @@ fn sockets(texts: &[String]) -> impl Iterator<Item = Socket> {
 
 fn busy_listeners(tcp: &[String]) -> Vec<Step> {
     let mut connections: BTreeMap<u16, usize> = BTreeMap::new();
-    let others = |socket: &Socket| !socket.is_loopback;
+    let others = |socket: &KernelSocket| !socket.is_loopback;
     for socket in sockets(tcp).filter(others).filter(|s| s.state != LISTEN) {
         *connections.entry(socket.port).or_default() += 1;
     }
@@ -78,7 +78,7 @@ fn busy_listeners(tcp: &[String]) -> Vec<Step> {
 
 /// A program's own socket in the ephemeral range is no service: the kernel gave it that port.
 fn bound(udp: &[String], ephemeral: &RangeInclusive<u16>) -> Vec<Step> {
-    let is_service = |socket: &Socket| {
+    let is_service = |socket: &KernelSocket| {
         !socket.is_loopback
             && socket.state == UNCONNECTED
             && (socket.is_of_kernel || !ephemeral.contains(&socket.port))
@@ -87,7 +87,7 @@ fn bound(udp: &[String], ephemeral: &RangeInclusive<u16>) -> Vec<Step> {
 }
 
 /// Each once.
-fn ports(protocol: Protocol, sockets: impl Iterator<Item = Socket>) -> Vec<Step> {
+fn ports(protocol: Protocol, sockets: impl Iterator<Item = KernelSocket>) -> Vec<Step> {
     let mut ports: Vec<Step> = sockets
         .filter_map(|socket| Step::new(protocol, socket.port))
         .collect();

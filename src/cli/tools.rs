@@ -1,15 +1,16 @@
 //! The subcommands of `knockd`: everything but running as the daemon.
 
-use std::io::{self, Write as _};
-use std::net::IpAddr;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::knockd::Command;
+use super::args::Command;
+use super::output::{print, print_all, spoils};
 use crate::config::Audience;
-use crate::daemon::{self, Fault, Options, remote};
+use crate::daemon::remote::{self, Obeyed};
+use crate::daemon::{self, Fault, Options, Order};
 use crate::firewall::{self, Opening};
 use crate::stderr::complain;
 use crate::tools::check::{SavedTable, saved_in};
@@ -26,37 +27,15 @@ pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
             json,
             saved_ruleset,
         } => status(options, *json, saved_ruleset),
-        Command::Open {
-            door,
-            address,
-            lifetime,
-        } => open(options, door, *address, *lifetime),
-        Command::Close { address, all: _ } => close(options, *address),
-        Command::Clear => clear(options),
-        Command::Reload => print_all(&remote::reload(options)?),
+        Command::Order(order) => obey(options, order),
         Command::Helper => daemon::helper(options),
     }
 }
 
-pub(super) fn print(text: &str) -> Result<(), Fault> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Fault::System(format!("cannot write: {error}")))
-        }
-        Err(_) | Ok(()) => Ok(()),
-    }
-}
-
-fn print_all(lines: &[String]) -> Result<(), Fault> {
-    lines
-        .iter()
-        .try_for_each(|line| print(&format!("{line}\n")))
-}
-
 fn convert(file: &Path, native: bool) -> Result<(), Fault> {
-    let text = std::fs::read(file).map_err(|error| Fault::Input {
+    let text = std::fs::read(file).map_err(|source| Fault::Input {
         path: file.to_owned(),
-        why: error.to_string(),
+        source,
     })?;
     let name = file.to_string_lossy();
     let converted = convert::convert(&name, &text, native).map_err(|faults| {
@@ -75,7 +54,7 @@ fn convert(file: &Path, native: bool) -> Result<(), Fault> {
 }
 
 fn list(options: &Options, as_json: bool) -> Result<(), Fault> {
-    let table = table_name(options);
+    let table = daemon::table_name(options);
     let found = firewall::list(&table)?;
     let is_there = found.is_some();
     let openings = found.unwrap_or_default();
@@ -138,62 +117,19 @@ fn status(options: &Options, as_json: bool, saved_ruleset: &Path) -> Result<(), 
     print(&(status.to_string() + &saved.collect::<String>()))
 }
 
-/// What is said loudly of a saved ruleset that has our table in it.
-pub(super) fn spoils(saved: &SavedTable, table: &str) -> String {
-    format!(
-        "TAKE OUT OF THE SAVED RULESET: {saved}: that is table inet {table}, which knockd makes by \
-         itself. As long as it is there, `systemctl restart nftables` fails whole where the \
-         running daemon owns its table, and NONE OF YOUR OWN RULES are loaded; elsewhere, and at \
-         boot, an old copy comes back"
-    )
-}
-
-fn open(
-    options: &Options,
-    door: &str,
-    address: IpAddr,
-    lifetime: Option<Duration>,
-) -> Result<(), Fault> {
-    let opened = match remote::open(options, door, address, lifetime) {
-        Some(done) => done?,
-        None => daemon::open(options, door, address, lifetime)?,
+/// Has the daemon obey; where none runs, does what can be done without it.
+fn obey(options: &Options, order: &Order) -> Result<(), Fault> {
+    let lines = match remote::order(options, order)? {
+        Obeyed::Done(lines) => Some(lines),
+        Obeyed::Nobody(why) => daemon::obey(options, order, why)?,
     };
-    if opened.is_empty() {
-        let nothing = "done; nothing was opened that was not open already, or for longer";
-        return print(&format!("{address}: {door}: {nothing}\n"));
+    match (order, lines.as_deref()) {
+        (Order::Open { door, address, .. }, Some([])) => {
+            let nothing = "done; nothing was opened that was not open already, or for longer";
+            print(&format!("{address}: {door}: {nothing}\n"))
+        }
+        (Order::Close { .. }, Some([])) => print("nothing was open\n"),
+        (_, Some(lines)) => print_all(lines),
+        (_, None) => print_all(&[daemon::no_table(&daemon::table_name(options))]),
     }
-    print_all(&opened)
-}
-
-fn close(options: &Options, address: Option<IpAddr>) -> Result<(), Fault> {
-    let closed = match remote::close(options, address) {
-        Some(done) => Some(done?),
-        None => daemon::close(options, address)?,
-    };
-    match closed.as_deref() {
-        Some([]) => print("nothing was open\n"),
-        Some(lines) => print_all(lines),
-        None => print_all(&[daemon::no_table(&table_name(options))]),
-    }
-}
-
-fn clear(options: &Options) -> Result<(), Fault> {
-    if let Some(done) = remote::clear(options) {
-        return print_all(&done?);
-    }
-    let table = table_name(options);
-    let line = match daemon::clear(options, &table)? {
-        true => daemon::removed(&table),
-        false => daemon::no_table(&table),
-    };
-    print_all(&[line])
-}
-
-/// The table's name: the configuration's, or where that has none or cannot be read, the
-/// usual one. What an earlier configuration left behind can be seen and cleared all the same.
-fn table_name(options: &Options) -> String {
-    let (path, _) = options.config_path();
-    let config = daemon::configuration(options, &path).ok();
-    let firewall = config.and_then(|config| config.firewall);
-    firewall.unwrap_or_default().table
 }

@@ -1,8 +1,8 @@
 //! `-d`: the daemon in the background.
 //!
-//! Nothing is forked in the middle of its life: the program starts itself anew in a session
-//! of its own and waits until that one says that the guard stands and the capture is open.
-//! So whoever runs `knockd -d` learns by the exit code whether it works.
+//! The program does not fork: it starts itself anew in a session of its own and waits until the new
+//! process says that the guard stands and the capture is open. So a user of `knockd -d` learns by the
+//! exit code whether it works.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,14 +18,14 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 /// is the number of the pipe to answer on. (Not stdin: the configuration may come by that.)
 pub(super) const FLAG: &str = "--detached";
 
-/// The pipe.
+/// The pipe to answer on.
 static ANSWER: Mutex<Option<File>> = Mutex::new(None);
 
-/// Begins the life of the process in the background: a session of its own, no folder kept
-/// busy. It keeps its standard files until [`ready`], to read its configuration and to say why it
-/// cannot start.
+/// Begins the process in the background: it has a session of its own and keeps no folder busy. It
+/// keeps its standard files until [`ready`], to read its configuration and to say why it cannot
+/// start.
 pub(crate) fn detach(answer: RawFd) {
-    // Opened anew and closed: nothing that is started from now on has it.
+    // Opened anew and closed: no program that is started from now on inherits it.
     let opened = File::options()
         .write(true)
         .open(format!("/proc/self/fd/{answer}"));
@@ -40,8 +40,7 @@ pub(crate) fn detach(answer: RawFd) {
     let _ = std::env::set_current_dir("/");
 }
 
-/// Says to the process that waits in the foreground that all is well, and lets go of its
-/// terminal.
+/// Tells the process that waits in the foreground that all is well, and leaves its terminal.
 ///
 /// # Errors
 /// /dev/null cannot be opened.
@@ -58,8 +57,8 @@ pub(crate) fn ready() -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the command helper of a process in the background go of the terminal: whoever waits
-/// for the end of `knockd -d`'s output waits for it too.
+/// Has the command helper of a process in the background leave the terminal: a reader of `knockd -d`'s
+/// output waits until the helper has closed it, too.
 ///
 /// # Errors
 /// /dev/null cannot be opened.
@@ -72,8 +71,8 @@ fn null() -> io::Result<File> {
     File::options().read(true).write(true).open("/dev/null")
 }
 
-/// Starts the same command line in the background and waits until it is ready; the exit
-/// code. If it ended first, the code is its own: it has said why on stderr, which it shares.
+/// Starts the same command line in the background and waits until it is ready; returns the exit code.
+/// If the new process ended first, the code is its own: it has said why on stderr, which it shares.
 ///
 /// # Errors
 /// The process cannot be started.

@@ -1,4 +1,5 @@
-//! The process that runs commands, seen from the daemon: started, told, heard, replaced.
+//! The process that runs commands, as the daemon sees it: it starts it, sends it requests, reads its
+//! reports and replaces it.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,29 +16,29 @@ use crate::model::{Config, StartCommand, Timestamp};
 
 use super::Fault;
 use super::background;
-use super::event_loop::now;
+use super::clock::now;
 use super::log::log_lines;
 use super::setup::Options;
 
 /// The helper, if any door has a command or a stop is still pending.
 #[derive(Debug)]
-pub(crate) struct Commands {
+pub(crate) struct CommandHelper {
     client: HelperClient,
-    /// Of the commands in the configuration that runs.
+    /// The digest of the commands in the configuration that runs.
     digest: u64,
-    /// When the helper was last started: one that dies at once is not started for ever.
+    /// When the helper was last started: a helper that dies at once is not started for ever.
     started: Timestamp,
-    /// The helper is dead; another is started then.
+    /// The helper is dead: when another is started.
     dead_until: Option<Timestamp>,
 }
 
-/// Said when the daemon ends without one.
+/// The line when the daemon ends without a helper.
 const LEFT: &str = "no command helper: pending stop commands wait for the next start";
 
 /// How long a helper must have lived to be replaced at once.
 const REST: Duration = Duration::from_secs(1);
 
-impl Commands {
+impl CommandHelper {
     /// Starts the helper where it is needed.
     pub(crate) fn start(
         options: &Options,
@@ -49,9 +50,8 @@ impl Commands {
         if !command::is_needed(&table, options.state(path).dir()) {
             return Ok(None);
         }
-        let failed = |error| Fault::System(format!("{error}"));
         let (program, args) = (PathBuf::from("/proc/self/exe"), options.helper_args(path));
-        let client = HelperClient::spawn(program, args, Some(text)).map_err(failed)?;
+        let client = HelperClient::spawn(program, args, Some(text))?;
         Ok(Some(Self {
             client,
             digest: table.digest(),
@@ -77,7 +77,7 @@ impl Commands {
         }
     }
 
-    /// What to poll, and for what; nothing while the helper is dead.
+    /// Returns what to poll, and for what; nothing while the helper is dead.
     pub(crate) fn polled(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         self.dead_until
             .is_none()
@@ -90,17 +90,17 @@ impl Commands {
         wanted
     }
 
-    /// When a dead helper is to be replaced.
+    /// Returns when a dead helper is to be replaced.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.dead_until
     }
 
-    /// Tells what the helper has said; notes if it is gone.
-    pub(crate) fn hear(&mut self, now: Timestamp) {
+    /// Reads the helper's reports and writes them to the log; notes if it is gone.
+    pub(crate) fn read_reports(&mut self, now: Timestamp) {
         match self.client.read() {
             Ok(reports) => {
                 for report in &reports {
-                    self.judge(report);
+                    self.compare(report);
                     log_lines::tell_report(report);
                 }
             }
@@ -125,8 +125,9 @@ impl Commands {
         }
     }
 
-    /// The helper reads the file by itself; between its reading and ours it may have changed.
-    fn judge(&self, report: &HelperReport) {
+    /// Warns if the helper has other commands than the daemon: it reads the file by itself, and the file
+    /// may have changed between the two readings.
+    fn compare(&self, report: &HelperReport) {
         if let HelperReport::Ready { digest, .. } = report
             && *digest != self.digest
         {
@@ -137,8 +138,8 @@ impl Commands {
         }
     }
 
-    /// Has every pending stop run, and waits for it: what a command opened does not outlive
-    /// the daemon.
+    /// Has every pending stop run, and waits for it, so that what a command opened does not outlive the
+    /// daemon.
     pub(crate) fn drain(mut self) {
         if self.dead_until.is_some() && self.client.restart().is_err() {
             tracing::error!("{LEFT}");
@@ -173,7 +174,7 @@ impl Commands {
 }
 
 impl Options {
-    /// The command line of the helper that reads the same configuration as this daemon.
+    /// Returns the command line of the helper, which reads the same configuration as this daemon.
     fn helper_args(&self, path: &Path) -> Vec<OsString> {
         let mut args = Vec::<OsString>::new();
         // Flags of the daemon's: they must stand before the subcommand.
@@ -194,16 +195,15 @@ impl Options {
 /// # Errors
 /// It was started by somebody else, or the kernel refuses what it needs.
 pub fn helper(options: &Options) -> Result<(), Fault> {
-    let failed = |error: command::ServeError| Fault::System(error.to_string());
     if options.detached.is_some() {
-        background::let_go().map_err(|error| Fault::System(format!("/dev/null: {error}")))?;
+        background::let_go().map_err(|error| Fault::system("/dev/null", error))?;
     }
     let mut text = command::inherited_text().ok();
-    let socket = command::inherited_socket().map_err(failed)?;
+    let socket = command::inherited_socket()?;
     let (path, _) = options.config_path();
     let load = || -> Result<CommandTable, String> {
         let read = match text.take() {
-            // What the daemon has read.
+            // The text that the daemon has read.
             Some(text) => options.take(&path, text),
             None => options.read(&path),
         };
@@ -218,5 +218,5 @@ pub fn helper(options: &Options) -> Result<(), Fault> {
         }
     };
     let state = options.state(&path);
-    command::serve(socket, load, state.dir()).map_err(failed)
+    Ok(command::serve(socket, load, state.dir())?)
 }

@@ -1,5 +1,5 @@
-//! `--dry-run`: what the configuration would do, changing nothing and needing no privilege;
-//! with `--read`, what it would have done with a capture.
+//! `--dry-run` prints what the configuration would do. It changes nothing and needs no privilege. With
+//! `--read` it prints what the configuration would have done with a capture.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,10 +17,10 @@ use crate::model::{Config, DoorId, Event, Outcome, StartCommand, Timestamp};
 use crate::stderr::complain;
 
 use super::Fault;
-use super::log::event_lines;
+use super::log::log_lines;
 use super::packets::cooldown::Cooldowns;
+use super::packets::pipeline::tripwires;
 use super::setup::{Options, Unusable};
-use super::start::tripwires;
 
 /// The table's hash in a replay: the same answer each time.
 const SECRET: [u8; 16] = *b"knockd's replay.";
@@ -33,7 +33,7 @@ const SECRET: [u8; 16] = *b"knockd's replay.";
 pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
     let (path, note) = options.config_path();
     let mut setup = options.read(&path).map_err(Unusable::into_fault)?;
-    // Known to root alone; and without it, what the files say.
+    // Only root can read what was used; without it the files decide.
     setup.await_sequences(UsedSequences::load(options.state(&path).dir(), SECRET));
     if let Some(line) = &note {
         complain(format_args!("{line}"));
@@ -45,27 +45,27 @@ pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
     // One write for many lines: a replay may print millions.
     let mut out = io::BufWriter::new(io::stdout().lock());
     let printed = print(&mut out, options, setup.config, read);
-    match printed.and_then(|()| out.flush().map_err(Stop::Output)) {
-        // Whoever reads us has enough: `| head`.
-        Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(Stop::Output(error)) => Err(Fault::System(format!("cannot write: {error}"))),
-        Err(Stop::Fault(fault)) => Err(fault),
+    match printed.and_then(|()| out.flush().map_err(PrintError::Output)) {
+        // The reader has enough: `| head`.
+        Err(PrintError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(PrintError::Output(error)) => Err(Fault::output(error)),
+        Err(PrintError::Fault(fault)) => Err(fault),
         Ok(()) => Ok(()),
     }
 }
 
-enum Stop {
+enum PrintError {
     Output(io::Error),
     Fault(Fault),
 }
 
-impl From<io::Error> for Stop {
+impl From<io::Error> for PrintError {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
     }
 }
 
-impl From<CaptureError> for Stop {
+impl From<CaptureError> for PrintError {
     fn from(error: CaptureError) -> Self {
         Self::Fault(error.into())
     }
@@ -76,7 +76,7 @@ fn print(
     options: &Options,
     config: Config,
     read: Option<&Path>,
-) -> Result<(), Stop> {
+) -> Result<(), PrintError> {
     let (path, _) = options.config_path();
     let ruleset = Ruleset::new(&config).map(|ruleset| ruleset.of(&path));
     if let Some(ruleset) = &ruleset {
@@ -115,7 +115,7 @@ fn replay(
     mut config: Config,
     mut table: Option<Preview>,
     file: &Path,
-) -> Result<(), Stop> {
+) -> Result<(), PrintError> {
     let mut capture = CaptureFile::open(file)?;
     let wires = tripwires(&config);
     let mut matcher = Matcher::new(config.doors.clone(), wires, Settings::new(SECRET));
@@ -133,7 +133,7 @@ fn replay(
         // Time goes forward, even where the packets of a file do not.
         end = end.max(knock.at);
         matcher.expire(knock.at, &mut events);
-        // Every destination counts as this host's own: whose it was, the file does not say.
+        // Every destination counts as this host's own: the file does not say whose it was.
         matcher.observe(knock, true, &mut events);
         if events.is_empty() {
             continue;
@@ -165,7 +165,7 @@ fn replay(
     Ok(())
 }
 
-/// One event with its time, and what is done about it.
+/// Prints one event with its time, and what is done about it.
 fn tell(
     out: &mut impl Write,
     config: &Config,
@@ -176,7 +176,7 @@ fn tell(
         return Ok(());
     };
     let when = clock(event.at);
-    let line = event_lines::event(event, event.source.into(), &door.name, true);
+    let line = log_lines::event(event, event.source.into(), &door.name, true);
     writeln!(out, "{when} {line}")?;
     if event.outcome != Outcome::Open {
         return Ok(());
@@ -194,7 +194,7 @@ fn tell(
     Ok(())
 }
 
-/// RFC 3339, in UTC, to the microsecond.
+/// Returns the time as in RFC 3339, in UTC, to the microsecond.
 fn clock(at: Timestamp) -> String {
     let nanos = i128::from(at.0);
     match jiff::Timestamp::from_nanosecond(nanos) {
@@ -203,8 +203,8 @@ fn clock(at: Timestamp) -> String {
     }
 }
 
-/// In a replay the file stays as it is, so only its first sequence counts: after it the door
-/// is disabled. Whether anything has changed.
+/// Disables a door of one-time sequences that has opened: a replay leaves the file as it is, so only
+/// its first sequence counts. Returns whether anything has changed.
 fn use_up(config: &mut Config, id: DoorId) -> bool {
     let door = config.doors.get(id.index());
     let used = door.is_some_and(|door| door.one_time.is_some());

@@ -1,4 +1,5 @@
-//! The daemon's life: one poll around everything, until it is told to stop.
+//! The event loop: one thread around one poll, from a start to a stop. Nothing in it waits for a
+//! disk, a manager or a client.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -6,41 +7,48 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::time::{ClockId, clock_gettime};
-
-use crate::firewall::Table;
-use crate::model::{OnStop, Timestamp};
 
 use super::Fault;
 use super::background;
-use super::command_helper::Commands;
-use super::control::socket::Control;
-use super::control::status::Refused;
-use super::log::Log;
+use super::clock::now;
+use super::command_helper::CommandHelper;
+use super::control::message::{AddressedOrder, Order, Reply};
+use super::control::requests;
+use super::control::socket::{Answer, ControlSocket};
+use super::control::status::{
+    AttemptsStatus, DoorStatus, PacketsStatus, RefusedFile, Status, TableStatus,
+};
+use super::log::Logger;
 use super::log::limit::Kind;
 use super::log::log_lines;
+use super::one_time_files::{FileAnswer, SequencesRead};
 use super::packets::listener::{BATCH, Listener};
-use super::packets::pacing::Pace;
-use super::packets::pipeline::Line;
-use super::packets::ticks::Ticks;
-use super::service_manager::Manager;
-use super::setup::Options;
+use super::packets::pacing::Pacing;
+use super::packets::pipeline::Pipeline;
+use super::packets::ticks::{self, Ticks};
+use super::reload::{Contents, Prepared, Readings};
+use super::service_manager::ServiceManager;
+use super::setup::{Options, Setup, put_in};
 use super::signals::{self, Asked, Signals};
-use super::state::dir::Keeper;
+use super::state::last_good::LastGoodKeeper;
 use super::state::lock::{Lock, PidFile};
-use super::state::start_failures as backoff;
+use super::table;
+use crate::config::Audience;
+use crate::firewall::{Ruleset, Table};
+use crate::matcher::Occupancy;
+use crate::model::{Config, OnStop, Timestamp};
 
-/// A look takes so long for each packet, whatever they were: a stray is judged in some 50 ns, a first
-/// step in up to 150.
+/// How long a read takes for each of its packets, at least: a stray is judged in some 50 ns, a first
+/// step in up to 150, and nobody may see which it was.
 const PACKET: Duration = Duration::from_nanos(150);
 
-/// A look at packets that came by themselves takes a multiple of this. It is the first that the
-/// caches see of them: a step takes a microsecond more than another port.
+/// A read of packets that came by themselves takes a multiple of this. The caches are cold then: a
+/// step takes a microsecond more than another port.
 const LOOK: Duration = Duration::from_micros(20);
 
-/// Waits until a look that began at `from` shows nothing of what its packets were: who shares a
-/// processor with us could measure it. Where packets gathered, a moment has begun it that none of
-/// them has chosen; but where they came by themselves (`was_rare`), their coming has.
+/// Waits until the time that a read has taken since `from` says nothing of its packets: a process on
+/// the same processor could measure it. Where packets gathered, no packet has chosen the moment of
+/// the read; where they came by themselves (`was_rare`), their arrival has.
 fn hide_work(from: Timestamp, taken: usize, was_rare: bool) {
     let count = u32::try_from(taken).unwrap_or(u32::MAX);
     let worked = now().since(from);
@@ -55,78 +63,53 @@ fn hide_work(from: Timestamp, taken: usize, was_rare: bool) {
     }
 }
 
-/// The monotonic clock: what decides expiry.
-pub(super) fn now() -> Timestamp {
-    // CLOCK_MONOTONIC cannot fail (clock_gettime(2)).
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Timestamp::default(), |time| {
-        Timestamp::from_epoch(time.into())
-    })
-}
-
-/// Runs the daemon until it is told to stop. If it fails, it has said why.
-///
-/// # Errors
-/// It cannot start, or the kernel took away what it needs.
-pub fn run(options: &Options) -> Result<(), Fault> {
-    if let Some(answer) = options.detached {
-        background::detach(answer);
-    }
-    // Before any thread: a thread inherits the mask.
-    let signals = Signals::block();
-    let log = Log::start(options.log.clone());
-    let complain = |fault: &Fault| log.complain(fault);
-    let signals = signals
-        .map_err(|e| Fault::System(format!("signalfd: {e}")))
-        .inspect_err(complain)?;
-    let failures = options.run_dir.join("failed-starts");
-    let mut daemon = Daemon::start(options, &log, signals).inspect_err(|fault| {
-        complain(fault);
-        log.flush();
-        backoff::wait(&failures);
-    })?;
-    backoff::forget(&failures);
-    let ended = daemon.serve();
-    daemon.stop(ended.is_ok());
-    ended.inspect_err(complain)
-}
+/// How long the filter is left as it is after the kernel refused another.
+const FILTER_REST: Duration = Duration::from_secs(1);
 
 /// The daemon, running.
 pub(super) struct Daemon<'a> {
     pub(super) options: &'a Options,
+    /// The configuration file.
     pub(super) path: PathBuf,
-    /// Those of the file, as it was last read: an order waits for no disk.
+    /// Its names as it was last read: an order waits for no disk.
     pub(super) names: Vec<String>,
-    pub(super) log: &'a Log,
+    pub(super) log: &'a Logger,
     pub(super) signals: Signals,
     pub(super) listener: Listener,
-    /// Which of this host's addresses the listener has been told of: see [`crate::capture::Links::own`].
+    /// Which of this host's addresses the listener has been told of: see
+    /// [`crate::capture::Links::own`].
     pub(super) own: u64,
-    pub(super) line: Line,
-    pub(super) control: Option<Control>,
-    pub(super) manager: Manager,
-    pub(super) keeper: Keeper,
+    /// The kernel refused a filter: when it is asked again.
+    pub(super) filter_rest: Option<Timestamp>,
+    pub(super) pipeline: Pipeline,
+    pub(super) control: Option<ControlSocket>,
+    pub(super) manager: ServiceManager,
+    pub(super) readings: Readings,
+    pub(super) keeper: LastGoodKeeper,
     pub(super) pidfile: Option<PidFile>,
+    /// The table's.
     pub(super) lock: Option<Lock>,
-    /// By it another daemon knows that its configuration and interfaces are ours.
-    pub(super) _folder: Option<std::fs::File>,
+    /// The lock of the state directory, by which another daemon knows that its configuration and
+    /// interfaces are ours.
+    pub(super) _state_lock: Option<std::fs::File>,
     /// Packets that found no room, as last told.
     pub(super) dropped: u64,
     /// Packets taken in.
     pub(super) packets: u64,
-    pub(super) pace: Pace,
+    pub(super) pacing: Pacing,
     /// How long the next packets are let gather; `None`: they are read at once.
     pub(super) gather: Option<Duration>,
     pub(super) ticks: Ticks,
     pub(super) started: Timestamp,
     /// The file on the disk was looked at last and is not what runs: why.
-    pub(super) refused: Option<Refused>,
+    pub(super) refused: Option<RefusedFile>,
     pub(super) stopping: bool,
 }
 
 impl Daemon<'_> {
     /// Says that the guard stands and the capture is open.
     pub(super) fn ready(&mut self) {
-        tracing::info!("starting up, listening on {}", self.hears());
+        tracing::info!("starting up, listening on {}", self.patterns());
         self.tell_waits();
         self.manager.ready(now());
         self.manager.status(self.status_line(), now());
@@ -140,8 +123,8 @@ impl Daemon<'_> {
     }
 
     /// Says which interfaces cannot be knocked at yet.
-    pub(super) fn tell_waits(&self) {
-        let links = &self.line.links;
+    fn tell_waits(&self) {
+        let links = &self.pipeline.links;
         if links.listening().is_empty() && links.missing().is_empty() {
             tracing::warn!("waiting for an interface: there is none to listen on yet");
         }
@@ -153,22 +136,22 @@ impl Daemon<'_> {
         }
     }
 
-    /// The interfaces without an address that somebody may miss: those that are named, or
-    /// all if none has one. Others are mostly meant to have none, as the kernel's own tunl0
-    /// and sit0 are.
+    /// Returns the interfaces without an address that somebody may miss: those that are named, or
+    /// all if none has one. Others are mostly meant to have none, like the kernel's own tunl0 and
+    /// sit0.
     fn unreachable(&self) -> Vec<&str> {
-        let mut names = self.line.links.without_address();
-        if names.len() < self.line.links.listening().len() {
-            let patterns = &self.line.config.interfaces;
+        let mut names = self.pipeline.links.without_address();
+        if names.len() < self.pipeline.links.listening().len() {
+            let patterns = &self.pipeline.config.interfaces;
             let named = patterns.iter().filter(|pattern| pattern.is_literal());
             names.retain(|name| named.clone().any(|pattern| pattern.matches(name)));
         }
         names
     }
 
-    /// The interfaces listened to, in words.
-    pub(super) fn hears(&self) -> String {
-        let patterns = &self.line.config.interfaces;
+    /// Returns the interfaces to listen to, in words.
+    fn patterns(&self) -> String {
+        let patterns = &self.pipeline.config.interfaces;
         if patterns.is_empty() {
             return "all interfaces but lo".to_owned();
         }
@@ -176,9 +159,9 @@ impl Daemon<'_> {
         names.join(", ")
     }
 
-    /// One line for `systemctl status`, which everybody may read: why a file is refused is not in
-    /// it.
-    pub(super) fn status_line(&self) -> String {
+    /// Returns one line for `systemctl status`. Everybody may read that: it does not say why a file
+    /// is refused.
+    fn status_line(&self) -> String {
         let mut text = self.listens();
         if self.is_cleared() {
             text =
@@ -191,13 +174,13 @@ impl Daemon<'_> {
         text
     }
 
-    /// The configuration has a table, and it was taken away by hand.
-    pub(super) fn is_cleared(&self) -> bool {
-        self.line.table.is_none() && self.line.config.firewall.is_some()
+    /// Returns whether the configuration has a table that was taken away by hand.
+    fn is_cleared(&self) -> bool {
+        self.pipeline.table.is_none() && self.pipeline.config.firewall.is_some()
     }
 
     fn listens(&self) -> String {
-        let links = &self.line.links;
+        let links = &self.pipeline.links;
         let mut text = match links.listening().join(", ") {
             names if names.is_empty() => "listening on no interface".to_owned(),
             names => format!("listening on {names}"),
@@ -214,53 +197,59 @@ impl Daemon<'_> {
     }
 
     /// Serves until told to stop. Everything waits in one poll.
-    fn serve(&mut self) -> Result<(), Fault> {
+    pub(super) fn serve(&mut self) -> Result<(), Fault> {
         while !self.stopping {
             let ready = self.wait()?;
             let now = now();
-            // Before the packets: they may be for an address that is news.
-            if ready.links || self.line.links_rest.is_some_and(|at| at <= now) {
+            // Before the packets: they may be for an address that is new.
+            if ready.links || self.pipeline.links_rest.is_some_and(|at| at <= now) {
                 self.follow_links();
             }
             if ready.capture {
                 self.read_capture(now)?;
             }
-            self.tell_hosts();
-            if self.ticks.is_due(now) && self.line.tick(now) {
+            self.update_filter(now);
+            if self.ticks.is_due(now) && self.pipeline.tick(now) {
                 self.ticks.go_on(now);
             }
             self.tend_table(now, ready.table);
             self.tend_commands(now, ready.commands);
-            let patience = self.control.as_ref().and_then(Control::next_deadline);
+            let patience = self.control.as_ref().and_then(ControlSocket::next_deadline);
             if ready.control || patience.is_some_and(|at| at <= now) {
                 self.serve_control(now);
             }
             if ready.signals {
                 self.obey_signals()?;
             }
-            if ready.clerk {
-                self.hear_clerk();
+            if ready.one_time_files {
+                self.take_sequences();
             }
-            self.line.clerk.tend(now);
+            if ready.readings && !self.stopping {
+                self.take_reading();
+            }
+            self.pipeline.one_time_files.tend(now);
+            self.readings.tend(&self.path, now);
             self.manager.feed(now);
         }
         Ok(())
     }
 
     fn read_capture(&mut self, now: Timestamp) -> Result<(), Fault> {
-        let Self { listener, line, .. } = self;
+        let Self {
+            listener, pipeline, ..
+        } = self;
         let (taken, knocks) = listener.read(now)?;
-        knocks.iter().for_each(|knock| line.take(knock));
+        knocks.iter().for_each(|knock| pipeline.take(knock));
         self.packets += taken as u64;
         if taken > 0 {
             self.ticks.packets_came(now);
         }
-        // The ring can only have run over while we were busy, and asking costs a call.
+        // The ring can only have run over while the loop was busy, and asking costs a call.
         if taken >= BATCH {
             self.count_drops(now);
         }
         let was_rare = self.gather.is_none();
-        let gather = self.pace.after(now, taken);
+        let gather = self.pacing.after(now, taken);
         // A full batch has left more behind.
         self.gather = gather.filter(|_| taken < BATCH);
         if taken > 0 {
@@ -269,16 +258,30 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    /// Tells the listener of this host's addresses, if they have changed.
-    fn tell_hosts(&mut self) {
-        let (own, addresses) = self.line.links.own();
-        if own == self.own {
+    /// Tells the listener of this host's addresses, if they have changed; and once more of what it
+    /// is to pass, if the kernel has refused that.
+    fn update_filter(&mut self, now: Timestamp) {
+        let (own, addresses) = self.pipeline.links.own();
+        let is_due = self.filter_rest.is_some_and(|at| at <= now);
+        if own == self.own && !is_due {
             return;
         }
-        if let Err(error) = self.listener.set_hosts(addresses.collect()) {
-            tracing::error!("{error}: knocks at a new address may not be heard");
-        }
+        let told = match is_due {
+            true => self.listener.set_filter(&self.pipeline.config),
+            false => Ok(()),
+        };
+        let told = told.and_then(|()| self.listener.set_hosts(addresses.collect()));
         self.own = own;
+        match told {
+            Ok(()) => self.filter_rest = None,
+            Err(error) => {
+                // Once: it is tried every second.
+                if !is_due {
+                    tracing::error!("{error}: knocks at a new address may not be heard");
+                }
+                self.filter_rest = Some(now + FILTER_REST);
+            }
+        }
     }
 
     fn count_drops(&mut self, now: Timestamp) {
@@ -286,19 +289,19 @@ impl Daemon<'_> {
             return;
         };
         let lost = dropped - self.dropped;
-        if lost > 0 && self.line.limiter.allow(Kind::Drops, now) {
+        if lost > 0 && self.pipeline.limiter.allow(Kind::Drops, now) {
             tracing::warn!("{lost} packets lost: more came than could be read");
             self.dropped = dropped;
         }
     }
 
     fn follow_links(&mut self) {
-        self.line.follow_links();
+        self.pipeline.follow_links();
         self.manager.status(self.status_line(), now());
     }
 
     fn tend_table(&mut self, now: Timestamp, readable: bool) {
-        let Line { table, limiter, .. } = &mut self.line;
+        let Pipeline { table, limiter, .. } = &mut self.pipeline;
         if let Some(count) = limiter.due_of(Kind::Closed, now) {
             tracing::info!("{count} more {} not written", Kind::Closed.words());
         }
@@ -322,45 +325,335 @@ impl Daemon<'_> {
     }
 
     fn tend_commands(&mut self, now: Timestamp, readable: bool) {
-        if let Some(commands) = &mut self.line.commands {
+        if let Some(commands) = &mut self.pipeline.commands {
             if readable {
-                commands.hear(now);
+                commands.read_reports(now);
             }
             commands.revive(now);
         }
     }
 
     fn obey_signals(&mut self) -> Result<(), Fault> {
-        let failed = |errno| Fault::System(format!("signalfd: {errno}"));
+        let failed = |errno| Fault::system("signalfd", errno);
         let mut reload = false;
         while let Some(asked) = self.signals.next().map_err(failed)? {
             match asked {
                 Asked::Reload => reload = true,
                 Asked::Stop => self.stopping = true,
-                // One notice may stand for several.
+                // One signal may stand for several children.
                 Asked::Reap => signals::reap(),
             }
         }
         // Several SIGHUPs that came together are one.
         if reload && !self.stopping {
-            // What became of it is in the log, and in the status.
-            let _ = self.reload();
+            self.reload();
         }
         Ok(())
     }
 
-    /// The end: what commands opened is closed, the table stays or goes as configured.
-    /// After a fault it stays in any case: nobody asked for the guard to go.
-    fn stop(&mut self, asked: bool) {
-        self.line.tell_all();
+    fn serve_control(&mut self, now: Timestamp) {
+        // Taken out for the time: an answer needs all of the daemon but this.
+        if let Some(mut control) = self.control.take() {
+            control.serve(now, |order| self.obey(order, now));
+            self.control = Some(control);
+        }
+    }
+
+    fn obey(&mut self, AddressedOrder { of, ask }: AddressedOrder, now: Timestamp) -> Answer {
+        if !of.is_empty() && !of.iter().any(|name| self.names.contains(name)) {
+            return Answer::Now(Reply::Elsewhere(self.path.display().to_string()));
+        }
+        Answer::Now(match ask {
+            Order::Status => Reply::Status(Box::new(self.status(now))),
+            Order::Open {
+                door,
+                address,
+                lifetime,
+            } => requests::open(&mut self.pipeline, &door, address, lifetime, now),
+            Order::Close { address, all: _ } => requests::close(&mut self.pipeline, address, now),
+            Order::Clear => {
+                let reply = requests::clear(&mut self.pipeline);
+                self.manager.status(self.status_line(), now);
+                reply
+            }
+            Order::Reload => {
+                let late = format!(
+                    "{} cannot be read yet: the running configuration stays until it can",
+                    self.path.display()
+                );
+                return Answer::AfterReload {
+                    reload: self.reload(),
+                    late: Reply::Refused(late),
+                };
+            }
+        })
+    }
+
+    fn status(&mut self, now: Timestamp) -> Status {
+        let Occupancy {
+            live,
+            capacity,
+            evicted,
+        } = self.pipeline.matcher.occupancy();
+        let links = &self.pipeline.links;
+        let doors = self.pipeline.config.doors.iter().map(|door| DoorStatus {
+            name: door.name.to_string(),
+            disabled: door.sequence.is_empty(),
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: now.since(self.started).as_secs(),
+            configuration: self.path.display().to_string(),
+            refused: self.refused.clone(),
+            interfaces: self.patterns(),
+            listening: strings(links.listening()),
+            waiting_for: strings(links.missing()),
+            without_address: strings(links.without_address()),
+            doors: doors.collect(),
+            opened: self.pipeline.opened,
+            attempts: AttemptsStatus {
+                live,
+                capacity,
+                evicted,
+            },
+            packets: PacketsStatus {
+                read: self.packets,
+                lost: self.listener.dropped().ok(),
+                busiest: self.pipeline.busiest_port(now),
+            },
+            cleared: self.is_cleared(),
+            table: self.pipeline.table.as_ref().map(|table| TableStatus {
+                name: table.ruleset().table.to_string(),
+                owned: table.is_owned(),
+                openings: table.openings(now).len(),
+            }),
+        }
+    }
+
+    /// Has the configuration read again, in a thread; returns the number of the reading. One that
+    /// is under way may have begun before the file was changed: then another follows it.
+    fn reload(&mut self) -> u64 {
+        let (number, is_due) = self.readings.ask();
+        if is_due {
+            self.begin_reading();
+        }
+        number
+    }
+
+    fn begin_reading(&mut self) {
+        self.manager.reloading(now());
+        tracing::info!("re-reading config file: {}", self.path.display());
+        let used = self.pipeline.one_time_files.used();
+        self.readings.begin(self.options, &self.path, &used, now());
+    }
+
+    /// Takes what was read: the reload comes to its end.
+    fn take_reading(&mut self) {
+        let Some((number, prepared, again)) = self.readings.take() else {
+            return;
+        };
+        let reply = self.commit(prepared);
+        self.log.configure(&self.pipeline.config.log);
+        self.manager.ready(now());
+        self.manager.status(self.status_line(), now());
+        if let Some(control) = &mut self.control {
+            control.reloaded(number, &reply, now());
+        }
+        if again {
+            self.begin_reading();
+        }
+    }
+
+    /// Puts in force what was read, all of it or nothing. A faulty file changes nothing; a good one
+    /// loses no opening, no pending stop, and no attempt at a door that stays. Returns what became
+    /// of it, for those who have asked: the log is told here.
+    fn commit(&mut self, Prepared { names, contents }: Prepared) -> Reply {
+        self.names = names;
+        let path = self.path.display().to_string();
+        match contents {
+            Contents::ReadOnce => {
+                let text = format!(
+                    "{path} cannot be read again: the running configuration stays; for another, \
+                     start knockd anew"
+                );
+                tracing::error!("{text}");
+                Reply::Refused(text)
+            }
+            Contents::Unusable(unusable) => {
+                let faults = unusable.shown_to(Audience::Log);
+                for fault in &faults {
+                    tracing::error!("{fault}");
+                }
+                let stays = format!("{path} cannot be used: the running configuration stays");
+                tracing::error!("{stays}");
+                self.refuse(&faults);
+                // Who asks is root, and shows the lines to a terminal alone.
+                let mut faults = unusable.shown_to(Audience::Terminal);
+                faults.push(stays);
+                Reply::Faulty(faults)
+            }
+            Contents::Good(setup) => {
+                for line in &setup.warnings {
+                    tracing::warn!("{line}");
+                }
+                // What the kernel may refuse comes first: then nothing has changed.
+                if let Err(error) = self.commit_to_kernel(&setup.config) {
+                    tracing::error!("{error}: the running configuration stays");
+                    self.refuse(&[error.to_string()]);
+                    return Reply::Refused(format!("{error}: the running configuration stays"));
+                }
+                self.commit_to_daemon(*setup)
+            }
+        }
+    }
+
+    /// Notes that the file on the disk is not what runs.
+    fn refuse(&mut self, why: &[String]) {
+        // What was in use before, the first of several faulty files included, still is.
+        let in_use = self.refused.take().map(|before| before.in_use);
+        let in_use = in_use.unwrap_or_else(|| RefusedFile::RUNNING.to_owned());
+        self.refused = Some(RefusedFile::new(in_use, why));
+    }
+
+    /// The part of a reload that may fail: filter, lock, table. What was done before a failure is
+    /// undone here. The filter comes first: a packet that it passes too early is judged by the
+    /// matcher, one that it does not pass is lost.
+    fn commit_to_kernel(&mut self, config: &Config) -> Result<(), Fault> {
+        self.listener.set_filter(config)?;
+        let lock = table::take_lock(self.options, config, self.lock.as_ref());
+        let done = lock.and_then(|lock| match self.swap_table(config) {
+            Ok(()) => Ok(lock),
+            Err(error) => {
+                if let Some(lock) = lock {
+                    lock.remove();
+                }
+                Err(error)
+            }
+        });
+        let lock = done.inspect_err(|_| {
+            if let Err(error) = self.listener.set_filter(&self.pipeline.config) {
+                tracing::error!("{error}");
+            }
+        })?;
+        // Another table has another lock, no table has none.
+        let old = match lock {
+            Some(lock) => self.lock.replace(lock),
+            None => self.lock.take_if(|_| config.firewall.is_none()),
+        };
+        if let Some(old) = old {
+            old.remove();
+        }
+        Ok(())
+    }
+
+    fn swap_table(&mut self, config: &Config) -> Result<(), Fault> {
+        let ruleset = Ruleset::new(config).map(|ruleset| ruleset.of(&self.path));
+        match (&mut self.pipeline.table, ruleset) {
+            (Some(table), Some(ruleset)) => {
+                log_lines::tell_started(&table.reload(ruleset, now())?);
+            }
+            (None, Some(ruleset)) => {
+                self.pipeline.table = Some(table::make(self.options, ruleset)?);
+            }
+            (Some(table), None) => {
+                table.stop(OnStop::Remove)?;
+                self.pipeline.table = None;
+            }
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    /// The part of a reload that cannot fail.
+    fn commit_to_daemon(&mut self, mut setup: Setup) -> Reply {
+        // A door may have opened while the files were read.
+        setup.forget_used(&self.pipeline.one_time_files.used());
+        let Setup {
+            config,
+            one_time,
+            unread,
+            bytes,
+            warnings,
+            refused: _,
+        } = setup;
+        self.refused = None;
+        self.swap_commands(&config, &bytes);
+        let others = config.interfaces != self.pipeline.config.interfaces;
+        self.pipeline.links.set_patterns(&config.interfaces);
+        self.ticks.set_patience(ticks::patience(&config));
+        self.pipeline.take_config(config, one_time, now());
+        self.pipeline.read_sequences(unread);
+        if others {
+            tracing::info!("listening on {}", self.patterns());
+            self.tell_waits();
+        }
+        let state = self.options.state(&self.path);
+        self.keeper.keep_last_good(state, bytes);
+        tracing::info!("the new configuration is in force");
+        // Where `knockd reload` is a unit's ExecReload=, the journal reads it: without the lines
+        // that hold steps. `knockd check` shows those.
+        let warnings = warnings.iter().map(|line| line.shown_to(Audience::Log));
+        let mut lines: Vec<_> = warnings.collect();
+        lines.push("the new configuration is in force".to_owned());
+        Reply::Done(lines)
+    }
+
+    fn swap_commands(&mut self, config: &Config, text: &[u8]) {
+        match &mut self.pipeline.commands {
+            Some(commands) => commands.reload(config, text),
+            None => match CommandHelper::start(self.options, &self.path, config, text) {
+                Ok(commands) => self.pipeline.commands = commands,
+                Err(error) => tracing::error!("{error}: no command will run"),
+            },
+        }
+    }
+
+    /// Takes what became of files of one-time sequences that were read or written.
+    fn take_sequences(&mut self) {
+        for answer in self.pipeline.one_time_files.take() {
+            match answer {
+                FileAnswer::Marked(knock, marked, next) => {
+                    self.pipeline.marked(knock, marked, now());
+                    self.take_next(next);
+                }
+                FileAnswer::Read(read) => self.take_next(read),
+            }
+        }
+    }
+
+    /// Listens for the next one-time sequence of a door, unless it has one.
+    fn take_next(&mut self, read: SequencesRead) {
+        if self.pipeline.one_time_files.is_stale(&read) {
+            let SequencesRead { door, file, .. } = read;
+            self.pipeline.read_sequences(vec![(door, file)]);
+            return;
+        }
+        let mut config = self.pipeline.config.clone();
+        let mut one_time = self.pipeline.one_time.clone();
+        for line in put_in(&mut config, &mut one_time, read) {
+            tracing::warn!("{line}");
+        }
+        // The filter knows no sequence, but for doors whose flags fit sessions.
+        if let Err(error) = self.listener.set_filter(&config) {
+            tracing::error!("{error}: the next sequence may not be heard");
+            self.filter_rest = Some(now() + FILTER_REST);
+        }
+        self.pipeline.take_config(config, one_time, now());
+    }
+
+    /// Stops: closes what commands opened, and leaves or removes the table as configured. After a
+    /// fault the table stays in any case: nobody asked for the guard to go.
+    pub(super) fn stop(&mut self, asked: bool) {
+        self.pipeline.tell_all();
         tracing::info!("shutting down");
         self.manager.stopping(now());
-        if let Some(commands) = self.line.commands.take() {
+        if let Some(commands) = self.pipeline.commands.take() {
             commands.drain();
         }
-        let configured = self.line.config.firewall.as_ref().map(|f| f.on_stop);
+        let configured = self.pipeline.config.firewall.as_ref().map(|f| f.on_stop);
         let on_stop = configured.map(|on_stop| if asked { on_stop } else { OnStop::Keep });
-        if let (Some(mut table), Some(on_stop)) = (self.line.table.take(), on_stop)
+        if let (Some(mut table), Some(on_stop)) = (self.pipeline.table.take(), on_stop)
             && let Err(error) = table.stop(on_stop)
         {
             tracing::error!("the table was left as it is: {error}");
@@ -374,38 +667,40 @@ impl Daemon<'_> {
         }
     }
 
-    /// Sleeps until something is to be done; says what.
-    fn wait(&self) -> Result<Ready, Fault> {
-        let line = &self.line;
-        // What is polled, and where it is noted that there is something to do.
+    /// Sleeps until something is to be done; returns what.
+    fn wait(&self) -> Result<Readable, Fault> {
+        let pipeline = &self.pipeline;
+        // What is polled, and the mark to set when it is readable.
         let read = PollFlags::POLLIN;
-        let mut waited: Vec<(Note, BorrowedFd<'_>, PollFlags)> = Vec::with_capacity(8);
-        if line.links_rest.is_none() {
-            waited.push((|r| &mut r.links, line.links.as_fd(), read));
+        let mut waited: Vec<(MarkReadable, BorrowedFd<'_>, PollFlags)> = Vec::with_capacity(8);
+        if pipeline.links_rest.is_none() {
+            waited.push((|r| &mut r.links, pipeline.links.as_fd(), read));
         }
         waited.push((|r| &mut r.signals, self.signals.as_fd(), read));
-        waited.push((|r| &mut r.clerk, line.clerk.fd(), read));
+        let one_time_files = pipeline.one_time_files.fd();
+        waited.push((|r| &mut r.one_time_files, one_time_files, read));
+        waited.push((|r| &mut r.readings, self.readings.fd(), read));
         if self.gather.is_none() {
             waited.push((|r| &mut r.capture, self.listener.fd(), read));
         }
-        if let Some(fd) = line.table.as_ref().and_then(Table::events) {
+        if let Some(fd) = pipeline.table.as_ref().and_then(Table::events) {
             waited.push((|r| &mut r.table, fd, read));
         }
-        if let Some((fd, wanted)) = line.commands.as_ref().and_then(Commands::polled) {
+        if let Some((fd, wanted)) = pipeline.commands.as_ref().and_then(CommandHelper::polled) {
             waited.push((|r| &mut r.commands, fd, wanted));
         }
-        for (fd, wanted) in self.control.iter().flat_map(Control::polled) {
+        for (fd, wanted) in self.control.iter().flat_map(ControlSocket::polled) {
             waited.push((|r| &mut r.control, fd, wanted));
         }
         let mut fds: Vec<_> = waited
             .iter()
             .map(|(_, fd, wanted)| PollFd::new(*fd, *wanted))
             .collect();
-        // Packets that gather are looked at when their moment is over, be there any or not,
-        // and so is everything that has a deadline.
-        let mut ready = Ready {
+        // Packets that gather are read when their time is over, whether there are any or not. Every
+        // deadline is looked at then, too.
+        let mut ready = Readable {
             capture: self.gather.is_some(),
-            ..Ready::default()
+            ..Readable::default()
         };
         let timeout = match self.gather {
             Some(moment) => PollTimeout::try_from(moment).unwrap_or(PollTimeout::MAX),
@@ -414,7 +709,7 @@ impl Daemon<'_> {
         match poll(&mut fds, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(ready),
-            Err(errno) => return Err(Fault::System(format!("poll: {errno}"))),
+            Err(errno) => return Err(Fault::system("poll", errno)),
         }
         for ((note, ..), fd) in waited.iter().zip(&fds) {
             if fd.any().unwrap_or(true) {
@@ -424,20 +719,22 @@ impl Daemon<'_> {
         Ok(ready)
     }
 
-    /// Until the earliest deadline; for ever if there is none.
+    /// Returns the time until the earliest deadline; for ever if there is none.
     fn timeout(&self) -> PollTimeout {
         let deadlines = [
             self.ticks.next_deadline(),
-            self.line.links_rest,
-            self.line.clerk.next_deadline(),
-            self.line.table.as_ref().and_then(Table::next_deadline),
-            self.control.as_ref().and_then(Control::next_deadline),
+            self.pipeline.links_rest,
+            self.filter_rest,
+            self.pipeline.one_time_files.next_deadline(),
+            self.readings.next_deadline(),
+            self.pipeline.table.as_ref().and_then(Table::next_deadline),
+            self.control.as_ref().and_then(ControlSocket::next_deadline),
             self.manager.next_deadline(),
-            self.line.limiter.ends(Kind::Closed),
-            self.line
+            self.pipeline.limiter.ends(Kind::Closed),
+            self.pipeline
                 .commands
                 .as_ref()
-                .and_then(Commands::next_deadline),
+                .and_then(CommandHelper::next_deadline),
         ];
         let Some(earliest) = deadlines.into_iter().flatten().min() else {
             return PollTimeout::NONE;
@@ -448,17 +745,22 @@ impl Daemon<'_> {
     }
 }
 
-/// Where it is noted that something is to be read.
-type Note = fn(&mut Ready) -> &mut bool;
+/// Selects the mark that something is readable.
+type MarkReadable = fn(&mut Readable) -> &mut bool;
 
-/// What the poll says is to be read.
+/// What is readable, by the poll.
 #[derive(Debug, Default)]
-struct Ready {
+struct Readable {
     capture: bool,
     links: bool,
-    clerk: bool,
+    one_time_files: bool,
+    readings: bool,
     table: bool,
     commands: bool,
     control: bool,
     signals: bool,
+}
+
+fn strings(names: Vec<impl ToString>) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
 }

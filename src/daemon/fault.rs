@@ -1,59 +1,148 @@
 //! Why knockd ends when it was not told to, and the exit code that says so (sysexits(3)).
 
+use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::action::command::{ServeError, SpawnError};
 use crate::capture::{CaptureError, LinksError};
 use crate::config::LoadError;
 use crate::firewall::FirewallError;
 
-use super::state::lock::PidFileError;
+use super::state::lock::LockError;
 
-/// An end before its time. Its text is the last line that the administrator reads: what
-/// failed, on what, and what to do.
+/// An end of the program that was not asked for. Its text is the last line that the administrator
+/// reads: what failed, on what, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// Wrong data: a capture of a kind that is not read (65, EX_DATAERR).
-    #[error("{0}")]
-    Data(String),
-    /// A file that is not there or cannot be read (66, EX_NOINPUT).
-    #[error("cannot read {}: {why}", path.display())]
+    /// A file that is not there or cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
     Input {
         /// The file.
         path: PathBuf,
         /// Why.
-        why: String,
+        source: io::Error,
     },
-    /// Something that is needed is not to be had: another daemon holds it, or none runs
-    /// (69, EX_UNAVAILABLE).
+    /// Packets cannot be captured, or a capture cannot be read.
+    #[error(transparent)]
+    Capture(CaptureError),
+    /// The table cannot be made, read or changed.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    /// Interfaces cannot be followed.
+    #[error(transparent)]
+    Links(#[from] LinksError),
+    /// Another daemon runs, or a file of ours cannot be made.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Another daemon has the pid file, and this one cannot do without.
+    #[error("{source}; {way_out}")]
+    PidFile {
+        /// Who has it.
+        source: LockError,
+        /// What to do about it.
+        way_out: &'static str,
+    },
+    /// The process that runs commands cannot be started.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The process that runs commands cannot work.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The kernel refused.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Something that is needed is not to be had, such as a daemon that runs.
     #[error("{0}")]
     Unavailable(String),
-    /// The kernel refused (71, EX_OSERR).
-    #[error("{0}")]
-    System(String),
-    /// A file of ours cannot be made (73, EX_CANTCREAT).
-    #[error("{0}")]
-    Create(String),
-    /// A capability is missing (77, EX_NOPERM).
+    /// The user may not.
     #[error("{0}")]
     Permission(String),
-    /// The configuration cannot be used; what is wrong with it has been said (78, EX_CONFIG).
+    /// The configuration cannot be used; what is wrong with it has been said.
     #[error("{0}")]
     Config(String),
 }
 
+/// The data is wrong (EX_DATAERR).
+const DATA: u8 = 65;
+/// A file cannot be read (EX_NOINPUT).
+const INPUT: u8 = 66;
+/// Another daemon holds what is needed, or none runs (EX_UNAVAILABLE).
+const UNAVAILABLE: u8 = 69;
+/// The kernel refused (EX_OSERR).
+const SYSTEM: u8 = 71;
+/// A file of ours cannot be made (EX_CANTCREAT).
+const CREATE: u8 = 73;
+/// A capability is missing (EX_NOPERM).
+const PERMISSION: u8 = 77;
+/// The configuration cannot be used (EX_CONFIG).
+const CONFIG: u8 = 78;
+
 impl Fault {
-    /// The exit code.
+    /// A refusal by the kernel.
+    pub(crate) fn system(
+        what: &'static str,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::System {
+            what,
+            source: source.into(),
+        }
+    }
+
+    /// stdout cannot be written.
+    pub(crate) fn output(error: io::Error) -> Self {
+        Self::system("cannot write", error)
+    }
+
+    /// Returns the exit code.
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Data(_) => 65,
-            Self::Input { .. } => 66,
-            Self::Unavailable(_) => 69,
-            Self::System(_) => 71,
-            Self::Create(_) => 73,
-            Self::Permission(_) => 77,
-            Self::Config(_) => 78,
+            Self::Input { .. } => INPUT,
+            Self::Capture(error) => of_capture(error),
+            Self::Firewall(error) => of_firewall(error),
+            Self::Lock(error) | Self::PidFile { source: error, .. } => match error {
+                LockError::Held { .. } => UNAVAILABLE,
+                LockError::Write { .. } => CREATE,
+            },
+            Self::Links(_) | Self::Spawn(_) | Self::Serve(_) | Self::System { .. } => SYSTEM,
+            Self::Unavailable(_) => UNAVAILABLE,
+            Self::Permission(_) => PERMISSION,
+            Self::Config(_) => CONFIG,
+        }
+    }
+}
+
+fn of_firewall(error: &FirewallError) -> u8 {
+    match error {
+        FirewallError::Permission => PERMISSION,
+        FirewallError::Owned { .. } | FirewallError::Foreign { .. } => UNAVAILABLE,
+        FirewallError::Full { .. }
+        | FirewallError::Unsupported { .. }
+        | FirewallError::Ownership { .. }
+        | FirewallError::HalfDone { .. }
+        | FirewallError::Refused { .. }
+        | FirewallError::Reading { .. }
+        | FirewallError::None => SYSTEM,
+    }
+}
+
+fn of_capture(error: &CaptureError) -> u8 {
+    match error {
+        CaptureError::Capability { .. } => PERMISSION,
+        CaptureError::Open { .. } => INPUT,
+        CaptureError::Format { .. }
+        | CaptureError::LinkType { .. }
+        | CaptureError::Broken { .. } => DATA,
+        CaptureError::Start { .. } | CaptureError::Filter { .. } | CaptureError::Read { .. } => {
+            SYSTEM
         }
     }
 }
@@ -64,54 +153,12 @@ impl From<Fault> for ExitCode {
     }
 }
 
-impl From<FirewallError> for Fault {
-    fn from(error: FirewallError) -> Self {
-        let text = error.to_string();
-        match error {
-            FirewallError::Permission => Self::Permission(text),
-            FirewallError::Owned { .. } | FirewallError::Foreign { .. } => Self::Unavailable(text),
-            FirewallError::Full { .. }
-            | FirewallError::Unsupported { .. }
-            | FirewallError::Ownership { .. }
-            | FirewallError::HalfDone { .. }
-            | FirewallError::Refused { .. }
-            | FirewallError::Reading { .. }
-            | FirewallError::None => Self::System(text),
-        }
-    }
-}
-
 impl From<CaptureError> for Fault {
     fn from(error: CaptureError) -> Self {
-        let text = error.to_string();
-        match error {
-            CaptureError::Capability { .. } => Self::Permission(text),
-            CaptureError::Open { path, source } => Self::Input {
-                path,
-                why: source.to_string(),
-            },
-            CaptureError::Format { .. }
-            | CaptureError::LinkType { .. }
-            | CaptureError::Broken { .. } => Self::Data(text),
-            CaptureError::Start { .. }
-            | CaptureError::Filter { .. }
-            | CaptureError::Read { .. } => Self::System(text),
-        }
-    }
-}
-
-impl From<LinksError> for Fault {
-    fn from(error: LinksError) -> Self {
-        Self::System(error.to_string())
-    }
-}
-
-impl From<PidFileError> for Fault {
-    fn from(error: PidFileError) -> Self {
-        match error {
-            PidFileError::Held { .. } => Self::Unavailable(error.to_string()),
-            PidFileError::Write { .. } => Self::Create(error.to_string()),
-        }
+        let CaptureError::Open { path, source } = error else {
+            return Self::Capture(error);
+        };
+        Self::Input { path, source }
     }
 }
 
@@ -119,10 +166,7 @@ impl From<LoadError> for Fault {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::NotAllowed(_) => Self::Permission(error.to_string()),
-            LoadError::Read { path, source } => Self::Input {
-                path,
-                why: source.to_string(),
-            },
+            LoadError::Read { path, source } => Self::Input { path, source },
             LoadError::TooBig(_) => Self::Config(error.to_string()),
         }
     }

@@ -5,6 +5,7 @@
 //! in `start`, how it changes in `reload`.
 
 mod background;
+mod clock;
 mod command_helper;
 mod control;
 mod dry_run;
@@ -12,6 +13,7 @@ mod event_loop;
 mod fault;
 mod heap;
 pub mod log;
+mod mailbox;
 mod one_time_files;
 mod orphan;
 mod packets;
@@ -21,15 +23,18 @@ mod setup;
 mod signals;
 mod start;
 mod state;
+mod table;
 
 pub use background::start as background;
+pub use clock::duration;
 pub use command_helper::helper;
 pub use control::client as remote;
-pub use control::requests::{no_table, removed};
+pub use control::message::Order;
+pub use control::requests::no_table;
 pub use control::status::Status;
 pub use dry_run::dry_run;
-pub use event_loop::run;
 pub use fault::Fault;
 pub use log::log_lines::place as place_words;
-pub use orphan::{clear, close, guard, open};
-pub use setup::{Options, ShutDoor, configuration, duration, shut_doors};
+pub use orphan::{guard, obey, table_name};
+pub use setup::{Options, ShutDoor, configuration, shut_doors};
+pub use start::run;

@@ -1,66 +1,64 @@
-//! Files of one-time sequences, read and written beside the packets. Their disk may take
-//! seconds, or never answer (NFS, a frozen file system), and then whoever waits for it is a
-//! thread of its own; a door waits for its own file alone.
+//! Files of one-time sequences, read and written by threads. A disk may take seconds, or never answer
+//! (NFS, a frozen file system): no packet waits for it, and a door waits for its own file alone.
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
-
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::time::{Duration, Instant};
 
 use crate::action::one_time::{self, LiveSequence, OneTimeError, Sequences};
 use crate::action::used_sequences::UsedSequences;
 use crate::model::{Config, Door, OneTime, PortRange, Timestamp};
 
 use super::Fault;
+use super::mailbox::Mailbox;
 
-/// So long a start and a reload wait for the files of one-time sequences; what is not read by
+/// How long a start and a reload wait for the files of one-time sequences. A file that is not read by
 /// then comes later, and its door is shut until it does.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// So long a used sequence may be on its way to the disk before that is told.
+/// How long marking a sequence may take before the log says that the disk does not answer.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// What a thread has done.
+/// The result of a thread.
 #[derive(Debug)]
-pub(super) enum Answer {
-    /// A sequence was used: whether it is marked, and what comes next.
-    Marked(Case, Result<(), OneTimeError>, Found),
-    /// A file was read after its time.
-    Read(Found),
+pub(super) enum FileAnswer {
+    /// A sequence was used: whether it is marked, and the next one.
+    Marked(PendingKnock, Result<(), OneTimeError>, SequencesRead),
+    /// A file was read.
+    Read(SequencesRead),
 }
 
-/// A door that acts once its sequence is marked.
+/// A knock at a door that acts once the sequence is marked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Case {
+pub(super) struct PendingKnock {
     /// The door's name: a reload may change its number.
     pub(super) door: Arc<str>,
-    /// The file of its sequences.
+    /// The file of the door's sequences.
     pub(super) file: PathBuf,
-    /// Who knocked.
+    /// The source of the knock.
     pub(super) source: IpAddr,
-    /// When.
+    /// When it was complete.
     pub(super) at: Timestamp,
 }
 
-/// What stands in a door's file.
+/// The sequences in a door's file.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct SequencesRead {
     pub(super) door: Arc<str>,
     pub(super) file: PathBuf,
     pub(super) read: Result<Sequences, OneTimeError>,
 }
 
-/// What is needed to read such a file.
+/// Reads such files.
 #[derive(Debug, Clone)]
 pub(super) struct FileReader {
     used: Arc<UsedSequences>,
-    /// Ports whose packets are not read: no steps can be there.
+    /// Ports whose packets are not read: no step can be there.
     left_alone: Arc<[PortRange]>,
 }
 
@@ -72,37 +70,44 @@ impl FileReader {
     }
 
     /// Reads a door's file, and waits for it.
-    pub(super) fn read(&self, door: Arc<str>, file: PathBuf) -> Found {
+    pub(super) fn read(&self, door: Arc<str>, file: PathBuf) -> SequencesRead {
         let left_alone = |step| self.left_alone.iter().any(|range| range.contains(step));
         let read = one_time::current(&file, left_alone, |steps| self.used.has(&file, steps));
-        Found { door, file, read }
+        SequencesRead { door, file, read }
     }
 
-    /// Reads the files of all doors at once, and waits for them, but not for ever: whose file
-    /// is not read by then, `late` will be told.
-    pub(super) fn read_all(&self, config: &Config, late: &News) -> (Vec<Found>, Vec<Arc<str>>) {
-        let gathered = Arc::new(Gathered::default());
+    /// Reads the files of all doors at once, and waits for them, but not for ever. Returns what was
+    /// read, and the doors whose files were not.
+    pub(super) fn read_all(
+        &self,
+        config: &Config,
+    ) -> (Vec<SequencesRead>, Vec<(Arc<str>, PathBuf)>) {
+        let (sender, receiver) = mpsc::channel();
         let mut awaited = Vec::new();
         for (door, file) in config.doors.iter().filter_map(file_of) {
-            let (reader, gathered, late) = (self.clone(), Arc::clone(&gathered), late.clone());
-            let name = Arc::clone(door);
-            let read = move || {
-                if let Some(found) = gathered.add(reader.read(name, file)) {
-                    late.send(Answer::Read(found));
-                }
-            };
+            let (reader, sender) = (self.clone(), sender.clone());
+            let (name, path) = (Arc::clone(door), file.clone());
+            // Nobody takes what comes too late.
+            let read = move || drop(sender.send(reader.read(name, path)));
             match begin(read) {
-                Ok(()) => awaited.push(Arc::clone(door)),
+                Ok(()) => awaited.push((Arc::clone(door), file)),
                 Err(error) => tracing::error!("{door}: cannot start a thread: {error}"),
             }
         }
-        let found = gathered.close(awaited.len());
-        awaited.retain(|door| found.iter().all(|found| found.door != *door));
+        let mut found = Vec::new();
+        let end = Instant::now() + PATIENCE;
+        while found.len() < awaited.len()
+            && let left = end.saturating_duration_since(Instant::now())
+            && let Ok(read) = receiver.recv_timeout(left)
+        {
+            found.push(read);
+        }
+        awaited.retain(|(door, _)| found.iter().all(|found| found.door != *door));
         (found, awaited)
     }
 }
 
-/// A door of one-time sequences, and their file.
+/// Returns the name and the file of a door of one-time sequences.
 pub(super) fn file_of(door: &Door) -> Option<(&Arc<str>, PathBuf)> {
     let OneTime { file } = door.one_time.as_ref()?;
     Some((&door.name, file.clone()))
@@ -113,128 +118,64 @@ fn begin(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread.map(drop)
 }
 
-/// What was read in time.
-#[derive(Debug, Default)]
-struct Gathered {
-    found: Mutex<Basket>,
-    news: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Basket {
-    found: Vec<Found>,
-    is_closed: bool,
-}
-
-impl Gathered {
-    fn lock(&self) -> MutexGuard<'_, Basket> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Gives it back if it is too late.
-    fn add(&self, found: Found) -> Option<Found> {
-        let mut basket = self.lock();
-        if basket.is_closed {
-            return Some(found);
-        }
-        basket.found.push(found);
-        self.news.notify_one();
-        None
-    }
-
-    /// Waits for so many, and takes what there is.
-    fn close(&self, number: usize) -> Vec<Found> {
-        let fewer = |basket: &mut Basket| basket.found.len() < number;
-        let waited = self.news.wait_timeout_while(self.lock(), PATIENCE, fewer);
-        let (mut basket, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        basket.is_closed = true;
-        std::mem::take(&mut basket.found)
-    }
-}
-
-/// The way of an answer to the daemon.
-#[derive(Debug, Clone)]
-pub(super) struct News {
-    answers: Sender<Answer>,
-    bell: Arc<EventFd>,
-}
-
-impl News {
-    fn send(&self, answer: Answer) {
-        // Nobody hears it: the daemon has ended.
-        let _ = self.answers.send(answer);
-        let _ = self.bell.write(1);
-    }
-}
-
-/// Who has files read and written.
+/// Has files read and written.
 #[derive(Debug)]
-pub(crate) struct Clerk {
+pub(crate) struct OneTimeFiles {
     used: Arc<UsedSequences>,
-    news: News,
-    answers: Receiver<Answer>,
-    /// What is being marked.
-    at_work: Vec<Work>,
+    answers: Mailbox<FileAnswer>,
+    /// Sequences that are being marked.
+    at_work: Vec<Marking>,
     /// Doors whose files are being read again.
-    reading: Vec<Arc<str>>,
+    reading: Vec<(Arc<str>, PathBuf)>,
 }
 
 #[derive(Debug)]
-struct Work {
-    case: Case,
-    /// When it is told that the disk does not answer, once.
+struct Marking {
+    knock: PendingKnock,
+    /// When the log says that the disk does not answer, once.
     tell: Option<Timestamp>,
 }
 
-impl Clerk {
-    /// One that knows which sequences have been used.
+impl OneTimeFiles {
+    /// Makes one that knows which sequences have been used.
     ///
     /// # Errors
     /// The kernel has no eventfd(2) to give.
     pub(super) fn new(used: UsedSequences) -> Result<Self, Fault> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let bell = EventFd::from_flags(flags)
-            .map_err(|errno| Fault::System(format!("eventfd: {errno}")))?;
-        let (sender, answers) = mpsc::channel();
         Ok(Self {
             used: Arc::new(used),
-            news: News {
-                answers: sender,
-                bell: Arc::new(bell),
-            },
-            answers,
+            answers: Mailbox::new().map_err(|error| Fault::system("eventfd", error))?,
             at_work: Vec::new(),
             reading: Vec::new(),
         })
     }
 
-    /// The sequences that have been used.
+    /// Returns the sequences that have been used.
     pub(super) fn used(&self) -> Arc<UsedSequences> {
         Arc::clone(&self.used)
     }
 
-    /// The way of an answer that comes late.
-    pub(super) fn news(&self) -> &News {
-        &self.news
-    }
-
-    /// Has a sequence marked as used, on the disk, and the next one read. That it is used holds
-    /// at once.
+    /// Has a sequence marked as used, on the disk, and the next one read. The sequence counts as used at
+    /// once.
     ///
     /// # Errors
     /// It was used before, or no thread can be had: the door must not act.
     pub(super) fn mark(
         &mut self,
-        case: Case,
+        knock: PendingKnock,
         sequence: LiveSequence,
         config: &Config,
     ) -> Result<(), OneTimeError> {
-        let Case { door, file, at, .. } = case.clone();
+        let PendingKnock { door, file, at, .. } = knock.clone();
         if !self.used.add(&file, &sequence.steps) {
             return Err(OneTimeError::Changed(file));
         }
         let reader = FileReader::new(self.used(), config);
-        let (news, its, steps) = (self.news.clone(), case.clone(), sequence.steps.clone());
+        let (answers, its, steps) = (
+            self.answers.address(),
+            knock.clone(),
+            sequence.steps.clone(),
+        );
         let path = file.clone();
         let work = move || {
             let mut is_remembered = false;
@@ -252,7 +193,7 @@ impl Clerk {
                 reader.used.forget(&path, &sequence.steps);
             }
             let next = reader.read(door, path);
-            news.send(Answer::Marked(its, marked, next));
+            answers.send(FileAnswer::Marked(its, marked, next));
         };
         if let Err(source) = begin(work) {
             self.used.forget(&file, &steps);
@@ -262,8 +203,8 @@ impl Clerk {
                 source,
             });
         }
-        self.at_work.push(Work {
-            case,
+        self.at_work.push(Marking {
+            knock,
             tell: Some(at + SLOW),
         });
         Ok(())
@@ -271,66 +212,68 @@ impl Clerk {
 
     /// Has a door's file read again, unless that is under way.
     pub(super) fn read(&mut self, door: Arc<str>, file: PathBuf, config: &Config) {
-        let is_marked = self.at_work.iter().any(|work| work.case.door == door);
+        let its = (Arc::clone(&door), file.clone());
+        let is_marked = |work: &Marking| work.knock.door == its.0 && work.knock.file == its.1;
         // A door that is knocked at again and again takes one thread, however slow its disk.
-        if is_marked || self.reading.contains(&door) {
+        if self.at_work.iter().any(is_marked) || self.reading.contains(&its) {
             return;
         }
-        let (reader, news) = (FileReader::new(self.used(), config), self.news.clone());
-        let name = Arc::clone(&door);
-        let read = move || news.send(Answer::Read(reader.read(door, file)));
+        let reader = FileReader::new(self.used(), config);
+        let answers = self.answers.address();
+        let read = move || answers.send(FileAnswer::Read(reader.read(door, file)));
         match begin(read) {
-            Ok(()) => self.reading.push(name),
-            Err(error) => tracing::error!("{name}: cannot start a thread: {error}"),
+            Ok(()) => self.reading.push(its),
+            Err(error) => tracing::error!("{}: cannot start a thread: {error}", its.0),
         }
     }
 
-    /// Whether what was found has been used since.
-    pub(super) fn is_stale(&self, found: &Found) -> bool {
+    /// Returns whether the sequence that was read has been used since.
+    pub(super) fn is_stale(&self, found: &SequencesRead) -> bool {
         let live = found.read.as_ref().ok().and_then(|read| read.live.as_ref());
         live.is_some_and(|live| self.used.has(&found.file, &live.steps))
     }
 
-    /// Readable when there is an answer.
+    /// Returns a descriptor that is readable when there is an answer.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.news.bell.as_fd()
+        self.answers.fd()
     }
 
-    /// The answers that have come.
-    pub(super) fn hear(&mut self) -> Vec<Answer> {
-        let _ = self.news.bell.read();
-        let answers: Vec<_> = self.answers.try_iter().collect();
+    /// Takes the answers that have come.
+    pub(super) fn take(&mut self) -> Vec<FileAnswer> {
+        let answers = self.answers.take();
         for answer in &answers {
             match answer {
-                Answer::Marked(case, ..) => {
-                    let mine = |work: &Work| work.case == *case;
+                FileAnswer::Marked(knock, ..) => {
+                    let mine = |work: &Marking| work.knock == *knock;
                     if let Some(place) = self.at_work.iter().position(mine) {
                         self.at_work.remove(place);
                     }
                 }
-                Answer::Read(found) => self.reading.retain(|door| *door != found.door),
+                FileAnswer::Read(read) => self
+                    .reading
+                    .retain(|(door, file)| *door != read.door || *file != read.file),
             }
         }
         answers
     }
 
-    /// When something is to be told.
+    /// Returns when the log is to be told of a slow disk.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.at_work.iter().filter_map(|work| work.tell).min()
     }
 
-    /// Tells, once, of a disk that does not answer.
+    /// Writes to the log, once a knock, that a disk does not answer.
     pub(super) fn tend(&mut self, now: Timestamp) {
-        for Work { case, tell } in &mut self.at_work {
+        for Marking { knock, tell } in &mut self.at_work {
             if tell.is_some_and(|at| at <= now) {
                 *tell = None;
                 tracing::warn!(
                     "{}: {}: not opened yet: {} cannot be written for {} s now: the door stays \
                      shut until it can",
-                    case.source,
-                    case.door,
-                    case.file.display(),
-                    now.since(case.at).as_secs()
+                    knock.source,
+                    knock.door,
+                    knock.file.display(),
+                    now.since(knock.at).as_secs()
                 );
             }
         }
@@ -340,14 +283,13 @@ impl Clerk {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::Instant;
 
     use super::*;
 
-    fn answer(clerk: &mut Clerk) -> Answer {
+    fn answer(files: &mut OneTimeFiles) -> FileAnswer {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
-            if let Some(answer) = clerk.hear().pop() {
+            if let Some(answer) = files.take().pop() {
                 return answer;
             }
             assert!(Instant::now() < end, "no answer");
@@ -360,36 +302,36 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let file = folder.path().join("sequences");
         fs::write(&file, " 1000\n 2000\n 3000\n").expect("written");
-        let mut clerk =
-            Clerk::new(UsedSequences::load(folder.path(), [1; 16])).expect("an eventfd");
+        let mut files =
+            OneTimeFiles::new(UsedSequences::load(folder.path(), [1; 16])).expect("an eventfd");
         let config = Config::default();
         let now = Timestamp(1 << 40);
-        let case = |door: &str| Case {
+        let knock = |door: &str| PendingKnock {
             door: door.into(),
             file: file.clone(),
             source: IpAddr::from([192, 0, 2, 77]),
             at: now,
         };
-        let live = |clerk: &Clerk| {
-            let found = FileReader::new(clerk.used(), &config).read("a".into(), file.clone());
+        let live = |files: &OneTimeFiles| {
+            let found = FileReader::new(files.used(), &config).read("a".into(), file.clone());
             found.read.expect("readable").live.expect("one is left")
         };
-        let first = live(&clerk);
-        clerk
-            .mark(case("a"), first.clone(), &config)
+        let first = live(&files);
+        files
+            .mark(knock("a"), first.clone(), &config)
             .expect("a thread");
         // Two doors with one file.
-        let twice = clerk.mark(case("b"), first, &config);
+        let twice = files.mark(knock("b"), first, &config);
         assert!(matches!(twice, Err(OneTimeError::Changed(_))), "{twice:?}");
-        assert_eq!(live(&clerk).line, 2);
-        assert_eq!(clerk.next_deadline(), Some(now + SLOW));
-        let Answer::Marked(case, marked, next) = answer(&mut clerk) else {
+        assert_eq!(live(&files).line, 2);
+        assert_eq!(files.next_deadline(), Some(now + SLOW));
+        let FileAnswer::Marked(knock, marked, next) = answer(&mut files) else {
             panic!("another answer");
         };
-        assert!(marked.is_ok() && &*case.door == "a", "{marked:?}");
+        assert!(marked.is_ok() && &*knock.door == "a", "{marked:?}");
         let next = next.read.expect("readable").live.expect("one is left");
         assert_eq!(next.line, 2);
-        assert_eq!(clerk.next_deadline(), None);
+        assert_eq!(files.next_deadline(), None);
         // The editor writes back what it had read.
         fs::write(&file, " 1000\n 2000\n 3000\n").expect("written");
         let again = UsedSequences::load(folder.path(), [2; 16]);
@@ -404,10 +346,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let file = folder.path().join("sequences");
         fs::write(&file, " 1000\n").expect("written");
-        let mut clerk =
-            Clerk::new(UsedSequences::load(folder.path(), [1; 16])).expect("an eventfd");
+        let mut files =
+            OneTimeFiles::new(UsedSequences::load(folder.path(), [1; 16])).expect("an eventfd");
         let config = Config::default();
-        let reader = FileReader::new(clerk.used(), &config);
+        let reader = FileReader::new(files.used(), &config);
         let found = reader
             .read("a".into(), file.clone())
             .read
@@ -415,14 +357,17 @@ mod tests {
         let live = found.live.expect("a sequence");
         fs::remove_file(&file).expect("there");
         let now = Timestamp(1 << 40);
-        let case = Case {
+        let knock = PendingKnock {
             door: "a".into(),
             file: file.clone(),
             source: IpAddr::from([192, 0, 2, 77]),
             at: now,
         };
-        clerk.mark(case, live, &config).expect("a thread");
-        assert!(matches!(answer(&mut clerk), Answer::Marked(_, Err(_), _)));
+        files.mark(knock, live, &config).expect("a thread");
+        assert!(matches!(
+            answer(&mut files),
+            FileAnswer::Marked(_, Err(_), _)
+        ));
         fs::write(&file, " 1000\n").expect("written");
         let found = reader.read("a".into(), file).read.expect("readable");
         assert!(found.live.is_some());

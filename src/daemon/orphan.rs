@@ -1,31 +1,32 @@
-//! What subcommands share with the daemon.
+//! What subcommands do where no daemon runs: on the table that one has left, or, for `guard`, before
+//! one starts.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::firewall::{self, Applied, Mode, Notice, Place, Ruleset, Table};
-use crate::model::{Config, Effect, OnStop, SetPath, Timestamp};
-
 use super::Fault;
+use super::clock::now;
+use super::control::message::{Order, Reply};
 use super::control::requests;
-use super::control::socket::Reply;
-use super::event_loop::now;
-use super::log::Log;
-use super::log::log_lines;
-use super::log::log_lines::Said;
+use super::log::Logger;
+use super::log::log_lines::{self, LogLine};
 use super::setup::{Options, configuration};
 use super::start;
+use super::state::lock::LockError;
+use super::table;
+use crate::firewall::{self, Applied, Mode, Notice, Place, Ruleset, Table};
+use crate::model::{Config, Effect, OnStop, SetPath, Timestamp};
 use crate::stderr::complain;
 
-/// `knockd guard`: the guard without the daemon, for the time before the network is up.
-/// Where a daemon guards already, nothing is done, and that is said.
+/// `knockd guard`: puts the guard in place without a daemon, for the time before the network is up.
+/// Where a daemon guards already, it does nothing and returns a line that says so.
 ///
 /// # Errors
 /// There is no configuration, or the kernel refuses.
 pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
-    let _log = Log::start(options.log.clone());
+    let _log = Logger::start(options.log.clone());
     let (path, _) = options.config_path();
     // As the daemon's start does: a faulty file must not leave the host open.
     let config = start::first_setup(options, &path, None)?.config;
@@ -33,8 +34,8 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
         // Nothing to guard is no fault: the unit is enabled for every configuration.
         return Ok(None);
     };
-    match start::take_lock(options, &config, None) {
-        Err(Fault::Unavailable(running)) => {
+    match table::take_lock(options, &config, None) {
+        Err(Fault::Lock(running @ LockError::Held { .. })) => {
             return match stands(&ruleset.table)? {
                 true => Ok(Some(format!("{running}: it guards"))),
                 false => Err(Fault::Unavailable(format!(
@@ -53,8 +54,8 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
     Ok(None)
 }
 
-/// Whether there is such a table, now or soon: a daemon that starts has the lock before it has the
-/// table.
+/// Returns whether there is such a table, now or soon: a daemon that starts has the lock before it has
+/// the table.
 fn stands(table: &str) -> Result<bool, Fault> {
     for _ in 0..30 {
         if firewall::list(table)?.is_some() {
@@ -65,12 +66,44 @@ fn stands(table: &str) -> Result<bool, Fault> {
     Ok(false)
 }
 
-/// `knockd open` with no daemon, on the table that one has left: what was opened, a line
-/// each. Commands are a daemon's.
+/// Obeys with no daemon; returns lines for the user, `None` if there is no table. `nobody` says why
+/// there is no daemon.
 ///
 /// # Errors
-/// There is no such door or table, a daemon has it after all, or the kernel refuses.
-pub fn open(
+/// The order is for a daemon alone, a daemon has the table after all, or the kernel refuses.
+pub fn obey(
+    options: &Options,
+    order: &Order,
+    nobody: String,
+) -> Result<Option<Vec<String>>, Fault> {
+    match order {
+        Order::Open {
+            door,
+            address,
+            lifetime,
+        } => open(options, door, *address, *lifetime).map(Some),
+        Order::Close { address, all: _ } => close(options, *address),
+        Order::Clear => {
+            let table = table_name(options);
+            let is_cleared = clear(options, &table)?;
+            Ok(is_cleared.then(|| vec![requests::removed(&table)]))
+        }
+        Order::Status | Order::Reload => Err(Fault::Unavailable(nobody)),
+    }
+}
+
+/// Returns the table's name: the configuration's, or where that has none or cannot be read, the
+/// usual one. What an earlier configuration left behind can be seen and cleared all the same.
+#[must_use]
+pub fn table_name(options: &Options) -> String {
+    let (path, _) = options.config_path();
+    let config = configuration(options, &path).ok();
+    let firewall = config.and_then(|config| config.firewall);
+    firewall.unwrap_or_default().table
+}
+
+/// Opens; returns what was opened, a line each. Commands are a daemon's.
+fn open(
     options: &Options,
     door: &str,
     address: IpAddr,
@@ -91,8 +124,8 @@ pub fn open(
     let absent = take_awaited(&mut applied);
     let absent = absent.map(|path| format!("set {path} is not there, and no daemon waits for it"));
     let mut said = log_lines::applied(&applied, None);
-    said.extend(absent.map(Said::Error));
-    let mut lines = match log_lines::reply(said) {
+    said.extend(absent.map(LogLine::Error));
+    let mut lines = match requests::reply(said) {
         Reply::Done(lines) => lines,
         Reply::Refused(why) => return Err(Fault::Unavailable(why)),
         Reply::Status(_) | Reply::Faulty(_) | Reply::Elsewhere(_) => Vec::new(),
@@ -103,8 +136,8 @@ pub fn open(
     Ok(lines)
 }
 
-/// Takes out what would be put into sets when they are there: no daemon will do it. Gives
-/// the sets.
+/// Takes out what would be put into sets once they are there: no daemon will do it. Returns those
+/// sets.
 fn take_awaited(applied: &mut Applied) -> impl Iterator<Item = SetPath> + use<> {
     let mut absent = BTreeSet::new();
     applied.notices.retain(|notice| {
@@ -118,13 +151,11 @@ fn take_awaited(applied: &mut Applied) -> impl Iterator<Item = SetPath> + use<> 
     absent.into_iter()
 }
 
-/// `knockd clear` with no daemon of the file: whether there was such a table.
-///
-/// # Errors
-/// A daemon that runs with another file has the table, or the kernel refuses.
-pub fn clear(options: &Options, table: &str) -> Result<bool, Fault> {
+/// Takes the table away; returns whether there was such a table. Refuses if a daemon that runs with
+/// another file has it.
+fn clear(options: &Options, table: &str) -> Result<bool, Fault> {
     // Where it is watched the kernel keeps nobody from it.
-    let free = start::lock_table(options, table, None)?;
+    let free = table::lock_table(options, table, None)?;
     let removed = firewall::clear(table);
     if let Some(free) = free {
         free.remove();
@@ -132,12 +163,8 @@ pub fn clear(options: &Options, table: &str) -> Result<bool, Fault> {
     Ok(removed?)
 }
 
-/// `knockd close` with no daemon, on the table that one has left: what was closed, a line
-/// each; `None` if there is no such table.
-///
-/// # Errors
-/// The configuration has no table, a daemon has it after all, or the kernel refuses.
-pub fn close(options: &Options, address: Option<IpAddr>) -> Result<Option<Vec<String>>, Fault> {
+/// Closes; returns what was closed, a line each; `None` if there is no such table.
+fn close(options: &Options, address: Option<IpAddr>) -> Result<Option<Vec<String>>, Fault> {
     let (path, _) = options.config_path();
     let config = configuration(options, &path)?;
     let closing = |table: &Table, now| requests::closing(table, address, now);
@@ -145,8 +172,7 @@ pub fn close(options: &Options, address: Option<IpAddr>) -> Result<Option<Vec<St
     Ok(applied.map(|applied| applied.closed.iter().map(log_lines::closed).collect()))
 }
 
-/// Does what `effects` says to the table that a daemon has left, and leaves it again; `None`
-/// if there is none.
+/// Applies `effects` to the table that a daemon has left, and leaves it again; `None` if there is none.
 fn on_orphan(
     options: &Options,
     path: &Path,
@@ -163,7 +189,7 @@ fn on_orphan(
     if firewall::list(&ruleset.table)?.is_none() {
         return Ok(None);
     }
-    let lock = start::take_lock(options, config, None)?;
+    let lock = table::take_lock(options, config, None)?;
     let now = now();
     let (mut table, _) = Table::start(ruleset.of(path), Mode::Auto, now)?;
     let applied = table.apply(&effects(&table, now), now);
@@ -173,7 +199,7 @@ fn on_orphan(
     }
     let applied = applied?;
     if let Err(error) = stopped {
-        // What was asked for is done all the same, and he must know.
+        // The order is done all the same, and the user must know of both.
         complain(format_args!(
             "the table could not be left as it was: {error}"
         ));

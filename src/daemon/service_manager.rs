@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3)), and what it asks to be told.
+//! The service manager: what systemd is told (sd_notify(3)), and what it asks to be told.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -12,27 +12,27 @@ use sd_notify::NotifyState;
 
 use crate::model::Timestamp;
 
-/// The service manager, if there is one. It may be busy for seconds (it reloads itself), and
-/// then has no room for what it is told: that waits, and the daemon does not.
+/// The service manager, if there is one. It may be busy for seconds (while it reloads itself), and
+/// then has no room for messages: they wait, and the daemon does not.
 #[derive(Debug)]
-pub(crate) struct Manager {
+pub(crate) struct ServiceManager {
     socket: Option<OsString>,
     watchdog: Option<Duration>,
     next_feed: Option<Timestamp>,
     status: String,
-    /// What it has had no room for, the oldest first, and whether that is a status.
+    /// Messages that it has had no room for, the oldest first, and whether each is a status.
     unsent: VecDeque<(String, bool)>,
-    /// When it is tried again.
+    /// When they are sent again.
     retry: Option<Timestamp>,
 }
 
 /// How soon that is.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// So much waits: many reloads, of which the last counts.
+/// How many messages wait: those of many reloads, of which the last counts.
 const MOST: usize = 64;
 
-impl Manager {
+impl ServiceManager {
     /// Reads what the environment says (`NOTIFY_SOCKET`, `WATCHDOG_USEC`).
     pub(crate) fn from_env(now: Timestamp) -> Self {
         // Fed at a third of the time: two feeds may come late before we are taken for dead.
@@ -53,7 +53,7 @@ impl Manager {
         self.tell(&ready, now);
     }
 
-    /// RELOADING=1, with the time it wants beside it.
+    /// RELOADING=1, with the time that systemd wants beside it.
     pub(crate) fn reloading(&mut self, now: Timestamp) {
         if let Ok(stamp) = NotifyState::monotonic_usec_now() {
             self.tell(&[NotifyState::Reloading, stamp], now);
@@ -68,14 +68,14 @@ impl Manager {
     /// STATUS=…, if it says something new.
     pub(crate) fn status(&mut self, text: String, now: Timestamp) {
         if text != self.status {
-            // Of several that wait the last is meant.
+            // Of several that wait the last counts.
             self.unsent.retain(|(_, is_status)| !is_status);
             self.tell(&[NotifyState::Status(&text)], now);
             self.status = text;
         }
     }
 
-    /// Feeds the watchdog if it is time, after what waits.
+    /// Feeds the watchdog if it is time, after sending what waits.
     pub(crate) fn feed(&mut self, now: Timestamp) {
         if self.retry.is_some_and(|at| at <= now) {
             self.send(now);
@@ -88,7 +88,7 @@ impl Manager {
         }
     }
 
-    /// When something is next to be sent.
+    /// Returns when something is next to be sent.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.retry.or(self.next_feed)
     }
@@ -103,8 +103,8 @@ impl Manager {
         self.send(now);
     }
 
-    /// Sends what waits, in order. Without a manager this does nothing; one that does not
-    /// listen is not our fault.
+    /// Sends what waits, in order. Without a manager this does nothing; a manager that does not listen
+    /// is no error.
     fn send(&mut self, now: Timestamp) {
         self.retry = None;
         let Some(socket) = &self.socket else {
@@ -151,7 +151,7 @@ mod tests {
         let full = (0..10_000).find_map(|i| send(i).err());
         assert_eq!(full.unwrap().kind(), io::ErrorKind::WouldBlock);
         let start = Timestamp(1 << 40);
-        let mut ours = Manager {
+        let mut ours = ServiceManager {
             socket: Some(path.clone().into()),
             watchdog: Some(Duration::from_secs(1)),
             next_feed: Some(start),

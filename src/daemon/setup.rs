@@ -1,9 +1,8 @@
-//! From the command line and the file to the configuration that runs.
+//! Makes of the command line and the file the configuration that runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::action::one_time::{LiveSequence, SkippedLine};
 use crate::action::used_sequences::UsedSequences;
@@ -12,11 +11,11 @@ use crate::model::{Config, Door, DoorId, Pattern};
 use crate::stderr::complain;
 
 use super::Fault;
-use super::control::status::Refused;
-use super::one_time_files::{FileReader, Found, News, file_of};
-use super::state::dir::{self, State};
+use super::control::status::RefusedFile;
+use super::one_time_files::{FileReader, SequencesRead, file_of};
+use super::state::dir::{self, StateDir};
 
-/// What the command line says of a run.
+/// The options of the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// `-i`: in place of the configuration's interfaces.
@@ -29,49 +28,52 @@ pub struct Options {
     pub lookup: bool,
     /// `-d`: in the background.
     pub daemon: bool,
-    /// This process is the one in the background, and answers on the pipe of this number.
+    /// This process is in the background, and answers on the pipe of this number.
     pub detached: Option<i32>,
     /// `-p`.
     pub pidfile: Option<PathBuf>,
     /// `-v`, `-D`, `-g`.
-    pub log: super::log::Options,
+    pub log: super::log::LogOptions,
     /// Watch the table, do not own it.
     pub watch: bool,
-    /// Where knockd was started: relative names in the configuration begin there, also when the
-    /// daemon in the background has left it.
+    /// The folder that knockd was started in. Relative names in the configuration begin there, also
+    /// when the daemon in the background has left it.
     pub folder: PathBuf,
-    /// For what must outlive a reboot.
+    /// For files that must outlive a reboot.
     pub state_dir: PathBuf,
-    /// For what must not.
+    /// For files that must not.
     pub run_dir: PathBuf,
 }
 
-/// A configuration ready to run, and what is to be said of it.
+/// A configuration ready to run, and its warnings.
 #[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) config: Config,
-    /// What its doors of one-time sequences wait for; nothing before their files are read.
-    pub(crate) one_time: Live,
-    /// The bytes it was read from, to be kept once it runs.
+    /// The one-time sequences that its doors wait for; none before their files are read.
+    pub(crate) one_time: PendingSequences,
+    /// Doors whose files are to be read again: a file did not answer in time, or its sequence has been
+    /// used since.
+    pub(crate) unread: Vec<(Arc<str>, PathBuf)>,
+    /// The bytes of the file, to be kept once the configuration runs.
     pub(crate) bytes: Vec<u8>,
     /// Warnings, each whole.
     pub(crate) warnings: Vec<Remark>,
-    /// It is not what stands in the file: why.
-    pub(crate) refused: Option<Refused>,
+    /// Why the file is not in use, if this is another configuration.
+    pub(crate) refused: Option<RefusedFile>,
 }
 
-/// Something to be said of a configuration. It may quote a sequence, so who reads it decides how
-/// much of it is shown. Displayed as for a log.
+/// A remark on a configuration. It may quote a sequence, so its reader decides how much of it is shown.
+/// Displayed as for a log.
 #[derive(Debug, Clone)]
 pub(crate) enum Remark {
-    /// Of its text.
+    /// On its text.
     Diagnostic(Box<Diagnostic>),
-    /// Of something else: in full, and without what it quotes.
+    /// On something else: in full, and without the quotation.
     Words { full: String, quiet: String },
 }
 
 impl Remark {
-    /// As `reader` may see it.
+    /// Returns it as `reader` may see it.
     pub(crate) fn shown_to(&self, reader: Audience) -> String {
         match (self, reader) {
             (Self::Diagnostic(diagnostic), reader) => diagnostic.shown_to(reader),
@@ -82,7 +84,7 @@ impl Remark {
 }
 
 impl From<String> for Remark {
-    /// One that quotes nothing.
+    /// A remark that quotes nothing.
     fn from(text: String) -> Self {
         let quiet = text.clone();
         Self::Words { full: text, quiet }
@@ -100,12 +102,12 @@ impl std::fmt::Display for Remark {
 pub(crate) enum Unusable {
     /// The file could not be read.
     Unread(LoadError),
-    /// It has errors: these, and what else is to be said of it.
+    /// It has errors: these, and its warnings.
     Faulty(Vec<Remark>),
 }
 
 impl Unusable {
-    /// Each thing that is wrong, as `reader` may see it.
+    /// Returns each fault, as `reader` may see it.
     pub(crate) fn shown_to(&self, reader: Audience) -> Vec<String> {
         match self {
             Self::Unread(error) => vec![error.to_string()],
@@ -113,7 +115,7 @@ impl Unusable {
         }
     }
 
-    /// As an end of the program that is told on stderr.
+    /// Returns it as an end of the program, to be printed on stderr.
     pub(crate) fn into_fault(self) -> Fault {
         let text = self.shown_to(Audience::of(&std::io::stderr())).join("\n");
         match self {
@@ -126,7 +128,7 @@ impl Unusable {
 }
 
 impl Options {
-    /// The configuration file that is meant, and what is to be said of the choice.
+    /// Returns the configuration file that is meant, and a note on the choice.
     #[must_use]
     pub fn config_path(&self) -> (PathBuf, Option<String>) {
         match &self.config {
@@ -141,9 +143,14 @@ impl Options {
         }
     }
 
-    /// The folder of the daemon that runs with these options.
-    pub(crate) fn state(&self, config: &Path) -> State {
-        State::of(&self.state_dir, config, &self.interfaces)
+    /// Returns the state directory of the daemon that runs with these options.
+    pub(crate) fn state(&self, config: &Path) -> StateDir {
+        StateDir::of(&self.state_dir, config, &self.interfaces)
+    }
+
+    /// Returns where the daemon listens for orders.
+    pub(crate) fn control_path(&self) -> PathBuf {
+        self.run_dir.join("knockd.sock")
     }
 
     /// Makes the folder for locks and the control socket.
@@ -151,7 +158,7 @@ impl Options {
         dir::prepare_run_dir(&self.run_dir)
     }
 
-    /// What is to be said of `-i`.
+    /// Returns warnings on `-i`.
     pub(crate) fn doubtful_interfaces(&self) -> impl Iterator<Item = String> {
         let doubt = |name: &String| {
             let why = config::several_or_quoted(name)?;
@@ -169,7 +176,7 @@ impl Options {
         self.judge(loaded.bytes, loaded.report)
     }
 
-    /// Checks what was read of the file.
+    /// Checks the bytes of the file.
     ///
     /// # Errors
     /// It has errors.
@@ -178,7 +185,7 @@ impl Options {
         self.judge(bytes, report)
     }
 
-    /// The last configuration that ran, where there is one and it still passes the check.
+    /// Returns the last configuration that ran, where there is one and it still passes the check.
     pub(crate) fn last_good(&self, path: &Path) -> Option<Setup> {
         let bytes = self.state(path).last_good()?;
         self.take(path, bytes).ok()
@@ -197,7 +204,8 @@ impl Options {
         warnings.extend(self.doubtful_interfaces().map(Remark::from));
         Ok(Setup {
             config,
-            one_time: Live::new(),
+            one_time: PendingSequences::new(),
+            unread: Vec::new(),
             bytes,
             warnings,
             refused: None,
@@ -205,25 +213,41 @@ impl Options {
     }
 }
 
-/// By door, the one-time sequence that it waits for.
-pub(crate) type Live = BTreeMap<DoorId, LiveSequence>;
+/// The one-time sequence that each such door waits for.
+pub(crate) type PendingSequences = BTreeMap<DoorId, LiveSequence>;
 
 impl Setup {
-    /// Reads the files of one-time sequences, and waits for them, but not for ever: of one that
-    /// is not read by then `late` will hear.
-    pub(super) fn read_sequences(&mut self, used: Arc<UsedSequences>, late: &News) {
+    /// Reads the files of one-time sequences, and waits for them, but not for ever: those that are
+    /// not read by then are in `unread`.
+    pub(super) fn read_sequences(&mut self, used: Arc<UsedSequences>) {
         let reader = FileReader::new(used, &self.config);
-        let (found, awaited) = reader.read_all(&self.config, late);
+        let (found, unread) = reader.read_all(&self.config);
         for found in found {
             let words = put_in(&mut self.config, &mut self.one_time, found);
             self.warnings.extend(words);
         }
-        for door in awaited {
+        for (door, _) in &unread {
             let text = format!(
                 "{door}: its one-time sequences cannot be read yet: the door is disabled until \
                  the disk answers"
             );
             self.warnings.push(text.into());
+        }
+        self.unread = unread;
+    }
+
+    /// Takes out the sequences that were used since they were read: their files are unread.
+    pub(super) fn forget_used(&mut self, used: &UsedSequences) {
+        for (id, door) in (0..).map(DoorId).zip(Arc::make_mut(&mut self.config.doors)) {
+            let Some((name, file)) = file_of(door) else {
+                continue;
+            };
+            let is_used = |live: &LiveSequence| used.has(&file, &live.steps);
+            if self.one_time.get(&id).is_some_and(is_used) {
+                self.one_time.remove(&id);
+                self.unread.push((Arc::clone(name), file));
+                door.sequence = Box::default();
+            }
         }
     }
 
@@ -239,10 +263,14 @@ impl Setup {
     }
 }
 
-/// Gives a door of one-time sequences, unless it waits for one, the one that is next; a door
-/// without any left is disabled. What is to be said of it.
-pub(super) fn put_in(config: &mut Config, live: &mut Live, found: Found) -> Vec<Remark> {
-    let Found { door, file, read } = found;
+/// Gives a door its next one-time sequence, unless it waits for one. A door without any left is
+/// disabled. Returns remarks on it.
+pub(super) fn put_in(
+    config: &mut Config,
+    live: &mut PendingSequences,
+    found: SequencesRead,
+) -> Vec<Remark> {
+    let SequencesRead { door, file, read } = found;
     let mut said = Vec::<Remark>::new();
     let mine = |(_, one): &(DoorId, &mut Door)| {
         one.name == door && one.one_time.as_ref().is_some_and(|o| o.file == file)
@@ -290,14 +318,14 @@ pub struct ShutDoor {
     pub name: Arc<str>,
     /// Why.
     pub why: String,
-    /// Not so if we may not look.
+    /// Whether that is known: not if the user may not look.
     pub is_certain: bool,
 }
 
-/// The doors whose one-time sequences are used up, or are not to be had.
+/// Returns the doors whose one-time sequences are used up, or cannot be read.
 #[must_use]
 pub fn shut_doors(options: &Options, path: &Path, config: &Config) -> Vec<ShutDoor> {
-    // Known to root alone; and without it, what the files say. Nothing is written, so no key.
+    // Only root can read what was used; without it the files decide. Nothing is written, so no key.
     let used = UsedSequences::load(options.state(path).dir(), [0; 16]);
     let reader = FileReader::new(Arc::new(used), config);
     let shut = config.doors.iter().filter_map(|door| {
@@ -325,8 +353,8 @@ pub fn shut_doors(options: &Options, path: &Path, config: &Config) -> Vec<ShutDo
     shut.collect()
 }
 
-/// The configuration at `path`, or the last good one where that is faulty: for what must
-/// work in any case. The faults are then told on stderr.
+/// Returns the configuration at `path`, or the last good one where that is faulty, for subcommands that
+/// must work in any case. Then the faults are printed on stderr.
 ///
 /// # Errors
 /// There is neither.
@@ -349,10 +377,4 @@ pub fn configuration(options: &Options, path: &Path) -> Result<Config, Fault> {
         }
         None => Err(refused.into_fault()),
     }
-}
-
-/// A length of time as an administrator writes it.
-#[must_use]
-pub fn duration(time: Duration) -> String {
-    humantime::format_duration(time).to_string()
 }

@@ -24,8 +24,8 @@ pub(crate) enum Asked {
 pub(crate) struct Signals(SignalFd);
 
 impl Signals {
-    /// Takes SIGHUP, SIGTERM, SIGINT and SIGCHLD out of the way of their default action. To be called
-    /// before any thread is made: a thread inherits the mask. (A child process does not: the
+    /// Blocks SIGHUP, SIGTERM, SIGINT and SIGCHLD, whose default actions would end the process. To be
+    /// called before any thread is made: a thread inherits the mask. (A child process does not: the
     /// standard library clears the mask before exec.)
     pub(crate) fn block() -> Result<Self, Errno> {
         let mut set = SigSet::empty();
@@ -38,12 +38,12 @@ impl Signals {
             set.add(signal);
         }
         set.thread_block()?;
-        // Of those that ended before nothing comes.
+        // Children that ended before send no signal.
         reap();
         SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Self)
     }
 
-    /// The next signal that came; `None` when there is none.
+    /// Returns the next signal that came; `None` when there is none.
     pub(crate) fn next(&mut self) -> Result<Option<Asked>, Errno> {
         let Some(info) = self.0.read_signal()? else {
             return Ok(None);
@@ -56,9 +56,9 @@ impl Signals {
     }
 }
 
-/// Waits for every child that has ended. The helper that runs commands is one, and whoever waits for
-/// that finds it gone. As process 1 of a container it is given what others leave: what a command
-/// has put in the background. And a shell that has become knockd leaves it what it had begun.
+/// Waits for every child that has ended. The helper that runs commands is one; code that waits for it
+/// finds it gone. As process 1 of a container knockd is given the orphans: what a command has put in
+/// the background. And a shell that has become knockd leaves the children that it had begun.
 pub(crate) fn reap() {
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG))
         && status != WaitStatus::StillAlive

@@ -1,36 +1,39 @@
-//! From nothing to a daemon that hears. The capture takes the kernel longest to open: beside
+//! From nothing to a daemon that listens. The capture takes the kernel longest to open: beside
 //! that the guard is put in place.
 
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
-
-use crate::action::used_sequences::UsedSequences;
-use crate::capture::{Links, LiveCapture, Program};
-use crate::config::{Audience, LoadError};
-use crate::firewall::{Mode, Ruleset, Table};
-use crate::matcher::{Matcher, Settings};
-use crate::model::{Config, Tripwires};
 
 use super::Fault;
-use super::command_helper::Commands;
-use super::control::socket::{self, Control};
-use super::control::status::Refused;
-use super::event_loop::{Daemon, now};
-use super::log::Log;
-use super::log::limit;
-use super::log::log_lines;
+use super::background;
+use super::clock::now;
+use super::command_helper::CommandHelper;
+use super::control::message::names;
+use super::control::socket::ControlSocket;
+use super::control::status::RefusedFile;
+use super::event_loop::Daemon;
+use super::heap;
+use super::log::Logger;
 use super::log::lookup::Lookup;
-use super::one_time_files::Clerk;
+use super::one_time_files::OneTimeFiles;
 use super::packets::listener::Listener;
-use super::packets::pacing::Pace;
-use super::packets::pipeline::Line;
-use super::packets::ticks::Ticks;
-use super::service_manager::Manager;
+use super::packets::pacing::Pacing;
+use super::packets::pipeline::{Pipeline, tripwires};
+use super::packets::ticks::{self, Ticks};
+use super::reload::Readings;
+use super::service_manager::ServiceManager;
 use super::setup::{Options, Setup, Unusable};
 use super::signals::Signals;
-use super::state::dir::Keeper;
-use super::state::lock::{Lock, PidFile, PidFileError};
+use super::state::last_good::LastGoodKeeper;
+use super::state::lock::{LockError, PidFile};
+use super::state::start_failures;
+use super::table;
+use crate::action::used_sequences::UsedSequences;
+use crate::capture::{Links, LiveCapture};
+use crate::config::{Audience, LoadError};
+use crate::firewall::Ruleset;
+use crate::matcher::{Matcher, Settings};
+use crate::model::Config;
 
 /// What to do where two daemons are to run.
 const WAY_OUT: &str = "give this one a -p of its own, or one daemon several -i";
@@ -38,113 +41,142 @@ const WAY_OUT: &str = "give this one a -p of its own, or one daemon several -i";
 /// Where 0.8 wrote its process number when it was told nothing else.
 const PIDFILE: &str = "/var/run/knockd.pid";
 
-impl<'a> Daemon<'a> {
-    /// Starts. What fails here leaves nothing behind but a guard that stands.
-    pub(super) fn start(
-        options: &'a Options,
-        log: &'a Log,
-        signals: Signals,
-    ) -> Result<Self, Fault> {
-        // It does little but wait for a grace period of RCU, and needs nothing of what follows.
-        // Before all else, since each start of a program and each change of rules begins such
-        // a period, whose end would be waited for, too; and in a thread beside the rest, for
-        // on a busy machine it takes seconds, and the guard must not wait for it. If it
-        // failed, that is told when the guard stands.
-        let capture = thread::Builder::new()
-            .name("capture".into())
-            .spawn(LiveCapture::open);
-        let (path, note) = options.config_path();
-        let mut setup = first_setup(options, &path, Some(log))?;
-        // What was taken for the file's tree: now, for soon other things lie in it.
-        super::heap::give_back();
-        if let Some(line) = &note {
-            tracing::warn!("{line}");
-        }
-        for remark in &setup.warnings {
-            tracing::warn!("{remark}");
-        }
-        let state = options.state(&path);
-        if let Err(error) = state.prepare() {
-            // A container without a place to write is usual, and no fault.
-            tracing::debug!("cannot make {}: {error}", state.dir().display());
-        }
-        let folder = state.lock();
-        let pidfile = take_pidfile(options, &setup.config, folder.is_some())?;
-        // A second daemon goes no further than this.
-        let lock = take_lock(options, &setup.config, None)?;
-        // Before all that may yet fail.
-        let ruleset = Ruleset::new(&setup.config).map(|ruleset| ruleset.of(&path));
-        let table = ruleset.map(|ruleset| make_table(options, ruleset));
-        let table = table.transpose()?;
-        let commands = Commands::start(options, &path, &setup.config, &setup.bytes)?;
-
-        // Their disk may not answer: the guard stands by now.
-        let clerk = Clerk::new(UsedSequences::load(state.dir(), random()?))?;
-        let told = setup.warnings.len();
-        setup.read_sequences(clerk.used(), clerk.news());
-        for line in setup.warnings.iter().skip(told) {
-            tracing::warn!("{line}");
-        }
-
-        let links = Links::open(&setup.config.interfaces)?;
-        let tripwires = tripwires(&setup.config);
-        let settings = Settings::new(random()?);
-        let ticks = Ticks::new(u64::from_ne_bytes(random()?), patience(&setup.config));
-        let live = match capture {
-            Ok(thread) => thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-            // Nobody waits beside anything then.
-            Err(_) => LiveCapture::open()?,
-        };
-        let mut listener = Listener::new(live);
-        set_filter(&mut listener, &setup.config)?;
-        let (own, addresses) = links.own();
-        listener.set_hosts(addresses.collect())?;
-        let matcher = Matcher::new(setup.config.doors.clone(), tripwires, settings);
-        let Setup {
-            config,
-            one_time,
-            bytes,
-            warnings: _,
-            refused,
-        } = setup;
-        let mut line = Line::new(config, matcher, links, table, commands, clerk);
-        line.one_time = one_time;
-        line.only_ip_v4 = options.only_ip_v4;
-        line.names_steps = options.log.debug;
-        if options.lookup {
-            line.lookup = Lookup::start().ok();
-        }
-        let control = listen(options);
-        let mut daemon = Self {
-            options,
-            names: socket::names(&path),
-            path,
-            log,
-            signals,
-            listener,
-            own,
-            line,
-            control,
-            manager: Manager::from_env(now()),
-            keeper: Keeper::default(),
-            pidfile,
-            lock,
-            _folder: folder,
-            dropped: 0,
-            packets: 0,
-            pace: Pace::default(),
-            gather: None,
-            ticks,
-            started: now(),
-            refused,
-            stopping: false,
-        };
-        daemon.ready();
-        daemon.keeper.keep_last_good(state, bytes);
-        Ok(daemon)
+/// Runs the daemon until it is told to stop. If it fails, it has said why.
+///
+/// # Errors
+/// It cannot start, or the kernel took away what it needs.
+pub fn run(options: &Options) -> Result<(), Fault> {
+    if let Some(answer) = options.detached {
+        background::detach(answer);
     }
+    heap::share();
+    // Before any thread: a thread inherits the mask.
+    let signals = Signals::block();
+    let log = Logger::start(options.log.clone());
+    let complain = |fault: &Fault| log.complain(fault);
+    let signals = signals
+        .map_err(|errno| Fault::system("signalfd", errno))
+        .inspect_err(complain)?;
+    let failures = options.run_dir.join("failed-starts");
+    let mut daemon = start(options, &log, signals).inspect_err(|fault| {
+        complain(fault);
+        log.flush();
+        start_failures::wait(&failures);
+    })?;
+    start_failures::forget(&failures);
+    let ended = daemon.serve();
+    daemon.stop(ended.is_ok());
+    ended.inspect_err(complain)
+}
+
+/// Starts. What fails here leaves nothing behind but a guard that stands.
+fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<Daemon<'a>, Fault> {
+    // It does little but wait for a grace period of RCU, and needs nothing of what follows.
+    // Before all else, since each start of a program and each change of rules begins such
+    // a period, whose end would be waited for, too; and in a thread beside the rest, for
+    // on a busy machine it takes seconds, and the guard must not wait for it. If it
+    // failed, that is told when the guard stands.
+    let capture = thread::Builder::new()
+        .name("capture".into())
+        .spawn(LiveCapture::open);
+    let (path, note) = options.config_path();
+    let mut setup = first_setup(options, &path, Some(log))?;
+    // What was taken for the file's tree: now, for soon other things lie in it.
+    heap::give_back();
+    if let Some(line) = &note {
+        tracing::warn!("{line}");
+    }
+    for remark in &setup.warnings {
+        tracing::warn!("{remark}");
+    }
+    let state = options.state(&path);
+    if let Err(error) = state.prepare() {
+        // A container without a place to write is usual, and no fault.
+        tracing::debug!("cannot make {}: {error}", state.dir().display());
+    }
+    let state_lock = state.lock();
+    let pidfile = take_pidfile(options, &setup.config, state_lock.is_some())?;
+    // A second daemon goes no further than this.
+    let lock = table::take_lock(options, &setup.config, None)?;
+    // Before all that may yet fail.
+    let ruleset = Ruleset::new(&setup.config).map(|ruleset| ruleset.of(&path));
+    let table = ruleset.map(|ruleset| table::make(options, ruleset));
+    let table = table.transpose()?;
+    let commands = CommandHelper::start(options, &path, &setup.config, &setup.bytes)?;
+
+    // Their disk may not answer: the guard stands by now.
+    let one_time_files = OneTimeFiles::new(UsedSequences::load(state.dir(), random()?))?;
+    let told = setup.warnings.len();
+    setup.read_sequences(one_time_files.used());
+    for line in setup.warnings.iter().skip(told) {
+        tracing::warn!("{line}");
+    }
+
+    let links = Links::open(&setup.config.interfaces)?;
+    let tripwires = tripwires(&setup.config);
+    let settings = Settings::new(random()?);
+    let ticks = Ticks::new(
+        u64::from_ne_bytes(random()?),
+        ticks::patience(&setup.config),
+    );
+    let live = match capture {
+        Ok(thread) => thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+        // Nobody waits beside anything then.
+        Err(_) => LiveCapture::open()?,
+    };
+    let mut listener = Listener::new(live);
+    listener.set_filter(&setup.config)?;
+    let (own, addresses) = links.own();
+    listener.set_hosts(addresses.collect())?;
+    let matcher = Matcher::new(setup.config.doors.clone(), tripwires, settings);
+    let Setup {
+        config,
+        one_time,
+        unread,
+        bytes,
+        warnings: _,
+        refused,
+    } = setup;
+    let mut pipeline = Pipeline::new(config, matcher, links, table, commands, one_time_files);
+    pipeline.one_time = one_time;
+    pipeline.read_sequences(unread);
+    pipeline.only_ip_v4 = options.only_ip_v4;
+    pipeline.names_steps = options.log.debug;
+    if options.lookup {
+        pipeline.lookup = Lookup::start().ok();
+    }
+    let control = listen(options);
+    let mut daemon = Daemon {
+        options,
+        names: names(&path),
+        path,
+        log,
+        signals,
+        listener,
+        own,
+        filter_rest: None,
+        pipeline,
+        control,
+        manager: ServiceManager::from_env(now()),
+        readings: Readings::new()?,
+        keeper: LastGoodKeeper::default(),
+        pidfile,
+        lock,
+        _state_lock: state_lock,
+        dropped: 0,
+        packets: 0,
+        pacing: Pacing::default(),
+        gather: None,
+        ticks,
+        started: now(),
+        refused,
+        stopping: false,
+    };
+    daemon.ready();
+    daemon.keeper.keep_last_good(state, bytes);
+    Ok(daemon)
 }
 
 /// The configuration to start with: the file's; if that is faulty, the last one that ran.
@@ -153,7 +185,7 @@ impl<'a> Daemon<'a> {
 pub(super) fn first_setup(
     options: &Options,
     path: &Path,
-    log: Option<&Log>,
+    log: Option<&Logger>,
 ) -> Result<Setup, Fault> {
     let (unusable, setup) = match options.read(path) {
         Ok(setup) => (None, Some(setup)),
@@ -185,7 +217,7 @@ pub(super) fn first_setup(
             "{path} CANNOT BE USED: running with the last configuration that was good; \
              mend the file and send SIGHUP"
         );
-        setup.refused = Some(Refused::new(Refused::LAST_GOOD.to_owned(), &faults));
+        setup.refused = Some(RefusedFile::new(RefusedFile::LAST_GOOD.to_owned(), &faults));
     }
     Ok(setup)
 }
@@ -204,74 +236,28 @@ fn take_pidfile(
     match PidFile::take(path) {
         Ok(taken) => Ok(Some(taken)),
         // Start scripts for 0.8 begin one for each interface or file, and name no pid file.
-        Err(error @ PidFileError::Held { .. }) if configured.is_none() && is_first => {
+        Err(error @ LockError::Held { .. }) if configured.is_none() && is_first => {
             tracing::warn!("{error}: running without a pid file; {WAY_OUT}");
             Ok(None)
         }
-        Err(error @ PidFileError::Held { .. }) => {
-            Err(Fault::Unavailable(format!("{error}; {WAY_OUT}")))
-        }
+        Err(source @ LockError::Held { .. }) => Err(Fault::PidFile {
+            source,
+            way_out: WAY_OUT,
+        }),
         // As with 0.8: containers have nowhere to write it, and nobody who reads it.
-        Err(error @ PidFileError::Write { .. }) => {
+        Err(error @ LockError::Write { .. }) => {
             tracing::warn!("{error}: running without a pid file");
             Ok(None)
         }
     }
 }
 
-/// One daemon a table. `None` if the configuration has no table, or `held` is its lock.
-pub(super) fn take_lock(
-    options: &Options,
-    config: &Config,
-    held: Option<&Lock>,
-) -> Result<Option<Lock>, Fault> {
-    match &config.firewall {
-        Some(firewall) => lock_table(options, &firewall.table, held),
-        None => Ok(None),
-    }
-}
-
-/// The same for a table of this name.
-pub(super) fn lock_table(
-    options: &Options,
-    table: &str,
-    held: Option<&Lock>,
-) -> Result<Option<Lock>, Fault> {
-    let path = options.run_dir.join(format!("{table}.lock"));
-    if held.is_some_and(|held| held.path() == path) {
-        return Ok(None);
-    }
-    // What is wrong with the folder shows when the file is made.
-    let _ = options.prepare_run_dir();
-    match Lock::take(&path) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(error @ PidFileError::Held { .. }) => Err(error.into()),
-        // A guard that stands unlocked is better than none.
-        Err(error @ PidFileError::Write { .. }) => {
-            tracing::warn!("{error}: nothing keeps a second daemon away");
-            Ok(None)
-        }
-    }
-}
-
-/// Makes the table, or takes over the one that is there.
-pub(super) fn make_table(options: &Options, ruleset: Ruleset) -> Result<Table, Fault> {
-    let mode = if options.watch {
-        Mode::Watch
-    } else {
-        Mode::Auto
-    };
-    let (table, started) = Table::start(ruleset, mode, now())?;
-    log_lines::tell_started(&started);
-    Ok(table)
-}
-
 /// The control socket is a convenience: the daemon guards without it. Of several daemons
 /// with one folder the first has it.
-fn listen(options: &Options) -> Option<Control> {
+fn listen(options: &Options) -> Option<ControlSocket> {
     let path = options.control_path();
     let made = options.prepare_run_dir();
-    let control = made.and_then(|()| Control::listen(&path));
+    let control = made.and_then(|()| ControlSocket::listen(&path));
     let path = path.display();
     match control {
         Ok(control) => Some(control),
@@ -290,36 +276,12 @@ fn listen(options: &Options) -> Option<Control> {
     }
 }
 
-/// Lets the packets pass that a configuration is for.
-pub(super) fn set_filter(listener: &mut Listener, config: &Config) -> Result<(), Fault> {
-    listener.set_filter(&config.doors, &config.ignore)?;
-    if !Program::keeps_to_ports(&config.doors) {
-        tracing::warn!(
-            "every packet of every TCP session is read: doors whose TCP flags fit them have too \
-             many steps; let SYNs alone count there (syn,!ack)"
-        );
-    }
-    Ok(())
-}
-
-/// The tripwires of a configuration.
-pub(super) fn tripwires(config: &Config) -> Tripwires {
-    Tripwires::new(config.tripwires, &config.ignore, &config.doors)
-}
-
-/// How long after a packet something may be left for a tick: an attempt that runs out, or a line
-/// that says how many were not written.
-pub(super) fn patience(config: &Config) -> Duration {
-    let timeouts = config.doors.iter().map(|door| door.seq_timeout);
-    timeouts.fold(Duration::ZERO, Duration::max) + limit::WINDOW
-}
-
 /// Bytes that nobody can guess.
 fn random<const N: usize>() -> Result<[u8; N], Fault> {
     use std::io::Read as _;
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| Fault::System(format!("/dev/urandom: {error}")))?;
+        .map_err(|error| Fault::system("/dev/urandom", error))?;
     Ok(bytes)
 }

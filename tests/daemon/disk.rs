@@ -51,6 +51,20 @@ fn opens_ssh(lab: &Lab, site: &Site<'_>) {
     site.run("close --all");
 }
 
+#[track_caller]
+fn ends_at_once(daemon: &Process) {
+    let begun = Instant::now();
+    daemon.signal(Signal::SIGTERM);
+    // It has ended, but for the thread that nobody can end while it waits for the disk.
+    let stat = format!("/proc/{}/stat", daemon.id());
+    wait_until("the end", || {
+        let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+        stat.contains(") Z ")
+    });
+    let taken = begun.elapsed();
+    assert!(taken < Duration::from_secs(10), "{taken:?}");
+}
+
 #[test]
 fn that_of_the_log_holds_up_no_packet_no_question_and_no_end() {
     needs!(Laboratory, Tool("strace"));
@@ -75,23 +89,101 @@ fn that_of_the_log_holds_up_no_packet_no_question_and_no_end() {
         .server
         .inject_at(&log, daemon.id(), &format!("write:{EVER}"));
     opens_ssh(&lab, &site);
-    let begun = Instant::now();
-    daemon.signal(Signal::SIGTERM);
-    // It has ended, but for the thread that nobody can end while it waits for the disk.
-    let stat = format!("/proc/{}/stat", daemon.id());
-    wait_until("the end", || {
-        let stat = std::fs::read_to_string(&stat).unwrap_or_default();
-        stat.contains(") Z ")
-    });
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        begun.elapsed()
-    );
+    ends_at_once(&daemon);
     strace.kill();
     let (status, said) = daemon.wait();
     assert!(status.success(), "{status}");
     assert!(said.contains(&"shutting down".to_owned()), "{said:?}");
+}
+
+/// A door more.
+const MORE: &str = r#"
+[door.web]
+sequence = ["7004/tcp", "8105/udp", "9206/tcp"]
+open     = ["80/tcp"]
+"#;
+
+#[test]
+fn that_of_the_configuration_holds_up_no_packet_no_question_and_no_end() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    let freeze = || {
+        let fault = format!("openat:{EVER}");
+        lab.server.inject_at(&site.config(), daemon.id(), &fault)
+    };
+    let strace = freeze();
+    daemon.signal(Signal::SIGHUP);
+    wait_until("the reload", || daemon.count("re-reading config file") == 1);
+    opens_ssh(&lab, &site);
+    assert_eq!(site.status()["doors"].as_array().map(Vec::len), Some(2));
+    wait_until("the warning", || {
+        daemon.count("knockd.toml cannot be read for 2 s now") == 1
+    });
+    // What comes meanwhile may mean another file: it is read again.
+    site.configure(&format!("{SSH}{MORE}"));
+    daemon.signal(Signal::SIGHUP);
+    let mut reload = Process::start(&mut site.command("reload"));
+    opens_ssh(&lab, &site);
+    assert_eq!(daemon.count("the new configuration is in force"), 0);
+    assert_eq!(daemon.count("re-reading config file"), 1);
+    strace.kill();
+    let (status, said) = reload.wait();
+    assert!(status.success(), "{status}: {said:?}");
+    assert_eq!(said, ["the new configuration is in force"]);
+    wait_until("both reloads", || {
+        daemon.count("the new configuration is in force") == 2
+    });
+    assert_eq!(daemon.count("re-reading config file"), 2);
+    knock(&lab, SERVER[0], "7004 8105:udp 9206");
+    wait_until("the opening", || is_open(&site, "80/tcp"));
+
+    let strace = freeze();
+    daemon.signal(Signal::SIGHUP);
+    wait_until("the reload", || daemon.count("re-reading config file") == 3);
+    ends_at_once(&daemon);
+    strace.kill();
+    let (status, said) = daemon.wait();
+    assert!(status.success(), "{status}");
+    assert!(said.contains(&"shutting down".to_owned()), "{said:?}");
+}
+
+/// A door may open between the reading of its sequences and their being in force.
+#[test]
+fn a_sequence_that_is_used_during_a_reload_is_not_good_again() {
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let file = configure(&site);
+    let other = site.path("other");
+    write(&other, " 7021,8122,9223\n");
+    let text = std::fs::read_to_string(site.config()).expect("a file of ours");
+    site.configure(&format!(
+        "{text}\n[door.other]\none_time_sequences = {other:?}\nopen = [\"24/tcp\"]\n"
+    ));
+    let daemon = site.start("");
+    // The reload waits a second for the one file, and has read the other by then.
+    let strace = lab
+        .server
+        .inject_at(&other, daemon.id(), &format!("openat:{EVER}"));
+    daemon.signal(Signal::SIGHUP);
+    wait_until("the reload", || daemon.count("re-reading config file") == 1);
+    knock(&lab, SERVER[0], ONCE[0]);
+    wait_until("the opening", || is_open(&site, "23/tcp"));
+    wait_until("the reload's end", || {
+        daemon.count("the new configuration is in force") == 1
+    });
+    strace.kill();
+    knock(&lab, SERVER[0], ONCE[0]);
+    knock_until_open(&lab, &daemon, ONCE[1], 2);
+    assert_eq!(daemon.count("once: not opened"), 0);
+    let used = std::fs::read_to_string(file).expect("a file of ours");
+    assert_eq!(used.matches('#').count(), 2, "{used}");
+    // The file that was frozen is read when it is not any more.
+    wait_until("the other door", || {
+        knock(&lab, SERVER[0], "7021 8122 9223");
+        std::thread::sleep(Duration::from_millis(50));
+        is_open(&site, "24/tcp")
+    });
 }
 
 #[test]

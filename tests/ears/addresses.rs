@@ -79,6 +79,25 @@ fn none_at_all_is_said() {
     ears.close();
 }
 
+/// The kernel may be short of memory for a moment.
+#[test]
+fn a_filter_that_was_refused_is_tried_again() {
+    let lab = Lab::new();
+    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
+    let refused = "setsockopt:error=ENOMEM:when=1";
+    let strace = lab.server.inject(ears.daemon.id(), refused);
+    let new = "192.0.2.9";
+    lab.server.add_address("eth0", new);
+    let said = "knocks at a new address may not be heard";
+    ears.said(said, 1);
+    // What is tried every second has succeeded by then.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    strace.kill();
+    ears.hears(new);
+    assert_eq!(ears.daemon.count(said), 1);
+    ears.close();
+}
+
 /// Of every kind that an administrator, a router or the kernel itself gives.
 #[test]
 fn of_every_kind() {

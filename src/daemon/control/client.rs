@@ -1,43 +1,62 @@
-//! The subcommands that change something: through the daemon, which owns the table; with no
-//! daemon, on the table itself.
+//! The other end of the control socket: what subcommands ask of the daemon. Every wait has an end,
+//! for the daemon may be stopped (SIGSTOP, a debugger, a frozen container) or hang.
 
-use std::io::IsTerminal as _;
-use std::net::IpAddr;
+use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::dial;
-use super::socket::{self, Order, Reply, Request};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::message::{AddressedOrder, Order, Reply, names};
+use super::socket::{LONGEST_PART, is_nobody};
 use super::status::Status;
 use crate::daemon::Fault;
 use crate::daemon::setup::Options;
 
-/// How long a daemon is waited for.
+/// How long a client waits for the daemon.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a reload is waited for: the file may have thousands of doors, the kernel be busy.
+/// How long it waits for a reload: the file may have thousands of doors, the kernel be busy.
 const PATIENCE_FOR_A_RELOAD: Duration = Duration::from_secs(60);
 
-impl Options {
-    /// Where the daemon of this configuration listens for orders.
-    pub(crate) fn control_path(&self) -> std::path::PathBuf {
-        self.run_dir.join("knockd.sock")
+/// The time between two attempts to find room among a daemon's clients. There is nothing to poll:
+/// unix(7) does not say when there is room.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// What came of an order.
+#[derive(Debug)]
+pub enum Obeyed {
+    /// The daemon has done it: lines for the user.
+    Done(Vec<String>),
+    /// No daemon of this configuration listens: why.
+    Nobody(String),
+}
+
+/// Has the daemon do it.
+///
+/// # Errors
+/// The daemon refuses, or does not answer.
+pub fn order(options: &Options, order: &Order) -> Result<Obeyed, Fault> {
+    match ask_for(options, order)? {
+        Ok(reply) => done(reply).map(Obeyed::Done),
+        Err(why) => Ok(Obeyed::Nobody(why)),
     }
 }
 
-/// `knockd status`: what the daemon hears and has done.
+/// Asks the daemon for its status.
 ///
 /// # Errors
 /// No daemon runs, or it does not answer.
 pub fn status(options: &Options) -> Result<Status, Fault> {
-    match ask(options, Request::Status)? {
-        Answer::Given(Reply::Status(status)) => Ok(*status),
-        Answer::Nobody(why) => Err(Fault::Unavailable(why)),
-        Answer::Given(other) => Err(done(other).err().unwrap_or_else(of_another_version)),
+    match ask_for(options, &Order::Status)? {
+        Ok(Reply::Status(status)) => Ok(*status),
+        Ok(other) => Err(done(other).err().unwrap_or_else(of_another_version)),
+        Err(why) => Err(Fault::Unavailable(why)),
     }
 }
 
-/// Whether a daemon runs with the file at `path`, as far as its control socket says.
+/// Returns whether a daemon runs with the file at `path`, as far as its control socket says.
 #[must_use]
 pub fn runs(options: &Options, path: &Path) -> bool {
     let options = Options {
@@ -47,89 +66,32 @@ pub fn runs(options: &Options, path: &Path) -> bool {
     status(&options).is_ok()
 }
 
-/// `knockd reload`: the daemon reads its configuration again; what it says of it.
-///
-/// # Errors
-/// The configuration has faults, no daemon runs, or the kernel refuses.
-pub fn reload(options: &Options) -> Result<Vec<String>, Fault> {
-    match ask(options, Request::Reload)? {
-        Answer::Given(reply) => done(reply),
-        Answer::Nobody(why) => Err(Fault::Unavailable(why)),
-    }
-}
-
-/// `knockd open`: what a knock of `address` at `door` would do; `None` if no daemon runs.
-///
-/// # Errors
-/// The daemon refuses.
-pub fn open(
-    options: &Options,
-    door: &str,
-    address: IpAddr,
-    lifetime: Option<Duration>,
-) -> Option<Result<Vec<String>, Fault>> {
-    let request = Request::Open {
-        door: door.to_owned(),
-        address,
-        for_ms: lifetime.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
-    };
-    order(options, request)
-}
-
-/// `knockd close`; `None` if no daemon runs.
-///
-/// # Errors
-/// The daemon refuses.
-pub fn close(options: &Options, address: Option<IpAddr>) -> Option<Result<Vec<String>, Fault>> {
-    order(options, Request::Close { address })
-}
-
-/// `knockd clear`; `None` if no daemon runs.
-///
-/// # Errors
-/// The daemon refuses.
-pub fn clear(options: &Options) -> Option<Result<Vec<String>, Fault>> {
-    order(options, Request::Clear)
-}
-
-fn order(options: &Options, request: Request) -> Option<Result<Vec<String>, Fault>> {
-    match ask(options, request) {
-        Ok(Answer::Given(reply)) => Some(done(reply)),
-        Ok(Answer::Nobody(_)) => None,
-        Err(fault) => Some(Err(fault)),
-    }
-}
-
-/// What came of asking.
-enum Answer {
-    /// The daemon's.
-    Given(Reply),
-    /// No daemon of this configuration listens: why.
-    Nobody(String),
-}
-
-/// Asks the daemon; where a file is named, the daemon itself judges whether it is meant: a question
-/// of its own before could be answered by one and the order be taken by the next.
-fn ask(options: &Options, ask: Request) -> Result<Answer, Fault> {
+/// Asks the daemon; returns its reply, or why there is none to ask. Where a file is named, the
+/// daemon itself judges whether it is meant: a question of its own before could be answered by one
+/// and the order be taken by the next.
+fn ask_for(options: &Options, order: &Order) -> Result<Result<Reply, String>, Fault> {
     let path = options.control_path();
     let at = path.display();
-    let patience = match ask {
-        Request::Reload => PATIENCE_FOR_A_RELOAD,
-        Request::Status | Request::Open { .. } | Request::Close { .. } | Request::Clear => PATIENCE,
+    let patience = match order {
+        Order::Reload => PATIENCE_FOR_A_RELOAD,
+        Order::Status | Order::Open { .. } | Order::Close { .. } | Order::Clear => PATIENCE,
     };
     let named = options.config.as_deref();
-    let of = named.map(socket::names).unwrap_or_default();
-    match dial::ask(&path, &Order { of, ask }, patience) {
-        Ok(Some(Reply::Elsewhere(other))) => Ok(Answer::Nobody(format!(
+    let order = AddressedOrder {
+        of: named.map(names).unwrap_or_default(),
+        ask: order.clone(),
+    };
+    match ask(&path, &order, patience) {
+        Ok(Some(Reply::Elsewhere(other))) => Ok(Err(format!(
             "the daemon that listens at {at} runs with {other}, not with {} (whose daemon needs a \
              --run-dir of its own)",
             named.map_or_else(String::new, |named| named.display().to_string())
         ))),
-        Ok(Some(reply)) => Ok(Answer::Given(reply)),
-        Ok(None) => Ok(Answer::Nobody(format!("no daemon listens at {at}"))),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(
-            Fault::Permission(format!("{at}: only root may control knockd")),
-        ),
+        Ok(Some(reply)) => Ok(Ok(reply)),
+        Ok(None) => Ok(Err(format!("no daemon listens at {at}"))),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Fault::Permission(
+            format!("{at}: only root may control knockd"),
+        )),
         Err(error) => Err(Fault::Unavailable(format!("{at}: {error}"))),
     }
 }
@@ -141,15 +103,15 @@ fn done(reply: Reply) -> Result<Vec<String>, Fault> {
         Reply::Faulty(faults) => {
             // A fault shows the line that it is in, which may hold a sequence: that is for a
             // terminal.
-            let whole = std::io::stderr().is_terminal();
+            let whole = io::stderr().is_terminal();
             let shown = |fault: &String| match whole {
                 true => fault.clone(),
                 false => fault.lines().next().unwrap_or_default().to_owned(),
             };
-            // As a unit's ExecReload= it is heard in the journal, where the daemon has said all of
-            // it by then: the last line says what that comes to.
-            let is_said = crate::stderr::is_journal();
-            let before = if is_said {
+            // As a unit's ExecReload= this goes to the journal, where the daemon has written all
+            // faults by then: the last line says what they come to.
+            let is_written = crate::stderr::is_journal();
+            let before = if is_written {
                 faults.len().saturating_sub(1)
             } else {
                 0
@@ -163,4 +125,71 @@ fn done(reply: Reply) -> Result<Vec<String>, Fault> {
 
 fn of_another_version() -> Fault {
     Fault::Unavailable("the daemon is of another version".to_owned())
+}
+
+/// Asks the daemon that listens at `path`; `None` if there is none. All of it takes at most
+/// `patience`.
+///
+/// # Errors
+/// The daemon does not answer in time, or the socket is not for us.
+pub(super) fn ask(
+    path: &Path,
+    order: &AddressedOrder,
+    patience: Duration,
+) -> io::Result<Option<Reply>> {
+    let deadline = Instant::now() + patience;
+    let late = || {
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!(
+                "the daemon does not answer: {} s were waited for it; it is stopped or hangs; \
+                 what it has not begun it will not do",
+                patience.as_secs()
+            ),
+        )
+    };
+    // A timeout of zero would mean none at all.
+    let left = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left).ok_or_else(late)
+    };
+    let in_time = |error: io::Error| {
+        let is_late = error.kind() == io::ErrorKind::WouldBlock;
+        if is_late { late() } else { error }
+    };
+    let mut socket = loop {
+        match connect(path) {
+            Ok(socket) => break socket,
+            Err(error) if is_nobody(&error) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                thread::sleep(left()?.min(MOMENT));
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    socket.set_write_timeout(Some(left()?))?;
+    socket.send(&serde_json::to_vec(order)?).map_err(in_time)?;
+    let mut text = Vec::new();
+    let mut part = vec![0; LONGEST_PART];
+    loop {
+        socket.set_read_timeout(Some(left()?))?;
+        match socket.read(&mut part).map_err(in_time)? {
+            0 => break,
+            length => text.extend_from_slice(part.get(..length).unwrap_or(&[])),
+        }
+    }
+    if text.is_empty() {
+        return Err(io::Error::other("the daemon hung up without an answer"));
+    }
+    let broken = |_| io::Error::other("the daemon's answer broke off");
+    serde_json::from_slice(&text).map(Some).map_err(broken)
+}
+
+/// Returns a connection, if it is to be had at once.
+fn connect(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(socket)
 }

@@ -3,12 +3,12 @@
 //!
 //! One connection, one request, one reply. The request is a JSON text in one SOCK_SEQPACKET
 //! message; the reply is one too, in as many messages as it takes, and ends where the connection
-//! does. Only root and the daemon's own user are heard (SO_PEERCRED, unix(7)). Nothing here waits
-//! for a client: each has a second and a place among a few, and a bad one loses its own.
+//! does. Only root and the daemon's own user are obeyed (SO_PEERCRED, unix(7)). Nothing here waits
+//! for a client: each has a second and a place among a few, and a bad one loses its own. A client
+//! that has the configuration read again is answered when that is done.
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -16,145 +16,84 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::status::Status;
-use crate::daemon::state::dir;
-use crate::daemon::state::lock::{Lock, PidFileError};
+use super::message::{AddressedOrder, Reply};
+use crate::daemon::state::lock::{Lock, LockError};
 use crate::model::Timestamp;
 
 /// The longest request; a longer one is cut, and so is no JSON. It holds the names of a file,
 /// each of PATH_MAX bytes, each of which may take four.
 const LONGEST_REQUEST: usize = 64 * 1024;
-/// How long a client may take to say what it wants, and to take in each part of the answer.
+/// How long a client may take to say what it wants, and to take in each part of the reply.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The most lines of an answer: nobody reads more, and all of them are in the log.
-const LONGEST_REPLY: usize = 500;
-/// The longest message of an answer: some of them fit a send buffer (212,992 bytes as the kernel
+/// How long a client that has a reload done waits for it: less than [`client`](super::client) does,
+/// so that it learns why.
+const PATIENCE_FOR_A_RELOAD: Duration = Duration::from_secs(50);
+/// The longest message of a reply: some of them fit a send buffer (212,992 bytes as the kernel
 /// comes).
 pub(crate) const LONGEST_PART: usize = 16 * 1024;
 /// Clients at a time; one more and the oldest goes.
 const CLIENTS: usize = 8;
 
-/// What a client sends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Order {
-    /// The names of the file whose daemon is meant, see [`names`]; none: whoever listens.
-    pub(crate) of: Vec<String>,
-    /// What is asked of it.
-    pub(crate) ask: Request,
-}
-
-/// What a client may ask.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub(crate) enum Request {
-    /// What the daemon hears and has done.
-    Status,
-    /// Do what the door does, for an address.
-    Open {
-        /// The door's name.
-        door: String,
-        /// For whom.
-        address: IpAddr,
-        /// For how long, in milliseconds, in place of the door's own time.
-        for_ms: Option<u64>,
-    },
-    /// End openings.
-    Close {
-        /// Whose; nobody's in particular is everybody's.
-        address: Option<IpAddr>,
-    },
-    /// Remove the table; the daemon stays.
-    Clear,
-    /// Reread the configuration.
-    Reload,
-}
-
-/// What is answered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Reply {
-    /// Done; lines for the user.
-    Done(Vec<String>),
-    /// Not done, and why.
-    Refused(String),
-    /// Not done, since the configuration has faults: all of them.
-    Faulty(Vec<String>),
-    /// Not done, since another file's daemon was meant: the one that this one runs with.
-    Elsewhere(String),
-    /// What the daemon hears and has done.
-    Status(Box<Status>),
-}
-
-impl Reply {
-    /// As much of it as somebody reads.
-    fn cut(self) -> Self {
-        match self {
-            Self::Done(mut lines) if lines.len() > LONGEST_REPLY => {
-                let more = lines.len() - LONGEST_REPLY;
-                lines.truncate(LONGEST_REPLY);
-                lines.push(format!("and {more} more, all of them in the log"));
-                Self::Done(lines)
-            }
-            Self::Done(_)
-            | Self::Refused(_)
-            | Self::Faulty(_)
-            | Self::Elsewhere(_)
-            | Self::Status(_) => self,
-        }
-    }
-}
-
-/// The names by which a file is known to be the same: as it was named, and where that leads.
-pub(crate) fn names(path: &Path) -> Vec<String> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let resolved = path.canonicalize().ok();
-    // Escaped, since a name need not be UTF-8.
-    let mut names: Vec<_> = std::iter::once(absolute)
-        .chain(resolved)
-        .map(|path| dir::escape(path.as_os_str().as_encoded_bytes()))
-        .collect();
-    names.dedup();
-    names
-}
-
 /// The socket, listening.
 #[derive(Debug)]
-pub(crate) struct Control {
+pub(crate) struct ControlSocket {
     socket: Socket,
     path: PathBuf,
-    /// Held for as long as the socket is ours: between a look at it and its removal another daemon
+    /// Held as long as the socket is: between a look at an old socket and its removal another daemon
     /// could make its own.
     lock: Option<Lock>,
-    clients: Vec<Client>,
+    clients: Vec<ControlClient>,
 }
 
 #[derive(Debug)]
-struct Client {
+struct ControlClient {
     socket: Socket,
+    /// When its time for what it does is over.
     until: Timestamp,
-    /// What is left of the answer; `None`: it has not asked yet.
-    answer: Option<Answer>,
+    state: ClientState,
 }
 
 #[derive(Debug)]
-struct Answer {
+enum ClientState {
+    /// It has not asked yet.
+    Asking,
+    /// It waits for the end of the reload of this number, or else gets this reply.
+    Waiting { reload: u64, late: Reply },
+    /// It takes in its reply.
+    Replying(PendingReply),
+}
+
+#[derive(Debug)]
+struct PendingReply {
     text: Vec<u8>,
     sent: usize,
 }
 
-impl Control {
+/// When an order is answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// At once.
+    Now(Reply),
+    /// When the reload of this number is done: see [`ControlSocket::reloaded`].
+    AfterReload {
+        /// The number.
+        reload: u64,
+        /// The reply if the reload takes longer than the client waits.
+        late: Reply,
+    },
+}
+
+impl ControlSocket {
     /// Listens at `path`.
     ///
     /// # Errors
     /// Another daemon listens there, or the socket cannot be made.
     pub(crate) fn listen(path: &Path) -> io::Result<Self> {
         let lock = Lock::take(&path.with_extension("sock.lock")).map_err(|error| match error {
-            PidFileError::Held { .. } => io::ErrorKind::AddrInUse.into(),
-            PidFileError::Write { source, .. } => source,
+            LockError::Held { .. } => io::ErrorKind::AddrInUse.into(),
+            LockError::Write { source, .. } => source,
         })?;
         match listen(path) {
             Ok(socket) => Ok(Self {
@@ -170,41 +109,65 @@ impl Control {
         }
     }
 
-    /// All that is to be polled, and for what.
+    /// Returns all that is to be polled, and for what.
     pub(crate) fn polled(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         let clients = self.clients.iter().map(|client| {
-            let wanted = match client.answer {
-                None => PollFlags::POLLIN,
-                Some(_) => PollFlags::POLLOUT,
+            let wanted = match client.state {
+                ClientState::Asking => PollFlags::POLLIN,
+                // It may hang up.
+                ClientState::Waiting { .. } => PollFlags::empty(),
+                ClientState::Replying(_) => PollFlags::POLLOUT,
             };
             (client.socket.as_fd(), wanted)
         });
         std::iter::once((self.socket.as_fd(), PollFlags::POLLIN)).chain(clients)
     }
 
-    /// When the next client has used up its time.
+    /// Returns when the next client has used up its time.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.clients.iter().map(|c| c.until).min()
     }
 
-    /// Takes in who has come and answers who has asked.
-    pub(crate) fn serve(&mut self, now: Timestamp, mut answer: impl FnMut(Order) -> Reply) {
+    /// Takes in clients that have come and answers those that have asked.
+    pub(crate) fn serve(
+        &mut self,
+        now: Timestamp,
+        mut answer: impl FnMut(AddressedOrder) -> Answer,
+    ) {
         self.accept(now);
         self.clients.retain_mut(|client| {
-            if client.answer.is_none() {
-                match hear(&client.socket) {
-                    Ok(Some(order)) => client.answer = Some(Answer::new(answer(order).cut())),
+            let reply = match &client.state {
+                ClientState::Asking => match receive(&client.socket) {
+                    Ok(Some(order)) => match answer(order) {
+                        Answer::Now(reply) => reply,
+                        Answer::AfterReload { reload, late } => {
+                            client.state = ClientState::Waiting { reload, late };
+                            client.until = now + PATIENCE_FOR_A_RELOAD;
+                            return true;
+                        }
+                    },
                     Ok(None) => return false,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         return now < client.until;
                     }
-                    Err(error) => {
-                        let why = format!("not understood: {error}");
-                        client.answer = Some(Answer::new(Reply::Refused(why)));
-                    }
-                }
+                    Err(error) => Reply::Refused(format!("not understood: {error}")),
+                },
+                ClientState::Waiting { .. } if has_gone(&client.socket) => return false,
+                ClientState::Waiting { .. } if now < client.until => return true,
+                ClientState::Waiting { late, .. } => late.clone(),
+                ClientState::Replying(_) => return client.go_on(now),
+            };
+            client.reply(reply, now)
+        });
+    }
+
+    /// Answers the clients that wait for the reload of this number.
+    pub(crate) fn reloaded(&mut self, number: u64, reply: &Reply, now: Timestamp) {
+        self.clients.retain_mut(|client| match client.state {
+            ClientState::Waiting { reload, .. } if reload <= number => {
+                client.reply(reply.clone(), now)
             }
-            client.go_on(now)
+            ClientState::Asking | ClientState::Waiting { .. } | ClientState::Replying(_) => true,
         });
     }
 
@@ -213,15 +176,14 @@ impl Control {
             if socket.set_nonblocking(true).is_err() {
                 continue;
             }
-            let mut client = Client {
+            let mut client = ControlClient {
                 socket,
                 until: now + PATIENCE,
-                answer: None,
+                state: ClientState::Asking,
             };
             if !may_control(&client.socket) {
                 let why = "only root may control knockd".to_owned();
-                client.answer = Some(Answer::new(Reply::Refused(why)));
-                client.go_on(now);
+                client.reply(Reply::Refused(why), now);
                 continue;
             }
             if self.clients.len() == CLIENTS {
@@ -232,7 +194,7 @@ impl Control {
     }
 }
 
-impl Drop for Control {
+impl Drop for ControlSocket {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
         if let Some(lock) = self.lock.take() {
@@ -241,28 +203,29 @@ impl Drop for Control {
     }
 }
 
-impl Answer {
-    fn new(reply: Reply) -> Self {
-        Self {
-            // Without a text there is nothing to be sent, and who has asked is hung up on.
-            text: serde_json::to_vec(&reply).unwrap_or_default(),
+impl ControlClient {
+    /// Begins to send the reply; returns whether there is more to send.
+    fn reply(&mut self, reply: Reply, now: Timestamp) -> bool {
+        self.until = now + PATIENCE;
+        self.state = ClientState::Replying(PendingReply {
+            // Without a text there is nothing to send, and the client is hung up on.
+            text: serde_json::to_vec(&reply.cut()).unwrap_or_default(),
             sent: 0,
-        }
+        });
+        self.go_on(now)
     }
-}
 
-impl Client {
-    /// Sends as much of the answer as is taken; whether there is more. A client that does not read
-    /// its answer has no claim to it.
+    /// Sends as much of the reply as is taken; returns whether there is more. A client that does
+    /// not read its reply has no claim to it.
     fn go_on(&mut self, now: Timestamp) -> bool {
-        let Some(answer) = &mut self.answer else {
+        let ClientState::Replying(reply) = &mut self.state else {
             return true;
         };
-        let rest = answer.text.get(answer.sent..).unwrap_or(&[]);
+        let rest = reply.text.get(reply.sent..).unwrap_or(&[]);
         for part in rest.chunks(LONGEST_PART) {
             match self.socket.send(part) {
                 Ok(_) => {
-                    answer.sent += part.len();
+                    reply.sent += part.len();
                     self.until = now + PATIENCE;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -275,12 +238,12 @@ impl Client {
     }
 }
 
-/// The socket, made anew. Where one is left of a daemon that died, nobody listens at it.
+/// Makes the socket anew. Nobody listens at one that a dead daemon has left.
 fn listen(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
     socket.set_nonblocking(true)?;
-    // Whoever listens without the lock (an older knockd) is alive if it can be connected to, or has
-    // more clients than it can take.
+    // A daemon that listens without the lock (an older knockd) is alive if it can be connected to, or
+    // has more clients than it can take.
     match socket.connect(&SockAddr::unix(path)?) {
         Ok(()) => return Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -299,35 +262,35 @@ fn listen(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Whether nobody listens where a connection failed so.
+/// Returns whether a connection failed since nobody listens.
 pub(crate) fn is_nobody(error: &io::Error) -> bool {
     let kind = error.kind();
     kind == io::ErrorKind::NotFound || kind == io::ErrorKind::ConnectionRefused
 }
 
-/// What a client wants; `None` if it has hung up.
-fn hear(mut socket: &Socket) -> io::Result<Option<Order>> {
+/// Receives an order; `None` if the client has hung up.
+fn receive(mut socket: &Socket) -> io::Result<Option<AddressedOrder>> {
     let mut text = vec![0; LONGEST_REQUEST];
     let length = socket.read(&mut text)?;
     text.truncate(length);
     if text.is_empty() {
         return Ok(None);
     }
-    // It was not waited for, as with a daemon that was stopped: who asked was told that nothing
-    // came of it, and has perhaps done something else.
+    // The client did not wait, as with a daemon that was stopped: it was told that nothing came of
+    // its order, and its user has perhaps done something else.
     if has_gone(socket) {
         return Ok(None);
     }
     if let Ok(order) = serde_json::from_slice(&text) {
         return Ok(Some(order));
     }
-    // Of whoever listens.
+    // An older client's, to whoever listens.
     let ask = serde_json::from_slice(&text).map_err(io::Error::other)?;
     let of = Vec::new();
-    Ok(Some(Order { of, ask }))
+    Ok(Some(AddressedOrder { of, ask }))
 }
 
-/// Whether nobody is at the other end any more.
+/// Returns whether the other end is closed.
 fn has_gone(socket: &Socket) -> bool {
     let mut polled = [PollFd::new(socket.as_fd(), PollFlags::empty())];
     let asked = poll(&mut polled, PollTimeout::ZERO);

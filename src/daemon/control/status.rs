@@ -1,66 +1,65 @@
-//! What `knockd status` tells: for a machine as JSON, for people line by line.
+//! The status of the daemon: for a machine as JSON, for people line by line.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::setup::duration;
+use crate::daemon::clock::duration;
 
-/// What the daemon hears and has done.
+/// What the daemon listens to and has done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Of the daemon, which may not be that of who asks.
+    /// The daemon's version; the client may have another.
     pub version: String,
     /// Its process number.
     pub pid: u32,
-    /// Since when it runs.
+    /// How long it has run.
     pub uptime_s: u64,
     /// The file it runs with.
     pub configuration: String,
-    /// Absent, unless that file was looked at last and is not what runs.
+    /// Present if that file was refused when it was last read, and is not what runs.
     #[serde(default)]
-    pub refused: Option<Refused>,
+    pub refused: Option<RefusedFile>,
     /// The interfaces it was told to listen to, in words.
     pub interfaces: String,
     /// Those of them that are there.
     pub listening: Vec<String>,
     /// Names that no interface has.
     pub waiting_for: Vec<String>,
-    /// Interfaces at which nobody can knock for want of an address.
+    /// Interfaces at which nobody can knock, since they have no address.
     pub without_address: Vec<String>,
     /// In the order of the file.
-    pub doors: Vec<Door>,
+    pub doors: Vec<DoorStatus>,
     /// How many times a door was opened by a knock.
     pub opened: u64,
     /// Half-made knocks.
-    pub attempts: Attempts,
+    pub attempts: AttemptsStatus,
     /// What came through the filter.
-    pub packets: Packets,
+    pub packets: PacketsStatus,
     /// The configuration has a table, and it was taken away by hand.
     #[serde(default)]
     pub cleared: bool,
     /// Absent: the configuration has none, or it was cleared.
-    pub table: Option<Table>,
+    pub table: Option<TableStatus>,
 }
 
 /// A file that is not what runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
-    /// What runs in its place, in words.
+pub struct RefusedFile {
+    /// What runs instead, in words.
     pub in_use: String,
     /// Why, the first line of each fault.
     pub why: Vec<String>,
 }
 
-impl Refused {
+impl RefusedFile {
     /// What runs after a reload that was refused.
     pub(crate) const RUNNING: &str = "the configuration that was running";
     /// What runs after a start.
     pub(crate) const LAST_GOOD: &str = "the last configuration that was good";
 
-    /// Of a fault that takes several lines the first is kept: the others show what stands in the
-    /// file.
+    /// Keeps the first line of each fault: the others quote the file.
     pub(crate) fn new(in_use: String, why: &[String]) -> Self {
         let first = |fault: &String| fault.lines().next().unwrap_or_default().to_owned();
         Self {
@@ -72,7 +71,7 @@ impl Refused {
 
 /// One door.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Door {
+pub struct DoorStatus {
     /// Its name.
     pub name: String,
     /// Its one-time sequences are used up.
@@ -81,29 +80,29 @@ pub struct Door {
 
 /// The table of attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempts {
+pub struct AttemptsStatus {
     /// How many there are.
     pub live: usize,
     /// How many there is room for.
     pub capacity: usize,
-    /// How many had to go for want of room.
+    /// How many were removed to make room.
     pub evicted: u64,
 }
 
-/// Packets since the start.
+/// PacketsStatus since the start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Packets {
+pub struct PacketsStatus {
     /// Read.
     pub read: u64,
     /// Dropped by the kernel before they were read, if it says.
     pub lost: Option<u64>,
-    /// The port that most of them went to of late, if there is one and it is nobody's step.
+    /// The port that most of them went to lately, if there is one and it is no step.
     pub busiest: Option<String>,
 }
 
 /// The table in nftables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Table {
+pub struct TableStatus {
     /// Its name.
     pub name: String,
     /// The kernel keeps others from it; if not, it is watched.
@@ -169,7 +168,7 @@ fn names(list: &[String]) -> String {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { in_use, why } = self;
         write!(f, "REFUSED, in use is {in_use}")?;
@@ -181,7 +180,7 @@ impl fmt::Display for Refused {
     }
 }
 
-impl fmt::Display for Door {
+impl fmt::Display for DoorStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, disabled } = self;
         f.write_str(name)?;
@@ -192,7 +191,7 @@ impl fmt::Display for Door {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for TableStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             name,
@@ -204,7 +203,7 @@ impl fmt::Display for Table {
     }
 }
 
-impl fmt::Display for Attempts {
+impl fmt::Display for AttemptsStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             live,
@@ -215,7 +214,7 @@ impl fmt::Display for Attempts {
     }
 }
 
-impl fmt::Display for Packets {
+impl fmt::Display for PacketsStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             read,
@@ -242,7 +241,7 @@ mod tests {
 
     #[test]
     fn for_people() {
-        let door = |name: &str, disabled| Door {
+        let door = |name: &str, disabled| DoorStatus {
             name: name.to_owned(),
             disabled,
         };
@@ -258,18 +257,18 @@ mod tests {
             without_address: Vec::new(),
             doors: vec![door("ssh", false), door("once", true)],
             opened: 3,
-            attempts: Attempts {
+            attempts: AttemptsStatus {
                 live: 1,
                 capacity: 262_144,
                 evicted: 0,
             },
-            packets: Packets {
+            packets: PacketsStatus {
                 read: 12,
                 lost: Some(0),
                 busiest: Some("443/tcp".to_owned()),
             },
             cleared: false,
-            table: Some(Table {
+            table: Some(TableStatus {
                 name: "knockd".to_owned(),
                 owned: true,
                 openings: 1,
@@ -293,7 +292,7 @@ mod tests {
         ];
         let why = why.map(str::to_owned);
         let status = Status {
-            refused: Some(Refused::new(Refused::LAST_GOOD.to_owned(), &why)),
+            refused: Some(RefusedFile::new(RefusedFile::LAST_GOOD.to_owned(), &why)),
             cleared: true,
             table: None,
             ..status

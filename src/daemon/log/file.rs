@@ -1,7 +1,7 @@
 //! The file of the log, in knock 0.8's line format.
 //!
-//! Its disk may be frozen (fsfreeze(8), a snapshot) or gone (NFS), and then opening it waits as
-//! well as writing to it; so does reading the time zone. A thread of its own does all three.
+//! Its disk may be frozen (fsfreeze(8), a snapshot) or gone (NFS). Then opening the file, writing to
+//! it and reading the time zone all wait: a thread of its own does all three.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -16,20 +16,20 @@ use super::spool::{Job, Spool, Work};
 
 /// The way to the file.
 #[derive(Debug)]
-pub(crate) enum Files {
+pub(crate) enum LogFiles {
     /// To the thread that opens and writes it.
-    Queued(Spool<Task>),
-    /// There is no thread: whoever has a line writes it.
-    Direct(Box<Writer>),
+    Queued(Spool<FileTask>),
+    /// There is no thread: each line is written where it is said.
+    Direct(Box<LogFileWriter>),
 }
 
-/// Why a file is not the log's.
+/// A file that is not the log's, and why.
 pub(crate) type NoLog = (PathBuf, io::Error);
 
-impl Files {
+impl LogFiles {
     /// Starts the thread, which ends with the process, if one can be had.
     pub(crate) fn start() -> Self {
-        let mut writer = Writer::default();
+        let mut writer = LogFileWriter::default();
         let spool = Spool::start("log", move |work| {
             if let Err(none) = writer.take(work) {
                 tell(&none);
@@ -41,22 +41,22 @@ impl Files {
         }
     }
 
-    /// Has the file of this name opened, in place of the one before; with none, it is closed.
+    /// Has the file of this name opened, in place of the one before. With no name, that is closed.
     ///
     /// # Errors
-    /// It cannot be opened, and there is no thread that would say so. The one before stays.
+    /// It cannot be opened, and there is no thread that would say so. The file before stays open.
     pub(crate) fn open(&mut self, path: Option<PathBuf>) -> Result<(), NoLog> {
-        self.take(path.map_or(Task::Close, Task::Open))
+        self.take(path.map_or(FileTask::Close, FileTask::Open))
     }
 
-    /// Has a line written, or counts it.
+    /// Has a line written, or counts it as lost.
     pub(crate) fn write(&mut self, text: &str) {
         let (at, text) = (Timestamp::now(), text.to_owned());
         // Only opening fails.
-        let _ = self.take(Task::Line { at, text });
+        let _ = self.take(FileTask::Line { at, text });
     }
 
-    fn take(&mut self, task: Task) -> Result<(), NoLog> {
+    fn take(&mut self, task: FileTask) -> Result<(), NoLog> {
         match self {
             Self::Queued(spool) => {
                 spool.push(task);
@@ -66,8 +66,8 @@ impl Files {
         }
     }
 
-    /// What waits to be written.
-    pub(crate) fn queue(&self) -> Option<Spool<Task>> {
+    /// Returns the queue of lines, if there is a thread.
+    pub(crate) fn queue(&self) -> Option<Spool<FileTask>> {
         match self {
             Self::Queued(spool) => Some(spool.clone()),
             Self::Direct(_) => None,
@@ -75,14 +75,14 @@ impl Files {
     }
 }
 
-/// Says that there is no such log.
+/// Writes to the log that a file cannot be opened.
 pub(crate) fn tell((path, error): &NoLog) {
     tracing::error!("cannot open the log {}: {error}", path.display());
 }
 
-/// What is done with the file.
+/// A task for the thread.
 #[derive(Debug)]
-pub(crate) enum Task {
+pub(crate) enum FileTask {
     /// Open this one.
     Open(PathBuf),
     /// Write to none.
@@ -96,7 +96,7 @@ pub(crate) enum Task {
     },
 }
 
-impl Job for Task {
+impl Job for FileTask {
     fn weight(&self) -> usize {
         match self {
             // A file is closed and opened however many lines wait.
@@ -106,23 +106,23 @@ impl Job for Task {
     }
 }
 
-/// Who does it.
+/// Does the tasks.
 #[derive(Debug, Default)]
-pub(crate) struct Writer {
+pub(crate) struct LogFileWriter {
     file: Option<LogFile>,
-    clock: Clock,
+    clock: MinuteClock,
 }
 
-impl Writer {
-    fn take(&mut self, work: Work<Task>) -> Result<(), NoLog> {
+impl LogFileWriter {
+    fn take(&mut self, work: Work<FileTask>) -> Result<(), NoLog> {
         match work {
             // Where the new file cannot be opened the old one stays in use.
-            Work::Job(Task::Open(path)) => match LogFile::open(&path) {
+            Work::Job(FileTask::Open(path)) => match LogFile::open(&path) {
                 Ok(file) => self.file = Some(file),
                 Err(error) => return Err((path, error)),
             },
-            Work::Job(Task::Close) => self.file = None,
-            Work::Job(Task::Line { at, text }) => {
+            Work::Job(FileTask::Close) => self.file = None,
+            Work::Job(FileTask::Line { at, text }) => {
                 if let Some(file) = &mut self.file {
                     file.write(self.clock.at(at), &text);
                 }
@@ -140,12 +140,12 @@ impl Writer {
 
 /// Local time to the minute, formatted once a minute.
 #[derive(Debug, Default)]
-struct Clock {
+struct MinuteClock {
     minute: i64,
     text: String,
 }
 
-impl Clock {
+impl MinuteClock {
     fn at(&mut self, at: Timestamp) -> &str {
         let minute = at.as_second().div_euclid(60);
         if minute != self.minute || self.text.is_empty() {
@@ -161,14 +161,14 @@ impl Clock {
 #[derive(Debug)]
 struct LogFile {
     file: File,
-    /// Lines that could not be written, to be told when one can.
+    /// How many lines could not be written and are not reported yet.
     lost: u64,
 }
 
 impl LogFile {
-    /// Opens or makes it. It may be a named pipe, or /dev/stdout that is one: no packet waits
-    /// for its reader, neither here nor in a write. (`O_NONBLOCK` is this open file's alone,
-    /// and means nothing for a plain one.)
+    /// Opens or makes it. It may be a named pipe, or /dev/stdout that is one: nothing waits for its
+    /// reader, neither here nor in a write. (`O_NONBLOCK` applies to this open file alone, and means
+    /// nothing for a plain file.)
     fn open(path: &Path) -> io::Result<Self> {
         if let Some(parent) = path.parent().filter(|p| p.ends_with("knockd")) {
             // /var/log/knockd is ours to make; another folder's absence is a mistake to report.
@@ -184,7 +184,7 @@ impl LogFile {
         Ok(Self { file, lost: 0 })
     }
 
-    /// Writes a line, `time` before it. A full disk or pipe must not stop the daemon: what
+    /// Writes a line, `time` before it. A full disk or pipe must not stop the daemon: a line that
     /// cannot be written is counted.
     fn write(&mut self, time: &str, text: &str) {
         let lines = format!("{}{time}{text}\n", self.lost_line(time));
@@ -194,7 +194,7 @@ impl LogFile {
         }
     }
 
-    /// Writes how many are lost, if it can be written now.
+    /// Writes how many lines are lost, if that can be written now.
     fn tell_lost(&mut self, time: &str) {
         if self.file.write_all(self.lost_line(time).as_bytes()).is_ok() {
             self.lost = 0;
@@ -250,10 +250,12 @@ mod tests {
     fn what_found_no_room_in_the_queue_is_told_in_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut writer = Writer::default();
-        writer.take(Work::Job(Task::Open(path.clone()))).unwrap();
+        let mut writer = LogFileWriter::default();
+        writer
+            .take(Work::Job(FileTask::Open(path.clone())))
+            .unwrap();
         let (at, text) = (Timestamp::now(), "one".to_owned());
-        writer.take(Work::Job(Task::Line { at, text })).unwrap();
+        writer.take(Work::Job(FileTask::Line { at, text })).unwrap();
         writer.take(Work::Lost(3)).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<_> = text.lines().map(|line| &line[19..]).collect();
@@ -264,7 +266,7 @@ mod tests {
         // Another that cannot be opened: the one before stays.
         let none = dir.path().join("no folder/log");
         let (named, _) = writer
-            .take(Work::Job(Task::Open(none.clone())))
+            .take(Work::Job(FileTask::Open(none.clone())))
             .unwrap_err();
         assert_eq!(named, none);
         writer.take(Work::Lost(1)).unwrap();

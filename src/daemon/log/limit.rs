@@ -1,15 +1,15 @@
-//! A flood must not fill the disk: of each kind of line that a stranger's packet can cause,
-//! so many a second are written, then one line that says how many were not.
+//! A flood must not fill the disk. Of each kind of line that a stranger's packet can cause, only so
+//! many a second are written, then one line that says how many were not.
 
 use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// Lines of one kind that are written in one window.
+/// How many lines of one kind are written in one window.
 pub(crate) const PER_WINDOW: u32 = 20;
 
-/// Of what has opened a door, or ended: somebody will look for each, as long as they are people.
-pub(crate) const DEEDS_PER_WINDOW: u32 = 300;
+/// The same of openings and their ends: as long as people cause them, somebody will look for each.
+pub(crate) const OPENINGS_PER_WINDOW: u32 = 300;
 
 /// How long a window is.
 pub(crate) const WINDOW: Duration = Duration::from_secs(1);
@@ -23,9 +23,9 @@ pub(crate) enum Kind {
     Timeout,
     /// An attempt was ended by a wrong port or for want of room.
     Reset,
-    /// The kernel dropped packets before we read them.
+    /// The kernel dropped packets before they were read.
     Drops,
-    /// A door has opened, or should have: all that is said of it.
+    /// A door has opened, or should have: all lines about it.
     Knock,
     /// An opening has run out.
     Closed,
@@ -41,7 +41,7 @@ const KINDS: [Kind; 6] = [
 ];
 
 impl Kind {
-    /// As it reads in "12345 more … not written".
+    /// Returns its name in "12345 more … not written".
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Stage => "stages",
@@ -56,7 +56,7 @@ impl Kind {
     fn most(self) -> u32 {
         match self {
             Self::Stage | Self::Timeout | Self::Reset | Self::Drops => PER_WINDOW,
-            Self::Knock | Self::Closed => DEEDS_PER_WINDOW,
+            Self::Knock | Self::Closed => OPENINGS_PER_WINDOW,
         }
     }
 }
@@ -75,10 +75,10 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    /// Whether this line is to be written. Withheld lines are counted; `due` tells of them.
+    /// Returns whether this line is to be written. Withheld lines are counted for `due`.
     pub(crate) fn allow(&mut self, kind: Kind, now: Timestamp) -> bool {
         let window = &mut self.windows[kind as usize];
-        // A window with withheld lines stays until `due` has told of them.
+        // A window with withheld lines stays until `due` has reported them.
         if now >= window.ends && window.withheld == 0 {
             *window = Window {
                 ends: now + WINDOW,
@@ -95,20 +95,20 @@ impl Limiter {
         }
     }
 
-    /// What was withheld of one kind in a window that is over: to be told, once.
+    /// Returns how many lines of one kind a window that is over has withheld; reports them once.
     pub(crate) fn due_of(&mut self, kind: Kind, now: Timestamp) -> Option<u64> {
         let window = &mut self.windows[kind as usize];
         let over = window.withheld > 0 && now >= window.ends;
         over.then(|| std::mem::take(window).withheld)
     }
 
-    /// When there is something to be told of a kind, if so.
+    /// Returns when lines of a kind are to be reported as withheld, if there are any.
     pub(crate) fn ends(&self, kind: Kind) -> Option<Timestamp> {
         let window = self.windows[kind as usize];
         (window.withheld > 0).then_some(window.ends)
     }
 
-    /// What was withheld in windows that are over: to be told, once.
+    /// Returns how many lines of each kind the windows that are over have withheld; reports them once.
     pub(crate) fn due(&mut self, now: Timestamp) -> impl Iterator<Item = (Kind, u64)> + '_ {
         KINDS
             .into_iter()
@@ -140,11 +140,11 @@ mod tests {
     fn of_what_opens_a_door_more_is_written_and_no_more_than_people_do() {
         let mut limiter = Limiter::default();
         let written = (0..1000).filter(|_| limiter.allow(Kind::Knock, T0)).count();
-        assert_eq!(written, DEEDS_PER_WINDOW as usize);
+        assert_eq!(written, OPENINGS_PER_WINDOW as usize);
         assert_eq!(limiter.ends(Kind::Closed), None);
         assert_eq!(limiter.ends(Kind::Knock), Some(T0 + WINDOW));
         assert_eq!(limiter.due_of(Kind::Knock, T0), None);
-        let withheld = 1000 - u64::from(DEEDS_PER_WINDOW);
+        let withheld = 1000 - u64::from(OPENINGS_PER_WINDOW);
         assert_eq!(limiter.due_of(Kind::Knock, T0 + WINDOW), Some(withheld));
         assert_eq!(limiter.ends(Kind::Knock), None);
     }

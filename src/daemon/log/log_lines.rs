@@ -1,24 +1,82 @@
-//! Lines of the log for what was done: by the table, and by commands.
+//! The lines of the log, word for word those of knock 0.8 where it had them: events at doors, what
+//! was done in the table, what became of commands. A replay prints the lines of events too.
+
+use std::fmt;
+use std::net::IpAddr;
 
 use crate::action::command::{Ending, HelperReport, Phase};
 use crate::capture::LinkChange;
+use crate::daemon::clock::duration;
 use crate::firewall::{Applied, Closed, Notice, Opened, Origin, Place, Started};
+use crate::model::{Cause, Event, Outcome, Step};
 
-use crate::daemon::control::socket::Reply;
-use crate::daemon::setup;
+/// A source as a line names it: by its address, and its name where one was looked up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Who<'a> {
+    pub(crate) address: IpAddr,
+    /// The name that reverse DNS gave (`-l`).
+    pub(crate) name: Option<&'a str>,
+}
 
-/// A line to be written once the deed is done.
+impl From<IpAddr> for Who<'_> {
+    fn from(address: IpAddr) -> Self {
+        Self {
+            address,
+            name: None,
+        }
+    }
+}
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name {
+            Some(name) => write!(f, "{} ({name})", self.address),
+            None => write!(f, "{}", self.address),
+        }
+    }
+}
+
+/// Returns the line that says which port makes most of what is read, and what to do about it. The
+/// port must be no step.
+pub(crate) fn busiest(port: Step) -> String {
+    format!(
+        "most packets that are read go to port {port}: if a service here hears so much, leave it \
+         alone: ignore = ['{port}'] at the top of a knockd.toml"
+    )
+}
+
+/// Returns the line of an event at a door called `door`. With `ports` it names a wrong step, which is
+/// part of somebody's sequence: for `-D` alone.
+pub(crate) fn event(event: &Event, who: Who<'_>, door: &str, ports: bool) -> String {
+    match event.outcome {
+        Outcome::Stage(stage) => format!("{who}: {door}: Stage {stage}"),
+        Outcome::Open => format!("{who}: {door}: OPEN SESAME"),
+        Outcome::Timeout { stage } => format!("{who}: {door}: sequence timeout (stage {stage})"),
+        Outcome::Reset { stage, cause } => {
+            let why = match cause {
+                Cause::WrongStep(step) if ports => format!("wrong step {step}"),
+                Cause::WrongStep(_) => "wrong step".to_owned(),
+                Cause::Strays(step) => format!("strays, the last at {step}"),
+                Cause::Evicted => "evicted: the table of attempts is full".to_owned(),
+                Cause::Reload => "the door was changed".to_owned(),
+            };
+            format!("{who}: {door}: sequence reset (stage {stage}): {why}")
+        }
+    }
+}
+
+/// A line on something that was tried.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum LogLine {
     /// It was done.
     Info(String),
     /// It was not.
     Error(String),
 }
 
-impl Said {
-    /// Writes it.
-    pub(crate) fn tell(&self) {
+impl LogLine {
+    /// Writes it to the log.
+    pub(crate) fn write(&self) {
         match self {
             Self::Info(text) => tracing::info!("{text}"),
             Self::Error(text) => tracing::error!("{text}"),
@@ -26,43 +84,24 @@ impl Said {
     }
 }
 
-/// What came of the effects of one knock, or of an order.
+/// What became of the effects of one knock, or of an order.
 #[derive(Debug)]
-pub(crate) struct Done {
-    /// The lines that tell of it.
-    pub(crate) said: Vec<Said>,
-    /// Why nothing of what was to be opened is open, if so.
+pub(crate) struct Performed {
+    /// The lines about it.
+    pub(crate) said: Vec<LogLine>,
+    /// Why nothing is open of what was to be opened, if so.
     pub(crate) in_vain: Option<String>,
 }
 
-impl Done {
-    /// All lines, that reason among them.
-    pub(crate) fn all(self) -> Vec<Said> {
-        let why = self.in_vain.map(Said::Error);
+impl Performed {
+    /// Returns all lines, that reason among them.
+    pub(crate) fn all(self) -> Vec<LogLine> {
+        let why = self.in_vain.map(LogLine::Error);
         why.into_iter().chain(self.said).collect()
     }
 }
 
-/// The same lines for who asked by hand.
-pub(crate) fn reply(said: Vec<Said>) -> Reply {
-    let mut done = Vec::new();
-    let mut failed = Vec::new();
-    for line in said {
-        match line {
-            Said::Info(text) => done.push(text),
-            Said::Error(text) => failed.push(text),
-        }
-    }
-    let failed = failed.join("; ");
-    match (failed.as_str(), done.as_slice()) {
-        ("", _) => Reply::Done(done),
-        (_, []) => Reply::Refused(failed),
-        // He must know what there is to be taken back.
-        (_, done) => Reply::Refused(failed + "; but this is done: " + &done.join("; ")),
-    }
-}
-
-/// What an element gives, in words.
+/// Returns what an element opens, in words.
 #[must_use]
 pub fn place(place: &Place) -> String {
     match place {
@@ -72,7 +111,7 @@ pub fn place(place: &Place) -> String {
     }
 }
 
-/// `IP: door: opened 22/tcp for 30s`.
+/// Returns `IP: door: opened 22/tcp for 30s`.
 pub(crate) fn opened(opened: &Opened) -> String {
     let Opened {
         door,
@@ -83,13 +122,13 @@ pub(crate) fn opened(opened: &Opened) -> String {
     } = opened;
     let deed = if *extended { "extended" } else { "opened" };
     let until = match left {
-        Some(time) => format!("for {}", setup::duration(*time)),
+        Some(time) => format!("for {}", duration(*time)),
         None => "until closed".to_owned(),
     };
     format!("{source}: {door}: {deed} {} {until}", place(what))
 }
 
-/// `IP: door: closed 22/tcp`.
+/// Returns `IP: door: closed 22/tcp`.
 pub(crate) fn closed(closed: &Closed) -> String {
     let Closed {
         door,
@@ -99,7 +138,7 @@ pub(crate) fn closed(closed: &Closed) -> String {
     format!("{source}: {door}: closed {}", place(what))
 }
 
-/// What happened to an interface.
+/// Writes what happened to an interface.
 pub(crate) fn tell_change(change: &LinkChange) {
     match change {
         LinkChange::Appeared { name } => {
@@ -130,29 +169,28 @@ pub(crate) fn tell_change(change: &LinkChange) {
     }
 }
 
-/// What a transaction did. What is in the kernel of what was to be opened is said to be open;
-/// `in_vain`: why nothing is, which is not said once more.
-pub(crate) fn applied(applied: &Applied, in_vain: Option<&str>) -> Vec<Said> {
+/// Returns the lines on a transaction. `in_vain` says why nothing is open, if so: then no line says
+/// that something is, and the reason is not repeated.
+pub(crate) fn applied(applied: &Applied, in_vain: Option<&str>) -> Vec<LogLine> {
     let Applied {
         asked: _,
         opened: came,
         closed: went,
         notices,
     } = applied;
-    let went = went.iter().map(|it| Said::Info(closed(it)));
+    let went = went.iter().map(|it| LogLine::Info(closed(it)));
     let came = came.iter().filter(|_| in_vain.is_none());
-    let came = came.map(|it| Said::Info(opened(it)));
+    let came = came.map(|it| LogLine::Info(opened(it)));
     let failed = notices.iter().map(ToString::to_string);
-    // What is told as the reason why nothing opened is not told again.
     let is_told = |text: &String| {
         let mut reasons = in_vain.into_iter().flat_map(|why| why.split("; "));
         reasons.any(|why| text.ends_with(why)) || in_vain.is_some_and(|why| why.contains(text))
     };
     let failed = failed.filter(|text| !is_told(text));
-    went.chain(came).chain(failed.map(Said::Error)).collect()
+    went.chain(came).chain(failed.map(LogLine::Error)).collect()
 }
 
-/// What was found when the table was made, or made anew.
+/// Writes what was found when the table was made, or made anew.
 pub(crate) fn tell_started(started: &Started) {
     let Started {
         origin,
@@ -174,7 +212,7 @@ pub(crate) fn tell_started(started: &Started) {
     notices.iter().for_each(tell_notice);
 }
 
-/// What the firewall has to say.
+/// Writes a notice of the firewall.
 pub(crate) fn tell_notice(notice: &Notice) {
     if notice.is_warning() {
         tracing::warn!("{notice}");
@@ -183,8 +221,7 @@ pub(crate) fn tell_notice(notice: &Notice) {
     }
 }
 
-/// What the process that runs commands has to say, in the words of knock 0.8 where it had
-/// them.
+/// Writes a report of the process that runs commands, in the words of knock 0.8 where it had them.
 pub(crate) fn tell_report(report: &HelperReport) {
     match report {
         HelperReport::Ready {
@@ -215,7 +252,7 @@ pub(crate) fn tell_report(report: &HelperReport) {
             timeout,
         } => tracing::info!(
             "{source}: {door}: stop command put off for {}",
-            setup::duration(*timeout)
+            duration(*timeout)
         ),
         HelperReport::Output { door, source, line } => tracing::info!("{source}: {door}: {line}"),
         HelperReport::OutputCut { door, source } => {
@@ -251,5 +288,43 @@ fn tell_ending(door: &str, phase: Phase, ending: &Ending) {
             tracing::warn!("{door}: {which} command killed by signal {signal}")
         }
         Ending::NotStarted(why) => tracing::error!("{door}: {which} command not started: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{DoorId, Protocol, Timestamp};
+
+    fn line(outcome: Outcome, ports: bool) -> String {
+        let source = IpAddr::from([192, 0, 2, 77]);
+        let made = Event {
+            at: Timestamp(0),
+            source,
+            door: DoorId(0),
+            outcome,
+        };
+        event(&made, source.into(), "ssh", ports)
+    }
+
+    #[test]
+    fn the_words_of_knock_0_8() {
+        assert_eq!(line(Outcome::Stage(2), false), "192.0.2.77: ssh: Stage 2");
+        assert_eq!(line(Outcome::Open, false), "192.0.2.77: ssh: OPEN SESAME");
+        assert_eq!(
+            line(Outcome::Timeout { stage: 1 }, false),
+            "192.0.2.77: ssh: sequence timeout (stage 1)"
+        );
+    }
+
+    #[test]
+    fn a_step_is_named_for_debugging_only() {
+        let step = Step::new(Protocol::Tcp, 8000).unwrap();
+        let reset = Outcome::Reset {
+            stage: 1,
+            cause: Cause::WrongStep(step),
+        };
+        assert!(!line(reset, false).contains("8000"));
+        assert!(line(reset, true).contains("8000/tcp"));
     }
 }

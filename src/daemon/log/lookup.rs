@@ -1,5 +1,8 @@
-//! `-l`: names of sources in the log. A look-up may take seconds, so it has a thread of its
-//! own, which then writes the line; no packet waits for it.
+//! `-l`: names of sources in the log. A look-up may take seconds, so a thread of its own does it and
+//! then writes the line; no packet waits for it.
+//!
+//! This is no channel: a line stays in the queue while its name is looked up, so that the end of the
+//! daemon finds it there and writes it.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -7,33 +10,33 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::model::Event;
 
-use super::event_lines::{self, Who};
+use super::log_lines::{self, Who};
 
-/// Lines that wait for a name; more are written without one.
+/// How many lines wait for a name; more are written without one.
 const WAITING: usize = 256;
 
-type Line = (Event, Arc<str>);
+type PendingLine = (Event, Arc<str>);
 
 /// The thread that looks names up, and the lines that wait for it, the oldest first.
 #[derive(Debug)]
-pub(crate) struct Lookup(Arc<Shared>);
+pub(crate) struct Lookup(Arc<LookupQueue>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct LookupQueue {
     waiting: Mutex<Waiting>,
     news: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    lines: VecDeque<Line>,
+    lines: VecDeque<PendingLine>,
     over: bool,
 }
 
 impl Lookup {
     /// Starts the thread; it ends with this value.
     pub(crate) fn start() -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(LookupQueue::default());
         let its = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("lookup".into())
@@ -41,7 +44,7 @@ impl Lookup {
         Ok(Self(shared))
     }
 
-    /// Writes the line of `event`, with the name once it is known.
+    /// Has the line of `event` written once the name is known.
     pub(crate) fn write(&self, event: Event, door: &Arc<str>) {
         let mut waiting = self.0.lock();
         if waiting.lines.len() >= WAITING {
@@ -66,15 +69,14 @@ impl Drop for Lookup {
     }
 }
 
-impl Shared {
+impl LookupQueue {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread: a line stays in its place while its name is looked up, so that whoever
-    /// ends the daemon meanwhile finds it there.
+    /// The thread.
     fn serve(&self, name_of: impl Fn(IpAddr) -> Option<String>) {
-        // A knock is several lines by one source: the last name is kept.
+        // A source may have several lines in a row: the last name is kept.
         let mut last: Option<(IpAddr, Option<String>)> = None;
         loop {
             let Some(source) = self.next_source() else {
@@ -91,7 +93,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a line; the source that it is about. `None` when all is over.
+    /// Waits for a line; returns the source that it is about, `None` at the end.
     fn next_source(&self) -> Option<IpAddr> {
         let mut waiting = self.lock();
         loop {
@@ -109,16 +111,16 @@ impl Shared {
     }
 }
 
-fn write((event, door): Line, name: Option<&str>) {
+fn write((event, door): PendingLine, name: Option<&str>) {
     let who = Who {
         address: event.source,
         name,
     };
-    tracing::info!("{}", event_lines::event(&event, who, &door, false));
+    tracing::info!("{}", log_lines::event(&event, who, &door, false));
 }
 
-/// The name that reverse DNS gives; a name is a stranger's text, so only what a host name
-/// may hold (RFC 1123, 2.1) is taken.
+/// Returns the name that reverse DNS gives. It is a stranger's text: only a name of characters that a
+/// host name may have (RFC 1123, 2.1) is taken.
 fn name_of(address: IpAddr) -> Option<String> {
     let name = dns_lookup::lookup_addr(&address).ok()?;
     let sane = name.len() <= 253
@@ -134,7 +136,7 @@ mod tests {
     use super::*;
     use crate::model::{DoorId, Outcome, Timestamp};
 
-    fn line(last: u8) -> Line {
+    fn line(last: u8) -> PendingLine {
         let event = Event {
             at: Timestamp(0),
             source: IpAddr::from([192, 0, 2, last]),
@@ -146,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_line_waits_in_its_place_until_its_name_is_known() {
-        let shared = Shared::default();
+        let shared = LookupQueue::default();
         shared.lock().lines.extend([line(1), line(2)]);
         let left = std::cell::RefCell::new(Vec::new());
         shared.serve(|source| {

@@ -1,10 +1,9 @@
-//! Where the log goes: a file in knock 0.8's line format, syslog, stdout (what happens, with
-//! `-v` or `-D`), and stderr (what is wrong), which under systemd is the journal.
+//! The log. It goes to a file in knock 0.8's line format, to syslog, to stdout (what happens, with
+//! `-v` or `-D`), and to stderr (what is wrong), which under systemd is the journal.
 //!
-//! Everything is said through `tracing`; this is its subscriber. A line is one write, so
-//! that lines of two writers do not mix. None waits for whoever reads it.
+//! All lines come through `tracing`; this is its subscriber. A line is one write, so that lines of
+//! two writers do not mix. No write waits for a reader.
 
-pub(crate) mod event_lines;
 mod file;
 pub(crate) mod limit;
 pub(crate) mod log_lines;
@@ -21,7 +20,7 @@ use std::time::{Duration, Instant};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-use self::file::{Files, NoLog};
+use self::file::{LogFiles, NoLog};
 use self::streams::{Stream, Streams};
 use self::syslog::Syslog;
 use crate::daemon::Fault;
@@ -30,7 +29,7 @@ use crate::stderr::{as_error, is_journal};
 
 /// What the command line says of the log.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct LogOptions {
     /// `-v`: what happens goes to stdout.
     pub verbose: bool,
     /// `-D`: and why.
@@ -41,31 +40,31 @@ pub struct Options {
 
 #[derive(Debug)]
 struct Sinks {
-    options: Options,
+    options: LogOptions,
     /// stderr is the journal: it wants priorities and no time.
     journal: bool,
-    /// The least that is kept, in the file and by syslog, as configured.
+    /// The lowest level that the file and syslog take, as configured.
     kept: Level,
-    /// None was ever named.
-    file: Option<Files>,
+    /// `None` until a file is named.
+    file: Option<LogFiles>,
     streams: Streams,
     syslog: Option<Syslog>,
 }
 
-/// How long the daemon waits, at its end, for what is not written yet.
+/// How long the daemon waits, at its end, for lines that are not written yet.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The handle by which the log is told of a configuration. With it, the log ends.
+/// The handle by which the log is configured. When it is dropped, the log ends.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct Logger {
     sinks: Arc<Mutex<Sinks>>,
     streams: Streams,
 }
 
-impl Log {
-    /// Begins logging; to stdout and stderr alone, until `configure`. No guard may fail to
-    /// stand for want of a log, so that one without a thread will do.
-    pub(crate) fn start(options: Options) -> Self {
+impl Logger {
+    /// Begins logging, to stdout and stderr alone until `configure`. The guard must stand even if the
+    /// log cannot have its thread: then it does without.
+    pub(crate) fn start(options: LogOptions) -> Self {
         let (streams, no_thread) = match Streams::start() {
             Ok(streams) => (streams, None),
             Err(error) => (Streams::direct(), Some(error)),
@@ -88,33 +87,32 @@ impl Log {
         Self { sinks, streams }
     }
 
-    /// Tells why the program ends, as `main` does of every other: but if nobody reads
-    /// stderr, that must not keep it from ending.
+    /// Says why the program ends, as `main` does for subcommands. If nobody reads stderr, that does
+    /// not keep the program from ending.
     pub(crate) fn complain(&self, fault: &Fault) {
         let journal = lock(&self.sinks).journal;
         let lines = as_error(&format!("knockd: {fault}"), journal);
         self.streams.write(Stream::Err, lines);
     }
 
-    /// Opens what the configuration names, anew each time: after a rotation the old file
-    /// has another name. Where the new file cannot be opened, which is told, the old one stays
-    /// in use.
+    /// Opens what the configuration names, anew each time: after a rotation the old file has another
+    /// name. Where the new file cannot be opened, the log says so and the old one stays in use.
     pub(crate) fn configure(&self, log: &model::Log) {
         let configured = lock(&self.sinks).configure(log);
         // tracing asks once for each place in the program whether its lines are wanted, and
-        // remembers. (Not under the lock, which the answer takes.)
+        // remembers the answer. (Not under the lock, which the answer takes.)
         tracing::callsite::rebuild_interest_cache();
         if let Err(none) = configured {
             file::tell(&none);
         }
     }
 
-    /// Waits until all have what was said, but not for ever.
+    /// Waits until all lines are written, but not for ever.
     pub(crate) fn flush(&self) {
         let end = Instant::now() + PATIENCE;
         self.streams.flush(end);
-        // Not under the lock: who writes the file may have something to say.
-        let file = lock(&self.sinks).file.as_ref().and_then(Files::queue);
+        // Not under the lock: the thread that writes the file may have a line of its own.
+        let file = lock(&self.sinks).file.as_ref().and_then(LogFiles::queue);
         if let Some(file) = file {
             file.flush(end);
             self.streams.flush(end);
@@ -122,7 +120,7 @@ impl Log {
     }
 }
 
-impl Drop for Log {
+impl Drop for Logger {
     fn drop(&mut self) {
         self.flush();
     }
@@ -141,19 +139,19 @@ impl Sinks {
             model::Level::Debug => Level::DEBUG,
             model::Level::Trace => Level::TRACE,
         };
-        // The journal takes what is sent to syslog, too: each line would be there twice.
+        // The journal takes the lines that are sent to syslog, too: each would be there twice.
         let to_syslog = log.syslog && !self.journal;
         self.syslog = to_syslog.then(|| Syslog::new("/dev/log"));
         let path = self.options.file.as_ref().or(log.file.as_ref()).cloned();
         match (&mut self.file, path) {
             (None, None) => Ok(()),
-            (file, path) => file.get_or_insert_with(Files::start).open(path),
+            (file, path) => file.get_or_insert_with(LogFiles::start).open(path),
         }
     }
 
-    /// The least that stdout shows: `-v` and `-D` are heard there whatever is kept.
+    /// Returns the lowest level that stdout shows: `-v` and `-D` count there whatever the file takes.
     fn shown(&self) -> Option<Level> {
-        let Options {
+        let LogOptions {
             verbose,
             debug,
             file: _,
@@ -193,8 +191,8 @@ impl Sinks {
             let line = format!("<{priority}>{text}\n");
             self.streams.write(Stream::Err, line);
         } else if level <= Level::WARN {
-            // Whoever pipes the output of -v away must still see why nothing works. What
-            // follows a first line (a line of the file, a caret) stands below it as it is.
+            // An administrator who pipes the output of -v away must still see why nothing works.
+            // Lines after the first (a line of the file, a caret) stand below it as they are.
             let name = if first { "knockd: " } else { "" };
             let line = format!("{name}{text}\n");
             self.streams.write(Stream::Err, line);
@@ -204,7 +202,7 @@ impl Sinks {
     }
 }
 
-/// Events become lines. Spans tell nothing that a line says: nobody makes any.
+/// Makes lines of events. There are no spans.
 struct Lines(Arc<Mutex<Sinks>>);
 
 impl Subscriber for Lines {
@@ -215,13 +213,13 @@ impl Subscriber for Lines {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line::default();
+        let mut line = LineText::default();
         event.record(&mut line);
         lock(&self.0).write(*event.metadata().level(), &line.0);
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        // None is enabled, so that none is told from another.
+        // No span is enabled, so that all may have one number.
         span::Id::from_u64(1)
     }
 
@@ -235,9 +233,9 @@ impl Subscriber for Lines {
 }
 
 #[derive(Default)]
-struct Line(String);
+struct LineText(String);
 
-impl Visit for Line {
+impl Visit for LineText {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing to a String cannot fail.
         let _ = if field.name() == "message" {
@@ -256,7 +254,7 @@ mod tests {
     fn under_the_journal_nothing_is_sent_to_syslog_as_well() {
         for journal in [false, true] {
             let mut sinks = Sinks {
-                options: Options::default(),
+                options: LogOptions::default(),
                 journal,
                 kept: Level::INFO,
                 file: None,

@@ -31,12 +31,12 @@ pub(crate) enum Work<T> {
 /// The sending end of the queue. The thread ends with the last of them.
 #[derive(Debug)]
 pub(crate) struct Spool<T> {
-    entries: Sender<Entry<T>>,
+    entries: Sender<SpoolEntry<T>>,
     counts: Arc<Counts>,
 }
 
 #[derive(Debug)]
-enum Entry<T> {
+enum SpoolEntry<T> {
     Job(T),
     /// There is something lost to tell of.
     Lost,
@@ -89,29 +89,33 @@ impl<T: Job> Spool<T> {
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
                 .is_ok();
         if has_room {
-            self.send(Entry::Job(job));
+            self.send(SpoolEntry::Job(job));
         } else if lost.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.send(Entry::Lost);
+            self.send(SpoolEntry::Lost);
         }
     }
 
     /// Waits for what is not done yet, but not beyond `end`.
     pub(crate) fn flush(&self, end: Instant) {
         let (done, is_done) = mpsc::channel();
-        self.send(Entry::Flush(done));
+        self.send(SpoolEntry::Flush(done));
         let left = end.saturating_duration_since(Instant::now());
         // Nothing is ever sent: the other end is dropped.
         let _ = is_done.recv_timeout(left);
     }
 
-    fn send(&self, entry: Entry<T>) {
+    fn send(&self, entry: SpoolEntry<T>) {
         // The thread lives as long as this end.
         let _ = self.entries.send(entry);
     }
 }
 
 /// The thread: does what comes. It tells of what was lost when nothing waits, or before a flush.
-fn serve<T: Job>(entries: &Receiver<Entry<T>>, counts: &Counts, mut work: impl FnMut(Work<T>)) {
+fn serve<T: Job>(
+    entries: &Receiver<SpoolEntry<T>>,
+    counts: &Counts,
+    mut work: impl FnMut(Work<T>),
+) {
     let lost = || Some(counts.lost.swap(0, Ordering::Relaxed)).filter(|lost| *lost > 0);
     loop {
         let next = match entries.try_recv() {
@@ -124,13 +128,13 @@ fn serve<T: Job>(entries: &Receiver<Entry<T>>, counts: &Counts, mut work: impl F
             }
         };
         match next {
-            Ok(Entry::Job(job)) => {
+            Ok(SpoolEntry::Job(job)) => {
                 let weight = job.weight();
                 work(Work::Job(job));
                 counts.bytes.fetch_sub(weight, Ordering::Relaxed);
             }
-            Ok(Entry::Lost) => {}
-            Ok(Entry::Flush(done)) => {
+            Ok(SpoolEntry::Lost) => {}
+            Ok(SpoolEntry::Flush(done)) => {
                 if let Some(lost) = lost() {
                     work(Work::Lost(lost));
                 }

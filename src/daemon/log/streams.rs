@@ -1,9 +1,9 @@
-//! stdout and stderr. Whoever reads them may stop (a pager, a program that hangs, a terminal
-//! held by Ctrl-S, a journal that is busy), and then a write waits, for ever if need be. No
-//! packet may wait for that, so a thread of its own writes.
+//! stdout and stderr. Their reader may stop reading (a pager, a program that hangs, a terminal held
+//! by Ctrl-S, a busy journal), and then a write waits, perhaps for ever. No packet may wait for that,
+//! so a thread of its own writes.
 //!
-//! (`O_NONBLOCK` would be everybody's who shares the open file, the shell's for one, and what
-//! poll(2) says of a pipe another writer can undo.)
+//! (`O_NONBLOCK` would apply to every process that shares the open file, such as the shell, and
+//! another writer can undo what poll(2) says of a pipe.)
 
 use std::io::{self, Write as _};
 use std::time::Instant;
@@ -19,18 +19,18 @@ pub(crate) enum Stream {
     Err,
 }
 
-/// Both, in one queue: their lines keep their order.
+/// Both streams, in one queue: their lines keep their order.
 #[derive(Debug, Clone)]
 pub(crate) struct Streams {
-    /// `None`: there is no thread, and whoever has a line writes it.
-    queued: Option<Spool<Line>>,
+    /// `None`: there is no thread, and each line is written where it is said.
+    queued: Option<Spool<StreamLine>>,
 }
 
 /// A line, its end included, and where it goes.
 #[derive(Debug, PartialEq, Eq)]
-struct Line(Stream, String);
+struct StreamLine(Stream, String);
 
-impl Job for Line {
+impl Job for StreamLine {
     fn weight(&self) -> usize {
         self.1.len()
     }
@@ -43,7 +43,7 @@ impl Streams {
     /// None can be had (RLIMIT_NPROC, pids.max).
     pub(crate) fn start() -> io::Result<Self> {
         let spool = Spool::start("streams", |work| match work {
-            Work::Job(Line(stream, line)) => write(stream, &line),
+            Work::Job(StreamLine(stream, line)) => write(stream, &line),
             Work::Lost(lost) => {
                 let line = format!("knockd: {lost} lines are lost: nobody read them in time\n");
                 write(Stream::Err, &line);
@@ -54,15 +54,15 @@ impl Streams {
         })
     }
 
-    /// Without the thread: each line is written at once, and waits for its reader.
+    /// Works without the thread: each line is written at once, and waits for its reader.
     pub(crate) fn direct() -> Self {
         Self { queued: None }
     }
 
-    /// Has a line written, its end included; or counts it.
+    /// Has a line written, its end included; or counts it as lost.
     pub(crate) fn write(&self, stream: Stream, line: String) {
         match &self.queued {
-            Some(spool) => spool.push(Line(stream, line)),
+            Some(spool) => spool.push(StreamLine(stream, line)),
             None => write(stream, &line),
         }
     }
@@ -75,7 +75,7 @@ impl Streams {
     }
 }
 
-/// What cannot be written, since nobody is there any more, is no news to anybody.
+/// Writes a line. If that fails there is no reader, and nobody to tell.
 fn write(stream: Stream, line: &str) {
     let _ = match stream {
         Stream::Out => io::stdout().write_all(line.as_bytes()),

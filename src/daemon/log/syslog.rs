@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// facility user, priority notice (RFC 5424, 6.2.1): what knock 0.8 sends all its lines as.
 const NOTICE: u8 = 8 + 5;
 
-/// A socket to syslogd, made anew when that one was restarted: it then has another.
+/// A socket to syslogd, made anew when syslogd was restarted: then it has another.
 #[derive(Debug)]
 pub(crate) struct Syslog {
     path: PathBuf,
@@ -14,7 +14,7 @@ pub(crate) struct Syslog {
 }
 
 impl Syslog {
-    /// To the socket at `path`; whether anybody listens there shows later.
+    /// Sends to the socket at `path`; whether anybody listens there shows later.
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -22,7 +22,7 @@ impl Syslog {
         }
     }
 
-    /// Sends a line. What is not taken at once is lost: nothing waits for syslogd.
+    /// Sends a line. A line that is not taken at once is lost: nothing waits for syslogd.
     pub(crate) fn send(&mut self, text: &str) {
         let pid = std::process::id();
         let line = format!("<{NOTICE}>knockd[{pid}]: {text}");

@@ -1,19 +1,19 @@
-//! Which port most of the packets that are read go to: a service that hears much had better be
-//! left alone (`ignore`).
+//! Finds the port that most of the packets that are read go to: a busy service had better be left
+//! alone (`ignore`).
 
 use std::time::Duration;
 
 use crate::model::{Step, Timestamp};
 
-/// So long packets are counted, or longer where there are no ticks.
+/// How long packets are counted; longer where there are no ticks.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Fewer packets in a window cost nothing that is worth a word: a hundred a second.
+/// Fewer packets in a window are not worth a warning: a hundred a second.
 const FEW: u64 = 1000;
 
 /// Finds a port that makes more than half of the packets, if there is one, without counting each
-/// port: who is left over when packets of different ports cancel each other (Boyer and Moore,
-/// 1981) is suspected, and counted in the window after.
+/// port. The port that is left over when packets of different ports cancel each other (Boyer and
+/// Moore, 1981) is the suspect; its packets are counted in the next window.
 #[derive(Debug, Default)]
 pub(crate) struct Busiest {
     window: Timestamp,
@@ -26,7 +26,7 @@ pub(crate) struct Busiest {
 }
 
 impl Busiest {
-    /// A packet to this port was read.
+    /// Counts a packet to this port.
     pub(crate) fn count(&mut self, port: Step) {
         self.packets += 1;
         self.hits += u64::from(self.suspect == Some(port));
@@ -39,8 +39,8 @@ impl Busiest {
         }
     }
 
-    /// Takes stock, if it is time. The port that made most packets of the window, if that is
-    /// news.
+    /// Ends the window, if it is time. Returns the port that made most of its packets, if that is
+    /// another than before.
     pub(crate) fn news(&mut self, now: Timestamp) -> Option<Step> {
         if now.since(self.window) < WINDOW {
             return None;
@@ -57,7 +57,7 @@ impl Busiest {
         found.filter(|_| is_news)
     }
 
-    /// The port that made most packets of the last window, if that is not long ago.
+    /// Returns the port that made most packets of the last window, if that is not long ago.
     pub(crate) fn found(&self, now: Timestamp) -> Option<Step> {
         self.found.filter(|_| now.since(self.window) < 3 * WINDOW)
     }

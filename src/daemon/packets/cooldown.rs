@@ -7,26 +7,26 @@ use std::sync::Arc;
 
 use crate::model::{Door, Timestamp};
 
-/// So many rests are remembered. With more there is a flood, and of those that do not fit each
-/// knock opens, which it would without a cooldown.
+/// The number of rests that are remembered. More are a flood; a knock whose rest does not fit opens,
+/// as it would without a cooldown.
 const MOST: usize = 65_536;
 
-/// So many that are over are forgotten at a new one: more than one, and not all at once.
+/// How many rests that are over are forgotten at a new one: more than one, and not all at once.
 const FORGOTTEN: usize = 4;
 
-type Key = (Arc<str>, IpAddr);
+type DoorAndSource = (Arc<str>, IpAddr);
 
 /// When doors and sources may open again; by the door's name, which a reload keeps.
 #[derive(Debug, Default)]
 pub(crate) struct Cooldowns {
-    ends: HashMap<Key, Timestamp>,
+    ends: HashMap<DoorAndSource, Timestamp>,
     /// The same in the order of their ends.
-    by_end: BTreeSet<(Timestamp, Key)>,
+    by_end: BTreeSet<(Timestamp, DoorAndSource)>,
 }
 
 impl Cooldowns {
-    /// Whether the door rests for `source`, so that a knock does not open it. If not, and it has
-    /// a cooldown, it begins to: this knock opens it.
+    /// Returns whether the door rests for `source`, so that a knock does not open it. If not, this
+    /// knock opens it, and its rest begins, if it has a cooldown.
     pub(crate) fn rests(&mut self, door: &Door, source: IpAddr, at: Timestamp) -> bool {
         if door.seq_cooldown.is_zero() {
             return false;
@@ -55,7 +55,7 @@ impl Cooldowns {
         false
     }
 
-    /// The door has not opened after all: it does not rest for `source`.
+    /// Ends the rest of a door that has not opened after all.
     pub(crate) fn wake(&mut self, door: &Door, source: IpAddr) {
         let key = (Arc::clone(&door.name), source);
         if let Some(end) = self.ends.get(&key).copied() {
@@ -63,7 +63,7 @@ impl Cooldowns {
         }
     }
 
-    fn forget(&mut self, end: Timestamp, key: Key) {
+    fn forget(&mut self, end: Timestamp, key: DoorAndSource) {
         self.ends.remove(&key);
         self.by_end.remove(&(end, key));
     }

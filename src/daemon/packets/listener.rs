@@ -1,11 +1,11 @@
-//! What reads strangers' packets: the capture and the decoder. It knows no sequence, no door and
-//! no secret; what it hands on is judged elsewhere, a batch at a time.
+//! Reads strangers' packets: the capture and the decoder. It knows no sequence, no door and no
+//! secret. It hands on knocks, a batch at a time; they are judged elsewhere.
 
 use std::net::IpAddr;
 
-use crate::capture::{CaptureError, LiveCapture};
+use crate::capture::{CaptureError, LiveCapture, Program};
 use crate::decode::decode;
-use crate::model::{Door, Knock, PortRange, Timestamp};
+use crate::model::{Config, Knock, Timestamp};
 
 /// Frames taken before anything else is looked at.
 pub(crate) const BATCH: usize = 1024;
@@ -13,25 +13,28 @@ pub(crate) const BATCH: usize = 1024;
 /// The capture, and what was in the frames read last.
 pub(crate) struct Listener {
     live: LiveCapture,
-    heard: Vec<Knock>,
+    knocks: Vec<Knock>,
 }
 
 impl Listener {
-    /// Hears nothing until it has a filter.
+    /// Makes one that reads nothing until it has a filter.
     pub(crate) fn new(live: LiveCapture) -> Self {
         Self {
             live,
-            heard: Vec::with_capacity(BATCH),
+            knocks: Vec::with_capacity(BATCH),
         }
     }
 
-    /// See [`LiveCapture::set_filter`].
-    pub(crate) fn set_filter(
-        &mut self,
-        doors: &[Door],
-        ignore: &[PortRange],
-    ) -> Result<(), CaptureError> {
-        self.live.set_filter(doors, ignore)
+    /// Lets the packets pass that a configuration is for: see [`LiveCapture::set_filter`].
+    pub(crate) fn set_filter(&mut self, config: &Config) -> Result<(), CaptureError> {
+        self.live.set_filter(&config.doors, &config.ignore)?;
+        if !Program::keeps_to_ports(&config.doors) {
+            tracing::warn!(
+                "every packet of every TCP session is read: doors whose TCP flags fit them have \
+                 too many steps; let SYNs alone count there (syn,!ack)"
+            );
+        }
+        Ok(())
     }
 
     /// See [`LiveCapture::set_hosts`].
@@ -39,13 +42,13 @@ impl Listener {
         self.live.set_hosts(own)
     }
 
-    /// Reads at most [`BATCH`] frames, all as of `now`: how many there were, and the knocks in
+    /// Reads at most [`BATCH`] frames, all as of `now`. Returns how many there were, and the knocks in
     /// them. Never waits.
     pub(crate) fn read(&mut self, now: Timestamp) -> Result<(usize, &[Knock]), CaptureError> {
-        let Self { live, heard } = self;
-        heard.clear();
-        let taken = live.read(now, BATCH, |frame| heard.extend(decode(frame)))?;
-        Ok((taken, heard))
+        let Self { live, knocks } = self;
+        knocks.clear();
+        let taken = live.read(now, BATCH, |frame| knocks.extend(decode(frame)))?;
+        Ok((taken, knocks))
     }
 
     /// See [`LiveCapture::dropped`].
@@ -53,7 +56,7 @@ impl Listener {
         self.live.dropped()
     }
 
-    /// Readable when there are frames.
+    /// Returns a descriptor that is readable when there are frames.
     pub(crate) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
         use std::os::fd::AsFd as _;
         self.live.as_fd()

@@ -1,51 +1,51 @@
-//! How reading keeps pace with what comes. A lone packet is read at once: a person waits
-//! for it. When packets come thick, waking for each is most of what they cost (a bare
-//! nanosleep(2) takes 7 to 47 µs of CPU, a packet half of one), so they are let gather.
+//! How long packets gather before they are read. A lone packet is read at once: a person waits for
+//! it. When many packets come, a wake-up for each is most of their cost (a bare nanosleep(2) takes
+//! 7 to 47 µs of CPU, a packet half of one), so they gather.
 
 use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// So many packets within such a time are thick: a thousand a second. Two hundred people
-/// who knock at once are, for as long as it lasts; one is not.
+/// So many packets within such a time are many: a thousand a second. Two hundred people who knock
+/// at once send that many for a while; one person does not.
 const MANY: usize = 16;
 const WINDOW: Duration = Duration::from_millis(16);
 
-/// For so many it is worth to wake.
+/// The number of packets that is worth a wake-up.
 const WORTHY: u32 = 8;
 
-/// So many within such a time are masses, 75,000 a second: then waking costs more than reading, and
-/// it is worth for no fewer than so many.
+/// So many packets within such a time are masses, 75,000 a second. Then wake-ups cost more than
+/// reading, and only `WORTHY_MASSES` packets are worth one.
 const MASSES: u32 = 1200;
 const WORTHY_MASSES: u32 = 300;
 
-/// How long they gather: whatever opens amid a flood opens so much later at most.
+/// How long packets gather: a door that opens amid a flood opens so much later at most.
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(4);
 
-/// Tells how long to wait before the next look, by the number of packets alone: whether a step is
+/// Says how long to wait before the next read, by the number of packets alone: whether a step is
 /// among them must not show.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct Pacing {
     window: Timestamp,
     taken: usize,
     moment: Option<Duration>,
 }
 
-impl Pace {
-    /// After a look at `now` that took so many packets: how long to let the next ones gather;
-    /// `None`: not at all.
+impl Pacing {
+    /// Returns how long the next packets gather, after a read at `now` that took so many; `None`: not
+    /// at all.
     pub(crate) fn after(&mut self, now: Timestamp, taken: usize) -> Option<Duration> {
         self.taken += taken;
         let age = now.since(self.window);
         if age >= WINDOW {
-            // Once they gather, they do until they are rather fewer.
+            // Once packets gather, they do so until they are rather fewer.
             let few = if self.moment.is_some() {
                 MANY / 2
             } else {
                 MANY
             };
-            // A window that came to its end and one long past are not the same.
+            // A window that has just ended counts, one long past does not.
             let is_thick = self.taken >= few && age < 4 * WINDOW;
             self.moment = is_thick.then(|| moment(age, self.taken));
             self.window = now;
@@ -58,7 +58,7 @@ impl Pace {
     }
 }
 
-/// How long it takes, at this rate, until enough have come for a look to be worth it.
+/// Returns how long it takes, at this rate, until enough packets have come for a wake-up.
 fn moment(time: Duration, taken: usize) -> Duration {
     let taken = u32::try_from(taken).unwrap_or(u32::MAX).max(1);
     let (worthy, longest) = match time * MASSES < WINDOW * taken {
@@ -74,7 +74,7 @@ mod tests {
 
     /// Reads packets that come at even intervals; how many reads that took.
     fn reads(every: Duration, count: u64) -> u64 {
-        let mut pace = Pace::default();
+        let mut pace = Pacing::default();
         let (mut now, mut taken, mut reads) = (Timestamp(1 << 40), 0, 0);
         let start = now;
         while taken < count {
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn after_a_flood_a_packet_is_read_at_once() {
-        let mut pace = Pace::default();
+        let mut pace = Pacing::default();
         let mut now = Timestamp(1 << 40);
         for _ in 0..100 {
             now = now + SHORTEST;

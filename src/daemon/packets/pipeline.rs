@@ -1,10 +1,12 @@
-//! The straight line of a live daemon: from a knock to what it does in the kernel, before the
+//! The pipeline of a live daemon: a knock is judged, and what it opens is in the kernel before the
 //! next knock is looked at.
 //!
-//! Only a door that opens acts at once. What else a step causes waits for a tick (see `ticks`):
-//! its line in the log would tell it from another port to who measures the time.
+//! Only a door that opens acts at once. Everything else that a step causes waits for a tick (see
+//! `ticks`): a line in the log takes time, by which an observer could tell a step from another
+//! port.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,67 +15,72 @@ use crate::action::one_time::OneTimeError;
 use crate::capture::Links;
 use crate::firewall::{Applied, FirewallError, Table};
 use crate::matcher::Matcher;
-use crate::model::{Config, DoorId, Effect, Effects, Event, Knock, OneTime, Outcome, Timestamp};
+use crate::model::{
+    Config, DoorId, Effect, Effects, Event, Knock, OneTime, Outcome, Timestamp, Tripwires,
+};
 
 use super::busiest::Busiest;
 use super::cooldown::Cooldowns;
-use crate::daemon::command_helper::Commands;
-use crate::daemon::event_loop::now;
-use crate::daemon::log::event_lines;
+use crate::daemon::clock::now;
+use crate::daemon::command_helper::CommandHelper;
 use crate::daemon::log::limit::{Kind, Limiter};
-use crate::daemon::log::log_lines::{self, Done, Said};
+use crate::daemon::log::log_lines::{self, LogLine, Performed};
 use crate::daemon::log::lookup::Lookup;
-use crate::daemon::one_time_files::{Case, Clerk};
-use crate::daemon::setup;
-use crate::daemon::start;
+use crate::daemon::one_time_files::{OneTimeFiles, PendingKnock};
+use crate::daemon::setup::PendingSequences;
 
 /// How long interfaces are left alone after an error.
 const LINKS_REST: Duration = Duration::from_secs(1);
 
-/// So long a knock waits for the disk of its one-time sequence: afterwards whoever knocked has given
-/// up, and the address may be somebody else's.
+/// How long a knock waits for the disk of its one-time sequence. Afterwards the person has given up,
+/// and the address may be somebody else's.
 const LATEST: Duration = Duration::from_secs(60);
 
-/// Room for so many events is kept.
+/// The number of events that the buffer keeps room for.
 const EVENTS: usize = 1024;
 
+/// Returns the tripwires of a configuration.
+pub(crate) fn tripwires(config: &Config) -> Tripwires {
+    Tripwires::new(config.tripwires, &config.ignore, &config.doors)
+}
+
 /// Everything a packet may set in motion.
-pub(crate) struct Line {
+pub(crate) struct Pipeline {
     pub(crate) config: Config,
     pub(crate) matcher: Matcher,
     pub(crate) links: Links,
     /// Interfaces could not be followed: when that is tried again.
     pub(crate) links_rest: Option<Timestamp>,
     pub(crate) table: Option<Table>,
-    pub(crate) commands: Option<Commands>,
+    pub(crate) commands: Option<CommandHelper>,
     pub(crate) lookup: Option<Lookup>,
     pub(crate) limiter: Limiter,
     pub(crate) only_ip_v4: bool,
     /// Whether the log may name a port that is somebody's step (`-D`).
     pub(crate) names_steps: bool,
-    /// The sequences that doors of one-time sequences wait for.
-    pub(crate) one_time: setup::Live,
+    /// The one-time sequence that each such door waits for.
+    pub(crate) one_time: PendingSequences,
     pub(crate) busiest: Busiest,
-    /// Whom doors do not open for again yet.
+    /// The sources that doors do not open for again yet.
     cooldowns: Cooldowns,
-    /// Doors opened since the start; a knock that was made in vain is none.
+    /// How often a door has opened since the start; a knock that opened nothing does not count.
     pub(crate) opened: u64,
-    /// Who marks one-time sequences that are used.
-    pub(crate) clerk: Clerk,
+    /// Marks one-time sequences that are used, and reads the next.
+    pub(crate) one_time_files: OneTimeFiles,
     events: Vec<Event>,
-    /// What the log is to be told at the next tick. The limiter has let it through: so a flood
-    /// makes it no longer.
+    /// Events to be written to the log at the next tick. The limiter has let them through, so that a
+    /// flood does not make the list longer.
     untold: Vec<Event>,
 }
 
-impl Line {
+impl Pipeline {
     pub(crate) fn new(
         config: Config,
         matcher: Matcher,
         links: Links,
         table: Option<Table>,
-        commands: Option<Commands>,
-        clerk: Clerk,
+        commands: Option<CommandHelper>,
+        one_time_files: OneTimeFiles,
     ) -> Self {
         Self {
             config,
@@ -86,11 +93,11 @@ impl Line {
             limiter: Limiter::default(),
             only_ip_v4: false,
             names_steps: false,
-            one_time: setup::Live::new(),
+            one_time: PendingSequences::new(),
             busiest: Busiest::default(),
             cooldowns: Cooldowns::default(),
             opened: 0,
-            clerk,
+            one_time_files,
             events: Vec::new(),
             untold: Vec::new(),
         }
@@ -117,8 +124,8 @@ impl Line {
         self.act();
     }
 
-    /// Takes in what has happened to interfaces and addresses. A lasting error neither keeps
-    /// the daemon from all else nor fills the log.
+    /// Reads what has happened to interfaces and addresses. A lasting error neither keeps the daemon
+    /// from all else nor fills the log.
     pub(crate) fn follow_links(&mut self) {
         let now = now();
         if self.links_rest.is_some_and(|at| at > now) {
@@ -134,8 +141,8 @@ impl Line {
         }
     }
 
-    /// Runs at a tick: ends attempts whose time is over, and writes to the log. At most so much that
-    /// no packet waits for long. Returns whether work is left.
+    /// Runs at a tick: ends attempts whose time is over, and writes to the log. Does no more at once
+    /// than a packet can wait for. Returns whether work is left.
     pub(crate) fn tick(&mut self, now: Timestamp) -> bool {
         self.matcher.expire(now, &mut self.events);
         self.act();
@@ -144,13 +151,13 @@ impl Line {
             tracing::info!("{count} more {} not written", kind.words());
         }
         if let Some(port) = self.busiest.news(now).filter(|p| !self.matcher.is_step(*p)) {
-            tracing::warn!("{}", event_lines::busiest(port));
+            tracing::warn!("{}", log_lines::busiest(port));
         }
         self.matcher.next_deadline().is_some_and(|at| at <= now)
     }
 
-    /// Does at once what the events ask for that open doors: the port first, the log after. The
-    /// others wait to be told.
+    /// Acts at once on events that open doors: the port first, the log after. Other events wait for
+    /// the tick that writes them.
     fn act(&mut self) {
         if self.events.is_empty() {
             return;
@@ -161,7 +168,7 @@ impl Line {
                 // The knock does nothing, and is not written either.
                 Outcome::Open if self.rests(&event) => continue,
                 Outcome::Open => {
-                    // If nothing came of it yet, it is told when the door acts.
+                    // A door that waits for its disk is written about when it acts.
                     if let Some(opened) = self.open(&event).transpose() {
                         self.finish(&event, opened);
                     }
@@ -176,37 +183,37 @@ impl Line {
                 self.untold.push(event);
             }
         }
-        // Kept for its room, but for what a reload has needed.
+        // Keeps its room, but not what a reload has needed.
         events.shrink_to(EVENTS);
         self.events = events;
     }
 
-    /// Whether the event's door has opened for its source less than its `seq_cooldown` ago.
+    /// Returns whether the event's door has opened for its source less than its `seq_cooldown` ago.
     fn rests(&mut self, event: &Event) -> bool {
         let door = self.config.doors.get(event.door.index());
         door.is_some_and(|door| self.cooldowns.rests(door, event.source, event.at))
     }
 
-    /// The door has acted, or stays shut.
-    fn finish(&mut self, event: &Event, opened: Result<Done, OneTimeError>) {
+    /// Ends the knock: the door has acted, or stays shut.
+    fn finish(&mut self, event: &Event, opened: Result<Performed, OneTimeError>) {
         let has_opened = matches!(&opened, Ok(done) if done.in_vain.is_none());
         if let Some(door) = self.config.doors.get(event.door.index())
             && !has_opened
         {
             self.cooldowns.wake(door, event.source);
         }
-        // What led to it stands before it.
+        // The stages stand before the opening.
         self.tell_all();
         self.tell_opened(event, opened);
     }
 
-    /// Writes to the log what has happened and is not told yet.
+    /// Writes the events to the log that wait for it.
     pub(crate) fn tell_all(&mut self) {
         for event in self.untold.drain(..) {
             let Some(door) = self.config.doors.get(event.door.index()) else {
                 continue;
             };
-            let line = |ports| event_lines::event(&event, event.source.into(), &door.name, ports);
+            let line = |ports| log_lines::event(&event, event.source.into(), &door.name, ports);
             match event.outcome {
                 Outcome::Reset { .. } => tracing::debug!("{}", line(self.names_steps)),
                 Outcome::Stage(_) | Outcome::Timeout { .. } | Outcome::Open => {
@@ -216,31 +223,30 @@ impl Line {
         }
     }
 
-    /// Writes to the log what came of an event that opens a door.
-    fn tell_opened(&mut self, event: &Event, opened: Result<Done, OneTimeError>) {
+    /// Writes to the log what became of an event that opens a door.
+    fn tell_opened(&mut self, event: &Event, opened: Result<Performed, OneTimeError>) {
         let Some(door) = self.config.doors.get(event.door.index()) else {
             return;
         };
-        // Each comes with several lines of what it did.
+        // Each comes with several lines on what it did.
         if !self.limiter.allow(Kind::Knock, event.at) {
             return;
         }
         let why = match opened {
-            Ok(Done { said, in_vain }) => {
+            Ok(Performed { said, in_vain }) => {
                 match (&in_vain, &self.lookup) {
                     (Some(why), _) => {
                         tracing::error!("{}: {}: not opened: {why}", event.source, door.name);
                     }
-                    // It goes over the network. So only who has opened a door is looked up: whoever
-                    // answers would else be told of each step.
+                    // A look-up goes over the network, and the name server would learn of each step:
+                    // so only sources that have opened a door are looked up.
                     (None, Some(lookup)) => lookup.write(*event, &door.name),
                     (None, None) => {
-                        let line =
-                            event_lines::event(event, event.source.into(), &door.name, false);
+                        let line = log_lines::event(event, event.source.into(), &door.name, false);
                         tracing::info!("{line}");
                     }
                 }
-                said.iter().for_each(Said::tell);
+                said.iter().for_each(LogLine::write);
                 return;
             }
             Err(why) => why,
@@ -248,21 +254,26 @@ impl Line {
         tracing::error!("{}: {}: not opened: {why}", event.source, door.name);
     }
 
-    /// Takes another configuration: attempts at doors that stay live on.
-    pub(crate) fn take_config(&mut self, config: Config, one_time: setup::Live, now: Timestamp) {
-        let tripwires = start::tripwires(&config);
+    /// Takes another configuration. Attempts at doors that stay go on.
+    pub(crate) fn take_config(
+        &mut self,
+        config: Config,
+        one_time: PendingSequences,
+        now: Timestamp,
+    ) {
+        let tripwires = tripwires(&config);
         self.matcher
             .reload(config.doors.clone(), tripwires, now, &mut self.events);
-        // Told before the swap: the places in these events are those of the doors before.
+        // Written before the swap: these events number the doors of the old configuration.
         self.act();
         self.tell_all();
         self.config = config;
         self.one_time = one_time;
     }
 
-    /// Runs the door's actions for who knocked; or says why it stays shut; or has the sequence
-    /// marked first, if it is good for one use, and gives nothing yet.
-    fn open(&mut self, event: &Event) -> Result<Option<Done>, OneTimeError> {
+    /// Runs the door's actions for the event's source. A one-time sequence is marked first: then this
+    /// returns `None`, and the door acts in [`marked`](Self::marked).
+    fn open(&mut self, event: &Event) -> Result<Option<Performed>, OneTimeError> {
         let Event {
             at, source, door, ..
         } = *event;
@@ -272,31 +283,36 @@ impl Line {
         let Some(OneTime { file }) = &configured.one_time else {
             return Ok(Some(self.act_for(door, source, at)));
         };
-        let case = Case {
+        let knock = PendingKnock {
             door: Arc::clone(&configured.name),
             file: file.clone(),
             source,
             at,
         };
-        let (name, file) = (Arc::clone(&case.door), file.clone());
-        // None: it was completed twice before the matcher had the next one.
+        let (name, file) = (Arc::clone(&knock.door), file.clone());
+        // None if it was completed twice before the matcher had the next one.
         let used = self.one_time.remove(&door);
         let used = used.ok_or_else(|| OneTimeError::Changed(file.clone()));
-        let marked = used.and_then(|used| self.clerk.mark(case, used, &self.config));
+        let marked = used.and_then(|used| self.one_time_files.mark(knock, used, &self.config));
         if marked.is_err() {
-            self.clerk.read(name, file, &self.config);
+            self.one_time_files.read(name, file, &self.config);
         }
         marked.map(|()| None)
     }
 
-    /// The sequence is marked, on the disk, or that failed: the door acts, or stays shut.
-    pub(crate) fn marked(&mut self, case: Case, marked: Result<(), OneTimeError>, now: Timestamp) {
-        let Case {
+    /// Takes the result of marking a sequence on the disk: the door acts, or stays shut.
+    pub(crate) fn marked(
+        &mut self,
+        knock: PendingKnock,
+        marked: Result<(), OneTimeError>,
+        now: Timestamp,
+    ) {
+        let PendingKnock {
             door,
             file,
             source,
             at,
-        } = case;
+        } = knock;
         let mut doors = (0..).map(DoorId).zip(self.config.doors.iter());
         let mine = |one: &OneTime| one.file == file;
         let Some((id, _)) =
@@ -320,7 +336,21 @@ impl Line {
         self.finish(&event, opened);
     }
 
-    fn act_for(&mut self, door: DoorId, source: IpAddr, now: Timestamp) -> Done {
+    /// Has the files of these doors read again.
+    pub(crate) fn read_sequences(&mut self, doors: Vec<(Arc<str>, PathBuf)>) {
+        for (door, file) in doors {
+            self.one_time_files.read(door, file, &self.config);
+        }
+    }
+
+    /// Returns the port that most packets go to, unless it is somebody's step.
+    pub(crate) fn busiest_port(&self, now: Timestamp) -> Option<String> {
+        let port = self.busiest.found(now);
+        let port = port.filter(|port| !self.matcher.is_step(*port))?;
+        Some(port.to_string())
+    }
+
+    fn act_for(&mut self, door: DoorId, source: IpAddr, now: Timestamp) -> Performed {
         let effects = action::plan(door, &self.config, source);
         let done = self.perform(&effects, now);
         self.opened += u64::from(done.in_vain.is_none());
@@ -328,12 +358,12 @@ impl Line {
     }
 
     /// Does what is planned: first what is for the kernel, in one transaction, then the command.
-    fn perform(&mut self, effects: &Effects, now: Timestamp) -> Done {
+    fn perform(&mut self, effects: &Effects, now: Timestamp) -> Performed {
         self.perform_by(Table::apply_knock, effects, now)
     }
 
-    /// The same for who asks by hand.
-    pub(crate) fn perform_by_hand(&mut self, effects: &Effects, now: Timestamp) -> Done {
+    /// The same for an order by hand.
+    pub(crate) fn perform_by_hand(&mut self, effects: &Effects, now: Timestamp) -> Performed {
         self.perform_by(Table::apply, effects, now)
     }
 
@@ -342,7 +372,7 @@ impl Line {
         apply: fn(&mut Table, &[Effect], Timestamp) -> Result<Applied, FirewallError>,
         effects: &Effects,
         now: Timestamp,
-    ) -> Done {
+    ) -> Performed {
         let mut said = Vec::new();
         let mut in_vain = None;
         if let Some(table) = &mut self.table {
@@ -360,8 +390,8 @@ impl Line {
             && let Some(commands) = &mut self.commands
             && let Err(error) = commands.run(command)
         {
-            said.push(Said::Error(format!("{}: {error}", command.door)));
+            said.push(LogLine::Error(format!("{}: {error}", command.door)));
         }
-        Done { said, in_vain }
+        Performed { said, in_vain }
     }
 }

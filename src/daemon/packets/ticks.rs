@@ -1,34 +1,41 @@
-//! When that is done which packets cause and nobody waits for: log lines, the end of attempts
-//! that have run out.
+//! Ticks: the moments for work that packets cause and nobody waits for, such as log lines and the
+//! end of attempts that have run out.
 //!
-//! Whatever takes longer than a look-up would tell a step to who measures, if it were done as
-//! soon as its packet was read; and so would a wake-up that only a step causes. So it is done at
-//! ticks, whose moments are drawn by lot. Any packet that is read makes the clock go for a while,
-//! whatever its port.
+//! Work that takes longer than a look-up would tell an observer of a step, if it were done as soon as
+//! the packet was read; a wake-up that only a step causes would, too. So it is done at ticks, whose
+//! moments are drawn at random. Any packet that is read keeps the clock ticking for a while, whatever
+//! its port.
 
 use std::time::Duration;
 
-use crate::model::Timestamp;
+use crate::daemon::log::limit;
+use crate::model::{Config, Timestamp};
 
-/// The time to the next tick while packets come, on the average: so much later stands a line in
-/// the log.
+/// The mean time to the next tick while packets come. Lines in the log are late by it.
 const BUSY: Duration = Duration::from_millis(100);
 
-/// The same afterwards; longer, the longer no packet has come.
+/// The same afterwards; it grows with the time since the last packet.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// Returns how long after a packet something may be left for a tick: an attempt that runs out, or a
+/// line that says how many were not written.
+pub(crate) fn patience(config: &Config) -> Duration {
+    let timeouts = config.doors.iter().map(|door| door.seq_timeout);
+    timeouts.fold(Duration::ZERO, Duration::max) + limit::WINDOW
+}
 
 /// The clock.
 #[derive(Debug)]
 pub(crate) struct Ticks {
     lot: u64,
-    /// So long after the last packet there may be something to be done.
+    /// How long after the last packet there may be work.
     patience: Duration,
     last_packet: Timestamp,
     next: Option<Timestamp>,
 }
 
 impl Ticks {
-    /// A clock that stands, until packets come. `seed` is a secret.
+    /// Makes a clock that stands still until packets come. `seed` is a secret.
     pub(crate) fn new(seed: u64, patience: Duration) -> Self {
         Self {
             lot: seed | 1,
@@ -38,21 +45,21 @@ impl Ticks {
         }
     }
 
-    /// From now on there may be something to be done for so long after a packet.
+    /// Sets how long after a packet there may be work.
     pub(crate) fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
     }
 
-    /// Packets were read, whatever they were.
+    /// Notes that packets were read, whatever they were.
     pub(crate) fn packets_came(&mut self, now: Timestamp) {
         self.last_packet = now;
-        // A tick that is farther away than any of these is one of a quiet time.
+        // A tick that is farther away than that is one of a quiet time.
         if self.next.is_none_or(|next| now + 2 * BUSY < next) {
             self.next = Some(now + self.draw(BUSY));
         }
     }
 
-    /// Whether it is time. If `now` lies behind a tick, it is so once.
+    /// Returns whether a tick is due. A tick that was missed counts once.
     pub(crate) fn is_due(&mut self, now: Timestamp) -> bool {
         if self.next.is_none_or(|next| now < next) {
             return false;
@@ -62,25 +69,25 @@ impl Ticks {
         true
     }
 
-    /// There is more to be done, which was put off lest packets wait.
+    /// Notes that work is left, which was put off so that packets need not wait.
     pub(crate) fn go_on(&mut self, now: Timestamp) {
         self.next = Some(now);
     }
 
-    /// The next tick; `None`: the clock stands.
+    /// Returns the next tick; `None`: the clock stands still.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.next
     }
 
-    /// Between half of this time and half as much again. By xorshift64* (Vigna, 2016): who sees no
-    /// tick of its own cannot foresee the next.
+    /// Returns a random time between half of `mean` and half as much again, by xorshift64* (Vigna,
+    /// 2016): without seeing ticks nobody can foresee the next.
     fn draw(&mut self, mean: Duration) -> Duration {
         self.lot ^= self.lot >> 12;
         self.lot ^= self.lot << 25;
         self.lot ^= self.lot >> 27;
         let drawn = self.lot.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
         let mean = u64::try_from(mean.as_nanos()).unwrap_or(u64::MAX);
-        // A share of 2^32 of the time; more than centuries it never is.
+        // `drawn` is a share of 2^32; the time never exceeds centuries.
         Duration::from_nanos(
             mean / 2 + (mean >> 32) * drawn + (((mean & 0xffff_ffff) * drawn) >> 32),
         )

@@ -1,28 +1,25 @@
-//! Where a daemon's own files lie. Several daemons may run on one host, each with its own
-//! configuration; their files are kept apart by the configuration's path.
+//! The state directory and the run directory. Several daemons may run on one host, each with its own
+//! configuration; the configuration's path keeps their state apart.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
 use crate::action::state_file::replace;
 
-/// The folder for what must outlive a reboot.
+/// The folder for files that must outlive a reboot.
 #[derive(Debug, Clone)]
-pub(crate) struct State {
+pub(crate) struct StateDir {
     dir: PathBuf,
 }
 
-impl State {
-    /// The folder below `root` of the daemon that was given this configuration and these
-    /// interfaces (`-i`); made by `prepare`.
+impl StateDir {
+    /// Names the folder below `root` of the daemon that was given this configuration and these
+    /// interfaces (`-i`); `prepare` makes it.
     pub(crate) fn of(root: &Path, config: &Path, interfaces: &[String]) -> Self {
         let absolute = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
         let mut name = escape(absolute.as_os_str().as_bytes());
@@ -43,29 +40,28 @@ impl State {
             .create(&self.dir)
     }
 
-    /// Keeps a second daemon of the same configuration and interfaces from doing the same, for
-    /// as long as what is given lives; `None` if one has, or the folder cannot be opened.
+    /// Takes the folder's lock, which is held as long as the returned value lives. `None` if a daemon
+    /// of the same configuration and interfaces has it, or the folder cannot be opened.
     pub(crate) fn lock(&self) -> Option<File> {
         let folder = File::open(&self.dir).ok()?;
         folder.try_lock().ok().map(|()| folder)
     }
 
-    /// The folder.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    fn last_good_path(&self) -> PathBuf {
+    pub(super) fn last_good_path(&self) -> PathBuf {
         self.dir.join("last-good")
     }
 
-    /// The bytes of the last configuration that this daemon ran with, if any.
+    /// Returns the bytes of the last configuration that this daemon ran with, if any.
     pub(crate) fn last_good(&self) -> Option<Vec<u8>> {
         fs::read(self.last_good_path()).ok()
     }
 
     /// Keeps the bytes of a configuration that is now running.
-    fn keep_last_good(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn keep_last_good(&self, bytes: &[u8]) -> io::Result<()> {
         if self.last_good().as_deref() == Some(bytes) {
             return Ok(());
         }
@@ -73,11 +69,11 @@ impl State {
     }
 }
 
-/// The usual folder for locks and the control socket, which is nobody else's.
+/// The usual folder for locks and the control socket, which is knockd's alone.
 const RUN_DIR: &str = "/run/knockd";
 
-/// Makes the folder for locks and the control socket, for its owner alone. One that is there stays
-/// as it is, for others may use it; but the usual one is ours.
+/// Makes the folder for locks and the control socket, for its owner alone. A folder that is there
+/// stays as it is, for others may use it; but the usual one is made private.
 pub(crate) fn prepare_run_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let meta = fs::metadata(dir)?;
@@ -88,88 +84,8 @@ pub(crate) fn prepare_run_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes down what is to outlive a reboot, beside the work: a busy disk takes seconds to
-/// sync, one that is frozen does not answer, and no packet may wait for it.
-#[derive(Debug, Default)]
-pub(crate) struct Keeper {
-    desk: Arc<Desk>,
-}
-
-#[derive(Debug, Default)]
-struct Desk {
-    tray: Mutex<Tray>,
-    done: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Tray {
-    /// The last that is to be kept; what it takes the place of need not be any more.
-    next: Option<(State, Vec<u8>)>,
-    /// There is a thread.
-    is_busy: bool,
-}
-
-/// So long the end waits for it.
-const PATIENCE: Duration = Duration::from_secs(3);
-
-impl Keeper {
-    /// Keeps the bytes of a configuration that is now running.
-    pub(crate) fn keep_last_good(&mut self, state: State, bytes: Vec<u8>) {
-        let mut tray = self.desk.lock();
-        tray.next = Some((state, bytes));
-        if tray.is_busy {
-            return;
-        }
-        let desk = Arc::clone(&self.desk);
-        let work = move || desk.work();
-        match thread::Builder::new().name("keeper".into()).spawn(work) {
-            Ok(_) => tray.is_busy = true,
-            Err(error) => tracing::error!("cannot start a thread: {error}"),
-        }
-    }
-}
-
-impl Desk {
-    fn lock(&self) -> MutexGuard<'_, Tray> {
-        self.tray.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The thread.
-    fn work(&self) {
-        while let Some((state, bytes)) = self.next() {
-            if let Err(error) = state.keep_last_good(&bytes) {
-                tracing::debug!("the last good configuration is not kept: {error}");
-            }
-            drop(bytes);
-            // The last that is done with the file, and the packets do not wait for it either.
-            crate::daemon::heap::give_back();
-        }
-    }
-
-    fn next(&self) -> Option<(State, Vec<u8>)> {
-        let mut tray = self.lock();
-        let next = tray.next.take();
-        tray.is_busy = next.is_some();
-        if !tray.is_busy {
-            self.done.notify_all();
-        }
-        next
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        let busy = |tray: &mut Tray| tray.is_busy;
-        let waited = self
-            .desk
-            .done
-            .wait_timeout_while(self.desk.lock(), PATIENCE, busy);
-        drop(waited);
-    }
-}
-
-/// A path as a file name, in the manner of systemd-escape(1): `/` becomes `-`, what is
-/// neither letter, digit, `_` nor `.` becomes `\xNN`.
+/// Returns a path as a file name, in the manner of systemd-escape(1): `/` becomes `-`, and a byte that
+/// is no letter, digit, `_` or `.` becomes `\xNN`.
 pub(crate) fn escape(mut path: &[u8]) -> String {
     while let [b'/', inner @ ..] | [inner @ .., b'/'] = path {
         path = inner;
@@ -185,9 +101,9 @@ pub(crate) fn escape(mut path: &[u8]) -> String {
     name
 }
 
-/// NAME_MAX is 255 bytes. A longer name keeps its end, which tells most, behind a hash of
-/// the whole: paths that differ far from their end must not share a folder. (`~` is escaped
-/// in every other name.)
+/// Shortens a name that is too long (NAME_MAX is 255 bytes): it keeps its end, which says most,
+/// behind a hash of the whole. So paths that differ far from their end do not share a folder. (`~`
+/// is escaped in every other name.)
 fn fitting(name: String) -> String {
     match name.len().checked_sub(LONGEST) {
         None | Some(0) => name,
@@ -214,7 +130,7 @@ mod tests {
         let root = Path::new("/var/lib/knockd");
         let of = |c: &str, i: &[&str]| {
             let interfaces: Vec<_> = i.iter().map(ToString::to_string).collect();
-            State::of(root, Path::new(c), &interfaces).dir
+            StateDir::of(root, Path::new(c), &interfaces).dir
         };
         assert_eq!(of("/etc/knockd.toml", &[]), root.join("etc-knockd.toml"));
         assert_eq!(
@@ -249,7 +165,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let of = |interface: &str| {
             let interfaces = [interface.to_owned()];
-            State::of(root.path(), Path::new("/etc/knockd.conf"), &interfaces)
+            StateDir::of(root.path(), Path::new("/etc/knockd.conf"), &interfaces)
         };
         assert!(of("eth0").lock().is_none(), "there is no folder");
         of("eth0").prepare().unwrap();
@@ -265,47 +181,16 @@ mod tests {
     fn what_is_not_utf_8_tells_names_apart_too() {
         let of = |path: &[u8]| {
             let path = Path::new(std::ffi::OsStr::from_bytes(path));
-            State::of(Path::new("/"), path, &[]).dir
+            StateDir::of(Path::new("/"), path, &[]).dir
         };
         assert_ne!(of(b"/k\xe4.conf"), of(b"/k\xf6.conf"));
         assert_eq!(of("/kä".as_bytes()), Path::new("/k\\xc3\\xa4"));
     }
 
     #[test]
-    fn the_last_of_several_is_kept() {
-        let root = tempfile::tempdir().unwrap();
-        let state = State::of(root.path(), Path::new("/etc/knockd.toml"), &[]);
-        state.prepare().unwrap();
-        let mut keeper = Keeper::default();
-        for text in 0..20_u8 {
-            keeper.keep_last_good(state.clone(), vec![text]);
-        }
-        drop(keeper);
-        assert_eq!(state.last_good(), Some(vec![19]));
-    }
-
-    /// A named pipe with no writer is a disk that does not answer.
-    #[test]
-    fn the_end_does_not_wait_for_ever() {
-        let root = tempfile::tempdir().unwrap();
-        let state = State::of(root.path(), Path::new("/etc/knockd.toml"), &[]);
-        state.prepare().unwrap();
-        nix::unistd::mkfifo(&state.last_good_path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let mut keeper = Keeper::default();
-        for text in 0..20_u8 {
-            keeper.keep_last_good(state.clone(), vec![text]);
-        }
-        let begun = std::time::Instant::now();
-        drop(keeper);
-        assert!(begun.elapsed() < 2 * PATIENCE);
-        // The thread of the test ends.
-        drop(File::options().write(true).open(state.last_good_path()));
-    }
-
-    #[test]
     fn the_last_good_text_is_kept_whole_and_private() {
         let root = tempfile::tempdir().unwrap();
-        let state = State::of(root.path(), Path::new("/etc/knockd.toml"), &[]);
+        let state = StateDir::of(root.path(), Path::new("/etc/knockd.toml"), &[]);
         assert_eq!(state.last_good(), None);
         state.prepare().unwrap();
         for text in [b"one", b"two"] {

@@ -1,11 +1,11 @@
-//! Files that one daemon holds and a second must respect: the lock of a table, that of the control
-//! socket, and the pid file of `-d`. The kernel lets go of a lock when its holder dies, so none is
-//! ever stale.
+//! Files that one daemon holds and a second must respect: the lock of a table, the lock of the control
+//! socket, and the pid file of `-d`. The kernel frees a lock when its holder dies, so none is ever
+//! stale.
 //!
-//! Who can open a file can lock it, if only for reading, and so keep us from it. So a lock is a
-//! file for its owner alone (0600), and the lock on it is that of an open file description
-//! (fcntl(2)), which a flock(2) does not meet. A pid file is for others to read: its lock lies
-//! beside it.
+//! A user who can open a file can lock it, if only for reading, and so keep the daemon from it. So a
+//! lock is a file for its owner alone (0600), and the lock on it is that of an open file description
+//! (fcntl(2)), which a flock(2) does not meet. A pid file is for others to read: its lock lies beside
+//! it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -32,7 +32,7 @@ pub(crate) struct PidFile {
 
 /// Why the file is not ours.
 #[derive(Debug, thiserror::Error)]
-pub enum PidFileError {
+pub enum LockError {
     /// Another daemon runs.
     #[error("knockd runs already, as process {pid} ({})", path.display())]
     Held {
@@ -51,20 +51,20 @@ pub enum PidFileError {
     },
 }
 
-/// How often a file is looked at that changes under our hands.
+/// How often a file is tried that changes meanwhile.
 const ATTEMPTS: u32 = 20;
 
-/// The time between two looks at a file that somebody else is about to replace.
+/// The time between two tries of a file that somebody else is about to replace.
 const MOMENT: Duration = Duration::from_millis(10);
 
 impl Lock {
     /// Takes the file and writes our process number into it.
-    pub(crate) fn take(path: &Path) -> Result<Self, PidFileError> {
-        let failed = |source| PidFileError::Write {
+    pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
+        let failed = |source| LockError::Write {
             path: path.to_owned(),
             source,
         };
-        // Who has the folder may do with its files what he likes anyway.
+        // The owner of the folder may replace its files anyway.
         let folder = path.parent().and_then(|folder| folder.metadata().ok());
         let owner = folder.map(|folder| folder.uid());
         for attempt in 1..=ATTEMPTS {
@@ -83,13 +83,13 @@ impl Lock {
                 continue;
             }
             if private && !is_locked || own && !private && holds_as_of_old(&mut file, meta.uid()) {
-                return Err(PidFileError::Held {
+                return Err(LockError::Held {
                     path: path.to_owned(),
                     pid: number(&mut file),
                 });
             }
             if !private && (is_locked || attempt > 5) {
-                // Others could open it, and may have: whatever they hold then is no file of ours.
+                // Others could open it, and may have: what they hold is then another file.
                 std::fs::remove_file(path).map_err(failed)?;
                 continue;
             }
@@ -107,7 +107,6 @@ impl Lock {
         Err(failed(io::ErrorKind::ResourceBusy.into()))
     }
 
-    /// Where it lies.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -122,19 +121,19 @@ impl Lock {
 
 impl PidFile {
     /// Takes the file and writes our process number into it.
-    pub(crate) fn take(path: &Path) -> Result<Self, PidFileError> {
-        let failed = |source| PidFileError::Write {
+    pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
+        let failed = |source| LockError::Write {
             path: path.to_owned(),
             source,
         };
         let mut beside = path.as_os_str().to_owned();
         beside.push(".lock");
         let lock = Lock::take(Path::new(&beside)).map_err(|error| match error {
-            PidFileError::Held { path: _, pid } => PidFileError::Held {
+            LockError::Held { path: _, pid } => LockError::Held {
                 path: path.to_owned(),
                 pid,
             },
-            PidFileError::Write { path: _, source } => failed(source),
+            LockError::Write { path: _, source } => failed(source),
         })?;
         let this = Self {
             path: path.to_owned(),
@@ -174,7 +173,7 @@ fn write_number(file: &mut File) -> io::Result<()> {
     writeln!(file, "{}", std::process::id())
 }
 
-/// What stands in the file. Hostile or half-written: it is bounded and on one line.
+/// Returns the text of the file, which may be hostile or half-written: bounded and on one line.
 fn number(file: &mut File) -> String {
     let mut text = String::new();
     let _ = file
@@ -183,7 +182,8 @@ fn number(file: &mut File) -> String {
     text.trim().to_owned()
 }
 
-/// Locks the whole file, unless another open file description has a lock on it.
+/// Locks the whole file, unless another open file description has a lock on it. Returns whether it is
+/// locked.
 fn lock(file: &File) -> io::Result<bool> {
     let whole = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -199,8 +199,9 @@ fn lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whether a daemon of before holds the file, which made it for all to read and took a flock(2).
-/// Anybody can hold that: the number in it must be that of a knockd of the file's own user.
+/// Returns whether a daemon of an older version holds the file: that made it for all to read and took
+/// a flock(2). Anybody can hold that, so the number in the file must be that of a knockd of the
+/// file's own user.
 fn holds_as_of_old(file: &mut File, user: u32) -> bool {
     if !matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
         return false;
@@ -214,7 +215,7 @@ fn holds_as_of_old(file: &mut File, user: u32) -> bool {
     owner == Some(user) && name.trim_end() == "knockd"
 }
 
-/// Whether the open file is still the one of that name.
+/// Returns whether the open file is still the one of that name.
 fn is_at(file: &File, path: &Path) -> bool {
     let number = |meta: io::Result<std::fs::Metadata>| meta.map(|m| (m.dev(), m.ino())).ok();
     number(file.metadata()) == number(std::fs::symlink_metadata(path))
@@ -233,7 +234,7 @@ mod tests {
         let first = PidFile::take(&path).unwrap();
         let me = std::process::id().to_string();
         match PidFile::take(&path) {
-            Err(PidFileError::Held { pid, path: at }) => {
+            Err(LockError::Held { pid, path: at }) => {
                 assert_eq!((pid, at), (me.clone(), path.clone()))
             }
             other => panic!("{other:?}"),
@@ -258,7 +259,7 @@ mod tests {
         for link in [&path, &lock] {
             std::os::unix::fs::symlink(&precious, link).unwrap();
             match PidFile::take(&path) {
-                Err(PidFileError::Write { .. }) => {}
+                Err(LockError::Write { .. }) => {}
                 other => panic!("{other:?}"),
             }
             assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
@@ -310,7 +311,7 @@ mod tests {
             let lock = Lock::take(&path).unwrap();
             assert_eq!(mode(&path), 0o600);
             match Lock::take(&path) {
-                Err(PidFileError::Held { .. }) => {}
+                Err(LockError::Held { .. }) => {}
                 other => panic!("{other:?}"),
             }
             drop((lock, readers));

@@ -1,8 +1,8 @@
-//! What cannot start is started again by systemd, two seconds later and for ever, since a start that
-//! succeeds must not need anybody. Each writes several lines: so the end of one that failed is
-//! put off, longer each time.
+//! Counts starts that failed. systemd starts a daemon that could not start again, two seconds later
+//! and for ever, so that nobody need be there when a start would succeed. Each failure writes several
+//! lines: so its end is put off, longer each time.
 //!
-//! (`RestartSteps=` would say the same; Debian 12's systemd does not know it.)
+//! (`RestartSteps=` would do the same; Debian 12's systemd does not know it.)
 
 use std::fs;
 use std::os::fd::AsFd as _;
@@ -13,14 +13,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::daemon::signals::{Asked, Signals};
 
-/// So many failures in a row cost nothing.
+/// How many failures in a row are not put off.
 const FREE: u32 = 3;
 
-/// It is put off no longer: systemd gives a start 90 s.
+/// The longest that an end is put off: systemd gives a start 90 s.
 const MOST: Duration = Duration::from_secs(60);
 
-/// Called when a start has failed and has said why: counts it, in a file, and waits. A signal
-/// ends that: whoever has mended the file and restarts does not wait.
+/// Called when a start has failed and has said why: counts it, in a file, and waits. A signal ends
+/// the wait, so that an administrator who has corrected the file and restarts does not wait.
 pub(crate) fn wait(failures: &Path) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
@@ -30,7 +30,7 @@ pub(crate) fn wait(failures: &Path) {
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(0);
     let counted = fs::write(failures, format!("{}\n", u32::saturating_add(before, 1)));
-    // Where nothing can be counted nothing is put off.
+    // Where failures cannot be counted none is put off.
     let pause = counted.map_or(Duration::ZERO, |()| pause(before));
     if let Ok(mut signals) = Signals::block() {
         let end = Instant::now() + pause;
@@ -38,8 +38,8 @@ pub(crate) fn wait(failures: &Path) {
     }
 }
 
-/// Whether the time is over, or a signal has come that is no child's: a helper may end as late as
-/// this.
+/// Returns whether the time is over, or a signal has come other than SIGCHLD: a helper may end as
+/// late as this.
 fn is_asked_to_go(signals: &mut Signals, left: Duration) -> bool {
     let Ok(timeout) = PollTimeout::try_from(left) else {
         return true;
@@ -52,12 +52,12 @@ fn is_asked_to_go(signals: &mut Signals, left: Duration) -> bool {
     }
 }
 
-/// Called when one has succeeded.
+/// Called when a start has succeeded.
 pub(crate) fn forget(failures: &Path) {
     let _ = fs::remove_file(failures);
 }
 
-/// How long the end is put off if so many have failed before.
+/// Returns how long the end is put off if so many starts have failed before.
 fn pause(before: u32) -> Duration {
     let doubled = before
         .checked_sub(FREE)

@@ -1,17 +1,20 @@
 //! The socket, with clients of all kinds.
 
-use super::super::dial::ask;
+use std::net::IpAddr;
+
+use super::super::client::ask;
+use super::super::message::Order;
 use super::*;
 
 const T0: Timestamp = Timestamp(1);
 const SOON: Duration = Duration::from_secs(20);
 
-fn any(ask: Request) -> Order {
+fn any(ask: Order) -> AddressedOrder {
     let of = Vec::new();
-    Order { of, ask }
+    AddressedOrder { of, ask }
 }
 
-fn poll(control: &Control) {
+fn poll(control: &ControlSocket) {
     use nix::poll::{PollFd, PollTimeout, poll};
     let mut fds: Vec<_> = control
         .polled()
@@ -30,12 +33,12 @@ fn client(path: &Path) -> Socket {
 fn asks_and_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sock");
-    assert!(ask(&path, &any(Request::Status), SOON).unwrap().is_none());
-    let mut control = Control::listen(&path).unwrap();
-    let asked = Request::Open {
+    assert!(ask(&path, &any(Order::Status), SOON).unwrap().is_none());
+    let mut control = ControlSocket::listen(&path).unwrap();
+    let asked = Order::Open {
         door: "ssh".into(),
         address: IpAddr::from([192, 0, 2, 7]),
-        for_ms: Some(5),
+        lifetime: Some(Duration::from_millis(5)),
     };
     let client = std::thread::spawn({
         let (path, asked) = (path.clone(), asked.clone());
@@ -46,7 +49,7 @@ fn asks_and_is_answered() {
         poll(&control);
         control.serve(T0, |order| {
             heard.push(order.ask);
-            Reply::Done(vec!["so it is".into()])
+            Answer::Now(Reply::Done(vec!["so it is".into()]))
         });
     }
     assert_eq!(heard, [asked]);
@@ -60,7 +63,7 @@ fn asks_and_is_answered() {
 fn rubbish_is_refused_and_silence_runs_out() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sock");
-    let mut control = Control::listen(&path).unwrap();
+    let mut control = ControlSocket::listen(&path).unwrap();
     let (mut rude, silent) = (client(&path), client(&path));
     rude.send(&[0xff; 9000]).unwrap();
     control.serve(T0, |_| unreachable!("nothing sensible was asked"));
@@ -89,18 +92,18 @@ fn connect_or_not(path: &Path) -> Socket {
 
 /// Answers whoever asks until the thread has its answer.
 fn serve_until<T>(
-    control: &mut Control,
+    control: &mut ControlSocket,
     asking: std::thread::JoinHandle<T>,
-    answer: impl Fn(Order) -> Reply,
+    answer: impl Fn(AddressedOrder) -> Reply,
 ) -> T {
     while !asking.is_finished() {
         poll_a_while(control);
-        control.serve(T0, &answer);
+        control.serve(T0, |order| Answer::Now(answer(order)));
     }
     asking.join().unwrap()
 }
 
-fn poll_a_while(control: &Control) {
+fn poll_a_while(control: &ControlSocket) {
     use nix::poll::{PollFd, PollTimeout, poll};
     let polled = control.polled();
     let mut fds: Vec<_> = polled.map(|(fd, wanted)| PollFd::new(fd, wanted)).collect();
@@ -112,12 +115,12 @@ fn poll_a_while(control: &Control) {
 fn an_answer_may_be_of_any_size() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sock");
-    let mut control = Control::listen(&path).unwrap();
+    let mut control = ControlSocket::listen(&path).unwrap();
     for size in [0, 1, LONGEST_PART - 15, LONGEST_PART, 300_000, 5_000_000] {
         let long = "x".repeat(size);
         let asking = std::thread::spawn({
             let path = path.clone();
-            move || ask(&path, &any(Request::Status), SOON)
+            move || ask(&path, &any(Order::Status), SOON)
         });
         let reply = serve_until(&mut control, asking, |_| Reply::Refused(long.clone()));
         assert_eq!(reply.unwrap(), Some(Reply::Refused(long.clone())), "{size}");
@@ -125,7 +128,7 @@ fn an_answer_may_be_of_any_size() {
     // Who asks and does not read loses his place, and what is kept for him is let go.
     let silent = client(&path);
     silent.send(b"\"status\"").unwrap();
-    control.serve(T0, |_| Reply::Refused("x".repeat(5_000_000)));
+    control.serve(T0, |_| Answer::Now(Reply::Refused("x".repeat(5_000_000))));
     control.serve(T0, |_| unreachable!("it was answered"));
     assert_eq!(control.next_deadline(), Some(T0 + PATIENCE));
     control.serve(T0 + PATIENCE, |_| unreachable!("it was answered"));
@@ -137,8 +140,8 @@ fn an_answer_may_be_of_any_size() {
 fn who_has_gone_is_not_obeyed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sock");
-    let mut control = Control::listen(&path).unwrap();
-    ask(&path, &any(Request::Clear), Duration::from_millis(50)).unwrap_err();
+    let mut control = ControlSocket::listen(&path).unwrap();
+    ask(&path, &any(Order::Clear), Duration::from_millis(50)).unwrap_err();
     control.serve(T0, |order| unreachable!("{order:?}"));
     assert_eq!(control.next_deadline(), None);
 }
@@ -151,15 +154,15 @@ fn no_client_waits_for_ever() {
     let patience = Duration::from_millis(300);
     // With no room for one more, and with some.
     for crowd in [50, 0] {
-        let control = Control::listen(&path).unwrap();
+        let control = ControlSocket::listen(&path).unwrap();
         let crowd: Vec<_> = (0..crowd).map(|_| connect_or_not(&path)).collect();
         let asked = std::time::Instant::now();
-        let error = ask(&path, &any(Request::Clear), patience).unwrap_err();
+        let error = ask(&path, &any(Order::Clear), patience).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(error.to_string().contains("stopped or hangs"), "{error}");
         assert!(asked.elapsed() >= patience);
         // Nor does a second daemon.
-        let second = Control::listen(&path).unwrap_err();
+        let second = ControlSocket::listen(&path).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         drop((crowd, control));
     }
@@ -178,7 +181,7 @@ fn nobody_takes_the_socket_from_another() {
         let starting: Vec<_> = (0..8)
             .map(|_| {
                 let path = path.clone();
-                std::thread::spawn(move || Control::listen(&path))
+                std::thread::spawn(move || ControlSocket::listen(&path))
             })
             .collect();
         let started: Vec<_> = starting.into_iter().map(|s| s.join().unwrap()).collect();
@@ -192,13 +195,43 @@ fn nobody_takes_the_socket_from_another() {
 }
 
 #[test]
-fn a_file_is_known_by_all_its_names() {
+fn who_has_a_reload_done_is_answered_when_it_is_done_and_not_kept_for_ever() {
     let dir = tempfile::tempdir().unwrap();
-    let (file, link) = (dir.path().join("a.toml"), dir.path().join("b.toml"));
-    fs::write(&file, "").unwrap();
-    std::os::unix::fs::symlink(&file, &link).unwrap();
-    let same = |one: &Path, other: &Path| names(one).iter().any(|n| names(other).contains(n));
-    assert!(same(&file, &link) && same(&link, &link) && same(&file, &file));
-    let other = dir.path().join("c.toml");
-    assert!(!same(&other, &link) && same(&other, &other));
+    let path = dir.path().join("sock");
+    let mut control = ControlSocket::listen(&path).unwrap();
+    let late = Reply::Refused("too late".into());
+    let ask_for = |control: &mut ControlSocket, reload| {
+        let mut client = client(&path);
+        client.send(b"\"reload\"").unwrap();
+        client.set_nonblocking(true).unwrap();
+        let late = late.clone();
+        control.serve(T0, |_| Answer::AfterReload {
+            reload,
+            late: late.clone(),
+        });
+        move || {
+            let mut text = [0; 500];
+            let length = client.read(&mut text).ok()?;
+            serde_json::from_slice::<Reply>(&text[..length]).ok()
+        }
+    };
+    let mut first = ask_for(&mut control, 1);
+    // While the first is being read.
+    let mut second = ask_for(&mut control, 2);
+    assert_eq!(control.next_deadline(), Some(T0 + PATIENCE_FOR_A_RELOAD));
+    let good = Reply::Done(vec!["good".into()]);
+    control.reloaded(1, &good, T0);
+    assert_eq!((first(), second()), (Some(good), None));
+    control.serve(T0, |_| unreachable!("nothing was asked"));
+    assert_eq!(second(), None);
+    control.serve(T0 + PATIENCE_FOR_A_RELOAD, |_| {
+        unreachable!("nothing was asked")
+    });
+    assert_eq!(second(), Some(late.clone()));
+    assert_eq!(control.next_deadline(), None);
+    // Nor is there a place for who has gone.
+    drop(ask_for(&mut control, 3));
+    poll(&control);
+    control.serve(T0, |_| unreachable!("nothing was asked"));
+    assert_eq!(control.polled().count(), 1);
 }

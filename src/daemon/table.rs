@@ -1,0 +1,57 @@
+//! The table in nftables and its lock, as a start, a reload and subcommands take them.
+
+use super::Fault;
+use super::clock::now;
+use super::log::log_lines;
+use super::setup::Options;
+use super::state::lock::{Lock, LockError};
+use crate::firewall::{Mode, Ruleset, Table};
+use crate::model::Config;
+
+/// Takes the lock of the configuration's table: one daemon a table. `None` if the configuration
+/// has no table, or `held` is its lock.
+pub(super) fn take_lock(
+    options: &Options,
+    config: &Config,
+    held: Option<&Lock>,
+) -> Result<Option<Lock>, Fault> {
+    match &config.firewall {
+        Some(firewall) => lock_table(options, &firewall.table, held),
+        None => Ok(None),
+    }
+}
+
+/// Takes the lock of the table of this name.
+pub(super) fn lock_table(
+    options: &Options,
+    table: &str,
+    held: Option<&Lock>,
+) -> Result<Option<Lock>, Fault> {
+    let path = options.run_dir.join(format!("{table}.lock"));
+    if held.is_some_and(|held| held.path() == path) {
+        return Ok(None);
+    }
+    // What is wrong with the folder shows when the file is made.
+    let _ = options.prepare_run_dir();
+    match Lock::take(&path) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ LockError::Held { .. }) => Err(error.into()),
+        // A guard that stands unlocked is better than none.
+        Err(error @ LockError::Write { .. }) => {
+            tracing::warn!("{error}: nothing keeps a second daemon away");
+            Ok(None)
+        }
+    }
+}
+
+/// Makes the table, or takes over the one that is there.
+pub(super) fn make(options: &Options, ruleset: Ruleset) -> Result<Table, Fault> {
+    let mode = if options.watch {
+        Mode::Watch
+    } else {
+        Mode::Auto
+    };
+    let (table, started) = Table::start(ruleset, mode, now())?;
+    log_lines::tell_started(&started);
+    Ok(table)
+}
