@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_used_once_and_marked_in_place() {
+    fn each_sequence_is_used_once_and_marked_in_place() {
         let f = file("# for the road\n\n 1000,2000:udp\n3000\r\n\t4000:tcp");
         let inode = fs::metadata(&f.path).expect("there").ino();
         assert_eq!(f.next(), Some((3, "1000/tcp 2000/udp".into())));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_remembered_before_it_is_marked_and_only_if_it_can_be() {
+    fn a_use_is_remembered_before_it_is_marked_and_only_if_it_can_be() {
         let f = file(" 1000\n");
         let live = f.live();
         let mut before = String::new();

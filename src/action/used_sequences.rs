@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_and_the_oldest_are_forgotten() {
+    fn the_memory_of_used_sequences_is_bounded_and_the_oldest_are_forgotten() {
         let folder = tempfile::tempdir().expect("a directory");
         let used = load(folder.path());
         use_up(&used, 1);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_folder_it_is_remembered_and_that_said() {
+    fn without_a_folder_used_sequences_are_remembered_and_a_warning_given() {
         let used = load(Path::new("/nowhere"));
         let file = Path::new(FILE);
         assert!(used.add(file, &steps(1)) && !used.add(file, &steps(1)));

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn hits_what_listens_and_what_refuses() {
+    fn the_client_hits_what_listens_and_what_refuses() {
         let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let open = tcp.local_addr().expect("bound").port();

@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn distances() {
+    fn distances_count_insertions_deletions_and_exchanges() {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "abc"), 3);
         assert_eq!(distance("abc", ""), 3);

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn read_and_written() {
+    fn flags_are_written_as_they_are_read() {
         assert_eq!("syn,!ack".parse(), Ok(TcpFlags::SYN));
         assert_eq!(" SYN , ! ack ".parse(), Ok(TcpFlags::SYN));
         assert_eq!("any".parse(), Ok(TcpFlags::ANY));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn judged_by_the_named_bits_alone() {
+    fn flags_are_judged_by_the_named_bits_alone() {
         assert!(TcpFlags::SYN.matches(flag::SYN | flag::URG | 0xc0));
         assert!(!TcpFlags::SYN.matches(flag::SYN | flag::ACK));
         assert!(!TcpFlags::SYN.matches(0));

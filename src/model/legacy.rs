@@ -104,7 +104,7 @@ mod tests {
 
     // Each of these was given to knockd 0.8 and read so by it.
     #[test]
-    fn read_as_by_the_ancestor() {
+    fn numbers_and_steps_are_read_as_by_knock_0_8() {
         assert_eq!(
             read("7000 , 8000:udp ,9000:TCP, 10 : Udp").as_deref(),
             Ok("7000/tcp 8000/udp 9000/tcp 10/udp")
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn thirty_two_steps_and_no_more() {
+    fn a_sequence_has_thirty_two_steps_and_no_more() {
         let of = |n: usize| vec!["7"; n].join(",");
         assert!(parse_legacy_sequence(&of(MAX_STEPS)).is_ok());
         assert_eq!(

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_and_question_marks() {
+    fn stars_and_question_marks_match_names() {
         assert!(Pattern::new("eth0").matches("eth0"));
         assert!(!Pattern::new("eth0").matches("eth00"));
         assert!(Pattern::new("ppp*").matches("ppp0") && Pattern::new("ppp*").matches("ppp"));

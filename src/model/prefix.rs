@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn written_and_read() {
+    fn prefixes_are_written_as_they_are_read() {
         for text in [
             "192.0.2.0/24",
             "192.0.2.1",
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_its_first_and_last_and_no_other_family() {
+    fn a_prefix_holds_its_first_and_last_address_and_no_other_family() {
         let p: Prefix = "192.0.2.0/24".parse().expect("a prefix");
         assert!(p.contains(p.address()) && p.contains(p.last()));
         assert!(!p.contains(IpAddr::from([192, 0, 3, 0])));

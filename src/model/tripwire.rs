@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn every_port_but_those_in_use() {
+    fn every_port_is_a_tripwire_but_those_in_use() {
         let door = Door {
             open: ["22/tcp".parse().expect("a port")].into(),
             ..Door::new("d", vec![port("7000/tcp"), port("8000/udp")])

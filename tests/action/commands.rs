@@ -8,15 +8,15 @@ use knockd::action::command::{CommandRefusal, Ending, HelperReport, HelperReques
 use knockd::model::Commands;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::lab::*;
+use crate::helper::*;
 use crate::support::{SOON, ip, wait_until};
 
 const SHORT: Duration = Duration::from_millis(50);
 
 /// Runs one command for one address: what it printed, and how it ended.
 fn run(command: &str, source: &str) -> (Vec<String>, Ending) {
-    let lab = Lab::new(&[door("d", command, "", SHORT)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", command, "", SHORT)]);
+    let mut daemon = directory.helper();
     daemon.start("d", source);
     let (reports, ending) = daemon.wait_end("d", Phase::Start);
     let lines = output(&reports).into_iter().map(str::to_owned).collect();
@@ -47,8 +47,8 @@ fn the_shell_is_given_the_string_with_the_address_in_it() {
 
 #[test]
 fn the_command_is_reported_as_it_is_run() {
-    let lab = Lab::new(&[door("d", "true %IP%\n#\t\\n", "", SHORT)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "true %IP%\n#\t\\n", "", SHORT)]);
+    let mut daemon = directory.helper();
     daemon.start("d", "192.0.2.7");
     let (reports, _) = daemon.wait_end("d", Phase::Start);
     let running = HelperReport::Running {
@@ -61,7 +61,7 @@ fn the_command_is_reported_as_it_is_run() {
 }
 
 #[test]
-fn a_six_command_is_for_six_and_falls_back_to_four() {
+fn a_command_for_ipv6_is_used_for_ipv6_and_else_the_other() {
     let with = |start_6: Option<&str>, stop_6: Option<&str>| {
         let mut door = door("d", "echo four", "echo stop four", SHORT);
         let commands = door.commands.as_mut().expect("commands");
@@ -70,8 +70,8 @@ fn a_six_command_is_for_six_and_falls_back_to_four() {
             stop_6: stop_6.map(str::to_owned),
             ..Commands::clone(commands)
         };
-        let lab = Lab::new(&[door]);
-        let mut daemon = lab.helper();
+        let directory = Directory::new(&[door]);
+        let mut daemon = directory.helper();
         daemon.start("d", "2001:db8::7");
         let last = if stop_6 == Some("") {
             Phase::Start
@@ -122,8 +122,8 @@ fn both_of_its_outputs_are_told_and_too_much_is_cut() {
     let (lines, _) = run("echo out; echo err >&2; printf 'no end'", "192.0.2.7");
     assert_eq!(lines, ["out", "err", "no end"]);
 
-    let lab = Lab::new(&[door("d", "yes | head -c 1000000; exit 5", "", SHORT)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "yes | head -c 1000000; exit 5", "", SHORT)]);
+    let mut daemon = directory.helper();
     daemon.start("d", "192.0.2.7");
     let (reports, ending) = daemon.wait_end("d", Phase::Start);
     assert_eq!(
@@ -138,31 +138,31 @@ fn both_of_its_outputs_are_told_and_too_much_is_cut() {
 
 #[test]
 fn what_a_command_leaves_in_the_background_may_go_on_writing() {
-    let lab = Lab::new(&[]);
-    let go = lab.file("go");
+    let directory = Directory::new(&[]);
+    let go = directory.file("go");
     let command = format!(
         "(while [ ! -e {go} ]; do sleep 0.01; done; echo later; echo done > {done}) & echo now",
         go = go.display(),
-        done = lab.file("done").display()
+        done = directory.file("done").display()
     );
-    lab.configure(&[door("d", &command, "", SHORT)]);
-    let mut daemon = lab.helper();
+    directory.configure(&[door("d", &command, "", SHORT)]);
+    let mut daemon = directory.helper();
     daemon.start("d", "192.0.2.7");
     let (reports, _) = daemon.wait_end("d", Phase::Start);
     assert_eq!(output(&reports), ["now"]);
     fs::write(&go, "").expect("written");
     let reports = daemon.wait(|r| matches!(r, HelperReport::Output { .. }));
     assert_eq!(output(&reports), ["later"]);
-    wait_until("its last word", || lab.read("done") == "done\n");
+    wait_until("its last word", || directory.read("done") == "done\n");
 }
 
 #[test]
 fn two_hundred_clients_that_finish_together_run_two_hundred_commands() {
-    let lab = Lab::new(&[]);
-    let ran = lab.file("ran");
+    let directory = Directory::new(&[]);
+    let ran = directory.file("ran");
     let command = format!("echo %IP% >> {}", ran.display());
-    lab.configure(&[door("d", &command, "true", Duration::from_secs(3600))]);
-    let mut daemon = lab.helper();
+    directory.configure(&[door("d", &command, "true", Duration::from_secs(3600))]);
+    let mut daemon = directory.helper();
     let sources: Vec<String> = (0..200).map(|n| format!("192.0.2.{n}")).collect();
     for source in &sources {
         daemon.start("d", source);
@@ -170,7 +170,7 @@ fn two_hundred_clients_that_finish_together_run_two_hundred_commands() {
     for _ in &sources {
         daemon.wait_end("d", Phase::Start);
     }
-    let text = lab.read("ran");
+    let text = directory.read("ran");
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
     let mut wanted: Vec<&str> = sources.iter().map(String::as_str).collect();
@@ -184,17 +184,17 @@ fn two_hundred_clients_that_finish_together_run_two_hundred_commands() {
 
 #[test]
 fn no_more_run_than_may_and_the_surplus_is_refused() {
-    let lab = Lab::new(&[]);
-    let gate = fs::File::create(lab.file("gate")).expect("created");
+    let directory = Directory::new(&[]);
+    let gate = fs::File::create(directory.file("gate")).expect("created");
     let gate = Flock::lock(gate, FlockArg::LockExclusive).expect("locked");
-    let (path, ran) = (lab.file("gate"), lab.file("ran"));
+    let (path, ran) = (directory.file("gate"), directory.file("ran"));
     let command = format!(
         "echo >> {}; flock -s {} true",
         ran.display(),
         path.display()
     );
-    lab.configure(&[door("d", &command, "", SHORT)]);
-    let mut daemon = lab.helper();
+    directory.configure(&[door("d", &command, "", SHORT)]);
+    let mut daemon = directory.helper();
     for n in 0..64 + 1024 + 100 {
         let request = HelperRequest::Start {
             door: "d".into(),
@@ -211,7 +211,9 @@ fn no_more_run_than_may_and_the_surplus_is_refused() {
             refused += 1;
         }
     }
-    wait_until("as many as may", || lab.read("ran").lines().count() == 64);
+    wait_until("as many as may", || {
+        directory.read("ran").lines().count() == 64
+    });
     assert_eq!(children(daemon.client.helper()).len(), 64);
     drop(gate);
     let mut ended = 0;
@@ -220,18 +222,18 @@ fn no_more_run_than_may_and_the_surplus_is_refused() {
             ended += 1;
         }
     }
-    assert_eq!(lab.read("ran").lines().count(), 64 + 1024);
+    assert_eq!(directory.read("ran").lines().count(), 64 + 1024);
 }
 
 #[test]
 fn a_reload_changes_what_is_run_and_a_faulty_one_does_not() {
-    let lab = Lab::new(&[door("d", "echo old", "", SHORT)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "echo old", "", SHORT)]);
+    let mut daemon = directory.helper();
     let new = [
         door("d", "echo new", "", SHORT),
         door("e", "", "true", SHORT),
     ];
-    lab.configure(&new);
+    directory.configure(&new);
     daemon.client.send(&HelperRequest::Reload).expect("sent");
     let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
     let digest = table(new.to_vec()).digest();
@@ -242,7 +244,7 @@ fn a_reload_changes_what_is_run_and_a_faulty_one_does_not() {
     let (reports, _) = daemon.wait_end("d", Phase::Start);
     assert_eq!(output(&reports), ["new"]);
 
-    fs::remove_dir_all(lab.file("doors")).expect("removed");
+    fs::remove_dir_all(directory.file("doors")).expect("removed");
     daemon.client.send(&HelperRequest::Reload).expect("sent");
     let reports = daemon.wait(|r| matches!(r, HelperReport::LoadFailed { .. }));
     assert!(format!("{reports:?}").contains("No such file"));
@@ -263,20 +265,20 @@ fn a_reload_changes_what_is_run_and_a_faulty_one_does_not() {
 
 #[test]
 fn the_journal_is_for_nobody_elses_eyes() {
-    let lab = Lab::new(&[door("d", "true", "true", Duration::from_secs(3600))]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "true", "true", Duration::from_secs(3600))]);
+    let mut daemon = directory.helper();
     daemon.start("d", "192.0.2.7");
-    wait_until("a journal", || lab.journal().exists());
+    wait_until("a journal", || directory.journal().exists());
     let mode = |path: &std::path::Path| fs::metadata(path).expect("there").permissions().mode();
-    assert_eq!(mode(&lab.journal()) & 0o7777, 0o600);
-    assert_eq!(mode(&lab.state()) & 0o7777, 0o700);
+    assert_eq!(mode(&directory.journal()) & 0o7777, 0o600);
+    assert_eq!(mode(&directory.state()) & 0o7777, 0o700);
 }
 
 #[test]
 fn a_state_directory_that_cannot_be_written_stops_no_command() {
-    let lab = Lab::new(&[door("d", "echo start", "echo stop", SHORT)]);
-    fs::write(lab.state(), "in the way").expect("written");
-    let mut daemon = lab.unready_helper();
+    let directory = Directory::new(&[door("d", "echo start", "echo stop", SHORT)]);
+    fs::write(directory.state(), "in the way").expect("written");
+    let mut daemon = directory.unready_helper();
     let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
     assert!(
         matches!(reports[0], HelperReport::JournalFault { .. }),

@@ -7,7 +7,7 @@ use knockd::action::command::{HelperReport, Phase};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::lab::*;
+use crate::helper::*;
 use crate::support::{SOON, wait_until};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -19,28 +19,30 @@ fn pid(number: u32) -> Pid {
 
 #[test]
 fn after_the_daemon_was_killed_the_overdue_run_and_the_others_are_armed_again() {
-    let lab = Lab::new(&[]);
-    let started = lab.file("started");
+    let directory = Directory::new(&[]);
+    let started = directory.file("started");
     let start = format!("echo >> {}", started.display());
     let soon = door("soon", &start, "echo stop soon %IP%", SHORT);
     let late = door("late", &start, "echo stop late %IP%", LONG);
-    lab.configure(&[soon, late]);
-    let mut doomed = lab.doomed(&["soon", "late"], "192.0.2.7");
-    wait_until("both starts", || lab.read("started").lines().count() == 2);
+    directory.configure(&[soon, late]);
+    let mut daemon = directory.start_daemon(&["soon", "late"], "192.0.2.7");
+    wait_until("both starts", || {
+        directory.read("started").lines().count() == 2
+    });
     wait_until("both stops", || {
-        let journal = fs::read_to_string(lab.journal()).unwrap_or_default();
+        let journal = fs::read_to_string(directory.journal()).unwrap_or_default();
         journal.lines().count() == 2
     });
-    let helpers = children(doomed.id());
+    let helpers = children(daemon.id());
     assert_eq!(helpers.len(), 1);
-    doomed.kill().expect("killed");
-    doomed.wait().expect("reaped");
+    daemon.kill().expect("killed");
+    daemon.wait().expect("reaped");
     wait_until("the helper's end", || !lives(helpers[0]));
     // Nobody is there when the first is due; and by then it has no door any more.
     std::thread::sleep(SHORT);
-    lab.configure(&[door("late", "", "echo something else", LONG)]);
+    directory.configure(&[door("late", "", "echo something else", LONG)]);
 
-    let mut daemon = lab.unready_helper();
+    let mut daemon = directory.unready_helper();
     let (reports, _) = daemon.wait_end("soon", Phase::Stop);
     assert!(
         matches!(
@@ -62,24 +64,24 @@ fn after_the_daemon_was_killed_the_overdue_run_and_the_others_are_armed_again() 
 
 #[test]
 fn when_the_daemon_is_gone_what_runs_may_end() {
-    let lab = Lab::new(&[]);
-    let (go, end) = (lab.file("go"), lab.file("end"));
+    let directory = Directory::new(&[]);
+    let (go, end) = (directory.file("go"), directory.file("end"));
     let command = format!(
         "while [ ! -e {} ]; do sleep 0.01; done; echo; echo; echo end > {}",
         go.display(),
         end.display()
     );
-    lab.configure(&[door("d", &command, "true", LONG)]);
-    let mut doomed = lab.doomed(&["d"], "192.0.2.7");
+    directory.configure(&[door("d", &command, "true", LONG)]);
+    let mut daemon = directory.start_daemon(&["d"], "192.0.2.7");
     let mut helpers = Vec::new();
     wait_until("a shell", || {
-        helpers = children(doomed.id());
+        helpers = children(daemon.id());
         helpers.iter().any(|h| !children(*h).is_empty())
     });
-    doomed.kill().expect("killed");
-    doomed.wait().expect("reaped");
+    daemon.kill().expect("killed");
+    daemon.wait().expect("reaped");
     // The next one need not wait for it, and has the stop.
-    let mut daemon = lab.unready_helper();
+    let mut daemon = directory.unready_helper();
     let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
     assert!(
         matches!(
@@ -93,14 +95,14 @@ fn when_the_daemon_is_gone_what_runs_may_end() {
         "{reports:?}"
     );
     fs::write(&go, "").expect("written");
-    wait_until("its end", || lab.read("end") == "end\n");
+    wait_until("its end", || directory.read("end") == "end\n");
     wait_until("the helper's end", || !lives(helpers[0]));
 }
 
 #[test]
 fn a_helper_that_is_killed_is_replaced_and_nothing_pending_is_lost() {
-    let lab = Lab::new(&[door("d", "true", "echo stop", LONG)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "true", "echo stop", LONG)]);
+    let mut daemon = directory.helper();
     daemon.start("d", "192.0.2.7");
     daemon.wait_end("d", Phase::Start);
     let old = daemon.client.helper();
@@ -123,8 +125,8 @@ fn a_helper_that_is_killed_is_replaced_and_nothing_pending_is_lost() {
 
 #[test]
 fn signals_to_the_helper_are_the_daemons_business() {
-    let lab = Lab::new(&[door("d", "true", "echo stop", LONG)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "true", "echo stop", LONG)]);
+    let mut daemon = directory.helper();
     daemon.start("d", "192.0.2.7");
     daemon.wait_end("d", Phase::Start);
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -135,8 +137,8 @@ fn signals_to_the_helper_are_the_daemons_business() {
 
 #[test]
 fn a_damaged_journal_is_told_and_the_rest_of_it_run() {
-    let lab = Lab::new(&[door("d", "true", "echo stop %IP%", LONG)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "true", "echo stop %IP%", LONG)]);
+    let mut daemon = directory.helper();
     for n in 1..=3 {
         daemon.start("d", &format!("192.0.2.{n}"));
         daemon.wait_end("d", Phase::Start);
@@ -144,11 +146,11 @@ fn a_damaged_journal_is_told_and_the_rest_of_it_run() {
     let helper = daemon.client.helper();
     drop(daemon);
     wait_until("the helper's end", || !lives(helper));
-    let journal = fs::read_to_string(lab.journal()).expect("a journal");
+    let journal = fs::read_to_string(directory.journal()).expect("a journal");
     let rubbish = journal.replace("\"192.0.2.2\"", "\"192.0.2.\"");
     assert_ne!(journal, rubbish);
-    fs::write(lab.journal(), rubbish).expect("written");
-    let mut daemon = lab.unready_helper();
+    fs::write(directory.journal(), rubbish).expect("written");
+    let mut daemon = directory.unready_helper();
     let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
     assert!(
         matches!(&reports[0], HelperReport::JournalFault { message } if message.contains("damaged"))
@@ -160,9 +162,9 @@ fn a_damaged_journal_is_told_and_the_rest_of_it_run() {
 }
 
 #[test]
-fn a_hundred_at_once_survive_a_kill() {
-    let lab = Lab::new(&[door("d", "true", "echo stop %IP%", LONG)]);
-    let mut daemon = lab.helper();
+fn a_hundred_pending_stops_survive_a_kill() {
+    let directory = Directory::new(&[door("d", "true", "echo stop %IP%", LONG)]);
+    let mut daemon = directory.helper();
     for n in 0..100 {
         daemon.start("d", &format!("192.0.2.{n}"));
     }

@@ -7,18 +7,18 @@ mod support;
 
 mod commands;
 mod deaths;
-mod lab;
+mod helper;
 mod stops;
 
 /// Not a test by itself: what the helper process of the others runs. It gives itself away by
-/// the environment that `lab` sets.
+/// the environment that the module `helper` sets.
 #[test]
 fn helper() {
-    lab::helper_main();
+    helper::helper_main();
 }
 
 /// Nor is this: a daemon that is there to be killed.
 #[test]
 fn daemon() {
-    lab::daemon_main();
+    helper::daemon_main();
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use knockd::action::command::{Ending, HelperReport, HelperRequest, Phase};
 
-use crate::lab::*;
+use crate::helper::*;
 use crate::support::wait_until;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -12,8 +12,8 @@ const LONG: Duration = Duration::from_secs(3600);
 #[test]
 fn a_stop_runs_when_it_is_due() {
     let timeout = Duration::from_millis(300);
-    let lab = Lab::new(&[door("d", "echo start %IP%", "echo stop %IP%", timeout)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "echo start %IP%", "echo stop %IP%", timeout)]);
+    let mut daemon = directory.helper();
     let started = Instant::now();
     daemon.start("d", "192.0.2.7");
     let (reports, _) = daemon.wait_end("d", Phase::Start);
@@ -30,8 +30,8 @@ fn a_stop_runs_when_it_is_due() {
 #[test]
 fn a_knock_on_an_open_door_puts_the_stop_off_and_starts_nothing() {
     let timeout = Duration::from_millis(1500);
-    let lab = Lab::new(&[door("d", "echo start", "echo stop", timeout)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "echo start", "echo stop", timeout)]);
+    let mut daemon = directory.helper();
     daemon.start("d", "192.0.2.7");
     daemon.wait_end("d", Phase::Start);
     std::thread::sleep(Duration::from_millis(300));
@@ -50,8 +50,8 @@ fn a_knock_on_an_open_door_puts_the_stop_off_and_starts_nothing() {
 
 #[test]
 fn a_clean_stop_runs_every_pending_stop_at_once() {
-    let lab = Lab::new(&[door("d", "echo start %IP%", "echo stop %IP%", LONG)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "echo start %IP%", "echo stop %IP%", LONG)]);
+    let mut daemon = directory.helper();
     for n in 0..150 {
         daemon.start("d", &format!("192.0.2.{n}"));
     }
@@ -64,7 +64,7 @@ fn a_clean_stop_runs_every_pending_stop_at_once() {
     stops.dedup();
     assert_eq!(stops.len(), 150);
     assert!(stops.iter().all(|s| s.starts_with("stop 192.0.2.")));
-    assert!(!lab.journal().exists(), "nothing is pending");
+    assert!(!directory.journal().exists(), "nothing is pending");
     let helper = daemon.client.helper();
     drop(daemon);
     wait_until("the helper's end", || !lives(helper));
@@ -72,24 +72,24 @@ fn a_clean_stop_runs_every_pending_stop_at_once() {
 
 #[test]
 fn a_stop_that_will_not_end_is_ended_and_left_to_the_next_daemon() {
-    let lab = Lab::new(&[]);
-    let seen = lab.file("seen");
+    let directory = Directory::new(&[]);
+    let seen = directory.file("seen");
     // The first time it hangs and ignores SIGTERM, and so does what it started.
     let stop = format!(
         "echo run >> {f}; [ $(wc -l < {f}) -gt 1 ] || {{ trap '' TERM; sleep 600; sleep 600; }}",
         f = seen.display()
     );
-    lab.configure(&[door("d", "true", &stop, LONG)]);
-    let mut daemon = lab.helper();
+    directory.configure(&[door("d", "true", &stop, LONG)]);
+    let mut daemon = directory.helper();
     daemon.start("d", "192.0.2.7");
     daemon.wait_end("d", Phase::Start);
     let reports = daemon.drain();
     let killed = |r: &HelperReport| matches!(r, HelperReport::Ended { phase: Phase::Stop, ending, .. } if *ending == Ending::Signal(9));
     assert!(reports.iter().any(killed), "{reports:?}");
     drop(daemon);
-    assert!(lab.journal().exists());
+    assert!(directory.journal().exists());
 
-    let mut daemon = lab.unready_helper();
+    let mut daemon = directory.unready_helper();
     let (reports, ending) = daemon.wait_end("d", Phase::Stop);
     assert!(
         matches!(
@@ -103,13 +103,13 @@ fn a_stop_that_will_not_end_is_ended_and_left_to_the_next_daemon() {
         "{reports:?}"
     );
     assert_eq!(ending, Ending::Code(0));
-    assert_eq!(lab.read("seen").lines().count(), 2);
+    assert_eq!(directory.read("seen").lines().count(), 2);
 }
 
 #[test]
 fn a_clean_stop_waits_for_no_start_that_has_no_stop() {
-    let lab = Lab::new(&[door("d", "sleep 600", "", LONG)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "sleep 600", "", LONG)]);
+    let mut daemon = directory.helper();
     daemon.start("d", "192.0.2.7");
     daemon.wait(|r| matches!(r, HelperReport::Running { .. }));
     let asked = Instant::now();
@@ -120,11 +120,11 @@ fn a_clean_stop_waits_for_no_start_that_has_no_stop() {
 
 #[test]
 fn a_pending_stop_outlives_a_reload_without_its_door() {
-    let lab = Lab::new(&[door("d", "true", "echo stop", LONG)]);
-    let mut daemon = lab.helper();
+    let directory = Directory::new(&[door("d", "true", "echo stop", LONG)]);
+    let mut daemon = directory.helper();
     daemon.start("d", "192.0.2.7");
     daemon.wait_end("d", Phase::Start);
-    lab.configure(&[]);
+    directory.configure(&[]);
     daemon.client.send(&HelperRequest::Reload).expect("sent");
     let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
     assert!(matches!(reports[0], HelperReport::Ready { pending: 1, .. }));

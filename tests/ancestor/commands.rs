@@ -60,7 +60,7 @@ fn two_doors_of_one_name_both_open_and_a_stop_may_come_at_once() {
 }
 
 #[test]
-fn the_address_and_the_variants_for_ipv6() {
+fn the_address_and_the_ipv6_variant_of_a_command_are_used() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let ran = lab.directory().join("ran").display().to_string();

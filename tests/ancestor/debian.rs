@@ -60,7 +60,7 @@ fn debians_own_file_works_as_it_is() {
 
 /// Example 1 of 0.8's manual: a door that opens and one that closes, and a log file.
 #[test]
-fn a_file_like_the_first_example_of_the_manual() {
+fn a_file_like_the_first_example_of_the_manual_works() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let program = recorder(&lab);
@@ -88,7 +88,7 @@ fn a_file_like_the_first_example_of_the_manual() {
 
 /// Example 2: UDP and TCP with both SYN and ACK, and a door that shuts behind the knocker.
 #[test]
-fn a_file_like_the_second_example_of_the_manual() {
+fn a_file_like_the_second_example_of_the_manual_works() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let program = recorder(&lab);
@@ -119,7 +119,7 @@ fn a_file_like_the_second_example_of_the_manual() {
 
 /// Examples 3 and 4: one-time sequences knocked with FIN, and commands for either family.
 #[test]
-fn a_file_like_the_third_and_fourth_examples_of_the_manual() {
+fn a_file_like_the_third_and_fourth_examples_of_the_manual_works() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let program = recorder(&lab);
@@ -182,7 +182,7 @@ fn process_with(words: &[&str]) -> Option<Pid> {
 
 /// `knockd -c FILE -d -i IF -v`, CAP_NET_RAW and no other, nowhere to write, no log.
 #[test]
-fn as_containers_start_it() {
+fn the_daemon_runs_as_containers_start_it() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let ran = lab.directory().join("ran");

@@ -40,43 +40,46 @@ fn until(links: &mut Links, is_so: impl Fn(&Links, &[LinkChange]) -> bool) -> Ve
 }
 
 #[test]
-fn an_interface_that_comes_goes_and_is_renamed() {
-    run("links::an_interface_that_comes_goes_and_is_renamed", || {
-        let mut links = Links::open(&patterns(&["eth0", "wan*"])).expect("links");
-        assert_eq!(links.missing(), ["eth0"]);
-        assert!(links.listening().is_empty());
-        for _ in 0..3 {
-            ip("link add eth0 type veth peer name there");
-            let changes = until(&mut links, |links, _| links.listening() == ["eth0"]);
-            assert!(changes.contains(&LinkChange::Appeared { name: name("eth0") }));
-            assert!(changes.contains(&LinkChange::NoAddress { name: name("eth0") }));
-            let eth0 = index("eth0");
-            assert!(links.counts(eth0) && links.knows(index("there")));
-            assert!(!links.counts(index("there")) && !links.counts(index("lo")));
-            assert!(links.missing().is_empty());
+fn an_interface_that_comes_goes_and_is_renamed_is_followed() {
+    run(
+        "links::an_interface_that_comes_goes_and_is_renamed_is_followed",
+        || {
+            let mut links = Links::open(&patterns(&["eth0", "wan*"])).expect("links");
+            assert_eq!(links.missing(), ["eth0"]);
+            assert!(links.listening().is_empty());
+            for _ in 0..3 {
+                ip("link add eth0 type veth peer name there");
+                let changes = until(&mut links, |links, _| links.listening() == ["eth0"]);
+                assert!(changes.contains(&LinkChange::Appeared { name: name("eth0") }));
+                assert!(changes.contains(&LinkChange::NoAddress { name: name("eth0") }));
+                let eth0 = index("eth0");
+                assert!(links.counts(eth0) && links.knows(index("there")));
+                assert!(!links.counts(index("there")) && !links.counts(index("lo")));
+                assert!(links.missing().is_empty());
 
-            ip("link set eth0 name lan0");
-            until(&mut links, |links, _| links.missing() == ["eth0"]);
-            assert!(!links.counts(eth0));
-            ip("link set lan0 name wan7");
-            until(&mut links, |links, _| links.counts(eth0));
-            ip("link set wan7 up");
-            ip("link set wan7 down");
-            until(&mut links, |_, changes| {
-                changes.contains(&LinkChange::Down { name: name("wan7") })
-            });
-            ip("link del wan7");
-            until(&mut links, |_, changes| {
-                changes.contains(&LinkChange::Gone { name: name("wan7") })
-            });
-            assert!(!links.knows(eth0));
-        }
-    });
+                ip("link set eth0 name lan0");
+                until(&mut links, |links, _| links.missing() == ["eth0"]);
+                assert!(!links.counts(eth0));
+                ip("link set lan0 name wan7");
+                until(&mut links, |links, _| links.counts(eth0));
+                ip("link set wan7 up");
+                ip("link set wan7 down");
+                until(&mut links, |_, changes| {
+                    changes.contains(&LinkChange::Down { name: name("wan7") })
+                });
+                ip("link del wan7");
+                until(&mut links, |_, changes| {
+                    changes.contains(&LinkChange::Gone { name: name("wan7") })
+                });
+                assert!(!links.knows(eth0));
+            }
+        },
+    );
 }
 
 #[test]
-fn addresses_that_come_and_go() {
-    run("links::addresses_that_come_and_go", || {
+fn addresses_that_come_and_go_are_followed() {
+    run("links::addresses_that_come_and_go_are_followed", || {
         ip("link set lo up");
         ip("link add eth0 type veth peer name there");
         ip("addr add 198.51.100.1/24 dev there");

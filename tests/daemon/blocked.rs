@@ -134,7 +134,7 @@ fn mended(lab: &Lab, by: &[&str], lines: &[&str]) {
 }
 
 #[test]
-fn beside_ufw() {
+fn what_ufw_blocks_is_named_and_its_remedy_works() {
     needs!(Laboratory);
     let lab = Lab::new();
     lab.server.nft(UFW);
@@ -146,7 +146,7 @@ fn beside_ufw() {
 }
 
 #[test]
-fn beside_ufw_by_way_of_iptables() {
+fn what_ufw_blocks_by_way_of_iptables_is_named_and_its_remedy_works() {
     needs!(Laboratory, Tool("iptables-nft-restore"));
     let lab = Lab::new();
     for program in ["iptables-nft-restore", "ip6tables-nft-restore"] {
@@ -173,7 +173,7 @@ fn beside_ufw_by_way_of_iptables() {
 }
 
 #[test]
-fn beside_firewalld() {
+fn what_firewalld_blocks_is_named_and_its_remedy_works() {
     needs!(Laboratory);
     let lab = Lab::new();
     lab.server.nft(FIREWALLD);

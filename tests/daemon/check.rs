@@ -403,7 +403,7 @@ fn what_is_wrong_is_counted_and_what_to_do_is_said() {
 }
 
 #[test]
-fn as_json() {
+fn a_check_is_printed_as_json() {
     needs!(Laboratory);
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);

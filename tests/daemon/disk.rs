@@ -66,7 +66,7 @@ fn ends_at_once(daemon: &Process) {
 }
 
 #[test]
-fn that_of_the_log_holds_up_no_packet_no_question_and_no_end() {
+fn a_disk_that_holds_up_the_log_holds_up_no_packet_no_question_and_no_end() {
     needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
@@ -187,7 +187,7 @@ fn a_sequence_that_is_used_during_a_reload_is_not_good_again() {
 }
 
 #[test]
-fn that_of_a_one_time_sequence_holds_up_its_door_alone() {
+fn a_disk_that_holds_up_a_one_time_sequence_holds_up_its_door_alone() {
     needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
@@ -224,7 +224,7 @@ fn knock_until_open(lab: &Lab, daemon: &Process, sequence: &str, times: usize) {
 }
 
 #[test]
-fn that_of_a_one_time_file_holds_up_neither_start_nor_reload() {
+fn a_disk_that_holds_up_a_one_time_file_holds_up_neither_start_nor_reload() {
     needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);

@@ -46,7 +46,7 @@ fn is_unfit(notices: &[Notice], words: &str) -> bool {
 }
 
 #[test]
-fn elements_come_go_and_come_back() {
+fn elements_stay_in_a_set_that_goes_and_comes_back() {
     needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
@@ -127,7 +127,7 @@ fn a_reload_takes_out_what_a_door_that_is_gone_put_in() {
 }
 
 #[test]
-fn a_set_by_port() {
+fn a_set_may_be_keyed_by_port() {
     needs!(Laboratory);
     let lab = Lab::new();
     let toml = TOML.replace(
@@ -231,7 +231,7 @@ fn a_set_that_does_not_fit_is_named() {
 }
 
 #[test]
-fn a_set_of_another_daemon_is_said_to_be_so() {
+fn a_set_of_another_daemon_is_named_as_such() {
     needs!(Laboratory);
     let lab = Lab::new();
     // Another owner: any table of ours will do.

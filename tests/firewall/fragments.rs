@@ -226,20 +226,20 @@ fn no_syn_gets_past(toml: &str, ports: &str) {
 }
 
 #[test]
-fn of_a_guard_for_tcp_alone() {
+fn no_fragmented_syn_gets_past_a_guard_for_tcp_alone() {
     needs!(Laboratory);
     no_syn_gets_past("[\"22/tcp\"]", "22/tcp");
 }
 
 #[test]
-fn of_a_guard_that_uses_conntrack() {
+fn no_fragmented_syn_gets_past_a_guard_that_uses_conntrack() {
     needs!(Laboratory);
     no_syn_gets_past("[\"22/tcp\", \"53/udp\"]", "22/tcp");
 }
 
 /// A range is guarded by a rule of its own.
 #[test]
-fn of_a_guarded_range() {
+fn no_fragmented_syn_gets_past_a_guarded_range() {
     needs!(Laboratory);
     no_syn_gets_past("[\"20-30/tcp\"]", "20-30/tcp");
 }

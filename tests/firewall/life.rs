@@ -338,7 +338,7 @@ fn an_older_layout_is_rebuilt() {
 }
 
 #[test]
-fn closing() {
+fn only_what_is_named_is_closed_and_an_opening_without_end_stays() {
     needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
@@ -468,7 +468,7 @@ fn the_guard_alone_is_adopted() {
 }
 
 #[test]
-fn ten_thousand_openings() {
+fn ten_thousand_openings_cost_no_more_each_than_a_hundred() {
     needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
@@ -496,7 +496,7 @@ fn ten_thousand_openings() {
 
 /// A dump goes on by a count, which is wrong once the kernel has cleared away what has run out.
 #[test]
-fn a_list_of_many_lacks_none() {
+fn a_list_lacks_no_opening_while_others_run_out() {
     needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);

@@ -62,7 +62,7 @@ fn reaches(
 }
 
 #[test]
-fn closed_then_open_then_closed() {
+fn a_port_is_closed_then_open_then_closed_again() {
     needs!(Laboratory);
     let (lab, mut agent) = guarded(TOML);
     let _echo = [
@@ -136,7 +136,7 @@ fn after_a_crash_the_guard_stands_and_openings_run_out() {
 }
 
 #[test]
-fn udp() {
+fn a_udp_port_is_closed_then_open_and_its_conversations_live_on() {
     needs!(Laboratory);
     let (lab, mut agent) = guarded(TOML);
     for family in 0..2 {
@@ -176,7 +176,7 @@ fn udp() {
 }
 
 #[test]
-fn broadcast_and_multicast_to_a_guarded_port() {
+fn broadcast_and_multicast_to_a_guarded_port_are_dropped() {
     needs!(Laboratory);
     let (lab, mut agent) = guarded(TOML);
     let everywhere = ip("0.0.0.0");
@@ -211,7 +211,7 @@ fn broadcast_and_multicast_to_a_guarded_port() {
 }
 
 #[test]
-fn link_local_sources_and_destinations() {
+fn link_local_addresses_are_guarded_and_opened() {
     needs!(Laboratory);
     let (lab, mut agent) = guarded(TOML);
     let _echo = lab.server.echo(22);
@@ -298,7 +298,7 @@ fn what_is_forwarded_passes() {
 }
 
 #[test]
-fn rejected_trusted_marked() {
+fn a_guard_may_reject_let_the_trusted_in_and_mark_what_it_opened() {
     needs!(Laboratory);
     let toml = TOML.replace(
         "[firewall]",
@@ -351,7 +351,7 @@ fn without_a_guard_nothing_is_refused() {
 /// A client that connects without pause, from an opened and from a closed source, while the
 /// table is reloaded, stopped and started: not one refused, not one let in.
 #[test]
-fn no_packet_sees_a_gap() {
+fn no_packet_sees_a_gap_while_the_table_is_replaced() {
     needs!(Laboratory);
     // One source is trusted throughout: its set is of another kind.
     let toml = TOML.replace("[firewall]", "[firewall]\ntrusted = [\"192.0.2.79\"]");

@@ -214,7 +214,7 @@ fn a_reload_while_the_watch_waits_loses_no_opening() {
 }
 
 #[test]
-fn more_news_than_can_be_heard() {
+fn a_change_among_more_news_than_can_be_read_is_put_right() {
     needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);

@@ -131,7 +131,7 @@ fn a_write_that_fails_leaves_what_was_there() {
 }
 
 #[test]
-fn two_do_not_have_it_at_once() {
+fn two_helpers_do_not_have_one_journal_at_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_first, _) = open(dir.path());
     assert!(matches!(

@@ -49,7 +49,7 @@ fn table(patterns: &[&str], links: Vec<LinkInfo>) -> LinkTable {
 }
 
 #[test]
-fn all_but_lo_unless_named() {
+fn all_interfaces_but_lo_are_listened_on_unless_named() {
     let links = || vec![link(1, "lo"), link(2, "eth0"), link(3, "ppp0")];
     assert_eq!(table(&[], links()).listening(), ["eth0", "ppp0"]);
     assert_eq!(table(&["lo"], links()).listening(), ["lo"]);
@@ -357,7 +357,7 @@ fn other_patterns_hold_at_once() {
 }
 
 #[test]
-fn of_a_label_its_addresses_alone_are_knocked_at() {
+fn only_the_addresses_of_a_label_are_knocked_at() {
     let mut table = table(&["eth0:1"], vec![link(2, "eth0"), link(3, "eth1")]);
     let [own, first, tenth, other] =
         ["192.0.2.1", "192.0.2.5", "192.0.2.10", "198.51.100.5"].map(address);

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn weak_ones_are_told_from_good_ones() {
+    fn weak_sequences_are_told_from_good_ones() {
         for published in ["7000,8000,9000", "9000,8000,7000", "2222:udp,3333,4444:udp"] {
             assert!(
                 judged(published).is_some_and(|w| w.contains("published")),

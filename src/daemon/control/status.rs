@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn for_people() {
+    fn a_status_is_written_for_people() {
         let door = |name: &str, disabled| DoorStatus {
             name: name.to_owned(),
             disabled,

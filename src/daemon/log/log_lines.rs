@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_knock_0_8() {
+    fn events_are_logged_in_the_words_of_knock_0_8() {
         assert_eq!(line(Outcome::Stage(2), false), "192.0.2.77: ssh: Stage 2");
         assert_eq!(line(Outcome::Open, false), "192.0.2.77: ssh: OPEN SESAME");
         assert_eq!(

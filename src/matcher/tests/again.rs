@@ -110,7 +110,7 @@ fn rule_1_a_new_knock_opens_while_the_last_one_is_still_known() {
 
 /// Browsers open a second connection after 250 ms; both are tried again.
 #[test]
-fn rule_1_knows_what_rule_3_has_ignored() {
+fn rule_1_ignores_what_rule_3_has_ignored_last() {
     let mut bed = three();
     let hit = |bed: &mut Bed, port| {
         let packets = [bed.packet(ONE, port), bed.packet(ONE, port)];

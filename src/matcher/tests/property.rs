@@ -207,7 +207,7 @@ fn by_door(mut events: Vec<Event>) -> Vec<Event> {
 }
 
 #[test]
-fn the_same_events_as_the_naive_model() {
+fn the_matcher_gives_the_same_events_as_the_naive_model() {
     let (opened, evicted) = (Cell::new(0), Cell::new(0));
     let modes = vec![TripwireMode::On, TripwireMode::On, TripwireMode::Off];
     let story = (

@@ -169,7 +169,7 @@ fn rule_4_a_step_of_another_door_is_wrong_too() {
 }
 
 #[test]
-fn rule_4_but_not_if_the_packet_does_not_fit_that_door() {
+fn rule_4_a_step_of_a_door_that_the_packet_does_not_fit_ends_no_attempt() {
     let mut other = door("b", "7000/tcp 8000/tcp");
     other.target = Some(address("203.0.113.9"));
     let mut bed = Bed::new(&[door("a", "1000/tcp 2000/tcp"), other]);
@@ -376,7 +376,7 @@ fn rule_6_as_old_as_the_timeout_is_too_old() {
 }
 
 #[test]
-fn rule_6_expire_says_when() {
+fn rule_6_expire_ends_what_is_as_old_as_the_timeout() {
     let mut brief = door("brief", "1000/tcp 2000/tcp");
     brief.seq_timeout = Duration::from_secs(1);
     let mut bed = Bed::new(&[door("d", THREE), brief]);

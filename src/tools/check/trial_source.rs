@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_may_knock_and_must() {
+    fn the_source_that_is_tried_may_knock_and_must() {
         let four = Family::V4;
         assert_eq!(chosen(&[], four, &[]).as_deref(), Some("198.51.100.1"));
         assert_eq!(

@@ -10,7 +10,7 @@ use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::ancestor;
-use crate::lab::Lab;
+use crate::hosts::TwoHosts;
 
 /// The three ports of the first door.
 pub(crate) const STEPS: [u16; 3] = [7000, 8200, 9100];
@@ -66,18 +66,18 @@ impl Contender {
     }
 
     /// Starts it on the server, and waits until it listens and has nothing left to do.
-    pub(crate) fn start(self, lab: &Lab, setting: Setting) -> Running {
-        let running = self.launch(lab, setting);
+    pub(crate) fn start(self, hosts: &TwoHosts, setting: Setting) -> Running {
+        let running = self.launch(hosts, setting);
         // What it does after it has said so is not to be counted.
         std::thread::sleep(Duration::from_millis(200));
         running
     }
 
     /// Starts it on the server, and waits until it listens.
-    pub(crate) fn launch(self, lab: &Lab, setting: Setting) -> Running {
-        let path = |name: &str| lab.directory().join(name);
-        let mut running = Running::new(lab);
-        lab.nft(&match self {
+    pub(crate) fn launch(self, hosts: &TwoHosts, setting: Setting) -> Running {
+        let path = |name: &str| hosts.directory().join(name);
+        let mut running = Running::new(hosts);
+        hosts.nft(&match self {
             Self::Ancestor => ANCESTORS_RULES.to_owned(),
             Self::Rules => rules(setting),
             Self::Knockd => String::new(),
@@ -102,31 +102,35 @@ impl Contender {
             .args(["-i", "eth0", "-c"])
             .arg(&running.configuration);
         command.stdout(Stdio::null());
-        running.spawn(lab, &mut command, usize::from(!setting.is_on_one_processor));
+        running.spawn(
+            hosts,
+            &mut command,
+            usize::from(!setting.is_on_one_processor),
+        );
         running
     }
 }
 
 /// How long a packet socket with a ring takes to start, and nothing beside: no sniffer that
 /// waits for one can be faster.
-pub(crate) fn start_of_a_ring(lab: &Lab) -> Duration {
-    let program = lab.directory().join("ring");
+pub(crate) fn start_of_a_ring(hosts: &TwoHosts) -> Duration {
+    let program = hosts.directory().join("ring");
     if !program.exists() {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/compare/ring.c");
         let mut cc = Command::new("cc");
         cc.args(["-O2", "-o"]).arg(&program).arg(source);
         assert!(cc.status().expect("cc (package gcc)").success());
     }
-    let mut running = Running::new(lab);
+    let mut running = Running::new(hosts);
     let says = File::create(&running.log).expect("a directory of ours");
-    running.spawn(lab, Command::new(program).stdout(says), 1);
+    running.spawn(hosts, Command::new(program).stdout(says), 1);
     running.start
 }
 
 impl Running {
     /// Not yet.
-    fn new(lab: &Lab) -> Self {
-        let path = |name: &str| lab.directory().join(name);
+    fn new(hosts: &TwoHosts) -> Self {
+        let path = |name: &str| hosts.directory().join(name);
         let running = Self {
             child: None,
             log: path("log"),
@@ -140,13 +144,13 @@ impl Running {
     }
 
     /// Waits until the log says that it listens.
-    fn spawn(&mut self, lab: &Lab, command: &mut Command, processor: usize) {
+    fn spawn(&mut self, hosts: &TwoHosts, command: &mut Command, processor: usize) {
         command.stderr(File::create(&self.errors).expect("a directory of ours"));
         // A process that has ended and rules that were changed leave the kernel something to
         // tidy up, which is not to be waited for here.
         std::thread::sleep(Duration::from_millis(100));
         let from = Instant::now();
-        let child = lab.as_server(processor, || command.spawn());
+        let child = hosts.as_server(processor, || command.spawn());
         self.child = Some(child.expect("a daemon"));
         while self.count("listening on") == 0 {
             assert!(

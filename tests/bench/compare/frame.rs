@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::lab::{CLIENT_MAC, SERVER, SERVER_MAC};
+use crate::hosts::{CLIENT_MAC, SERVER, SERVER_MAC};
 
 /// Ethernet, IPv4 and TCP without options, filled up to what Ethernet carries at least.
 pub(crate) type Frame = [u8; 60];

@@ -6,7 +6,7 @@
 
 mod contender;
 mod frame;
-mod lab;
+mod hosts;
 mod measure;
 mod table;
 mod timing;
@@ -19,7 +19,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use contender::Contender;
-use lab::Lab;
+use hosts::TwoHosts;
 use table::Table;
 
 /// Set once we are in a namespace.
@@ -40,24 +40,24 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().collect();
     let is_asked = |word: &str| arguments.iter().any(|argument| argument == word);
     if is_asked("timing") {
-        let lab = Lab::new();
+        let hosts = TwoHosts::new();
         if !is_asked("--test") {
-            timing::thorough(&lab);
-            println!("\n{}", lab::machine());
-        } else if let Err(why) = timing::test(&lab) {
+            timing::thorough(&hosts);
+            println!("\n{}", hosts::machine());
+        } else if let Err(why) = timing::test(&hosts) {
             eprintln!("{why}");
             return ExitCode::FAILURE;
         }
         return ExitCode::SUCCESS;
     }
     // Before we load it ourselves.
-    let machine = lab::machine();
-    let lab = Lab::new();
+    let machine = hosts::machine();
+    let hosts = TwoHosts::new();
     let mut table = Table::default();
     for (name, measure) in measure::ALL {
         for contender in Contender::ALL {
             eprintln!("{name}: {}", contender.name());
-            measure(&lab, contender, &mut table);
+            measure(&hosts, contender, &mut table);
         }
     }
     print!("{table}");

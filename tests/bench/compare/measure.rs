@@ -11,11 +11,11 @@ use socket2::Socket;
 
 use crate::contender::{Contender, STEPS, Setting, start_of_a_ring};
 use crate::frame::{Frame, answered, syn};
-use crate::lab::{Lab, SSH, forged};
+use crate::hosts::{SSH, TwoHosts, forged};
 use crate::table::{Table, digits};
 use crate::timing;
 
-type Measure = fn(&Lab, Contender, &mut Table);
+type Measure = fn(&TwoHosts, Contender, &mut Table);
 
 pub(crate) const ALL: [(&str, Measure); 10] = [
     ("latency", latency),
@@ -38,12 +38,12 @@ const ONE_DOOR: Setting = Setting {
 };
 
 /// From the last SYN of a knock until the server has answered a SYN to port 22.
-fn latency(lab: &Lab, contender: Contender, table: &mut Table) {
+fn latency(hosts: &TwoHosts, contender: Contender, table: &mut Table) {
     const KNOCKS: u32 = 40;
-    let _running = contender.start(lab, ONE_DOOR);
-    let stranger = lab.person();
+    let _running = contender.start(hosts, ONE_DOOR);
+    let stranger = hosts.person();
     assert!(
-        opens(lab, &[stranger], Duration::from_millis(100)).is_empty(),
+        opens(hosts, &[stranger], Duration::from_millis(100)).is_empty(),
         "port {SSH} answers to strangers: nothing is guarded"
     );
     let mut times = Vec::new();
@@ -52,7 +52,11 @@ fn latency(lab: &Lab, contender: Contender, table: &mut Table) {
         sleep(Duration::from_micros(
             20_000 + u64::from(number) * 7_919 % 50_000,
         ));
-        times.extend(knock(lab, Duration::from_millis(1), Duration::from_secs(2)));
+        times.extend(knock(
+            hosts,
+            Duration::from_millis(1),
+            Duration::from_secs(2),
+        ));
     }
     let mut cell = spread(&mut times);
     if times.len() < KNOCKS as usize {
@@ -65,15 +69,15 @@ fn latency(lab: &Lab, contender: Contender, table: &mut Table) {
 }
 
 /// 200 people send their first SYN, then all the second, then all the third.
-fn burst(lab: &Lab, contender: Contender, table: &mut Table) {
-    let _running = contender.start(lab, ONE_DOOR);
-    let people: Vec<_> = (0..200).map(|_| lab.person()).collect();
+fn burst(hosts: &TwoHosts, contender: Contender, table: &mut Table) {
+    let _running = contender.start(hosts, ONE_DOOR);
+    let people: Vec<_> = (0..200).map(|_| hosts.person()).collect();
     for port in STEPS {
         for who in &people {
-            send(&lab.sending, &syn(*who, 40_000, port, 1));
+            send(&hosts.sending, &syn(*who, 40_000, port, 1));
         }
     }
-    let opened = opens(lab, &people, Duration::from_secs(3));
+    let opened = opens(hosts, &people, Duration::from_secs(3));
     let last = opened.iter().map(|(_, time)| *time).max();
     let cell = format!(
         "{}, the last after {}",
@@ -84,19 +88,23 @@ fn burst(lab: &Lab, contender: Contender, table: &mut Table) {
 }
 
 /// First steps of a hundred thousand forged sources, and in the midst of it three people.
-fn flood(lab: &Lab, contender: Contender, table: &mut Table, rate: u32) {
+fn flood(hosts: &TwoHosts, contender: Contender, table: &mut Table, rate: u32) {
     const SECONDS: u32 = 5;
     let setting = Setting {
         seq_timeout: 30,
         ..ONE_DOOR
     };
-    let running = contender.start(lab, setting);
+    let running = contender.start(hosts, setting);
     let before = running.cpu();
-    let (sent, knocks) = while_flooding(lab, (rate, SECONDS), first_step, || {
+    let (sent, knocks) = while_flooding(hosts, (rate, SECONDS), first_step, || {
         let mut times = Vec::new();
         for _ in 0..3 {
             sleep(Duration::from_secs(1));
-            times.extend(knock(lab, Duration::from_millis(2), Duration::from_secs(1)));
+            times.extend(knock(
+                hosts,
+                Duration::from_millis(2),
+                Duration::from_secs(1),
+            ));
         }
         times
     });
@@ -137,21 +145,21 @@ fn flood(lab: &Lab, contender: Contender, table: &mut Table, rate: u32) {
 }
 
 /// Twenty people with two seconds from step to step, under 50,000 forged first steps a second.
-fn slow(lab: &Lab, contender: Contender, table: &mut Table) {
-    let _running = contender.start(lab, ONE_DOOR);
-    let people: Vec<_> = (0..20).map(|_| lab.person()).collect();
-    let (_, opened) = while_flooding(lab, (50_000, 6), first_step, || {
+fn slow(hosts: &TwoHosts, contender: Contender, table: &mut Table) {
+    let _running = contender.start(hosts, ONE_DOOR);
+    let people: Vec<_> = (0..20).map(|_| hosts.person()).collect();
+    let (_, opened) = while_flooding(hosts, (50_000, 6), first_step, || {
         sleep(Duration::from_secs(1));
         for (number, port) in STEPS.into_iter().enumerate() {
             if number > 0 {
                 sleep(Duration::from_secs(2));
             }
             for who in &people {
-                send(&lab.sending, &syn(*who, 40_000, port, 1));
+                send(&hosts.sending, &syn(*who, 40_000, port, 1));
                 sleep(Duration::from_millis(5));
             }
         }
-        opens(lab, &people, Duration::from_secs(1)).len()
+        opens(hosts, &people, Duration::from_secs(1)).len()
     });
     let row = "the same: of 20 with 2 s between steps opened";
     table.note(contender, row, opened.to_string());
@@ -159,12 +167,12 @@ fn slow(lab: &Lab, contender: Contender, table: &mut Table) {
 
 /// What a first step costs when so many attempts live; they come in slowly, so that none is
 /// lost.
-fn attempts(lab: &Lab, contender: Contender, table: &mut Table) {
+fn attempts(hosts: &TwoHosts, contender: Contender, table: &mut Table) {
     let setting = Setting {
         seq_timeout: 600,
         ..ONE_DOOR
     };
-    let running = contender.start(lab, setting);
+    let running = contender.start(hosts, setting);
     let mut live = 0;
     for (wanted, name) in [(1_000, "1k"), (10_000, "10k"), (50_000, "50k")] {
         // knock 0.8 needs half a minute for the last.
@@ -173,12 +181,12 @@ fn attempts(lab: &Lab, contender: Contender, table: &mut Table) {
         }
         while live < wanted {
             let some = (wanted - live).min(2_000);
-            emit(&lab.sending, (40_000, some), |n| first_step(live + n));
+            emit(&hosts.sending, (40_000, some), |n| first_step(live + n));
             running.settle();
             live += some;
         }
         let Some(before) = running.cpu() else { return };
-        emit(&lab.sending, (2_000, 500), |n| first_step(live + n));
+        emit(&hosts.sending, (2_000, 500), |n| first_step(live + n));
         running.settle();
         live += 500;
         let spent = running.cpu().unwrap_or_default() - before;
@@ -188,7 +196,7 @@ fn attempts(lab: &Lab, contender: Contender, table: &mut Table) {
 }
 
 /// SYNs to ports of no door; and, where there are many doors, to all ports alike.
-fn noise(lab: &Lab, contender: Contender, table: &mut Table) {
+fn noise(hosts: &TwoHosts, contender: Contender, table: &mut Table) {
     const RATE: u32 = 100_000;
     const SECONDS: u32 = 2;
     let other_port = |n: u32| 30_000 + n % 30_000;
@@ -197,14 +205,14 @@ fn noise(lab: &Lab, contender: Contender, table: &mut Table) {
         (1, "100k/s to other ports: CPU s a million"),
         (500, "500 doors, 100k/s to all ports: CPU s a million"),
     ] {
-        let running = contender.start(lab, Setting { doors, ..ONE_DOOR });
+        let running = contender.start(hosts, Setting { doors, ..ONE_DOOR });
         let Some(before) = running.cpu() else { return };
         let port = |n| match doors {
             1 => other_port(n),
             _ => any_port(n),
         };
         let noise = |n: u32| syn(forged(n), 40_000, port(n) as u16, n);
-        let sent = emit(&lab.sending, (RATE, RATE * SECONDS), noise);
+        let sent = emit(&hosts.sending, (RATE, RATE * SECONDS), noise);
         running.settle();
         let spent = running.cpu().unwrap_or_default() - before;
         let mut cell = digits(spent.as_secs_f64() * 1e6 / f64::from(sent));
@@ -218,7 +226,7 @@ fn noise(lab: &Lab, contender: Contender, table: &mut Table) {
 }
 
 /// From its start until it listens, each time after a moment of rest.
-fn start(lab: &Lab, contender: Contender, table: &mut Table) {
+fn start(hosts: &TwoHosts, contender: Contender, table: &mut Table) {
     const STARTS: usize = 20;
     if contender == Contender::Rules {
         return;
@@ -232,9 +240,9 @@ fn start(lab: &Lab, contender: Contender, table: &mut Table) {
         let setting = Setting { doors, ..ONE_DOOR };
         let (mut times, mut least) = (Vec::new(), Vec::new());
         for _ in 0..starts {
-            times.push(contender.launch(lab, setting).start);
+            times.push(contender.launch(hosts, setting).start);
             if contender == Contender::Knockd && doors == 1 {
-                least.push(start_of_a_ring(lab));
+                least.push(start_of_a_ring(hosts));
             }
         }
         let row = format!("{row}: start, median / max, ms");
@@ -247,13 +255,13 @@ fn start(lab: &Lab, contender: Contender, table: &mut Table) {
 }
 
 /// Nothing happens.
-fn rest(lab: &Lab, contender: Contender, table: &mut Table) {
+fn rest(hosts: &TwoHosts, contender: Contender, table: &mut Table) {
     const SECONDS: u64 = 2;
     if contender == Contender::Rules {
         return;
     }
     for (doors, name) in [(1, "one door"), (500, "500 doors")] {
-        let running = contender.start(lab, Setting { doors, ..ONE_DOOR });
+        let running = contender.start(hosts, Setting { doors, ..ONE_DOOR });
         let mut note = |what: &str, cell| table.note(contender, &format!("{name}: {what}"), cell);
         let memory = |key| digits(running.status(key).unwrap_or(f64::NAN) / 1024.0);
         // knock 0.8 needs the most while it starts.
@@ -329,12 +337,12 @@ fn emit(sending: &Socket, (rate, count): (u32, u32), frame: impl Fn(u32) -> Fram
 
 /// Does something while a flood goes on; how many packets that was.
 fn while_flooding<T>(
-    lab: &Lab,
+    hosts: &TwoHosts,
     (rate, seconds): (u32, u32),
     frame: fn(u32) -> Frame,
     act: impl FnOnce() -> T,
 ) -> (u32, T) {
-    let sending = &lab.sending;
+    let sending = &hosts.sending;
     std::thread::scope(|scope| {
         let flood = scope.spawn(move || emit(sending, (rate, rate * seconds), frame));
         let done = act();
@@ -343,19 +351,21 @@ fn while_flooding<T>(
 }
 
 /// Knocks as somebody new; how long after the last SYN the port was open.
-fn knock(lab: &Lab, gap: Duration, patience: Duration) -> Option<Duration> {
-    let who = lab.person();
+fn knock(hosts: &TwoHosts, gap: Duration, patience: Duration) -> Option<Duration> {
+    let who = hosts.person();
     for (number, port) in STEPS.into_iter().enumerate() {
         if number > 0 {
             sleep(gap);
         }
-        send(&lab.sending, &syn(who, 40_000, port, 1));
+        send(&hosts.sending, &syn(who, 40_000, port, 1));
     }
-    opens(lab, &[who], patience).first().map(|(_, time)| *time)
+    opens(hosts, &[who], patience)
+        .first()
+        .map(|(_, time)| *time)
 }
 
 /// Sends SYNs to port 22 for each of them until it is answered; when it was, from now.
-fn opens(lab: &Lab, people: &[Ipv4Addr], patience: Duration) -> Vec<(Ipv4Addr, Duration)> {
+fn opens(hosts: &TwoHosts, people: &[Ipv4Addr], patience: Duration) -> Vec<(Ipv4Addr, Duration)> {
     const EVERY: Duration = Duration::from_micros(100);
     const LONGEST: Duration = Duration::from_millis(1);
     let from = Instant::now();
@@ -367,15 +377,15 @@ fn opens(lab: &Lab, people: &[Ipv4Addr], patience: Duration) -> Vec<(Ipv4Addr, D
         round += 1;
         for who in &waiting {
             send(
-                &lab.sending,
+                &hosts.sending,
                 &syn(*who, 10_000 + round as u16 % 50_000, SSH, round * 7_919),
             );
         }
         let next = Instant::now() + (EVERY * waiting.len() as u32).min(LONGEST);
         while let Some(left) = next.checked_duration_since(Instant::now()) {
-            let mut fds = [PollFd::new(lab.hearing.as_fd(), PollFlags::POLLIN)];
+            let mut fds = [PollFd::new(hosts.hearing.as_fd(), PollFlags::POLLIN)];
             let _ = ppoll(&mut fds, Some(left.into()), None);
-            while let Ok(length) = std::io::Read::read(&mut &lab.hearing, &mut bytes) {
+            while let Ok(length) = std::io::Read::read(&mut &hosts.hearing, &mut bytes) {
                 if let Some(who) = answered(&bytes[..length], SSH)
                     && waiting.remove(&who)
                 {

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::contender::{Contender, STEPS, Setting};
 use crate::frame::{Frame, datagram, echo_request, is_echo_reply, syn};
-use crate::lab::Lab;
+use crate::hosts::TwoHosts;
 use crate::table::{Table, digits};
 
 /// How often and how fast ports are probed.
@@ -112,8 +112,8 @@ impl std::fmt::Display for Difference {
 }
 
 /// The row of the table in contrib/SCALE.md.
-pub(crate) fn row(lab: &Lab, contender: Contender, table: &mut Table) {
-    let found = measure(lab, contender, BRIEF, false);
+pub(crate) fn row(hosts: &TwoHosts, contender: Contender, table: &mut Table) {
+    let found = measure(hosts, contender, BRIEF, false);
     let cell = |d: &Difference| format!("{} ± {}", micros(d.median), micros(d.error));
     for (is_of_steps, row) in [
         (
@@ -134,7 +134,7 @@ fn micros(nanoseconds: f64) -> String {
 }
 
 /// `contrib/bench.sh timing`.
-pub(crate) fn thorough(lab: &Lab) {
+pub(crate) fn thorough(hosts: &TwoHosts) {
     for contender in Contender::ALL {
         for (effort, name) in [(THOROUGH, "as fast as that goes"), (RARE, "each by itself")] {
             println!(
@@ -142,7 +142,7 @@ pub(crate) fn thorough(lab: &Lab) {
                 contender.name(),
                 effort.rounds
             );
-            for difference in measure(lab, contender, effort, false) {
+            for difference in measure(hosts, contender, effort, false) {
                 let told = match difference.errors() >= TOLD {
                     true => "stands out",
                     false => "cannot be told",
@@ -154,11 +154,11 @@ pub(crate) fn thorough(lab: &Lab) {
 }
 
 /// What the tests ask: no step stands out, and one would that does. Says what was measured.
-pub(crate) fn test(lab: &Lab) -> Result<(), String> {
+pub(crate) fn test(hosts: &TwoHosts) -> Result<(), String> {
     // Beside the daemon a packet socket whose filter knows the steps, as knockd's own once did.
     for (effort, rounds) in [(TEST, 1_000), (RARE, 200)] {
         let effort = Effort { rounds, ..effort };
-        let seen = measure(lab, Contender::Knockd, effort, true);
+        let seen = measure(hosts, Contender::Knockd, effort, true);
         report("beside a filter that knows the steps", effort, &seen);
         if !told(&seen) {
             return Err("the test does not see a step that is told".to_owned());
@@ -166,7 +166,7 @@ pub(crate) fn test(lab: &Lab) -> Result<(), String> {
     }
     for effort in [TEST, RARE] {
         let stands_out = || {
-            let found = measure(lab, Contender::Knockd, effort, false);
+            let found = measure(hosts, Contender::Knockd, effort, false);
             report("knockd", effort, &found);
             told(&found)
         };
@@ -192,13 +192,13 @@ fn told(found: &[Difference]) -> bool {
 }
 
 /// Probes; the differences of steps and of neighbours, by TCP and by UDP.
-fn measure(lab: &Lab, contender: Contender, effort: Effort, leak: bool) -> Vec<Difference> {
-    let _running = contender.start(lab, ONE_DOOR);
-    let leak = leak.then(|| Leak::start(lab));
+fn measure(hosts: &TwoHosts, contender: Contender, effort: Effort, leak: bool) -> Vec<Difference> {
+    let _running = contender.start(hosts, ONE_DOOR);
+    let leak = leak.then(|| Leak::start(hosts));
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let mut ports = ports(&mut dice, effort.others);
     let mut order: Vec<usize> = (0..ports.len()).collect();
-    let source = lab.person();
+    let source = hosts.person();
     let mut number = 0;
     let mut due = Instant::now();
     // The first rounds warm up what is there.
@@ -216,7 +216,7 @@ fn measure(lab: &Lab, contender: Contender, effort: Effort, leak: bool) -> Vec<D
             due = due.max(Instant::now());
             number = u16::wrapping_add(number, 1);
             let echo = echo_request(source, number);
-            if let Some(time) = time(lab, &probe, &echo, number)
+            if let Some(time) = time(hosts, &probe, &echo, number)
                 && round >= effort.rounds / 20
             {
                 port.times.push(time);
@@ -263,14 +263,14 @@ fn ports(dice: &mut Dice, others: usize) -> Vec<Probed> {
 }
 
 /// How long after the probe the echo was answered, in nanoseconds; `None` if it was lost.
-fn time(lab: &Lab, probe: &Frame, echo: &Frame, number: u16) -> Option<u32> {
+fn time(hosts: &TwoHosts, probe: &Frame, echo: &Frame, number: u16) -> Option<u32> {
     let mut bytes = [0; 256];
-    while (&lab.hearing).read(&mut bytes).is_ok() {}
+    while (&hosts.hearing).read(&mut bytes).is_ok() {}
     let from = Instant::now();
-    lab.sending.send(probe).ok()?;
-    lab.sending.send(echo).ok()?;
+    hosts.sending.send(probe).ok()?;
+    hosts.sending.send(echo).ok()?;
     while from.elapsed() < Duration::from_millis(5) {
-        if let Ok(length) = (&lab.hearing).read(&mut bytes)
+        if let Ok(length) = (&hosts.hearing).read(&mut bytes)
             && is_echo_reply(&bytes[..length], number)
         {
             return u32::try_from(from.elapsed().as_nanos()).ok();
@@ -336,9 +336,9 @@ struct Leak {
 }
 
 impl Leak {
-    fn start(lab: &Lab) -> Self {
+    fn start(hosts: &TwoHosts) -> Self {
         let every = i32::from(0x0003_u16.to_be());
-        let socket = lab.as_server(0, || {
+        let socket = hosts.as_server(0, || {
             Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(every)))
         });
         let socket = socket.expect("a packet socket");

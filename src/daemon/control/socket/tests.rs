@@ -30,7 +30,7 @@ fn client(path: &Path) -> Socket {
 }
 
 #[test]
-fn asks_and_is_answered() {
+fn a_request_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sock");
     assert!(ask(&path, &any(Order::Status), SOON).unwrap().is_none());

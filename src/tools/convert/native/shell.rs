@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_commands_and_others() {
+    fn plain_commands_are_told_from_others() {
         let words = |text: &str| words(text).map(|w| w.join("|"));
         assert_eq!(words(" a  b\tc ").as_deref(), Ok("a|b|c"));
         assert_eq!(

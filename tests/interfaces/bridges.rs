@@ -1,6 +1,6 @@
 //! A packet passes a bridge's port and then the bridge, and counts once.
 
-use crate::ears::Ears;
+use crate::listening::ListeningDaemon;
 use crate::site::{KNOCK, Site};
 use crate::support::{Lab, SERVER, SERVER_MAC, wait_until};
 
@@ -22,7 +22,7 @@ fn bridge(lab: &Lab) {
 }
 
 #[test]
-fn the_port_or_the_bridge_or_both() {
+fn a_bridged_packet_counts_once_whether_the_port_or_the_bridge_is_named() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
     bridge(&lab);
@@ -32,9 +32,9 @@ fn the_port_or_the_bridge_or_both() {
         "interfaces = [\"eth0\"]",
         "interfaces = [\"br0\"]",
     ] {
-        let mut ears = Ears::open(&lab, keys);
-        SERVER.iter().for_each(|server| ears.hears(server));
-        ears.close();
+        let mut daemon = ListeningDaemon::open(&lab, keys);
+        SERVER.iter().for_each(|server| daemon.opens_at(server));
+        daemon.close();
     }
 }
 
@@ -42,24 +42,24 @@ fn the_port_or_the_bridge_or_both() {
 fn a_wire_may_become_a_port_and_leave_again() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
-    let mut ears = Ears::open(&lab, "");
+    let mut daemon = ListeningDaemon::open(&lab, "");
     for _ in 0..2 {
-        SERVER.iter().for_each(|server| ears.hears(server));
+        SERVER.iter().for_each(|server| daemon.opens_at(server));
         bridge(&lab);
-        SERVER.iter().for_each(|server| ears.hears(server));
+        SERVER.iter().for_each(|server| daemon.opens_at(server));
         lab.server.ip("link del br0");
         for server in SERVER {
             lab.server.add_address("eth0", server);
         }
     }
-    SERVER.iter().for_each(|server| ears.hears(server));
-    ears.close();
+    SERVER.iter().for_each(|server| daemon.opens_at(server));
+    daemon.close();
 }
 
 /// One datagram must not be taken for two. The matcher would know most repetitions by
 /// themselves; a door of one step, which is knocked at above, is open before it could.
 #[test]
-fn a_repeated_step_is_not_made_twice() {
+fn a_repeated_step_over_a_bridge_is_not_made_twice() {
     needs!(Laboratory);
     let lab = Lab::new();
     bridge(&lab);

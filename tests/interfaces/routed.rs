@@ -1,6 +1,6 @@
 //! Doors with a target: knocks at others, overheard.
 
-use crate::ears::Ears;
+use crate::listening::ListeningDaemon;
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site};
 use crate::support::{CLIENT, Lab, Namespace, SERVER, ip, wait_until};
 
@@ -137,9 +137,9 @@ fn what_is_for_others_is_left_alone() {
     let lab = Lab::new();
     lab.client
         .ip(&format!("route add {} via {}", BEHIND[0], SERVER[0]));
-    let mut ears = Ears::open(&lab, "");
-    ears.hears(SERVER[0]);
-    ears.ignores(BEHIND[0]);
-    ears.hears(SERVER[0]);
-    ears.close();
+    let mut daemon = ListeningDaemon::open(&lab, "");
+    daemon.opens_at(SERVER[0]);
+    daemon.ignores(BEHIND[0]);
+    daemon.opens_at(SERVER[0]);
+    daemon.close();
 }

@@ -1,17 +1,17 @@
 //! Addresses that come, go, and change.
 
-use crate::ears::Ears;
+use crate::listening::ListeningDaemon;
 use crate::support::{Lab, SERVER, SERVER_MAC, wait_for};
 
 #[test]
-fn changed_for_others_and_back() {
+fn knocks_follow_an_address_that_is_changed_and_changed_back() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let others = ["192.0.2.9", "2001:db8::9"];
     // Else the address that was added later, to the same network, goes with the first.
     lab.server
         .run("sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1");
-    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
+    let mut daemon = ListeningDaemon::open(&lab, "interfaces = [\"eth0\"]");
     for (server, other) in SERVER.into_iter().zip(others) {
         // What goes to an address that nobody has any more must still arrive.
         for to in [server, other] {
@@ -21,17 +21,17 @@ fn changed_for_others_and_back() {
         }
         let length = if server.contains(':') { 64 } else { 24 };
         for (old, new) in [(server, other), (other, server)] {
-            ears.hears(old);
-            ears.ignores(new);
+            daemon.opens_at(old);
+            daemon.ignores(new);
             lab.server.add_address("eth0", new);
             // At once: the news comes before the packet.
-            ears.hears(new);
-            ears.hears(old);
+            daemon.opens_at(new);
+            daemon.opens_at(old);
             lab.server
                 .ip(&format!("address del {old}/{length} dev eth0"));
-            ears.ignores(old);
-            ears.hears(new);
-            let lines = ears.daemon.lines();
+            daemon.ignores(old);
+            daemon.opens_at(new);
+            let lines = daemon.process.lines();
             for line in [
                 format!("interface eth0 has the address {new}"),
                 format!("interface eth0 has lost the address {old}"),
@@ -40,70 +40,71 @@ fn changed_for_others_and_back() {
             }
         }
     }
-    ears.close();
+    daemon.close();
 }
 
 #[test]
-fn none_at_all_is_said() {
+fn an_interface_without_an_address_is_named() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
-    let mut ears = Ears::open(&lab, "");
-    ears.hears(SERVER[0]);
+    let mut daemon = ListeningDaemon::open(&lab, "");
+    daemon.opens_at(SERVER[0]);
     lab.client.ip(&format!(
         "neighbor replace {} lladdr {SERVER_MAC} dev eth0",
         SERVER[0]
     ));
     lab.server.ip("address flush dev eth0");
-    ears.said("interface eth0 has no address: nobody can knock there", 1);
-    assert!(ears.status_has("without_address", "eth0"));
-    ears.ignores(SERVER[0]);
+    daemon.said("interface eth0 has no address: nobody can knock there", 1);
+    assert!(daemon.status_has("without_address", "eth0"));
+    daemon.ignores(SERVER[0]);
     for server in SERVER {
         lab.server.add_address("eth0", server);
-        ears.hears(server);
+        daemon.opens_at(server);
     }
-    assert!(!ears.status_has("without_address", "eth0"));
-    ears.close();
+    assert!(!daemon.status_has("without_address", "eth0"));
+    daemon.close();
     // The same at the start; of others only where they are named.
     lab.server.join("eth1", &lab.client, "eth1", &[]);
     lab.server.ip("address flush dev eth1");
     for (keys, told) in [("", 0), ("interfaces = [\"eth0\", \"eth1\"]", 1)] {
-        let lines = Ears::open(&lab, keys).close();
+        let lines = ListeningDaemon::open(&lab, keys).close();
         let about = |line: &&String| line.contains("interface eth1 has no address");
         assert_eq!(lines.iter().filter(about).count(), told, "{lines:?}");
     }
     lab.server.ip("address flush dev eth0");
-    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
-    ears.said("interface eth0 has no address", 1);
+    let mut daemon = ListeningDaemon::open(&lab, "interfaces = [\"eth0\"]");
+    daemon.said("interface eth0 has no address", 1);
     lab.server.add_address("eth0", SERVER[0]);
-    ears.hears(SERVER[0]);
-    ears.close();
+    daemon.opens_at(SERVER[0]);
+    daemon.close();
 }
 
 /// The kernel may be short of memory for a moment.
 #[test]
 fn a_filter_that_was_refused_is_tried_again() {
+    needs!(Laboratory, Knock08, Tool("strace"));
     let lab = Lab::new();
-    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
+    let mut daemon = ListeningDaemon::open(&lab, "interfaces = [\"eth0\"]");
     let refused = "setsockopt:error=ENOMEM:when=1";
-    let strace = lab.server.inject(ears.daemon.id(), refused);
+    let strace = lab.server.inject(daemon.process.id(), refused);
     let new = "192.0.2.9";
     lab.server.add_address("eth0", new);
     let said = "knocks at a new address may not be heard";
-    ears.said(said, 1);
+    daemon.said(said, 1);
     // What is tried every second has succeeded by then.
     std::thread::sleep(std::time::Duration::from_millis(1500));
     strace.kill();
-    ears.hears(new);
-    assert_eq!(ears.daemon.count(said), 1);
-    ears.close();
+    daemon.opens_at(new);
+    assert_eq!(daemon.process.count(said), 1);
+    daemon.close();
 }
 
 /// Of every kind that an administrator, a router or the kernel itself gives.
 #[test]
-fn of_every_kind() {
+fn an_address_of_every_kind_is_knocked_at() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
-    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
+    let mut daemon = ListeningDaemon::open(&lab, "interfaces = [\"eth0\"]");
     let set = |key: &str| {
         lab.server
             .run(&format!("sysctl -qw net.ipv6.conf.eth0.{key}"));
@@ -143,7 +144,7 @@ fn of_every_kind() {
         if address.contains(':') {
             lab.server.wait_for_address(&address);
         }
-        ears.hears(&address);
+        daemon.opens_at(&address);
     }
     // Temporary (RFC 8981): the kernel has drawn it for the last one.
     let temporary = wait_for("a temporary address", || {
@@ -152,7 +153,7 @@ fn of_every_kind() {
         Some(after.split_once('/')?.0.to_owned())
     });
     assert!(temporary.starts_with("2001:db8:5:"), "{temporary}");
-    ears.hears(&temporary);
-    ears.hears(SERVER[0]);
-    ears.close();
+    daemon.opens_at(&temporary);
+    daemon.opens_at(SERVER[0]);
+    daemon.close();
 }

@@ -42,20 +42,20 @@ fn config(doors: Vec<Door>) -> Config {
 }
 
 /// A directory with a configuration, the state, and room for what commands write.
-pub(crate) struct Lab {
+pub(crate) struct Directory {
     _keep: tempfile::TempDir,
     pub(crate) path: PathBuf,
 }
 
-impl Lab {
+impl Directory {
     pub(crate) fn new(doors: &[Door]) -> Self {
         let keep = tempfile::tempdir().expect("a directory");
-        let lab = Self {
+        let directory = Self {
             path: keep.path().to_owned(),
             _keep: keep,
         };
-        lab.configure(doors);
-        lab
+        directory.configure(doors);
+        directory
     }
 
     /// Writes the configuration, for the next loading: a folder a door, a file a string.
@@ -112,7 +112,7 @@ impl Lab {
     }
 
     /// Starts a daemon of its own process, which knocks at these doors from this address.
-    pub(crate) fn doomed(&self, doors: &[&str], source: &str) -> std::process::Child {
+    pub(crate) fn start_daemon(&self, doors: &[&str], source: &str) -> std::process::Child {
         std::process::Command::new("/proc/self/exe")
             .args(run_only("daemon"))
             .env(DIRECTORY, &self.path)

@@ -26,7 +26,7 @@ pub(crate) const SSH: u16 = 22;
 const FIRST: u32 = Ipv4Addr::new(198, 18, 0, 0).to_bits();
 const PEOPLE: u32 = 120_000;
 
-pub(crate) struct Lab {
+pub(crate) struct TwoHosts {
     client: File,
     server: File,
     /// Out of the client's end of the wire, and what comes in there.
@@ -37,7 +37,7 @@ pub(crate) struct Lab {
     _ssh: TcpListener,
 }
 
-impl Lab {
+impl TwoHosts {
     /// In a fresh network namespace, which becomes the client's.
     pub(crate) fn new() -> Self {
         run_on(0);

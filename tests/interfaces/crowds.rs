@@ -4,7 +4,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use crate::ears::Ears;
+use crate::listening::ListeningDaemon;
 use crate::support::frame::{send_datagram, source};
 use crate::support::{Lab, SERVER};
 
@@ -26,20 +26,20 @@ fn hundred() -> String {
 fn a_hundred_interfaces_come_and_go_while_knocks_are_heard() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
-    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\", \"x*\"]");
+    let mut daemon = ListeningDaemon::open(&lab, "interfaces = [\"eth0\", \"x*\"]");
     let mut rounds = 0;
     thread::scope(|scope| {
         let storm = scope.spawn(|| lab.server.ip(&hundred()));
         while !storm.is_finished() {
-            ears.hears(SERVER[rounds % 2]);
+            daemon.opens_at(SERVER[rounds % 2]);
             rounds += 1;
         }
     });
     assert!(rounds > 0);
-    ears.said("is gone", 100);
-    assert_eq!(ears.status()["listening"].to_string(), "[\"eth0\"]");
-    SERVER.iter().for_each(|server| ears.hears(server));
-    ears.close();
+    daemon.said("is gone", 100);
+    assert_eq!(daemon.status()["listening"].to_string(), "[\"eth0\"]");
+    SERVER.iter().for_each(|server| daemon.opens_at(server));
+    daemon.close();
 }
 
 /// More news than the socket holds (ENOBUFS), and the one piece among it that matters.
@@ -47,36 +47,36 @@ fn a_hundred_interfaces_come_and_go_while_knocks_are_heard() {
 fn what_happened_while_the_daemon_stood_still_is_found_out() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
-    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
-    SERVER.iter().for_each(|server| ears.hears(server));
-    ears.daemon.signal(Signal::SIGSTOP);
+    let mut daemon = ListeningDaemon::open(&lab, "interfaces = [\"eth0\"]");
+    SERVER.iter().for_each(|server| daemon.opens_at(server));
+    daemon.process.signal(Signal::SIGSTOP);
     lab.server.ip("link del eth0");
     lab.server.ip(&hundred());
     lab.lay_wire();
     lab.server
         .ip("address del 192.0.2.1/24 dev eth0\naddress add 192.0.2.9/24 dev eth0");
-    ears.daemon.signal(Signal::SIGCONT);
+    daemon.process.signal(Signal::SIGCONT);
     for server in ["192.0.2.9", SERVER[1]] {
-        ears.hears(server);
+        daemon.opens_at(server);
     }
-    ears.close();
+    daemon.close();
 }
 
 #[test]
 fn packets_lost_are_counted_and_told() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
-    let mut ears = Ears::open(&lab, "");
-    ears.hears(SERVER[0]);
-    assert_eq!(ears.status()["packets"]["lost"], 0);
+    let mut daemon = ListeningDaemon::open(&lab, "");
+    daemon.opens_at(SERVER[0]);
+    assert_eq!(daemon.status()["packets"]["lost"], 0);
     let wire = lab.client.frames("eth0");
     let flood = |count| (0..count).for_each(|n| send_datagram(&wire, source(n), 8102));
-    ears.daemon.signal(Signal::SIGSTOP);
+    daemon.process.signal(Signal::SIGSTOP);
     flood(20_000);
-    ears.daemon.signal(Signal::SIGCONT);
-    ears.said(" packets lost: more came than could be read", 1);
-    let lost = ears.status()["packets"]["lost"].as_u64();
-    let lines = ears.daemon.lines();
+    daemon.process.signal(Signal::SIGCONT);
+    daemon.said(" packets lost: more came than could be read", 1);
+    let lost = daemon.status()["packets"]["lost"].as_u64();
+    let lines = daemon.process.lines();
     let told: u64 = lines
         .iter()
         .filter_map(|line| line.strip_suffix(" packets lost: more came than could be read"))
@@ -84,6 +84,6 @@ fn packets_lost_are_counted_and_told() {
         .sum();
     assert!(told > 5_000, "{told}");
     assert_eq!(lost, Some(told));
-    SERVER.iter().for_each(|server| ears.hears(server));
-    ears.close();
+    SERVER.iter().for_each(|server| daemon.opens_at(server));
+    daemon.close();
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::thread;
 
-use crate::ears::{Ears, configuration};
+use crate::listening::{ListeningDaemon, configuration};
 use crate::site::Site;
 use crate::support::frame::{send_datagram, source};
 use crate::support::{Lab, SERVER, wait_until};
@@ -15,25 +15,26 @@ fn other_interfaces_are_listened_to() {
     lab.server.join("eth1", &lab.client, "eth1", &[]);
     lab.server.add_address("eth1", "198.51.100.1");
     lab.client.add_address("eth1", "198.51.100.77");
-    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
-    ears.hears(SERVER[0]);
-    ears.ignores("198.51.100.1");
-    ears.site
+    let mut daemon = ListeningDaemon::open(&lab, "interfaces = [\"eth0\"]");
+    daemon.opens_at(SERVER[0]);
+    daemon.ignores("198.51.100.1");
+    daemon
+        .site
         .configure(&configuration("interfaces = [\"eth1\", \"ppp0\"]"));
-    ears.site.reload(&ears.daemon);
+    daemon.site.reload(&daemon.process);
     for words in ["listening on eth1, ppp0", "waiting for interface ppp0"] {
-        ears.said(words, 1);
+        daemon.said(words, 1);
     }
-    ears.ignores(SERVER[0]);
-    ears.hears("198.51.100.1");
-    ears.site.configure(&configuration(""));
-    ears.site.reload(&ears.daemon);
-    ears.said("listening on all interfaces but lo", 1);
-    ears.hears(SERVER[0]);
-    ears.hears("198.51.100.1");
+    daemon.ignores(SERVER[0]);
+    daemon.opens_at("198.51.100.1");
+    daemon.site.configure(&configuration(""));
+    daemon.site.reload(&daemon.process);
+    daemon.said("listening on all interfaces but lo", 1);
+    daemon.opens_at(SERVER[0]);
+    daemon.opens_at("198.51.100.1");
     // The same again: nothing to tell.
-    ears.site.reload(&ears.daemon);
-    let lines = ears.close();
+    daemon.site.reload(&daemon.process);
+    let lines = daemon.close();
     let told = lines
         .iter()
         .filter(|line| line.contains("listening on all"));

@@ -3,7 +3,7 @@
 //! What kinds there are differs from kernel to kernel. Those of the first test are in every
 //! one that the tests run on; of the second, whatever there is.
 
-use crate::ears::Ears;
+use crate::listening::ListeningDaemon;
 use crate::support::need::kernel_lacks;
 use crate::support::{Lab, Namespace, SERVER, SERVER_MAC};
 
@@ -100,8 +100,8 @@ impl Kind {
         for host in [&lab.server, &lab.client] {
             host.run("sysctl -qw net.ipv4.conf.all.arp_ignore=1");
         }
-        let mut ears = Ears::open(lab, "");
-        ears.hears(SERVER[0]);
+        let mut daemon = ListeningDaemon::open(lab, "");
+        daemon.opens_at(SERVER[0]);
         if !self.make(lab) {
             return false;
         }
@@ -110,25 +110,25 @@ impl Kind {
                 .iter()
                 .filter(|s| self.name != "ipip" || s.contains('.'))
         };
-        servers().for_each(|server| ears.hears(server));
-        ears.hears(SERVER[0]);
-        ears.close();
-        let mut ears = Ears::open(lab, "interfaces = [\"dev0\"]");
-        servers().for_each(|server| ears.hears(server));
-        ears.ignores(SERVER[0]);
+        servers().for_each(|server| daemon.opens_at(server));
+        daemon.opens_at(SERVER[0]);
+        daemon.close();
+        let mut daemon = ListeningDaemon::open(lab, "interfaces = [\"dev0\"]");
+        servers().for_each(|server| daemon.opens_at(server));
+        daemon.ignores(SERVER[0]);
         for host in [&lab.server, &lab.client] {
             host.ip("link del dev0");
         }
-        ears.said("interface dev0 is gone", 1);
+        daemon.said("interface dev0 is gone", 1);
         assert!(self.make(lab));
-        servers().for_each(|server| ears.hears(server));
-        ears.close();
+        servers().for_each(|server| daemon.opens_at(server));
+        daemon.close();
         true
     }
 }
 
 #[test]
-fn those_of_every_kernel() {
+fn device_types_of_every_kernel_are_listened_on() {
     needs!(Laboratory, Knock08);
     for kind in EVERYWHERE {
         assert!(kind.try_on(&Lab::new()), "no {} here", kind.name);
@@ -136,7 +136,7 @@ fn those_of_every_kernel() {
 }
 
 #[test]
-fn those_of_some_kernels() {
+fn device_types_of_some_kernels_are_listened_on() {
     needs!(Laboratory, Knock08);
     for kind in SOMEWHERE {
         if !kind.try_on(&Lab::new()) {
@@ -147,10 +147,10 @@ fn those_of_some_kernels() {
 
 /// A service's address lies on a device that carries nothing.
 #[test]
-fn an_address_on_a_dummy() {
+fn an_address_on_a_dummy_device_is_knocked_at() {
     needs!(Laboratory);
     let lab = Lab::new();
-    let mut ears = Ears::open(&lab, "interfaces = [\"eth0\"]");
+    let mut daemon = ListeningDaemon::open(&lab, "interfaces = [\"eth0\"]");
     if !add(&lab.server, "dev0 type dummy") {
         kernel_lacks("dummy devices");
         return;
@@ -159,16 +159,16 @@ fn an_address_on_a_dummy() {
     for (address, server) in INNER.into_iter().zip(SERVER) {
         lab.server.add_address("dev0", address);
         lab.client.ip(&format!("route add {address} via {server}"));
-        ears.hears(address);
+        daemon.opens_at(address);
     }
     lab.server.ip("link del dev0");
-    INNER.iter().for_each(|address| ears.ignores(address));
-    ears.close();
+    INNER.iter().for_each(|address| daemon.ignores(address));
+    daemon.close();
 }
 
 /// A packet passes a bond's port and then the bond, and counts once.
 #[test]
-fn the_port_or_the_bond_or_both() {
+fn a_bonded_packet_counts_once_whether_the_port_or_the_bond_is_named() {
     needs!(Laboratory);
     let lab = Lab::new();
     let bond = "bond0 type bond mode active-backup miimon 10";
@@ -193,15 +193,15 @@ fn the_port_or_the_bond_or_both() {
         "interfaces = [\"eth0\", \"bond0\"]",
         "interfaces = [\"bond0\"]",
     ] {
-        let mut ears = Ears::open(&lab, interfaces);
-        SERVER.iter().for_each(|server| ears.hears(server));
-        ears.close();
+        let mut daemon = ListeningDaemon::open(&lab, interfaces);
+        SERVER.iter().for_each(|server| daemon.opens_at(server));
+        daemon.close();
     }
 }
 
 /// Incoming traffic is shaped by sending it through an ifb device and back.
 #[test]
-fn a_shaped_interface() {
+fn a_shaped_interface_is_listened_on() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
     lab.server.ip("link add ifb0 type ifb\nlink set ifb0 up");
@@ -213,8 +213,8 @@ fn a_shaped_interface() {
         lab.server.run(&format!("tc {line}"));
     }
     for keys in ["", "interfaces = [\"eth0\", \"ifb0\"]"] {
-        let mut ears = Ears::open(&lab, keys);
-        SERVER.iter().for_each(|server| ears.hears(server));
-        ears.close();
+        let mut daemon = ListeningDaemon::open(&lab, keys);
+        SERVER.iter().for_each(|server| daemon.opens_at(server));
+        daemon.close();
     }
 }

@@ -11,9 +11,9 @@ start_command = "echo it rang"
 "#;
 
 /// The daemon, and who knocks at it.
-pub(crate) struct Ears<'lab> {
+pub(crate) struct ListeningDaemon<'lab> {
     pub(crate) site: Site<'lab>,
-    pub(crate) daemon: Process,
+    pub(crate) process: Process,
     host: &'lab Namespace,
     client: &'lab Namespace,
     /// How often a door has opened, and `ring` among them.
@@ -26,7 +26,7 @@ pub(crate) fn configuration(keys: &str) -> String {
     format!("{keys}\n{SSH}{RING}")
 }
 
-impl<'lab> Ears<'lab> {
+impl<'lab> ListeningDaemon<'lab> {
     /// Starts the daemon on the laboratory's server, with these keys in its configuration.
     #[track_caller]
     pub(crate) fn open(lab: &'lab Lab, keys: &str) -> Self {
@@ -37,10 +37,10 @@ impl<'lab> Ears<'lab> {
     #[track_caller]
     pub(crate) fn on(lab: &'lab Lab, host: &'lab Namespace, keys: &str, words: &str) -> Self {
         let site = Site::on(lab, host, &configuration(keys));
-        let daemon = site.start(words);
+        let process = site.start(words);
         Self {
             site,
-            daemon,
+            process,
             host,
             client: &lab.client,
             opened: 0,
@@ -55,7 +55,7 @@ impl<'lab> Ears<'lab> {
 
     /// Both clients knock, and a datagram rings: each is heard, once.
     #[track_caller]
-    pub(crate) fn hears(&mut self, server: &str) {
+    pub(crate) fn opens_at(&mut self, server: &str) {
         // What is sent while the neighbour is still asked for may arrive in another order.
         let reach = self.client.connect_from_any((ip(server), 1), SOON);
         reach.expect_refused();
@@ -93,8 +93,8 @@ impl<'lab> Ears<'lab> {
     fn expect(&mut self, line: &str) {
         self.opened += 1;
         let opened = usize::try_from(self.opened).expect("a few");
-        wait_until(line, || self.daemon.count(": OPEN SESAME") >= opened);
-        let last = self.daemon.lines();
+        wait_until(line, || self.process.count(": OPEN SESAME") >= opened);
+        let last = self.process.lines();
         let last = last.iter().rfind(|line| line.contains(": OPEN SESAME"));
         assert!(last.is_some_and(|last| last.ends_with(line)), "{last:?}");
     }
@@ -102,7 +102,7 @@ impl<'lab> Ears<'lab> {
     /// Waits until a line with this text has come `count` times.
     #[track_caller]
     pub(crate) fn said(&self, text: &str, count: usize) {
-        wait_until(text, || self.daemon.count(text) >= count);
+        wait_until(text, || self.process.count(text) >= count);
     }
 
     /// What `knockd status --json` says.
@@ -123,7 +123,7 @@ impl<'lab> Ears<'lab> {
     #[track_caller]
     pub(crate) fn close(self) -> Vec<String> {
         self.said(": it rang", self.rang);
-        let (status, lines) = self.daemon.terminate();
+        let (status, lines) = self.process.terminate();
         assert!(status.success(), "{status}");
         let rang = lines.iter().filter(|line| line.ends_with(": it rang"));
         assert_eq!(rang.count(), self.rang);

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 
-use crate::ears::Ears;
+use crate::listening::ListeningDaemon;
 use crate::support::need::kernel_lacks;
 use crate::support::{Lab, Namespace, Process, wait_until};
 
@@ -65,39 +65,39 @@ fn comes_and_goes(kind: &str) {
         _ => Tunnel::lay(&lab, name, kind),
     };
     for keys in ["", &format!("interfaces = [\"{kind}*\"]")] {
-        let mut ears = Ears::open(&lab, keys);
+        let mut daemon = ListeningDaemon::open(&lab, keys);
         for round in 1..=2 {
             let tunnel = lay();
             for server in ["198.51.100.1", "2001:db8:6::1"] {
-                ears.hears(server);
+                daemon.opens_at(server);
             }
             drop(tunnel);
-            ears.said(&format!("interface {name} is gone"), round);
+            daemon.said(&format!("interface {name} is gone"), round);
             // Else the next finds the old one there.
             wait_until("the client's end to go", || {
                 let there = lab.client.try_run(&format!("ip link show dev {name}"));
                 !there.status.success()
             });
         }
-        ears.close();
+        daemon.close();
     }
 }
 
 #[test]
-fn raw_ip_comes_and_goes() {
+fn a_raw_ip_tunnel_may_come_and_go() {
     needs!(Laboratory, Knock08, Tool("socat"));
     comes_and_goes("tun");
 }
 
 #[test]
-fn ethernet_comes_and_goes() {
+fn an_ethernet_tunnel_may_come_and_go() {
     needs!(Laboratory, Knock08, Tool("socat"));
     comes_and_goes("tap");
 }
 
 /// Dialled late, and again, as a modem's line is.
 #[test]
-fn ppp_comes_and_goes() {
+fn a_ppp_line_may_come_and_go() {
     needs!(Laboratory, Knock08, Tool("socat"), Tool("pppd"));
     if Path::new("/dev/ppp").exists() {
         comes_and_goes("ppp");

@@ -13,10 +13,10 @@ mod site;
 
 mod addresses;
 mod bridges;
+mod changes;
 mod crowds;
 mod devices;
-mod ears;
-mod interfaces;
+mod listening;
 mod reload;
 mod routed;
 mod tunnels;
