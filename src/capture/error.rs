@@ -8,27 +8,20 @@ use std::path::PathBuf;
 pub enum CaptureError {
     /// The file could not be opened.
     #[error("cannot open {}: {source}", path.display())]
-    Open {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Open { path: PathBuf, source: io::Error },
     /// The file is no capture, or its header is broken.
     #[error("{}: not a capture that can be read: {reason}", path.display())]
     Format {
-        /// Which.
         path: PathBuf,
         /// In libpcap's words.
         reason: String,
     },
-    /// The file is of a link type that carries no knocks, or that we do not know.
+    /// The link type of the file carries no knocks, or is unknown.
     #[error(
         "{}: link type {name} is not supported; Ethernet, raw IP, Linux cooked, \
          BSD loopback and PPP are", path.display()
     )]
     LinkType {
-        /// Which file.
         path: PathBuf,
         /// The name in the registry of tcpdump.org, or the number where it has none.
         name: String,
@@ -36,20 +29,19 @@ pub enum CaptureError {
     /// The file breaks off or is broken from here on.
     #[error("{}: broken after packet {frames}: {reason}", path.display())]
     Broken {
-        /// Which file.
         path: PathBuf,
         /// How many packets were read before.
         frames: u64,
         /// In libpcap's words.
         reason: String,
     },
-    /// The kernel gives us no packet socket.
+    /// The kernel refuses a packet socket.
     #[error(
         "cannot capture packets: the capability {capability} is missing; start as root, or \
          grant it (setcap, or AmbientCapabilities= in the unit)"
     )]
     Capability {
-        /// What must be granted, as capabilities(7) calls it.
+        /// The capability that must be granted, as capabilities(7) calls it.
         capability: &'static str,
     },
     /// The capture could not be started, for another reason than a missing capability.
@@ -60,10 +52,7 @@ pub enum CaptureError {
     },
     /// The kernel refused the socket filter.
     #[error("cannot put the socket filter in place: {source}")]
-    Filter {
-        /// Why.
-        source: io::Error,
-    },
+    Filter { source: io::Error },
     /// Reading from the ring, or its statistics, failed.
     #[error("cannot read captured packets: {reason}")]
     Read {
@@ -72,7 +61,7 @@ pub enum CaptureError {
     },
 }
 
-/// The words of libpcap, without the crate's own around them.
+/// Returns the words of libpcap, without the crate's own around them.
 pub(super) fn reason(error: pcap::Error) -> String {
     if let pcap::Error::PcapError(words) = error {
         words

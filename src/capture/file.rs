@@ -9,7 +9,7 @@ use pcap::{Capture, Linktype, Offline, Precision};
 use super::error::{CaptureError, reason};
 use crate::model::{Frame, LinkType, Timestamp};
 
-/// A capture file, read from its beginning; `-` is the standard input.
+/// A capture file, read from its beginning. `-` is the standard input.
 pub struct CaptureFile {
     capture: Capture<Offline>,
     link: LinkType,
@@ -22,7 +22,7 @@ impl CaptureFile {
     ///
     /// # Errors
     ///
-    /// If it cannot be opened, is no capture, or is of another link type.
+    /// If the file cannot be opened, is no capture, or is of another link type.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
         let capture = Capture::from_file_with_precision(path, Precision::Nano)
             .map_err(|error| refusal(path, error))?;
@@ -39,18 +39,18 @@ impl CaptureFile {
         })
     }
 
-    /// The next frame, with the time it was recorded; `None` at the end.
+    /// Returns the next frame, with the time it was recorded; `None` at the end.
     ///
     /// # Errors
     ///
-    /// If the file breaks off or is broken here; there is nothing after.
+    /// If the file breaks off or is broken here; nothing can be read after that.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
         match self.capture.next_packet() {
             Ok(packet) => {
                 self.frames += 1;
                 let ts = packet.header.ts;
                 let seconds = u64::try_from(ts.tv_sec).unwrap_or(0);
-                // With Precision::Nano this field holds nanoseconds; a broken file, anything.
+                // With Precision::Nano this field holds nanoseconds; in a broken file anything.
                 let nanos = u32::try_from(ts.tv_usec).unwrap_or(0).min(999_999_999);
                 Ok(Some(Frame {
                     at: Timestamp::from_epoch(Duration::new(seconds, nanos)),
@@ -69,8 +69,8 @@ impl CaptureFile {
     }
 }
 
-/// libpcap tells in words only whether there is no such file or it is no capture. Asked
-/// afterwards, and of plain files alone: what comes through a pipe can be opened once.
+/// Tells a file that cannot be opened from one that is no capture, which libpcap does in words
+/// only. The file is opened once more for that, if it is a plain file: a pipe can be opened once.
 fn refusal(path: &Path, error: pcap::Error) -> CaptureError {
     let opened = match std::fs::metadata(path) {
         Ok(found) if found.is_file() => File::open(path).map(drop),
@@ -87,8 +87,8 @@ fn refusal(path: &Path, error: pcap::Error) -> CaptureError {
     }
 }
 
-/// libpcap's number on Linux for each link type; it has turned those of the file (101 for
-/// raw IP) into these already.
+/// Returns the link type by libpcap's number for it on Linux. libpcap has already turned the numbers
+/// of the file (101 for raw IP) into these.
 fn known(link: Linktype) -> Option<LinkType> {
     match link.0 {
         0 => Some(LinkType::Null),

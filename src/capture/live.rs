@@ -1,4 +1,4 @@
-//! Packets as they come in: one handle on every interface.
+//! Packets as they come in, by one handle on every interface.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,11 +13,11 @@ use crate::model::{Door, Frame, LinkType, PortRange, Timestamp};
 /// Linux cooked v2, which names the interface; libpcap has it since 1.10.
 const LINUX_SLL2: Linktype = Linktype(276);
 
-/// Holds 20 bytes of cooked header, 40 of IPv6, 20 of TCP, and 112 of extension headers.
+/// Room for 20 bytes of cooked header, 40 of IPv6, 20 of TCP, and 112 of extension headers.
 const SNAPLEN: i32 = 192;
 
-/// 10,920 frames of this snaplen: a burst of 10 ms at a million packets a second. All of it is
-/// resident from the start.
+/// Bytes of the ring: 10,920 frames of this snaplen, a burst of 10 ms at a million packets a
+/// second. All of it is resident from the start.
 const RING: i32 = 3 << 20;
 
 /// More frames than the ring holds.
@@ -27,28 +27,28 @@ const MOST: usize = 1 << 16;
 /// [`LiveCapture::set_filter`].
 pub struct LiveCapture {
     capture: Capture<Active>,
-    /// What the socket has now.
+    /// The program of the socket now.
     program: Program,
     wanted: FilterInput,
-    /// The kernel's count as of the last reading, which wraps.
+    /// The kernel's count of dropped packets as of the last reading; it wraps.
     counted: u32,
     dropped: u64,
 }
 
-/// What the filter is made of.
+/// The things the filter is made of.
 #[derive(Clone)]
 struct FilterInput {
-    /// By class, as the doors ask for it.
+    /// The program that passes packets by class, as the doors ask for it.
     class: Program,
     /// The targets of doors.
     targets: Vec<IpAddr>,
-    /// This host's addresses, if they are to be looked at.
+    /// This host's addresses, if the filter is to look at them.
     own: Option<Vec<IpAddr>>,
 }
 
 impl LiveCapture {
-    /// Opens the capture. This takes one or two grace periods of the kernel's RCU, 5 to 20 ms in
-    /// which nothing is computed: `packet_set_ring()` of net/packet/af_packet.c waits for it,
+    /// Opens the capture. This takes one or two grace periods of the kernel's RCU, 5 to 20 ms of
+    /// mere waiting: `packet_set_ring()` of net/packet/af_packet.c waits for it,
     /// with no socket bound yet to wait for.
     ///
     /// # Errors
@@ -78,41 +78,42 @@ impl LiveCapture {
             counted: 0,
             dropped: 0,
         };
-        // What came in before a filter was there may have had a VLAN's tag beside it,
-        // which a cooked frame does not show: such packets are given again.
+        // Drop what came in before the filter was there. Such a packet may have had a VLAN's tag,
+        // which a cooked frame does not show: the VLAN's own device gives it once more.
         live.attach(&Program::nothing())?;
         while live.read(Timestamp(0), MOST, |_| ())? > 0 {}
         Ok(live)
     }
 
-    /// From now on passes what these doors may take for a step or a stray, where these ports are
-    /// ignored. What an earlier filter has passed is still read, and nothing is missed in between.
+    /// Makes the filter pass what these doors may take for a step or a stray, where these ports are
+    /// ignored. Packets that an earlier filter has passed are still read, and none is missed in
+    /// between.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses it: the filter is then the earlier one.
+    /// If the kernel refuses the filter. The earlier one then stays.
     pub fn set_filter(&mut self, doors: &[Door], ignore: &[PortRange]) -> Result<(), CaptureError> {
-        self.want(FilterInput {
+        self.update(FilterInput {
             class: Program::new(doors, ignore),
             targets: doors.iter().filter_map(|door| door.target).collect(),
             own: self.wanted.own.clone(),
         })
     }
 
-    /// From now on passes nothing but what goes to these addresses, or to the target of a door. To
-    /// be told of each change: what goes to an address that came is not heard before.
+    /// Makes the filter pass only what goes to these addresses, or to the target of a door. Must be
+    /// called whenever the addresses change: packets to a new address do not pass before.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses it: the filter is then the earlier one.
+    /// If the kernel refuses the filter. The earlier one then stays.
     pub fn set_hosts(&mut self, own: Vec<IpAddr>) -> Result<(), CaptureError> {
-        self.want(FilterInput {
+        self.update(FilterInput {
             own: Some(own),
             ..self.wanted.clone()
         })
     }
 
-    fn want(&mut self, wanted: FilterInput) -> Result<(), CaptureError> {
+    fn update(&mut self, wanted: FilterInput) -> Result<(), CaptureError> {
         let program = match &wanted.own {
             Some(own) => wanted.class.to(&[&own[..], &wanted.targets].concat()),
             None => wanted.class.clone(),
@@ -125,8 +126,8 @@ impl LiveCapture {
         Ok(())
     }
 
-    /// SO_ATTACH_FILTER of socket(7): in one step, without the reject-all that libpcap puts in
-    /// between.
+    /// Attaches the program by SO_ATTACH_FILTER (socket(7)): in one step, without the reject-all
+    /// that libpcap puts in between.
     fn attach(&self, program: &Program) -> Result<(), CaptureError> {
         let filters: Vec<_> = program
             .instructions()
@@ -138,7 +139,7 @@ impl LiveCapture {
             .map_err(|source| CaptureError::Filter { source })
     }
 
-    /// Hands over what has come in, at most `max` frames, all as of `now`; returns how
+    /// Hands over the frames that have come in, at most `max`, all as of `now`. Returns how
     /// many there were. Never waits. Costs no system call while there are frames.
     ///
     /// # Errors
@@ -165,7 +166,7 @@ impl LiveCapture {
             })
     }
 
-    /// How many packets that the filter passed found no room in the ring, since the start.
+    /// Returns how many packets that passed the filter found no room in the ring since the start.
     ///
     /// # Errors
     ///
@@ -174,7 +175,7 @@ impl LiveCapture {
         let stat = self.capture.stats().map_err(|error| CaptureError::Read {
             reason: reason(error),
         })?;
-        // The kernel resets its counter at each reading; libpcap adds them up.
+        // The kernel resets its counter at each reading; libpcap adds the readings up.
         self.dropped += u64::from(stat.dropped.wrapping_sub(self.counted));
         self.counted = stat.dropped;
         Ok(self.dropped)
@@ -188,8 +189,8 @@ impl AsFd for LiveCapture {
     }
 }
 
-/// libpcap tells a missing capability in words only, and not in the same ones in each
-/// version: the kernel is asked once more.
+/// Tells a missing capability from other failures. libpcap does that in words only, and with other
+/// words in each version, so this asks the kernel once more.
 fn refusal(error: pcap::Error) -> CaptureError {
     match Socket::new(Domain::PACKET, Type::DGRAM, None) {
         Err(again) if again.kind() == std::io::ErrorKind::PermissionDenied => {

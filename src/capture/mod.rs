@@ -1,10 +1,10 @@
-//! Where frames come from, and which of them the kernel hands over: the only users of pcap
-//! and of route netlink.
+//! Where frames come from, and which of them the kernel hands over. No other room uses pcap or
+//! speaks route netlink.
 //!
-//! [`LiveCapture`] hears every interface, with a [`Program`] of ours as socket filter;
+//! [`LiveCapture`] listens on every interface, with a [`Program`] of ours as socket filter;
 //! [`Links`] says which interfaces and addresses count just now; [`CaptureFile`] reads a file.
-//! Whoever has both [`Links`] and [`LiveCapture`] takes in the news of the one before each batch
-//! of frames of the other: an interface is announced before its first packet comes.
+//! Read the messages of [`Links`] before each batch of frames of [`LiveCapture`]: the kernel
+//! announces an interface before the first packet of it comes.
 
 mod error;
 mod file;

@@ -1,28 +1,27 @@
-//! A place in a frame of which perhaps not all was captured.
+//! A position in a frame of which perhaps not all was captured.
 
-/// What is left of a frame: the bytes at hand, and how many there were on the wire.
+/// The rest of a frame: the bytes that were captured, and how many there were on the wire.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor<'a> {
-    /// Captured; never more than `wire`.
+    /// Never longer than `wire`.
     data: &'a [u8],
-    /// Sent.
     wire: usize,
 }
 
 impl<'a> Cursor<'a> {
-    /// A frame of `wire` bytes that begins with `data`. Bytes captured beyond the wire, as
-    /// a broken file may have them, are left out.
+    /// Returns the cursor at the start of a frame of `wire` bytes that begins with `data`. Bytes
+    /// captured beyond the wire, as a broken file may have them, are left out.
     pub(super) fn new(data: &'a [u8], wire: usize) -> Self {
         let data = data.get(..wire).unwrap_or(data);
         Self { data, wire }
     }
 
-    /// The captured bytes from here on.
+    /// Returns the captured bytes from here on.
     pub(super) fn data(&self) -> &'a [u8] {
         self.data
     }
 
-    /// The number of bytes from here on that were on the wire.
+    /// Returns the number of bytes from here on that were on the wire.
     pub(super) fn wire(&self) -> usize {
         self.wire
     }
@@ -35,15 +34,15 @@ impl<'a> Cursor<'a> {
         Some(head)
     }
 
-    /// Passes over `count` bytes; `None` if they were not captured.
+    /// Skips `count` bytes; `None` if they were not captured.
     pub(super) fn skip(&mut self, count: usize) -> Option<()> {
         self.data = self.data.get(count..)?;
         self.wire -= count;
         Some(())
     }
 
-    /// Only the next `length` bytes of the wire; `None` if there were not so many. What
-    /// comes after is padding (RFC 894).
+    /// Returns a cursor over the next `length` bytes of the wire alone; `None` if there were not so
+    /// many. The bytes behind them are padding (RFC 894).
     pub(super) fn limit(self, length: usize) -> Option<Self> {
         (length <= self.wire).then(|| Self::new(self.data, length))
     }

@@ -1,4 +1,4 @@
-//! IPv4 and IPv6, down to the transport header.
+//! IPv4 and IPv6, up to the transport header.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,26 +9,24 @@ use etherparse::{
 
 use super::cursor::Cursor;
 
-/// A whole IP packet without its headers, between addresses of one family.
+/// A whole IP packet without its headers. `A` is the type of its addresses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct IpPacket<'a, A> {
-    /// Who sent it; somebody who can be answered.
+    /// An address that can be answered.
     pub(super) source: A,
-    /// To whom.
     pub(super) destination: A,
-    /// What it carries.
     pub(super) protocol: IpNumber,
     /// The identification of an IPv4 header, else 0.
     pub(super) identification: u16,
-    /// What is carried, without padding.
+    /// The payload without padding.
     pub(super) payload: Cursor<'a>,
 }
 
-/// How many extension headers are passed over. RFC 8200 (section 4.1) foresees seven.
+/// How many extension headers are skipped. RFC 8200 (section 4.1) foresees seven.
 const MAX_EXTENSIONS: usize = 8;
 
-/// Takes an IPv4 header off; `None` if it is not whole, is at odds with itself or the
-/// wire, belongs to a fragment, or comes from nobody who can be answered. `loopback`: it came
+/// Takes an IPv4 header off. Returns `None` if the header is not whole, contradicts itself or the
+/// wire, belongs to a fragment, or has a source that cannot be answered. `loopback`: the packet came
 /// from this very host.
 pub(super) fn ipv4(rest: Cursor<'_>, loopback: bool) -> Option<IpPacket<'_, Ipv4Addr>> {
     let header = Ipv4HeaderSlice::from_slice(rest.data()).ok()?;
@@ -47,7 +45,7 @@ pub(super) fn ipv4(rest: Cursor<'_>, loopback: bool) -> Option<IpPacket<'_, Ipv4
     })
 }
 
-/// The same of IPv6 and its extension headers.
+/// Takes an IPv6 header and its extension headers off, in the same way.
 pub(super) fn ipv6(mut rest: Cursor<'_>, loopback: bool) -> Option<IpPacket<'_, Ipv6Addr>> {
     let header = Ipv6HeaderSlice::from_slice(rest.data()).ok()?;
     rest.skip(header.slice().len())?;
@@ -66,9 +64,9 @@ pub(super) fn ipv6(mut rest: Cursor<'_>, loopback: bool) -> Option<IpPacket<'_, 
     })
 }
 
-/// Whether the address, by itself, is one of a single host that can be answered. Not of
-/// 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 and 240.0.0.0/4 (RFC 1122, section 3.2.1.3; RFC 1112,
-/// section 4); but on its loopback a host answers itself.
+/// Whether the address, by itself, is that of a single host that can be answered. Addresses of
+/// 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 and 240.0.0.0/4 are not (RFC 1122, section 3.2.1.3; RFC 1112,
+/// section 4). But by its loopback a host answers itself.
 fn may_be_answered_v4(source: Ipv4Addr, loopback: bool) -> bool {
     match source.octets()[0] {
         0 | 224.. => false,
@@ -77,8 +75,9 @@ fn may_be_answered_v4(source: Ipv4Addr, loopback: bool) -> bool {
     }
 }
 
-/// The same of IPv6: not of ff00::/8, ::ffff:0:0/96 (on no wire: RFC 4291, section 2.5.5.2, and
-/// RFC 4942, section 2.2) nor ::/96 (section 2.5.5.1: deprecated), in which ::1 and :: are.
+/// The same for IPv6. Addresses of ff00::/8, of ::ffff:0:0/96 (on no wire: RFC 4291, section 2.5.5.2,
+/// and RFC 4942, section 2.2) and of ::/96 (section 2.5.5.1: deprecated), to which ::1 and :: belong,
+/// cannot be answered.
 fn may_be_answered_v6(source: Ipv6Addr, loopback: bool) -> bool {
     match source.segments() {
         [0, 0, 0, 0, 0, 0, 0, 1] => loopback,
@@ -87,8 +86,8 @@ fn may_be_answered_v6(source: Ipv6Addr, loopback: bool) -> bool {
     }
 }
 
-/// Passes over the extension headers that Linux passes over before TCP or UDP. Mobility,
-/// HIP and Shim6 headers carry nothing (RFC 6275, section 6.1.1).
+/// Skips the extension headers that Linux skips before TCP or UDP. Mobility, HIP and Shim6
+/// headers carry nothing (RFC 6275, section 6.1.1).
 fn extensions(first: IpNumber, mut rest: Cursor<'_>) -> Option<(IpNumber, Cursor<'_>)> {
     let mut next = first;
     for place in 0..=MAX_EXTENSIONS {
@@ -101,8 +100,8 @@ fn extensions(first: IpNumber, mut rest: Cursor<'_>) -> Option<(IpNumber, Cursor
             }
             ip_number::IPV6_ROUTE_HEADER => {
                 let header = Ipv6RawExtHeaderSlice::from_slice(rest.data()).ok()?;
-                // RFC 8200, section 4.4: with segments left it is still on its way, and
-                // no host looks at what it carries.
+                // RFC 8200, section 4.4: a packet with segments left is still on its way, and
+                // no host looks at its payload.
                 let [_, 0, ..] = *header.payload() else {
                     return None;
                 };
@@ -110,7 +109,7 @@ fn extensions(first: IpNumber, mut rest: Cursor<'_>) -> Option<(IpNumber, Cursor
             }
             ip_number::IPV6_FRAGMENTATION_HEADER => {
                 let header = Ipv6FragmentHeaderSlice::from_slice(rest.data()).ok()?;
-                // RFC 6946: neither an offset nor more to come is a whole packet.
+                // RFC 6946: a packet with neither an offset nor more fragments is whole.
                 if header.is_fragmenting_payload() {
                     return None;
                 }

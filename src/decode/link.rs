@@ -1,34 +1,30 @@
-//! Link layers: how each says that an IP header follows.
+//! Link layers, and how each says that an IP header follows.
 
 use etherparse::{EtherType, SingleVlanHeaderSlice, ether_type};
 
 use super::cursor::Cursor;
 use crate::model::{Frame, LinkType};
 
-/// What the link layer says about the bytes after it.
+/// The header behind the link layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Network {
-    /// An IPv4 header.
     Ipv4,
-    /// An IPv6 header.
     Ipv6,
 }
 
 /// A frame without its link layer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StrippedFrame<'a> {
-    /// What follows.
     pub(super) network: Network,
-    /// From there on.
+    /// From the network header on.
     pub(super) rest: Cursor<'a>,
     /// The kernel's index of the interface.
     pub(super) interface: Option<u32>,
-    /// Whether it came by a loopback interface, or may have: there a host answers itself.
+    /// Whether the frame came by a loopback interface, or may have: there a host answers itself.
     pub(super) loopback: bool,
 }
 
-/// How many tags a frame may have before its type: QinQ has two, and a provider may wrap
-/// one more around.
+/// How many tags a frame may have before its type: QinQ has two, and a provider may add one more.
 const MAX_TAGS: usize = 4;
 
 /// EtherType of old QinQ switches, never registered.
@@ -37,8 +33,8 @@ const QINQ_OLD: EtherType = EtherType(0x9100);
 /// EtherType of PPPoE in its session stage (RFC 2516, section 4).
 const PPPOE_SESSION: EtherType = EtherType(0x8864);
 
-/// linux/if_packet.h: sent to another host, or by this one. Both are seen beside what is
-/// for us: the first where the interface is promiscuous, the second always.
+/// linux/if_packet.h: the first type of packets that are not for us. Packets to another host (3)
+/// are captured where the interface is promiscuous, packets from this one (4) always.
 const PACKET_OTHERHOST: u16 = 3;
 
 /// linux/if_arp.h: devices on which the cooked header's protocol is no EtherType
@@ -48,7 +44,7 @@ const NO_ETHERTYPE: [u16; 3] = [770, 803, 824];
 /// linux/if_arp.h: a loopback interface.
 const ARPHRD_LOOPBACK: u16 = 772;
 
-/// Takes the link layer off; `None` if no IP header follows or the packet is not for this
+/// Takes the link layer off. Returns `None` if no IP header follows or the packet is not for this
 /// host.
 pub(super) fn strip<'a>(frame: &Frame<'a>) -> Option<StrippedFrame<'a>> {
     let wire = usize::try_from(frame.wire_len).unwrap_or(usize::MAX);
@@ -71,7 +67,7 @@ pub(super) fn strip<'a>(frame: &Frame<'a>) -> Option<StrippedFrame<'a>> {
         }
         LinkType::Ethernet => {
             let [addresses @ .., k0, k1] = *rest.take::<14>()?;
-            // As a capture of Linux's `lo` alone has them.
+            // Only a capture of Linux's `lo` has such addresses.
             loopback = addresses == [0; 12];
             ether(EtherType(u16::from_be_bytes([k0, k1])), &mut rest)?
         }
@@ -85,7 +81,7 @@ pub(super) fn strip<'a>(frame: &Frame<'a>) -> Option<StrippedFrame<'a>> {
         LinkType::Null => {
             loopback = true;
             let family = *rest.take::<4>()?;
-            // Families are small numbers: only one of the two readings can be one.
+            // Families are small numbers: only one of the two byte orders can give one.
             family_of(u32::from_be_bytes(family))
                 .or_else(|| family_of(u32::from_le_bytes(family)))?
         }
@@ -113,8 +109,9 @@ fn cooked(kind: u16, device: u16, protocol: [u8; 2], rest: &mut Cursor<'_>) -> O
     ether(EtherType(u16::from_be_bytes(protocol)), rest)
 }
 
-/// What an EtherType announces. What lies between it and the IP header is taken off in
-/// place, here and below: a cursor handed back and forth costs more than all the rest.
+/// Returns the header that an EtherType announces. Here and below the bytes between the EtherType
+/// and that header are taken off in place: a cursor handed back and forth costs more than all the
+/// rest.
 #[inline]
 fn ether(kind: EtherType, rest: &mut Cursor<'_>) -> Option<Network> {
     match kind {
@@ -124,7 +121,7 @@ fn ether(kind: EtherType, rest: &mut Cursor<'_>) -> Option<Network> {
     }
 }
 
-/// The same behind tags and PPPoE, of which a live capture has none.
+/// Does the same behind tags and PPPoE, which a live capture does not have.
 #[inline(never)]
 fn tagged(mut kind: EtherType, rest: &mut Cursor<'_>) -> Option<Network> {
     for _ in 0..=MAX_TAGS {
@@ -154,7 +151,7 @@ fn pppoe(rest: &mut Cursor<'_>) -> Option<Network> {
     ppp_protocol(rest)
 }
 
-/// RFC 1661; over some links the address and control bytes of RFC 1662 stand before it.
+/// RFC 1661. On some links the address and control bytes of RFC 1662 stand before the protocol.
 fn ppp(rest: &mut Cursor<'_>) -> Option<Network> {
     if rest.data().starts_with(&[0xff, 0x03]) {
         rest.skip(2)?;
@@ -174,8 +171,8 @@ fn hdlc(rest: &mut Cursor<'_>) -> Option<Network> {
     }
 }
 
-/// RFC 1661, section 2: the protocol is odd in its last byte and even in its first, which
-/// is left out where it is zero and both sides agreed (section 6.5).
+/// RFC 1661, section 2: the last byte of the protocol is odd, the first is even. The first is left
+/// out where it is zero and both sides have agreed on that (section 6.5).
 fn ppp_protocol(rest: &mut Cursor<'_>) -> Option<Network> {
     let protocol = match *rest.take::<1>()? {
         [0] => rest.take::<1>()?[0],

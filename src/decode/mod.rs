@@ -1,9 +1,9 @@
-//! From frames to knocks: the only user of etherparse.
+//! From frames to knocks. No other room uses etherparse.
 //!
-//! [`decode`] answers with a [`Knock`] or not at all: everything that is no TCP segment or
-//! UDP datagram with whole headers, from somebody who can be answered, is silence. It
-//! allocates nothing and trusts no byte. Checksums are not looked at, because offloading
-//! leaves them undone; nor is what a tunnel or an ICMP error carries.
+//! [`decode`] returns a [`Knock`] for a TCP segment or UDP datagram with whole headers whose source
+//! can be answered, and `None` for everything else. It allocates nothing and trusts no byte.
+//! Checksums are not looked at, because offloading leaves them undone. Nor are packets within a
+//! tunnel or an ICMP error.
 
 mod cursor;
 mod ip;
@@ -19,7 +19,7 @@ use crate::model::{Frame, Knock};
 use ip::IpPacket;
 use link::Network;
 
-/// The knock in a frame, if there is one.
+/// Returns the knock in a frame, if there is one.
 #[must_use]
 pub fn decode(frame: &Frame<'_>) -> Option<Knock> {
     let link = link::strip(frame)?;
@@ -29,8 +29,8 @@ pub fn decode(frame: &Frame<'_>) -> Option<Knock> {
     }
 }
 
-/// Made once for each family: an address put together before it has its place costs more
-/// than all the rest.
+/// Puts the knock together. The function is generic over the address, since an `IpAddr` made before
+/// it has its place costs more than all the rest.
 fn knock<A: Copy + Into<IpAddr>>(
     frame: &Frame<'_>,
     interface: Option<u32>,

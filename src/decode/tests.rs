@@ -1,4 +1,4 @@
-//! What is a knock and what is none, byte by byte.
+//! Frames that are a knock and frames that are none, byte by byte.
 
 use std::net::IpAddr;
 
@@ -62,12 +62,12 @@ fn joined(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
 
-/// As read off a wire that carried all of it.
+/// Reads a frame of which all that was on the wire was captured.
 fn read(link: LinkType, data: &[u8]) -> Option<Knock> {
     read_of(link, data, data.len())
 }
 
-/// As read off a wire that carried `wire` bytes.
+/// Reads a frame that had `wire` bytes on the wire.
 fn read_of(link: LinkType, data: &[u8], wire: usize) -> Option<Knock> {
     decode(&Frame {
         at: Timestamp(7),
@@ -213,7 +213,7 @@ fn a_link_layer_that_announces_another_version_is_not_believed() {
     }
 }
 
-/// Cooked v2 as libpcap makes it of `any`.
+/// Cooked v2, as libpcap makes it for `any`.
 fn cooked2(kind: u8, packet: &[u8]) -> Vec<u8> {
     let header = [
         8, 0, 0, 0, 0, 0, 1, 2, 0, 1, kind, 6, 2, 0, 0, 0, 0, 1, 0, 0,
@@ -249,7 +249,7 @@ fn options_are_passed_over() {
     let mut packet = with(syn_4(), 0, &[0x46, 0, 0, 44]);
     packet.splice(20..20, [1, 1, 1, 0]);
     assert!(read(LinkType::Raw, &packet).is_some());
-    // Nothing of IPv4 has a header of fewer than five words.
+    // No IPv4 header has fewer than five words.
     assert_eq!(read(LinkType::Raw, &with(syn_4(), 0, &[0x44])), None);
 }
 
@@ -272,7 +272,7 @@ fn extension_headers_are_passed_over() {
         let packet = ipv6(hop, &joined(&[parts[0], parts[1], parts[2], &SYN]));
         assert!(read(LinkType::Raw, &packet).is_some(), "{packet:02x?}");
     }
-    // On its way still: two segments left.
+    // Still on its way: two segments left.
     let packet = ipv6(route, &joined(&[&[6, 0, 0, 2, 0, 0, 0, 0], &SYN]));
     assert_eq!(read(LinkType::Raw, &packet), None);
     // Hop-by-hop options that are not first.

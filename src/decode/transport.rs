@@ -5,14 +5,13 @@ use etherparse::{IpNumber, UdpHeaderSlice, ip_number};
 use super::cursor::Cursor;
 use crate::model::{Protocol, Step, Transport};
 
-/// What a transport header says.
+/// The contents of a transport header.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Segment {
-    /// The port hit.
+    /// The port that was hit.
     pub(super) step: Step,
-    /// The port it came from.
     pub(super) source_port: u16,
-    /// What tells it from a retransmission.
+    /// The numbers that tell a packet from a retransmission.
     pub(super) transport: Transport,
 }
 
@@ -22,8 +21,8 @@ const TCP_HEADER: usize = 20;
 /// RFC 768.
 const UDP_HEADER: usize = 8;
 
-/// Reads the transport header of a packet with this IPv4 identification; `None` if it is
-/// neither TCP nor UDP, was not captured, is longer than the packet, or is for port 0.
+/// Reads the transport header of a packet with this IPv4 identification. Returns `None` if the header
+/// is neither TCP nor UDP, was not captured, is longer than the packet, or is for port 0.
 pub(super) fn read(
     protocol: IpNumber,
     identification: u16,
@@ -36,7 +35,8 @@ pub(super) fn read(
     }
 }
 
-/// etherparse wants the options as well, which the capture may have cut off.
+/// Reads a TCP header by hand: etherparse wants the options as well, which the capture may have cut
+/// off.
 fn tcp(mut payload: Cursor<'_>) -> Option<Segment> {
     let whole = payload.wire();
     let [

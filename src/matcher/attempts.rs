@@ -6,7 +6,7 @@
 //! fills; what belongs to later stages and to strays lies apart, so a flood of first steps
 //! never touches it.
 //!
-//! Attempts are found by SipHash-1-3 of the source under a secret key. Nobody who does not
+//! AttemptTable are found by SipHash-1-3 of the source under a secret key. Nobody who does not
 //! have the key can choose sources that fall into one bucket, so a chain is as long as
 //! chance makes it: one, where the table is full.
 
@@ -40,7 +40,7 @@ fn code(step: Step) -> u32 {
     u32::from(step.protocol.number()) << 16 | u32::from(step.port.get())
 }
 
-/// Attempts of doors with the same `seq_timeout`, which run out in the order they began.
+/// AttemptTable of doors with the same `seq_timeout`, which run out in the order they began.
 #[derive(Debug, Clone, Copy)]
 struct TimeoutQueue {
     timeout: Duration,
@@ -48,7 +48,7 @@ struct TimeoutQueue {
 }
 
 /// All attempts.
-pub(super) struct Attempts {
+pub(super) struct AttemptTable {
     slots: Slab,
     capacity: usize,
     /// Slots that were used and are free, chained by `by_source.next`.
@@ -87,7 +87,7 @@ const PREFIX_SHARE: usize = 16;
 /// So many are looked at to find one with the newcomer's prefix.
 const CANDIDATES: usize = 8;
 
-impl Attempts {
+impl AttemptTable {
     /// An empty one. `capacity` counts attempts; at least 1, at most 2³¹.
     pub(super) fn new(capacity: usize, secret: [u8; 16]) -> Self {
         let capacity = capacity.clamp(1, 1 << 31);

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use crate::model::{self, Cause, DoorId, Event, Knock, Outcome, Step, Timestamp, Tripwires};
 
-use self::attempts::Attempts;
+use self::attempts::AttemptTable;
 use self::doors::{DoorRef, Doors, Hit};
 use self::mark::Mark;
 use self::rules::{Judgement, judge, matters};
@@ -51,7 +51,7 @@ const EXPIRED_AT_ONCE: usize = 1024;
 pub struct Matcher {
     doors: Doors,
     tripwires: Tripwires,
-    attempts: Attempts,
+    attempts: AttemptTable,
     /// The packets of attempts that have opened a door.
     seen: Seen,
     /// By door: the number of the last packet that an attempt at it has used up. It does
@@ -68,7 +68,7 @@ impl Matcher {
         let mut matcher = Self {
             doors: Doors::default(),
             tripwires,
-            attempts: Attempts::new(settings.capacity, settings.secret),
+            attempts: AttemptTable::new(settings.capacity, settings.secret),
             seen: Seen::new(),
             used: Vec::new(),
             packets: 0,
@@ -80,7 +80,7 @@ impl Matcher {
 
     /// Takes a packet; `local` says whether its destination is one of this host's own
     /// addresses. What follows from it is appended to `events`, in the order of the doors.
-    /// Attempts that have run out by then end if the packet is of their source; the others do
+    /// AttemptTable that have run out by then end if the packet is of their source; the others do
     /// by [`Self::expire`].
     ///
     /// Packets should come in the order of their time. One that comes late is judged by its
@@ -236,7 +236,7 @@ impl Matcher {
         self.attempts.earliest()
     }
 
-    /// Takes other doors. Attempts at a door that stays, by name and in all that decides
+    /// Takes other doors. AttemptTable at a door that stays, by name and in all that decides
     /// about them, live on under its new number; the others end. The events still bear the
     /// old numbers.
     pub fn reload(

@@ -9,7 +9,7 @@ mod socket;
 
 pub(crate) use message::{Attributes, Message};
 pub(crate) use request::{ACK, DUMP, NetlinkRequest};
-pub(crate) use socket::{NetlinkSocket, Refused};
+pub(crate) use socket::{NetlinkRefusal, NetlinkSocket};
 
 #[cfg(test)]
 pub(crate) use message::Messages;

@@ -21,13 +21,13 @@ const TRIES: usize = 100;
 
 /// The kernel's refusal of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct NetlinkRefusal {
     /// The number of the message that was refused; `None`: the whole batch.
     pub(crate) seq: Option<u32>,
     pub(crate) errno: Errno,
 }
 
-impl From<Errno> for Refused {
+impl From<Errno> for NetlinkRefusal {
     fn from(errno: Errno) -> Self {
         Self { seq: None, errno }
     }
@@ -74,7 +74,7 @@ impl NetlinkSocket {
     }
 
     /// Sends a batch, in one write, and takes the answer.
-    pub(crate) fn commit(&mut self, batch: &[u8]) -> Result<(), Refused> {
+    pub(crate) fn commit(&mut self, batch: &[u8]) -> Result<(), NetlinkRefusal> {
         match self.send(batch) {
             Ok(()) => {}
             Err(Errno::EMSGSIZE) => {
@@ -107,7 +107,7 @@ impl NetlinkSocket {
         // Where one message fails all that build on it do, and there may be more answers
         // than there is room for: the first is the one that counts.
         match (refused, drained) {
-            (Some((seq, errno)), _) => Err(Refused {
+            (Some((seq, errno)), _) => Err(NetlinkRefusal {
                 seq: Some(seq),
                 errno,
             }),

@@ -1,14 +1,15 @@
-//! Sets of numbers, and the search for the accumulator in one.
+//! Sets of numbers, and the search for the accumulator in such a set.
 
 use super::op::{Instruction, Test};
 
-/// Numbers in rows: where a row begins, and where the next number after it is, ascending.
+/// A set of numbers as rows of consecutive ones: for each row its first number and the next number
+/// after its last, ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rows(Vec<u32>);
 
 impl Rows {
-    /// The rows that these numbers make. Each is first and last of a range, both included; they
-    /// may overlap, and come in any order.
+    /// Returns the rows that these ranges make. Each is given by its first and last number; they may
+    /// overlap, and come in any order.
     pub(super) fn new(ranges: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let mut ranges: Vec<_> = ranges.into_iter().collect();
         ranges.sort_unstable();
@@ -22,18 +23,19 @@ impl Rows {
         Self(edges)
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub(super) fn len(&self) -> usize {
         self.0.len() / 2
     }
 
-    /// Keeps so many rows, the lowest.
+    /// Keeps the lowest rows, this many.
     pub(super) fn truncate(&mut self, rows: usize) {
         self.0.truncate(rows * 2);
     }
 
-    /// Ends with the return `inside` if A is one of the numbers, else with `outside`. Two
-    /// instructions a row, and two more; of more than 128 rows the jumps would be too long.
+    /// Returns the block that ends with the return `inside` if A is one of the numbers, else with
+    /// `outside`. It has two instructions for each row, and two more. With more than 128 rows the
+    /// jumps would be too long.
     pub(super) fn choose(&self, inside: Instruction, outside: Instruction) -> Vec<Instruction> {
         let mut block = vec![inside, outside];
         choose(&self.0, [1, 0], &mut block);
@@ -42,15 +44,16 @@ impl Rows {
     }
 }
 
-/// Puts the tests of these edges in front of the block, whose first instruction is its last here.
-/// `ends`: where it ends for a number below the first edge, and above it. Returns where it begins.
+/// Puts the tests of these edges in front of the block, which is kept in reverse: its first
+/// instruction is the last element. `ends` are the instructions to end at for a number below the
+/// first edge, and above it. Returns the instruction to begin at.
 fn choose(edges: &[u32], ends: [usize; 2], block: &mut Vec<Instruction>) -> usize {
     let middle = edges.len() / 2;
     let Some((edge, higher)) = edges.get(middle..).and_then(<[u32]>::split_first) else {
         return ends[0];
     };
     let [below, above] = ends;
-    // Each edge that lies below a number changes its end.
+    // Each edge below a number swaps the two ends.
     let ends_above = match middle.is_multiple_of(2) {
         true => [above, below],
         false => ends,

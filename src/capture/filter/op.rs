@@ -4,32 +4,32 @@
 /// One instruction of classic BPF, as `struct sock_filter` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instruction {
-    /// What to do.
     pub code: u16,
-    /// How many instructions to pass over if a test holds.
+    /// How many instructions to skip if the test holds.
     pub jt: u8,
-    /// And if it does not.
+    /// How many instructions to skip if the test does not hold.
     pub jf: u8,
     /// The operand.
     pub k: u32,
 }
 
-/// Hand the packet over, whole: the ring cuts it to the snaplen.
+/// Hands the packet over, whole: the ring cuts it to the snaplen.
 pub(super) const PASS: Instruction = statement(0x06, 0x4_0000);
 
-/// Keep it from us.
+/// Drops the packet.
 pub(super) const DROP: Instruction = statement(0x06, 0);
 
-/// What the kernel knows of a packet beside its bytes (linux/filter.h).
+/// The kernel's knowledge of a packet beside its bytes (linux/filter.h).
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ancillary {
-    /// The EtherType, tags taken off.
+    /// The EtherType behind all tags.
     Protocol = 0,
-    /// For us, for all, for many, for another, from us (linux/if_packet.h).
+    /// Whether the packet is for us, for all, for many, for another, or from us
+    /// (linux/if_packet.h).
     PacketType = 4,
     /// The control information of the tag that was taken off.
     VlanTag = 44,
-    /// Whether one was.
+    /// Whether a tag was taken off.
     VlanTagPresent = 48,
 }
 
@@ -87,9 +87,9 @@ pub(super) const fn and(k: u32) -> Instruction {
     statement(0x54, k)
 }
 
-/// Pass over `count` instructions.
+/// Skips `count` instructions.
 pub(super) fn skip(count: usize) -> Instruction {
-    // Far below 2^32: a program has at most 4,096 instructions.
+    // This never saturates: a program has at most 4,096 instructions.
     statement(0x05, u32::try_from(count).unwrap_or(u32::MAX))
 }
 
@@ -107,7 +107,7 @@ pub(super) enum Test {
 }
 
 impl Test {
-    /// Pass over `jt` instructions if it holds, over `jf` if not.
+    /// Skips `jt` instructions if the test holds, `jf` if not.
     pub(super) const fn jump(self, jt: u8, jf: u8) -> Instruction {
         let (code, k) = match self {
             Self::Equal(k) => (0x15, k),
@@ -118,7 +118,7 @@ impl Test {
         Instruction { code, jt, jf, k }
     }
 
-    /// Pass over `count` instructions if it holds: one instruction, or two where `count`
+    /// Skips `count` instructions if the test holds. Takes one instruction, or two where `count`
     /// does not fit the eight bits of a conditional jump.
     pub(super) fn skip(self, count: usize) -> Vec<Instruction> {
         match u8::try_from(count) {
@@ -127,18 +127,18 @@ impl Test {
         }
     }
 
-    /// Drop the packet if it holds.
+    /// Drops the packet if the test holds.
     pub(super) const fn drops(self) -> [Instruction; 2] {
         [self.jump(0, 1), DROP]
     }
 
-    /// Drop the packet unless it holds.
+    /// Drops the packet unless the test holds.
     pub(super) const fn or_drop(self) -> [Instruction; 2] {
         [self.jump(1, 0), DROP]
     }
 }
 
-/// `yes` if the test holds, else `no`; each ends in a return.
+/// Goes to `yes` if the test holds, else to `no`; each ends in a return.
 pub(super) fn fork(test: Test, yes: Vec<Instruction>, no: Vec<Instruction>) -> Vec<Instruction> {
     let mut block = test.skip(no.len());
     block.extend(no);
@@ -146,7 +146,7 @@ pub(super) fn fork(test: Test, yes: Vec<Instruction>, no: Vec<Instruction>) -> V
     block
 }
 
-/// `yes` if the test holds, else `no`; afterwards both go on behind them.
+/// Goes to `yes` if the test holds, else to `no`; both go on behind the block.
 pub(super) fn branch(test: Test, yes: Vec<Instruction>, no: Vec<Instruction>) -> Vec<Instruction> {
     let mut block = test.skip(no.len() + 1);
     let over = skip(yes.len());

@@ -1,4 +1,4 @@
-//! The program, block by block.
+//! The filter program, block by block.
 
 use std::net::IpAddr;
 
@@ -10,28 +10,27 @@ use crate::model::{Door, PortRange, Protocol, TcpFlags, flag};
 const ETHERTYPE_IPV4: u32 = 0x0800;
 const ETHERTYPE_IPV6: u32 = 0x86dd;
 
-/// linux/if_packet.h: for us 0, for all 1, for many 2; above are what others get, and what
-/// we send.
+/// linux/if_packet.h: 0 is for us, 1 for all, 2 for many; above are packets to others and from us.
 const LAST_FOR_US: u32 = 2;
 
-/// How many rows of ports of one protocol are left alone. What is left out passes, which is a
-/// matter of cost alone.
+/// How many rows of ignored and opened ports of one protocol the program drops. The packets to any
+/// other such port pass, which costs time alone.
 const QUIET_ROWS: usize = 32;
 
-/// How many rows the ports may make to which the program keeps where flags fit sessions.
+/// How many rows of ports the program may keep to where flags fit sessions.
 const SESSION_ROWS: usize = 128;
 
-/// How many different flags are asked for one by one; if there are more, what they have in
-/// common is.
+/// How many different flags the program tests one by one. If there are more, it tests what they have
+/// in common.
 const CLASSES: usize = 16;
 
-/// What belongs to no session ([`crate::model::is_of_no_session`]).
+/// The flags of packets that belong to no session ([`crate::model::is_of_no_session`]).
 const NO_SESSION: TcpFlags = TcpFlags {
     set: 0,
     clear: flag::ACK | flag::RST,
 };
 
-/// The program.
+/// Assembles the whole program.
 pub(super) fn assemble(doors: &[Door], ignore: &[PortRange]) -> Vec<Instruction> {
     let has = |protocol| doors.iter().any(|door| door.may_use(protocol));
     let block = |has: bool, block: Vec<Instruction>| match has {
@@ -46,16 +45,16 @@ pub(super) fn assemble(doors: &[Door], ignore: &[PortRange]) -> Vec<Instruction>
     let mut program = for_this_host();
     program.push(op::load_ancillary(Ancillary::Protocol));
     program.extend(branch(Test::Equal(ETHERTYPE_IPV6), ipv6(), ipv4()));
-    // A is the transport protocol, X the place of its header.
+    // Now A is the transport protocol, and X the offset of its header.
     let udp = fork(Test::Equal(17), udp, vec![DROP]);
     program.extend(fork(Test::Equal(6), tcp, udp));
     program
 }
 
-/// Of more addresses of a family than these none is looked at.
+/// How many addresses of a family the program looks at. If there are more, it looks at none.
 const HOSTS: usize = 24;
 
-/// Drops what goes to none of these addresses; all else goes on behind.
+/// Drops packets to other addresses than these; the others go on behind the block.
 pub(super) fn to(hosts: &[IpAddr]) -> Vec<Instruction> {
     let mut four = Vec::new();
     let mut six = Vec::new();
@@ -76,7 +75,7 @@ pub(super) fn to(hosts: &[IpAddr]) -> Vec<Instruction> {
     block
 }
 
-/// Goes on behind if the word is one of these, else with what ends the block.
+/// Goes on behind the block if the loaded word is one of these, else with `last`.
 fn one_of(load: Instruction, mut words: Vec<u32>, last: Vec<Instruction>) -> Vec<Instruction> {
     words.sort_unstable();
     words.dedup();
@@ -92,7 +91,7 @@ fn one_of(load: Instruction, mut words: Vec<u32>, last: Vec<Instruction>) -> Vec
     block
 }
 
-/// Drops what is for a port that everybody may know of, passes everything else.
+/// Drops packets to a port that everybody may know of, and passes all others.
 fn known_ports(doors: &[Door], ignore: &[PortRange], protocol: Protocol) -> Vec<Instruction> {
     let opened = doors.iter().flat_map(|door| &door.open);
     let ranges = ignore
@@ -106,12 +105,12 @@ fn known_ports(doors: &[Door], ignore: &[PortRange], protocol: Protocol) -> Vec<
     block
 }
 
-/// Segments pass by their flags.
+/// Passes TCP segments by their flags.
 fn tcp(doors: &[Door], ignore: &[PortRange]) -> Vec<Instruction> {
     let for_sessions = flags_of(doors, true);
     let mut classes = flags_of(doors, false);
-    // SYNs are strays whatever flags a door asks for, and a scan by other packets that belong to
-    // no session is one for who takes them.
+    // SYNs are strays whatever flags a door asks for. Other packets that belong to no session are
+    // strays at doors that take packets of sessions.
     classes.retain(|flags| *flags != TcpFlags::SYN);
     classes.insert(0, TcpFlags::SYN);
     if !for_sessions.is_empty() {
@@ -130,7 +129,7 @@ fn tcp(doors: &[Door], ignore: &[PortRange]) -> Vec<Instruction> {
     )
 }
 
-/// The flags that doors ask for, each once: those that fit sessions, or the others.
+/// Returns the flags that doors ask for, each once: those that fit sessions, or the others.
 fn flags_of(doors: &[Door], fit_sessions: bool) -> Vec<TcpFlags> {
     let mut all: Vec<_> = doors.iter().map(|door| door.tcp_flags).collect();
     all.retain(|flags| flags.fits_sessions() == fit_sessions);
@@ -139,8 +138,8 @@ fn flags_of(doors: &[Door], fit_sessions: bool) -> Vec<TcpFlags> {
     all
 }
 
-/// The same flags, or of too many what those with SYN have in common, and what the others have:
-/// what is common to all could fit sessions though none of them does.
+/// Returns the same flags, or, if they are too many, what those with SYN have in common and what the
+/// others have in common. What is common to all of them could fit sessions though none of them does.
 fn few(flags: Vec<TcpFlags>) -> Vec<TcpFlags> {
     if flags.len() <= CLASSES {
         return flags;
@@ -156,7 +155,7 @@ fn few(flags: Vec<TcpFlags>) -> Vec<TcpFlags> {
     common.into_iter().flatten().collect()
 }
 
-/// The TCP steps of the doors whose flags fit the packets of sessions; `None` if there are too
+/// Returns the TCP steps of the doors whose flags fit the packets of sessions; `None` if they are too
 /// many to keep to.
 pub(super) fn session_ports(doors: &[Door]) -> Option<Rows> {
     let doors = doors.iter().filter(|door| door.tcp_flags.fits_sessions());
@@ -166,11 +165,11 @@ pub(super) fn session_ports(doors: &[Door]) -> Option<Rows> {
     (rows.len() <= SESSION_ROWS).then_some(rows)
 }
 
-/// `yes` if the segment has any of these flags, else `no`; both end in a return.
+/// Goes to `yes` if any of these flags match the segment, else to `no`; both end in a return.
 fn if_any(flags: &[TcpFlags], yes: Vec<Instruction>, no: Vec<Instruction>) -> Vec<Instruction> {
     let mut block = no;
     let mut to_yes = block.len();
-    // From behind: each test knows how far it is to the end.
+    // From the last to the first, since each test must know how far it is to the end.
     for flags in flags.iter().rev() {
         let mut test = vec![
             op::load_byte_at_x(13),
@@ -185,8 +184,8 @@ fn if_any(flags: &[TcpFlags], yes: Vec<Instruction>, no: Vec<Instruction>) -> Ve
     block
 }
 
-/// Drops what is for others, and what has a VLAN's tag beside it: the VLAN's own device
-/// gives that again. VLAN 0 is a priority tag (IEEE 802.1Q, 9.6), given only here.
+/// Drops packets for others, and packets that a VLAN's tag was taken off: the VLAN's own device gives
+/// those once more. VLAN 0 is only a priority tag (IEEE 802.1Q, 9.6), and given only here.
 fn for_this_host() -> Vec<Instruction> {
     let mut block = vec![op::load_ancillary(Ancillary::PacketType)];
     block.extend(Test::Above(LAST_FOR_US).drops());
@@ -198,19 +197,19 @@ fn for_this_host() -> Vec<Instruction> {
     block
 }
 
-/// With the EtherType in A: drops what is no whole IPv4 packet.
+/// With the EtherType in A: drops packets that are no whole IPv4 packets.
 fn ipv4() -> Vec<Instruction> {
     let mut block = Test::Equal(ETHERTYPE_IPV4).or_drop().to_vec();
     block.extend([op::load_byte(0), op::and(0xf0)]);
     block.extend(Test::Equal(0x40).or_drop());
-    // More fragments, or an offset.
+    // The bit for more fragments, or an offset.
     block.push(op::load_half(6));
     block.extend(Test::AnyOf(0x3fff).drops());
     block.extend([op::set_x_to_ipv4_header(0), op::load_byte(9)]);
     block
 }
 
-/// Goes on with TCP and UDP; ends with everything else.
+/// Goes on with TCP and UDP. With everything else it ends.
 fn ipv6() -> Vec<Instruction> {
     let mut block = vec![op::load_byte(0), op::and(0xf0)];
     block.extend(Test::Equal(0x60).or_drop());
@@ -222,8 +221,8 @@ fn ipv6() -> Vec<Instruction> {
     block
 }
 
-/// Passes packets with extension headers, for [`crate::decode`] to walk. But for the two
-/// kinds of which there are many: fragments, and multicast listener reports (ICMPv6 behind
+/// Passes packets with extension headers, for [`crate::decode`] to walk, except two kinds
+/// that are frequent: fragments, and multicast listener reports (ICMPv6 behind
 /// hop-by-hop options, RFC 3810, section 5).
 fn ipv6_extensions() -> Vec<Instruction> {
     const FRAGMENT: u32 = 44;

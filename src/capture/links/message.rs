@@ -41,6 +41,14 @@ pub(super) struct LinkInfo {
     pub(super) master: Option<u32>,
 }
 
+/// A list of all links and then all addresses, as of one moment. If something changed during every
+/// answer, the list has as much as the last answer.
+pub(super) struct RouteDump {
+    pub(super) messages: Vec<RouteMessage>,
+    /// Whether nothing is missing.
+    pub(super) is_whole: bool,
+}
+
 /// Reads a message, if it is about a link or an address.
 pub(super) fn read(message: &Message<'_>) -> Option<RouteMessage> {
     let address = || address(message.payload);
@@ -112,8 +120,8 @@ fn address(payload: &[u8]) -> Option<(u32, IpAddr, AddressDetails)> {
     Some((index, own.unwrap_or(network), details))
 }
 
-/// The broadcast addresses of the network of this address: all ones behind the prefix, and, as
-/// old hosts have it, all zeros (RFC 1812, section 4.2.3.1). A network of one or two addresses
+/// Returns the broadcast addresses of the network of this address: all ones behind the prefix, and,
+/// as old hosts have it, all zeros (RFC 1812, section 4.2.3.1). A network of one or two addresses
 /// has none (RFC 3021), nor has IPv6.
 pub(super) fn broadcasts_of(address: IpAddr, length: u8) -> Vec<IpAddr> {
     let IpAddr::V4(address) = address else {
@@ -136,7 +144,7 @@ fn ip(value: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Names end in a zero, and may hold any byte but a few.
+/// Reads a name, which ends in a zero and may hold any byte but a few.
 fn name(value: &[u8]) -> String {
     let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
     String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
-use super::message::{RouteMessage, read};
+use super::message::{RouteDump, RouteMessage, read};
 use crate::netlink::{DUMP, NetlinkRequest, NetlinkSocket};
 
 /// The multicast groups of links and of the addresses of each family.
@@ -42,7 +42,7 @@ impl LinksError {
 
 /// What one look at the socket has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Received {
+pub(super) enum ReceiveOutcome {
     /// A datagram; more may wait.
     Some,
     /// Nothing waits.
@@ -68,11 +68,11 @@ impl RouteSocket {
     pub(super) fn receive(
         &mut self,
         mut each: impl FnMut(RouteMessage),
-    ) -> Result<Received, LinksError> {
+    ) -> Result<ReceiveOutcome, LinksError> {
         match self.0.receive(|m| read(m).into_iter().for_each(&mut each)) {
-            Ok(true) => Ok(Received::Some),
-            Ok(false) => Ok(Received::Nothing),
-            Err(Errno::ENOBUFS) => Ok(Received::Overflow),
+            Ok(true) => Ok(ReceiveOutcome::Some),
+            Ok(false) => Ok(ReceiveOutcome::Nothing),
+            Err(Errno::ENOBUFS) => Ok(ReceiveOutcome::Overflow),
             Err(errno) => Err(LinksError::new("reading netlink")(errno)),
         }
     }
@@ -92,20 +92,12 @@ impl AsFd for RouteSocket {
     }
 }
 
-/// All links and then all addresses, as of one moment. If something changed during every answer,
-/// as much as the last one had.
-pub(super) struct Dump {
-    pub(super) messages: Vec<RouteMessage>,
-    /// Whether nothing is missing.
-    pub(super) is_whole: bool,
-}
-
 /// Lists all links and then all addresses there are.
-pub(super) fn dump() -> Result<Dump, LinksError> {
+pub(super) fn dump() -> Result<RouteDump, LinksError> {
     let failed = || LinksError::new("listing over netlink");
     // A socket of its own, so that answers and notifications do not mix.
     let mut socket = NetlinkSocket::open(SockProtocol::NetlinkRoute, 0).map_err(failed())?;
-    let mut dump = Dump {
+    let mut dump = RouteDump {
         messages: Vec::new(),
         is_whole: true,
     };

@@ -1,14 +1,14 @@
-//! What is known of links and addresses: news in, changes and judgement out. No I/O.
+//! The links and addresses that are known. Messages go in, changes and judgements come out. No I/O.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::change::LinkChange;
-use super::message::{AddressDetails, LinkInfo, RouteMessage};
-use super::socket::Dump;
+use super::message::{AddressDetails, LinkInfo, RouteDump, RouteMessage};
 use crate::model::Pattern;
 
-/// How deep ports lie within ports: a port of a bond that is a port of a bridge is two.
+/// How deep ports may lie within ports: the port of a bond that is itself the port of a bridge
+/// lies two deep.
 const MAX_MASTERS: usize = 8;
 
 /// The links and their addresses, and what follows from them.
@@ -18,24 +18,23 @@ pub(super) struct LinkTable {
     links: BTreeMap<u32, LinkEntry>,
     /// How many links have each address.
     own: HashMap<IpAddr, u32>,
-    /// How often that has changed.
+    /// How often `own` has changed.
     own_changes: u64,
-    /// How many of their networks have each broadcast address.
+    /// How many networks of the links have each broadcast address.
     broadcasts: HashMap<IpAddr, u32>,
     /// The links whose frames count.
     counted: HashSet<u32>,
-    /// What happened since the last settling.
+    /// What has happened since `settle` was last called.
     changes: Vec<LinkChange>,
-    /// The links whose addresses are to be looked at then.
+    /// The links whose addresses `settle` has to look at.
     unsettled: BTreeSet<u32>,
-    /// Whether `counted` no longer follows from the rest.
+    /// Whether `counted` has to be computed anew.
     is_stale: bool,
 }
 
 #[derive(Debug)]
 struct LinkEntry {
     link: LinkInfo,
-    /// Each with what the kernel says beside it.
     addresses: BTreeMap<IpAddr, AddressDetails>,
 }
 
@@ -52,7 +51,7 @@ impl LinkTable {
         self.count();
     }
 
-    /// Takes a piece of news in. News that is none changes nothing.
+    /// Takes a message. One that says nothing new changes nothing.
     pub(super) fn apply(&mut self, message: RouteMessage) {
         match message {
             RouteMessage::Link(link) => self.set_link(link),
@@ -64,9 +63,10 @@ impl LinkTable {
         }
     }
 
-    /// All there is: what is not in it is gone. If some may be missing, nothing is: better
-    /// to listen to what is there no more than to be deaf to what is there.
-    pub(super) fn replace(&mut self, Dump { messages, is_whole }: Dump) {
+    /// Takes a list of all there is: what is known and not in the list is gone. If some may be
+    /// missing from the list, nothing is taken for gone: it is better to listen to an interface
+    /// that is gone than to ignore one that is there.
+    pub(super) fn replace(&mut self, RouteDump { messages, is_whole }: RouteDump) {
         let gone = if is_whole {
             self.not_in(&messages)
         } else {
@@ -77,7 +77,7 @@ impl LinkTable {
         }
     }
 
-    /// What must have happened if this is all there is.
+    /// Returns what must have happened if this is all there is.
     fn not_in(&self, all: &[RouteMessage]) -> Vec<RouteMessage> {
         let mut links = HashSet::new();
         let mut addresses = HashSet::new();
@@ -105,7 +105,7 @@ impl LinkTable {
         gone
     }
 
-    /// Ends a batch of news: judges anew, and tells what happened.
+    /// Ends a batch of messages: judges anew, and returns what has happened.
     pub(super) fn settle(&mut self) -> Vec<LinkChange> {
         if self.is_stale {
             self.count();
@@ -171,7 +171,7 @@ impl LinkTable {
     }
 
     fn add_address(&mut self, index: u32, address: IpAddr, beside: AddressDetails) {
-        // A link that is not known is gone already, and its address with it.
+        // An unknown link is gone already, and its address with it.
         let Some(entry) = self.links.get_mut(&index) else {
             return;
         };
@@ -179,13 +179,13 @@ impl LinkTable {
             *self.broadcasts.entry(*broadcast).or_default() += 1;
         }
         if let Some(before) = entry.addresses.insert(address, beside) {
-            // News that is none, or the network has another size.
+            // Nothing new, or the network has another size.
             let gone = before.broadcasts.iter();
             return gone.for_each(|b| less(&mut self.broadcasts, *b));
         }
         *self.own.entry(address).or_default() += 1;
         self.own_changes += 1;
-        self.tell(index, |name| LinkChange::AddressAdded { name, address });
+        self.note(index, |name| LinkChange::AddressAdded { name, address });
     }
 
     fn remove_address(&mut self, index: u32, address: IpAddr) {
@@ -197,7 +197,7 @@ impl LinkTable {
         };
         self.disown(address, &beside.broadcasts);
         self.unsettled.insert(index);
-        self.tell(index, |name| LinkChange::AddressRemoved { name, address });
+        self.note(index, |name| LinkChange::AddressRemoved { name, address });
     }
 
     fn disown(&mut self, address: IpAddr, broadcasts: &[IpAddr]) {
@@ -208,7 +208,7 @@ impl LinkTable {
         }
     }
 
-    fn tell(&mut self, index: u32, change: impl FnOnce(String) -> LinkChange) {
+    fn note(&mut self, index: u32, change: impl FnOnce(String) -> LinkChange) {
         if let Some(entry) = self.links.get(&index)
             && self.is_wanted(&entry.link)
         {
@@ -244,7 +244,7 @@ impl LinkTable {
             .collect();
     }
 
-    /// The link that this one is a port of, the one that that is a port of, and so on.
+    /// Returns the master of the link, the master's master, and so on.
     fn masters(&self, index: u32) -> impl Iterator<Item = u32> {
         let master = |index: &u32| self.links.get(index)?.link.master;
         std::iter::successors(Some(index), master)
@@ -266,7 +266,7 @@ impl LinkTable {
 
     pub(super) fn is_local(&self, address: IpAddr, index: u32) -> bool {
         match address.is_loopback() {
-            // RFC 1122, section 3.2.1.3 (g): all of 127.0.0.0/8, and on no other wire.
+            // RFC 1122, section 3.2.1.3 (g): all of 127.0.0.0/8, and by no other interface.
             true => self.is_loopback(index),
             false => self.own.contains_key(&address),
         }
@@ -281,8 +281,9 @@ impl LinkTable {
         (!itself || self.is_loopback(index)) && !self.broadcasts.contains_key(&source)
     }
 
-    /// Whether a knock at this address counts, if it came by this interface: it is this host's
-    /// own, and if only labels of the interface are listened to, it has one of them.
+    /// Whether a knock at this address counts, if it came by this interface. The address must be
+    /// this host's own. If only labels of the interface are listened to, the address must have one
+    /// of them.
     pub(super) fn is_knocked_at(&self, index: u32, address: IpAddr) -> bool {
         if !self.patterns.iter().any(Pattern::is_label) {
             return self.is_local(address, index);
@@ -333,7 +334,7 @@ impl LinkTable {
     }
 }
 
-/// One less has this address.
+/// Counts one less that has this address.
 fn less(counts: &mut HashMap<IpAddr, u32>, address: IpAddr) {
     if let Some(count) = counts.get_mut(&address) {
         *count -= 1;
@@ -343,7 +344,7 @@ fn less(counts: &mut HashMap<IpAddr, u32>, address: IpAddr) {
     }
 }
 
-/// All the names a link goes by.
+/// Returns all the names of a link.
 fn names(link: &LinkInfo) -> impl Iterator<Item = &str> {
     std::iter::once(&link.name)
         .chain(&link.alternatives)

@@ -1,12 +1,11 @@
-//! RouteMessage in, changes and judgement out, without a kernel.
+//! Messages in, changes and judgements out, without a kernel.
 
 use std::net::IpAddr;
 
 use proptest::prelude::*;
 
 use super::change::LinkChange;
-use super::message::{AddressDetails, LinkInfo, RouteMessage, broadcasts_of, read};
-use super::socket::Dump;
+use super::message::{AddressDetails, LinkInfo, RouteDump, RouteMessage, broadcasts_of, read};
 use super::table::LinkTable;
 use crate::model::Pattern;
 use crate::netlink::Messages;
@@ -33,8 +32,8 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-fn dump(messages: Vec<RouteMessage>) -> Dump {
-    Dump {
+fn dump(messages: Vec<RouteMessage>) -> RouteDump {
+    RouteDump {
         messages,
         is_whole: true,
     }
@@ -79,9 +78,9 @@ fn a_frame_counts_once_however_bridges_and_bonds_are_stacked() {
         ]
     };
     assert_eq!(table(&[], links()).listening(), ["br0", "eth2"]);
-    // The bond that is between is not listened to, the bridge is.
+    // The bond in between is not listened to, the bridge is.
     assert_eq!(table(&["eth0", "br0"], links()).listening(), ["br0"]);
-    // Where neither is, the port is heard itself.
+    // Where neither is listened to, the port is.
     assert_eq!(
         table(&["eth*"], links()).listening(),
         ["eth0", "eth1", "eth2"]
@@ -124,7 +123,7 @@ fn an_address_is_own_as_long_as_one_link_has_it() {
 }
 
 #[test]
-fn own_addresses_and_broadcasts_are_nobody_who_can_be_answered() {
+fn own_addresses_and_broadcasts_cannot_be_answered() {
     let links = vec![link(1, "lo"), link(2, "eth0"), link(3, "eth1")];
     let mut table = table(&["lo", "eth0"], links);
     let broadcasts = || broadcasts_of(address("192.0.2.1"), 24);
@@ -201,7 +200,7 @@ fn a_loopback_is_one_by_its_type() {
 }
 
 #[test]
-fn changes_are_told_of_what_is_listened_to() {
+fn only_interfaces_that_are_listened_to_have_changes() {
     let mut table = table(&["eth0", "wan*"], vec![link(1, "lo")]);
     let name = |name: &str| name.to_owned();
     let own = address("2001:db8::1");
@@ -232,7 +231,7 @@ fn changes_are_told_of_what_is_listened_to() {
             LinkChange::NoAddress { name: name("eth0") },
         ]
     );
-    // Replaced by another in one batch: there never was none.
+    // Replaced by another address in one batch: the interface was never without.
     table.apply(RouteMessage::Address(2, own, AddressDetails::default()));
     table.apply(RouteMessage::AddressGone(2, own));
     table.apply(RouteMessage::Address(
@@ -277,7 +276,7 @@ fn changes_are_told_of_what_is_listened_to() {
 }
 
 #[test]
-fn looking_anew_tells_what_was_missed() {
+fn a_new_look_finds_the_changes_that_were_missed() {
     let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
     let (old, new) = (address("192.0.2.1"), address("192.0.2.2"));
     table.apply(RouteMessage::Address(2, old, AddressDetails::default()));
@@ -309,12 +308,12 @@ fn looking_anew_tells_what_was_missed() {
 }
 
 #[test]
-fn what_may_be_missing_is_not_taken_for_gone() {
+fn an_interrupted_dump_takes_nothing_for_gone() {
     let mut table = table(&[], vec![link(2, "eth0"), link(3, "eth1")]);
     let own = address("192.0.2.1");
     table.apply(RouteMessage::Address(2, own, AddressDetails::default()));
     table.settle();
-    table.replace(Dump {
+    table.replace(RouteDump {
         messages: vec![RouteMessage::Link(link(4, "eth2"))],
         is_whole: false,
     });
@@ -327,7 +326,7 @@ fn what_may_be_missing_is_not_taken_for_gone() {
 proptest! {
     /// Messages that are whole, with anything in them.
     #[test]
-    fn odd_news_do_not_panic(
+    fn odd_messages_do_not_panic(
         kind in prop::sample::select(vec![16_u16, 17, 20, 21, 24]),
         payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 1..4),
         cut in 0..20_usize,
@@ -348,7 +347,7 @@ proptest! {
 }
 
 #[test]
-fn other_patterns_hold_at_once() {
+fn new_patterns_hold_at_once() {
     let mut table = table(&["eth0"], vec![link(2, "eth0"), link(3, "eth1")]);
     table.set_patterns(&[Pattern::new("eth1"), Pattern::new("eth2")]);
     assert!(!table.counts(2) && table.counts(3));
@@ -373,15 +372,16 @@ fn only_the_addresses_of_a_label_are_knocked_at() {
     table.settle();
     assert!(table.missing().is_empty() && table.counts(2) && !table.counts(3));
     assert_eq!(table.listening(), ["eth0"]);
-    let heard = |table: &LinkTable| [own, first, tenth, other].map(|a| table.is_knocked_at(2, a));
-    assert_eq!(heard(&table), [false, true, false, false]);
-    // The interface as well as the label: all of its own, and what is the host's elsewhere.
+    let knocked_at =
+        |table: &LinkTable| [own, first, tenth, other].map(|a| table.is_knocked_at(2, a));
+    assert_eq!(knocked_at(&table), [false, true, false, false]);
+    // The interface as well as the label: all its addresses, and the host's others.
     table.set_patterns(&[Pattern::new("eth0:1"), Pattern::new("eth0")]);
-    assert_eq!(heard(&table), [true; 4]);
+    assert_eq!(knocked_at(&table), [true; 4]);
     table.set_patterns(&[Pattern::new("eth0:*")]);
-    assert_eq!(heard(&table), [false, true, true, false]);
+    assert_eq!(knocked_at(&table), [false, true, true, false]);
     table.set_patterns(&[Pattern::new("eth0:1")]);
     table.apply(RouteMessage::AddressGone(2, first));
-    assert_eq!(heard(&table), [false; 4]);
+    assert_eq!(knocked_at(&table), [false; 4]);
     assert_eq!(table.missing(), ["eth0:1"]);
 }

@@ -1,9 +1,9 @@
-//! Who can be answered, as far as the address alone and the kind of link tell.
+//! Sources that can be answered, as far as the address and the link layer tell.
 
 use super::*;
 
 #[test]
-fn who_cannot_be_answered_does_not_knock() {
+fn a_source_that_cannot_be_answered_does_not_knock() {
     for source in [
         [0, 0, 0, 0],
         [0, 0, 0, 5],

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol::NetlinkNetFilter;
 
 use super::batch::Batch;
-use crate::netlink::{NetlinkSocket, Refused};
+use crate::netlink::{NetlinkRefusal, NetlinkSocket};
 
 /// The netlink group of nftables' notifications, `NFNLGRP_NFTABLES` (7).
 const NFTABLES_GROUP: u32 = 1 << 6;
@@ -37,7 +37,7 @@ pub(in crate::firewall) fn commit(
         return Ok(());
     }
     let refused = socket.commit(bytes);
-    refused.map_err(|Refused { seq, errno }| BatchRefusal {
+    refused.map_err(|NetlinkRefusal { seq, errno }| BatchRefusal {
         index: seq.and_then(|seq| batch.index(seq)),
         errno,
     })
