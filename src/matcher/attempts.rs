@@ -1,14 +1,13 @@
-//! The attempts that live: a table of fixed size, found by source, ordered by door and stage
-//! and by deadline.
+//! The living attempts, in a table of fixed size. They are found by source, and ordered by door and
+//! stage and by deadline.
 //!
-//! Whatever arrives, memory stays under 68 bytes an attempt, 8 for each step it has made
-//! and 16 if it has strays. All of it is asked for at once and touched only as the table
-//! fills; what belongs to later stages and to strays lies apart, so a flood of first steps
-//! never touches it.
+//! Whatever arrives, memory stays under 68 bytes an attempt, 8 for each step it has made and 16 if it
+//! has strays. All of it is allocated at once and touched only as the table fills. The memory for
+//! later stages and for strays lies apart, so a flood of first steps never touches it.
 //!
-//! AttemptTable are found by SipHash-1-3 of the source under a secret key. Nobody who does not
-//! have the key can choose sources that fall into one bucket, so a chain is as long as
-//! chance makes it: one, where the table is full.
+//! Attempts are found by SipHash-1-3 of the source under a secret key. Without the key nobody can
+//! choose sources that fall into one bucket, so a chain is as long as chance makes it: one attempt,
+//! where the table is full.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
@@ -31,16 +30,16 @@ fn by_age(attempt: &mut Attempt) -> &mut Neighbours {
     &mut attempt.by_age
 }
 
-/// The packets that have hit a step: the one that made it, and of those that came when it was
-/// just made the last.
+/// The marks of packets that have hit a step: the packet that made the step, and the last of those
+/// that came when the step was just made.
 type StepMarks = [u32; 2];
 
-/// A port and its protocol as one number.
+/// Returns a port and its protocol as one number.
 fn code(step: Step) -> u32 {
     u32::from(step.protocol.number()) << 16 | u32::from(step.port.get())
 }
 
-/// AttemptTable of doors with the same `seq_timeout`, which run out in the order they began.
+/// The attempts at doors with the same `seq_timeout`, which run out in the order they began.
 #[derive(Debug, Clone, Copy)]
 struct TimeoutQueue {
     timeout: Duration,
@@ -51,25 +50,25 @@ struct TimeoutQueue {
 pub(super) struct AttemptTable {
     slots: Slab,
     capacity: usize,
-    /// Slots that were used and are free, chained by `by_source.next`.
+    /// The first of the slots that were used and are free. They are chained by `by_source.next`.
     free: Option<AttemptSlot>,
     live: usize,
     secret: SipHasher13,
-    /// A power of two of them: the first attempt of each chain.
+    /// The first attempt of each chain. The number of buckets is a power of two.
     buckets: Vec<Option<AttemptSlot>>,
-    /// By door and stage. Within a stage by when it was reached.
+    /// The attempts by door and stage. Within a stage they are in the order in which they reached it.
     stages: Vec<AttemptList>,
-    /// By door: where its stages begin; and where the last one's end.
+    /// By door, the index in `stages` at which its stages begin; and the end of the last ones.
     begins: Vec<u32>,
     crowds: Crowds,
-    /// By a hash of the source's prefix: the attempts from there.
+    /// The number of attempts by a hash of the source's prefix.
     prefixes: Vec<u32>,
-    /// Odd, and nobody's to know: two prefixes share a group by chance alone.
+    /// Odd, and secret: two prefixes share a group by chance alone.
     prefix_key: u64,
     queues: Vec<TimeoutQueue>,
     /// No attempt has a deadline before this.
     earliest: Timestamp,
-    /// By stage, then by slot: the packets that have hit this step.
+    /// By stage, then by slot: the packets that have hit the step.
     made: Vec<Vec<StepMarks>>,
     /// By slot: the distinct strays of an attempt that has any.
     strays: Vec<Sketch>,
@@ -77,18 +76,18 @@ pub(super) struct AttemptTable {
 
 const NEVER: Timestamp = Timestamp(u64::MAX);
 
-/// So many groups of prefixes are told apart, by a hash with a secret.
+/// How many groups of prefixes are told apart, by a hash with a secret.
 const PREFIXES: usize = 4096;
 
-/// The part of a full table that sources with one prefix may have: of IPv4 /24, of IPv6 /64,
-/// which is what one host is given.
+/// The part of the table that sources with one prefix may have: a sixteenth. A prefix is a /24 of
+/// IPv4, and a /64 of IPv6, which one host is given.
 const PREFIX_SHARE: usize = 16;
 
-/// So many are looked at to find one with the newcomer's prefix.
+/// How many attempts are looked at to find one with the newcomer's prefix.
 const CANDIDATES: usize = 8;
 
 impl AttemptTable {
-    /// An empty one. `capacity` counts attempts; at least 1, at most 2³¹.
+    /// Returns a table without attempts. `capacity` counts attempts; it is at least 1, at most 2³¹.
     pub(super) fn new(capacity: usize, secret: [u8; 16]) -> Self {
         let capacity = capacity.clamp(1, 1 << 31);
         Self {
@@ -110,9 +109,10 @@ impl AttemptTable {
         }
     }
 
-    /// Makes ready for doors with sequences of these lengths and with these timeouts (a queue
-    /// each, in this order). Each attempt goes where `home` says, which is a door that decides
-    /// alike and its queue, or ends if it says nothing; `ended` hears of it.
+    /// Fits the table to doors with sequences of these lengths and with these timeouts (a queue
+    /// each, in this order). `home` returns for an old door the new door that decides alike, and its
+    /// queue: the attempts move there. If it returns `None`, the attempts end, and `ended` is called
+    /// for each.
     pub(super) fn refit(
         &mut self,
         timeouts: &[Duration],
@@ -140,14 +140,14 @@ impl AttemptTable {
                     .map_or_else(AttemptList::default, |l| l.attempts),
             }
         }));
-        // The last step completes the attempt: nothing need be remembered of it.
+        // The last step completes the attempt, and need not be remembered.
         let kept = |length: usize| length.saturating_sub(1);
         let mut begins = vec![0];
         let (mut end, mut most) = (0, 0);
         for length in lengths {
             end += kept(length);
             most = most.max(kept(length));
-            // At most 31 for each of 65,535 doors.
+            // There are at most 31 for each of 65,535 doors.
             begins.push(end as u32);
         }
         let old_begins = std::mem::replace(&mut self.begins, begins);
@@ -192,7 +192,7 @@ impl AttemptTable {
         &self.slots[slot]
     }
 
-    /// When it made its first step.
+    /// Returns when the attempt made its first step.
     pub(super) fn began(&self, slot: AttemptSlot) -> Timestamp {
         let Attempt {
             deadline, queue, ..
@@ -211,17 +211,18 @@ impl AttemptTable {
         hash as usize & (self.buckets.len() - 1)
     }
 
-    /// The first attempt of a source; the others by [`Self::next_of`].
+    /// Returns the first attempt of a source. [`Self::next_of`] returns the others.
     pub(super) fn first_of(&self, source: IpAddr) -> Option<AttemptSlot> {
         self.same_source(self.buckets[self.bucket(source)], source)
     }
 
-    /// The source's next attempt after this one.
+    /// Returns the source's next attempt after this one.
     pub(super) fn next_of(&self, slot: AttemptSlot) -> Option<AttemptSlot> {
         let attempt = &self.slots[slot];
         self.same_source(attempt.by_source.next, attempt.source)
     }
 
+    /// Returns the first attempt of this source in the chain.
     fn same_source(&self, mut chain: Option<AttemptSlot>, source: IpAddr) -> Option<AttemptSlot> {
         while let Some(slot) = chain {
             if self.slots[slot].source == source {
@@ -232,8 +233,8 @@ impl AttemptTable {
         chain
     }
 
-    /// Begins an attempt, with the packet that made the first step. The table must not be
-    /// full; of each source and door there must be one at most.
+    /// Begins an attempt, with the mark of the packet that made the first step. The table must not
+    /// be full, and the source must not have another attempt at the door.
     pub(super) fn insert(
         &mut self,
         source: IpAddr,
@@ -276,7 +277,7 @@ impl AttemptTable {
         self.live += 1;
     }
 
-    /// Puts it into the slot freed last, or into one never used.
+    /// Puts the attempt into the slot freed last, or into one never used.
     fn place(&mut self, attempt: Attempt) -> AttemptSlot {
         debug_assert!(!self.is_full());
         if let Some(slot) = self.free {
@@ -319,31 +320,31 @@ impl AttemptTable {
         self.live -= 1;
     }
 
-    /// One stage up, by this packet; not for the last step. The new stage.
-    pub(super) fn advance(&mut self, slot: AttemptSlot, mark: Mark) -> u8 {
+    /// Raises the attempt by one stage, with the mark of the packet that made the step. Must not be
+    /// called for the last step.
+    pub(super) fn advance(&mut self, slot: AttemptSlot, mark: Mark) {
         let Attempt { door, stage, .. } = self.slots[slot];
         self.made[usize::from(stage)][index(slot)] = [mark.value; 2];
         let place = self.stage(door, stage);
         self.stages[place].remove(&mut self.slots, slot, by_stage);
         self.stages[place + 1].append(&mut self.slots, slot, by_stage);
         self.slots[slot].stage = stage + 1;
-        stage + 1
     }
 
-    /// Where the attempts at a door and a stage are, counted from 1.
+    /// Returns the index in `stages` for a door and a stage, counted from 1.
     fn stage(&self, door: DoorId, stage: u8) -> usize {
         self.begins[door.index()] as usize + usize::from(stage) - 1
     }
 
-    /// Another packet has hit the step that was just made.
+    /// Remembers another packet that has hit the step just made.
     pub(super) fn note_again(&mut self, slot: AttemptSlot, mark: Mark) {
         let stage = usize::from(self.slots[slot].stage);
         let [_, again] = &mut self.made[stage - 1][index(slot)];
         *again = mark.value;
     }
 
-    /// Whether a packet to `step` with this mark has hit a step of the attempt, at a door with
-    /// this sequence, when that was made or just made.
+    /// Whether a packet to `step` with this mark has already hit that step in this attempt, when the
+    /// step was made or had just been made. `sequence` is the one of the attempt's door.
     pub(super) fn has_made(
         &self,
         slot: AttemptSlot,
@@ -367,7 +368,7 @@ impl AttemptTable {
             .map(move |(step, marks)| (*step, marks[index(slot)]))
     }
 
-    /// The packets that have hit steps of the attempt, by their hashes.
+    /// Returns the hashes of the packets that have hit steps of the attempt.
     pub(super) fn hashes_of(
         &self,
         slot: AttemptSlot,
@@ -382,19 +383,20 @@ impl AttemptTable {
             .map(move |(step, mark)| self.hash_of(source, step, mark))
     }
 
-    /// By which a packet is known behind the end of its attempt.
+    /// Returns the hash by which a packet is known after the end of its attempt.
     pub(super) fn hash_of_packet(&self, source: IpAddr, step: Step, mark: Mark) -> u64 {
         self.hash_of(source, step, mark.value)
     }
 
-    /// Counts a stray, if its port is a new one. Whether the attempt survives it, where so many
-    /// do no harm.
+    /// Counts a stray, if its port is new. Returns whether the attempt survives it, at a door that
+    /// allows this many.
     pub(super) fn survives(&mut self, slot: AttemptSlot, stray: Step, allowed: Limit) -> bool {
-        // By source too: ports that share a bit of the sketch do so for one source alone.
+        // The hash is of the source, too: ports that share a bit of the sketch do so for one source
+        // alone.
         let hash = self.hash_of_port(self.slots[slot].source, stray).finish();
         let sketch = &mut self.strays[index(slot)];
         if !std::mem::replace(&mut self.slots[slot].has_strays, true) {
-            // What is there is of an earlier attempt.
+            // The sketch is still that of an earlier attempt.
             *sketch = Sketch::default();
         }
         !sketch::exceeds(sketch, hash, allowed)
@@ -416,10 +418,10 @@ impl AttemptTable {
         hasher
     }
 
-    /// The group of the source's prefix.
+    /// Returns the group of the source's prefix.
     fn prefix(&self, source: IpAddr) -> usize {
         let prefix = match source {
-            // No /64 of IPv6 that is in use begins like this.
+            // No /64 of IPv6 that is in use begins with so many ones.
             IpAddr::V4(a) => !u64::from(a.to_bits() >> 8),
             IpAddr::V6(a) => (a.to_bits() >> 64) as u64,
         };
@@ -427,10 +429,10 @@ impl AttemptTable {
         (prefix.wrapping_mul(self.prefix_key) >> (64 - PREFIXES.ilog2())) as usize
     }
 
-    /// Who must go when the table is full and somebody begins: of those at the door with most
-    /// attempts the one that has been longest at the lowest stage. If the newcomer's prefix has
-    /// its share of the table already, it must be one from there: none, if there is none among
-    /// the first.
+    /// Returns the attempt that must go when the table is full and a newcomer begins: at the door with
+    /// most attempts, the one that has been longest at the lowest stage. If the newcomer's prefix has
+    /// its share of the table already, that one must be from the prefix, too; returns `None` if no
+    /// such attempt is among the first ones.
     pub(super) fn most_expendable(&self, newcomer: IpAddr) -> Option<AttemptSlot> {
         let door = self.crowds.largest()?.index();
         let stages = self.begins[door] as usize..self.begins[door + 1] as usize;
@@ -448,7 +450,7 @@ impl AttemptTable {
         candidates.find(|slot| self.prefix(self.slots[*slot].source) == prefix)
     }
 
-    /// The attempt that runs out first, if it has by now.
+    /// Returns the attempt that runs out first, if it has run out by now.
     pub(super) fn due(&mut self, now: Timestamp) -> Option<AttemptSlot> {
         if now < self.earliest {
             return None;
@@ -462,7 +464,7 @@ impl AttemptTable {
         first.filter(|_| self.earliest <= now)
     }
 
-    /// When [`Self::due`] should next be asked: not after the first deadline.
+    /// Returns when to call [`Self::due`] next; never after the first deadline.
     pub(super) fn earliest(&self) -> Option<Timestamp> {
         (self.live > 0).then_some(self.earliest)
     }

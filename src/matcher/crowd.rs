@@ -1,35 +1,36 @@
-//! How many attempts there are at each door, and which door has most: each change and each
+//! The number of attempts at each door, and the door with most of them. Each change and each
 //! question take constant time.
 //!
-//! When the table is full, the door with most makes room: so who floods one door hurts that
-//! one, and whoever is at work elsewhere stays, at whatever stage he is.
+//! When the table is full, the door with most attempts makes room. So a flood of one door hurts that
+//! door, and attempts at other doors stay, whatever their stage.
 
 use std::num::NonZeroU32;
 
 use crate::model::DoorId;
 
-/// A door's number and one: so 0 is *none*.
+/// A door's number plus one, so that 0 is *none*.
 type DoorNumber = NonZeroU32;
 
+/// The attempts at one door.
 #[derive(Debug, Clone, Copy, Default)]
 struct Crowd {
     attempts: u32,
-    /// Its neighbours among the doors with as many attempts.
+    /// The neighbours among the doors with as many attempts.
     newer: Option<DoorNumber>,
     older: Option<DoorNumber>,
 }
 
-/// The numbers of attempts by door.
+/// The numbers of attempts at all doors.
 #[derive(Debug)]
 pub(super) struct Crowds {
     doors: Vec<Crowd>,
-    /// By number of attempts: the door that came to it last.
+    /// By number of attempts, the door that reached that number last.
     newest: Vec<Option<DoorNumber>>,
     most: usize,
 }
 
 impl Crowds {
-    /// None at any of so many doors, of at most so many in all.
+    /// Returns the crowds of this many doors, without attempts. There may be `capacity` in all.
     pub(super) fn new(doors: usize, capacity: usize) -> Self {
         Self {
             doors: vec![Crowd::default(); doors],
@@ -38,7 +39,8 @@ impl Crowds {
         }
     }
 
-    /// Other doors, with so many attempts each; those that come later came to it later.
+    /// Takes other doors, with this many attempts each. Of doors with as many, the later one in the
+    /// list counts as the one that reached the number later.
     pub(super) fn refit(&mut self, attempts: impl Iterator<Item = usize>) {
         while self.most > 0 {
             self.newest[self.most] = None;
@@ -52,31 +54,31 @@ impl Crowds {
         self.doors.shrink_to_fit();
     }
 
-    /// One more at this door.
+    /// Counts one more attempt at this door.
     pub(super) fn add(&mut self, door: DoorId) {
         let attempts = self.take(door.index());
         self.put(door.index(), attempts + 1);
     }
 
-    /// One less.
+    /// Counts one attempt less at this door.
     pub(super) fn remove(&mut self, door: DoorId) {
         let attempts = self.take(door.index());
         self.put(door.index(), attempts - 1);
-        // By one at a time: if none has so many now, this one has one less.
+        // The numbers change by one: if no door has the most now, this one has one less.
         if self.newest[self.most].is_none() {
             self.most -= 1;
         }
     }
 
-    /// The door with most attempts; of several the one that came to so many last, which is
-    /// where they come in.
+    /// Returns the door with most attempts. Of several it is the one that reached the number last: the
+    /// attempts come in there.
     pub(super) fn largest(&self) -> Option<DoorId> {
         let place = self.newest[self.most]?;
         // There are at most 65,535 doors.
         Some(DoorId((place.get() - 1) as u16))
     }
 
-    /// Takes a door from among those with as many; how many it has.
+    /// Takes a door out of the list of those with as many attempts. Returns that number.
     fn take(&mut self, door: usize) -> usize {
         let Crowd {
             attempts,
@@ -96,6 +98,7 @@ impl Crowds {
         attempts
     }
 
+    /// Puts a door into the list of those with this many attempts.
     fn put(&mut self, door: usize, attempts: usize) {
         if attempts == 0 {
             return;
@@ -106,7 +109,7 @@ impl Crowds {
             self.at(older).newer = Some(place);
         }
         self.doors[door] = Crowd {
-            // At most 2³¹, as many as the table holds.
+            // There are at most 2³¹, as many as the table holds.
             attempts: attempts as u32,
             newer: None,
             older,

@@ -1,4 +1,4 @@
-//! The doors as the matcher needs them: who has which step, and what fits.
+//! The doors as the matcher needs them: the doors that have a step, and what fits a door.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::mark::Mark;
 use super::sketch::Limit;
 use crate::model::{self, BEGUN_AT_ONCE, DoorId, Knock, MAX_STEPS, Protocol, Step, Transport};
 
-/// A door as configured, and its place in the matcher.
+/// A door as configured, and its number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DoorRef<'a> {
     pub(super) id: DoorId,
@@ -16,8 +16,8 @@ pub(super) struct DoorRef<'a> {
 }
 
 impl<'a> DoorRef<'a> {
-    /// No more than the table has room for: one with more than [`MAX_STEPS`] is taken for
-    /// disabled; the check lets none through.
+    /// Returns no more steps than the table has room for: a door with more than [`MAX_STEPS`] is
+    /// taken for disabled. (The check of the configuration lets none through.)
     pub(super) fn sequence(self) -> &'a [Step] {
         sequence(self.door)
     }
@@ -28,7 +28,7 @@ impl<'a> DoorRef<'a> {
         from.is_empty() || from.iter().any(|p| p.contains(source))
     }
 
-    /// Whether a step of it is of this protocol.
+    /// Whether a step of the door is of this protocol.
     pub(super) fn uses(self, protocol: Protocol) -> bool {
         self.sequence().iter().any(|s| s.protocol == protocol)
     }
@@ -48,7 +48,7 @@ impl<'a> DoorRef<'a> {
         target.map_or(hit.local, |target| target == hit.knock.destination)
     }
 
-    /// Rule 0, second half: whether such packets count.
+    /// Rule 0, second half: whether the door takes such packets.
     pub(super) fn counts(self, hit: &Hit) -> bool {
         match hit.knock.transport {
             Transport::Tcp { flags, sequence: _ } => self.door.tcp_flags.matches(flags),
@@ -63,8 +63,8 @@ fn sequence(door: &model::Door) -> &[Step] {
         .unwrap_or_default()
 }
 
-/// Whether an attempt may go on from one to the other: all that decides about it is equal,
-/// and so is the name.
+/// Whether an attempt may go on from one door to the other: the names are equal, and so is
+/// everything that decides about an attempt.
 fn decide_alike(one: &model::Door, other: &model::Door) -> bool {
     one.name == other.name
         && one.sequence == other.sequence
@@ -75,7 +75,7 @@ fn decide_alike(one: &model::Door, other: &model::Door) -> bool {
         && one.strays == other.strays
 }
 
-/// A packet, and whether its destination is this host's own.
+/// A packet, and whether its destination is an address of this host.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hit<'a> {
     pub(super) knock: &'a Knock,
@@ -83,27 +83,27 @@ pub(super) struct Hit<'a> {
     pub(super) local: bool,
 }
 
-/// All doors, and by step who has it.
+/// All doors, and the doors that have each step.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
-    /// Shared with the configuration: of 500 doors a copy takes 60 KiB.
+    /// Shared with the configuration: a copy of 500 doors takes 60 KiB.
     doors: Arc<[model::Door]>,
-    /// By door.
+    /// By door, the number of its queue: doors with the same `seq_timeout` share one.
     queues: Vec<u16>,
-    /// By door: the strays that it allows.
+    /// By door, the strays that it allows.
     strays: Vec<Limit>,
-    /// Sorted: each door by its first step.
+    /// Each door by its first step, sorted.
     firsts: Vec<(Step, DoorId)>,
-    /// Sorted, each pair once: each door by every step it has.
+    /// Each door by every step it has, sorted, each pair once.
     users: Vec<(Step, DoorId)>,
-    /// The distinct `seq_timeout`s, by queue.
+    /// By queue, the `seq_timeout`.
     timeouts: Vec<Duration>,
     /// Whether some door takes packets of sessions.
     fit_sessions: bool,
 }
 
 impl Doors {
-    /// Of at most 65,535 doors.
+    /// There may be at most 65,535 doors.
     pub(super) fn new(doors: Arc<[model::Door]>) -> Self {
         let mut all = Self::default();
         for (id, door) in (0..u16::MAX).map(DoorId).zip(&*doors) {
@@ -119,7 +119,7 @@ impl Doors {
         all.firsts.sort_unstable();
         all.users.sort_unstable();
         all.users.dedup();
-        // They stay as they are until a reload.
+        // The lists stay as they are until a reload.
         all.queues.shrink_to_fit();
         all.strays.shrink_to_fit();
         all.firsts.shrink_to_fit();
@@ -144,12 +144,12 @@ impl Doors {
         }
     }
 
-    /// Which of the table's queues the attempts at a door run in.
+    /// Returns the number of the queue for attempts at a door.
     pub(super) fn queue_of(&self, id: DoorId) -> u16 {
         self.queues[id.index()]
     }
 
-    /// The strays that a door allows.
+    /// Returns the strays that a door allows.
     pub(super) fn strays_of(&self, id: DoorId) -> Limit {
         self.strays[id.index()]
     }
@@ -163,12 +163,12 @@ impl Doors {
         self.queues.len()
     }
 
-    /// A `seq_timeout` for each queue.
+    /// Returns the `seq_timeout` of each queue.
     pub(super) fn timeouts(&self) -> &[Duration] {
         &self.timeouts
     }
 
-    /// By door: the length of its sequence.
+    /// Returns the length of the sequence of each door.
     pub(super) fn lengths(&self) -> impl Iterator<Item = usize> {
         self.doors
             .iter()
@@ -176,7 +176,7 @@ impl Doors {
             .map(|door| sequence(door).len())
     }
 
-    /// The doors that begin with this packet, in their order: the first [`BEGUN_AT_ONCE`].
+    /// Returns the first [`BEGUN_AT_ONCE`] doors that begin with this packet, in their order.
     pub(super) fn begun_by<'a>(&'a self, hit: Hit<'a>) -> impl Iterator<Item = DoorRef<'a>> {
         with(&self.firsts, hit.knock.step)
             .map(|id| self.get(id))
@@ -191,7 +191,7 @@ impl Doors {
             .any(|d| d.faces(hit) && d.counts(hit))
     }
 
-    /// For each of these doors the one among `new` that decides alike.
+    /// Returns for each of these doors the one among `new` that decides alike, and its queue.
     pub(super) fn moved_to(&self, new: &Self) -> Vec<Option<(DoorId, u16)>> {
         let ids = (0..u16::MAX).map(DoorId);
         let mut names: Vec<(&str, DoorId)> = new.doors.iter().map(|d| &*d.name).zip(ids).collect();
@@ -205,6 +205,7 @@ impl Doors {
     }
 }
 
+/// Returns the doors that this sorted list has for a step.
 fn with(sorted: &[(Step, DoorId)], step: Step) -> impl Iterator<Item = DoorId> {
     let from = sorted.partition_point(|(s, _)| *s < step);
     sorted[from..]

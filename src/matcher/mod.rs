@@ -1,18 +1,17 @@
-//! From knocks to events: which source has made which steps of which door.
+//! From knocks to events: the steps that each source has made at each door.
 //!
-//! Sans I/O and without a clock: packets and points in time go in, events come out, and
-//! [`Matcher::next_deadline`] says when to come back though nothing arrives. `rules`
-//! judges a packet, `attempts` holds the attempts, `doors` knows who has which step; here
-//! they are put together.
+//! The matcher does no I/O and has no clock: packets and points in time go in, events come out. Call
+//! [`Matcher::observe`] for each packet, and [`Matcher::expire`] when the time has come that
+//! [`Matcher::next_deadline`] returns. `rules` judges a packet, `attempts` holds the attempts,
+//! `doors` knows the doors that have a step; this file puts them together.
 //!
-//! A packet of no session costs two look-ups if its source is not at work on any door, else as
-//! many judgements as the source has attempts, which is as many as there are doors that share
-//! what it has hit so far, and [`model::BEGUN_AT_ONCE`] of these at most. A packet that changes
-//! nothing allocates nothing.
+//! Cost: a packet of no session takes two look-ups, and one judgement for each attempt of its source.
+//! A source has as many attempts as there are doors that share the steps it has hit so far, at most
+//! [`model::BEGUN_AT_ONCE`]. A packet that changes nothing allocates nothing.
 //!
-//! A step costs more than another port: an insertion, some 100 ns, or a microsecond where the
-//! caches are cold. That this does not show is the affair of who calls, and so is whatever takes
-//! longer: see `daemon::run`.
+//! A step costs more than another port: an insertion, some 100 ns, or a microsecond where the caches
+//! are cold. The caller must keep that from showing, and do all longer work later: see
+//! `daemon::event_loop`.
 
 mod attempts;
 mod crowd;
@@ -42,9 +41,9 @@ use self::slab::Attempt;
 
 pub use self::settings::{Occupancy, Settings};
 
-/// How many attempts are timed out in one go: enough to keep up with any flood (a packet
-/// begins few), few enough that no packet waits for a whole table to run out, and that
-/// their events do not fill memory.
+/// How many attempts are timed out in one call: enough to keep up with any flood, since a packet
+/// begins few; and few enough that no packet waits for a whole table to run out, and that the events
+/// do not fill memory.
 const EXPIRED_AT_ONCE: usize = 1024;
 
 /// The state of every attempt.
@@ -54,15 +53,15 @@ pub struct Matcher {
     attempts: AttemptTable,
     /// The packets of attempts that have opened a door.
     seen: Seen,
-    /// By door: the number of the last packet that an attempt at it has used up. It does
-    /// not begin another one there.
+    /// By door, the number of the last packet that an attempt at it has used up. Such a packet does
+    /// not begin another attempt there.
     used: Vec<u64>,
     packets: u64,
     evicted: u64,
 }
 
 impl Matcher {
-    /// With no attempts. The tripwires must have been made for the same doors.
+    /// Returns a matcher without attempts. The tripwires must have been made for the same doors.
     #[must_use]
     pub fn new(doors: Arc<[model::Door]>, tripwires: Tripwires, settings: Settings) -> Self {
         let mut matcher = Self {
@@ -78,13 +77,12 @@ impl Matcher {
         matcher
     }
 
-    /// Takes a packet; `local` says whether its destination is one of this host's own
-    /// addresses. What follows from it is appended to `events`, in the order of the doors.
-    /// AttemptTable that have run out by then end if the packet is of their source; the others do
-    /// by [`Self::expire`].
+    /// Takes a packet; `local` says whether its destination is one of this host's own addresses.
+    /// Appends the resulting events to `events`, in the order of the doors. Attempts of the packet's
+    /// source that have run out by then end; [`Self::expire`] ends those of other sources.
     ///
-    /// Packets should come in the order of their time. One that comes late is judged by its
-    /// own time, but what it begins may be timed out late.
+    /// Packets should come in the order of their time. A late one is judged by its own time, but an
+    /// attempt that it begins may be timed out late.
     pub fn observe(&mut self, knock: &Knock, local: bool, events: &mut Vec<Event>) {
         if !matters(knock, &self.doors, &self.tripwires) {
             return;
@@ -109,8 +107,8 @@ impl Matcher {
         self.tripwires.steps().contains(step)
     }
 
-    /// Rule 1, behind the end of an attempt: whether the packet is one of those by which a door
-    /// has opened. Asked of every packet, whatever its port is.
+    /// Rule 1, after the end of an attempt: whether the packet is one of those by which a door has
+    /// opened. Every packet is looked up, whatever its port is.
     fn has_opened(&mut self, knock: &Knock, mark: Mark) -> bool {
         if !mark.tells || self.seen.is_empty(knock.at) {
             return false;
@@ -119,17 +117,18 @@ impl Matcher {
         self.seen.knows(hash, knock.at)
     }
 
+    /// Judges the packet for each attempt of its source.
     fn continue_attempts(&mut self, hit: Hit, events: &mut Vec<Event>) {
         let Hit { knock, mark, .. } = hit;
         let fits = LazyCell::new(|| self.doors.fits_any(&hit));
         let mut next = self.attempts.first_of(knock.source);
         while let Some(slot) = next {
-            // No attempt but this one can end before the next is looked at.
+            // Only this attempt can end before the next is looked at.
             next = self.attempts.next_of(slot);
             let attempt = self.attempts.get(slot);
             let (stage, door) = (attempt.stage, self.doors.get(attempt.door));
             let mut tell = |outcome| events.push(event(knock, door, outcome));
-            // Rule 6, where `expire` has not come so far.
+            // Rule 6, if `expire` has not ended the attempt yet.
             if attempt.deadline <= knock.at {
                 events.push(timeout(attempt));
                 self.attempts.remove(slot);
@@ -182,6 +181,7 @@ impl Matcher {
         }
     }
 
+    /// Begins attempts at the doors whose first step the packet is.
     fn begin_attempts(&mut self, hit: Hit, events: &mut Vec<Event>) {
         let Hit { knock, mark, .. } = hit;
         for door in self.doors.begun_by(hit) {
@@ -216,9 +216,9 @@ impl Matcher {
         }
     }
 
-    /// Times out attempts whose `seq_timeout` has passed, the oldest first, each as of its
-    /// deadline. At most some thousand in one go: call again while [`Self::next_deadline`]
-    /// lies in the past.
+    /// Times out attempts whose `seq_timeout` has passed, the oldest first, each as of its deadline.
+    /// Ends at most some thousand in one call: call again while [`Self::next_deadline`] lies in the
+    /// past.
     pub fn expire(&mut self, now: Timestamp, events: &mut Vec<Event>) {
         for _ in 0..EXPIRED_AT_ONCE {
             let Some(slot) = self.attempts.due(now) else {
@@ -229,16 +229,16 @@ impl Matcher {
         }
     }
 
-    /// When [`Self::expire`] has something to do; `None` while there are no attempts. It may be
-    /// a little early, if the attempt that was to run out has ended otherwise; never late.
+    /// Returns when [`Self::expire`] has something to do; `None` while there are no attempts. The time
+    /// may be a little early, if the attempt that was to run out has ended otherwise; never late.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.attempts.earliest()
     }
 
-    /// Takes other doors. AttemptTable at a door that stays, by name and in all that decides
-    /// about them, live on under its new number; the others end. The events still bear the
-    /// old numbers.
+    /// Takes other doors. If a door stays, by name and in everything that decides about attempts, its
+    /// attempts live on under its new number. The others end; their events still bear the old
+    /// numbers.
     pub fn reload(
         &mut self,
         doors: Arc<[model::Door]>,
@@ -265,7 +265,7 @@ impl Matcher {
         self.doors = doors;
     }
 
-    /// How full the table is.
+    /// Returns how full the table is.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
         Occupancy {

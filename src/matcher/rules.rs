@@ -1,27 +1,27 @@
-//! What a packet is to an attempt: rules 0 to 5, and nothing is changed here.
+//! The judgement of a packet for an attempt: rules 0 to 5. Nothing is changed here.
 
 use super::doors::{DoorRef, Doors, Hit};
 use crate::model::{Knock, TcpFlags, Transport, Tripwires, flag, is_of_no_session};
 
-/// What a packet is to an attempt.
+/// What a packet means to an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Judgement {
-    /// As if it never came.
+    /// As if the packet had never come.
     Ignored,
-    /// The step expected.
+    /// The packet hits the expected step.
     Advances,
-    /// The step just made, by another packet.
+    /// Another packet hits the step just made.
     Again,
-    /// A step, but not the one expected.
+    /// The packet hits a step, but not the expected one.
     WrongStep,
-    /// A tripwire.
+    /// The packet hits a tripwire.
     Stray,
 }
 
-/// Whether a packet may be anything at all to an attempt, as far as its class tells: nothing else
-/// of it may decide whether the table is looked into. Most of what a capture file holds is of
-/// sessions: those matter at the steps alone, and only if some door takes them.
+/// Whether a packet may mean anything to an attempt, as far as its class tells: nothing else of the
+/// packet may decide whether the table is looked into. Most packets of a capture file are of sessions,
+/// which matter at the steps alone, and only if some door takes them.
 pub(super) fn matters(knock: &Knock, doors: &Doors, tripwires: &Tripwires) -> bool {
     match knock.transport {
         Transport::Tcp { flags, sequence: _ } => {
@@ -32,9 +32,9 @@ pub(super) fn matters(knock: &Knock, doors: &Doors, tripwires: &Tripwires) -> bo
     }
 }
 
-/// Rule 5, of a packet to a port that no door uses. A SYN is always a stray. Another segment is one
-/// if the door takes it; at doors that take packets of sessions, only if it belongs to none. A
-/// datagram is one if the door has UDP steps.
+/// Rule 5, for a packet to a port that no door uses. A SYN is always a stray. Another segment is a
+/// stray if the door takes it; at a door that takes packets of sessions, only if the segment belongs
+/// to no session. A datagram is a stray if the door has UDP steps.
 fn is_stray(hit: &Hit, door: DoorRef<'_>, tripwires: &Tripwires) -> bool {
     let Knock {
         step, transport, ..
@@ -50,9 +50,9 @@ fn is_stray(hit: &Hit, door: DoorRef<'_>, tripwires: &Tripwires) -> bool {
     counts && tripwires.is_tripwire(step)
 }
 
-/// Judges a packet of the attempt's own source. `repeats`: whether it is equal to one that
-/// hit a step of the attempt when it was made, or just made; asked only where that decides. `fits`:
-/// whether it fits a door that has its step.
+/// Judges a packet of the attempt's own source. `repeats` returns whether the packet is equal to one
+/// that hit a step of the attempt when the step was made, or had just been made; it is called only
+/// where that decides. `fits` returns whether the packet fits a door that has its step.
 pub(super) fn judge(
     hit: &Hit,
     door: DoorRef<'_>,
@@ -78,7 +78,7 @@ pub(super) fn judge(
         return Judgement::Ignored;
     }
     let is_expected = door.sequence().get(stage) == Some(&step);
-    // Rule 1. What tells nothing is the step expected.
+    // Rule 1. A packet without a number is taken for the expected step.
     if (hit.mark.tells || !is_expected) && repeats() {
         return Judgement::Ignored;
     }

@@ -1,40 +1,40 @@
-//! Packets that have done what they had to, and may come again: those of attempts that have
-//! opened a door. Their retransmissions make nothing, neither the same knock once more nor a
-//! wrong step of the next.
+//! Packets that have done their work and may come again: those of attempts that have opened a door.
+//! Their retransmissions have no effect; they make neither the same knock once more nor a wrong step
+//! of the next.
 //!
-//! A packet is known by a hash with a secret. Room is bounded and touched only as it fills: a
-//! row of four places for each hash, and where none is free the one goes that runs out first.
-//! So what a question costs does not depend on how many packets are known.
+//! A packet is known by a hash with a secret. The memory is bounded and touched only as it fills: each
+//! hash has a row of four places, and if none is free the packet goes that runs out first. So the
+//! cost of a look-up does not depend on how many packets are known.
 
 use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// A power of two of rows: 5,000 knocks of three steps, in 384 KiB.
+/// The number of rows, a power of two: room for 5,000 knocks of three steps, in 384 KiB.
 const ROWS: usize = 1 << 12;
 
-/// A retransmission comes after 1 s (RFC 6298, 2.1), after 3 s in systems that are older: so
-/// long a packet is known, however brief its door's `seq_timeout` is.
+/// How long a packet is known at least, however brief its door's `seq_timeout` is: a retransmission
+/// comes after 1 s (RFC 6298, 2.1), from older systems after 3 s.
 const AT_LEAST: Duration = Duration::from_secs(4);
 
-/// And no longer, however often it comes: a SYN is given up after 127 s (tcp(7),
-/// `tcp_syn_retries`). What comes later is a new knock, of a client whose packets are all alike.
+/// How long a packet is known at most, however often it comes: a SYN is given up after 127 s (tcp(7),
+/// `tcp_syn_retries`). A later one is a new knock, of a client whose packets are all alike.
 const AT_MOST: Duration = Duration::from_secs(128);
 
-/// A packet's hash, when it first came, and until when it is known, in nanoseconds. (No struct:
-/// memory that the kernel hands out zeroed is full of such without being touched.)
+/// A packet's hash, when it first came, and until when it is known, in nanoseconds. (This is no
+/// struct, so that memory the kernel hands out zeroed is full of them without being touched.)
 type SeenPacket = [u64; 3];
 
 /// The packets that are known.
 #[derive(Debug)]
 pub(super) struct Seen {
     rows: Vec<[SeenPacket; 4]>,
-    /// None is known any more from then on.
+    /// The time from which no packet is known any more.
     until: Timestamp,
 }
 
 impl Seen {
-    /// None.
+    /// Returns an empty memory.
     pub(super) fn new() -> Self {
         Self {
             rows: Vec::new(),
@@ -42,12 +42,12 @@ impl Seen {
         }
     }
 
-    /// Whether none is known at this time, so that nobody need be asked for a hash.
+    /// Whether no packet is known at this time, so that no hash need be computed.
     pub(super) fn is_empty(&self, now: Timestamp) -> bool {
         self.until <= now
     }
 
-    /// Remembers the packet with this hash, of an attempt that began then, for this long.
+    /// Remembers the packet with this hash, of an attempt that began at `came`, for this long.
     pub(super) fn note(&mut self, hash: u64, came: Timestamp, timeout: Duration) {
         if self.rows.is_empty() {
             self.rows = vec![[SeenPacket::default(); 4]; ROWS];
@@ -67,8 +67,8 @@ impl Seen {
         }
     }
 
-    /// Whether the packet with this hash is known. If it is, it is known for twice as long as
-    /// has passed since it first came, up to a limit: the pauses between retransmissions double.
+    /// Whether the packet with this hash is known. If so, it stays known for twice as long as has
+    /// passed since it first came, up to a limit: the pauses between retransmissions double.
     pub(super) fn knows(&mut self, hash: u64, now: Timestamp) -> bool {
         if self.rows.is_empty() {
             return false;

@@ -1,20 +1,20 @@
-//! What the matcher is given, and what it tells of itself.
+//! The settings of the matcher, and how full it is.
 
-/// What the matcher is told but for doors and tripwires.
+/// The settings of the matcher, beside doors and tripwires.
 #[derive(Clone, Copy)]
 pub struct Settings {
     /// How many attempts may live at once; at least 1.
     pub capacity: usize,
-    /// The key of the table's hash: 16 random bytes live, fixed in a replay.
+    /// The key of the table's hash: 16 random bytes, fixed bytes in a replay.
     pub secret: [u8; 16],
 }
 
 impl Settings {
-    /// How many attempts may live by default: at 50,000 forged first steps a second, what
-    /// is at the first stage has five seconds, and what is beyond has its `seq_timeout`.
+    /// How many attempts may live by default: at 50,000 forged first steps a second, an attempt at
+    /// the first stage has five seconds, and one beyond has its `seq_timeout`.
     pub const CAPACITY: usize = 262_144;
 
-    /// The default capacity with this secret.
+    /// Returns settings with the default capacity and this secret.
     #[must_use]
     pub fn new(secret: [u8; 16]) -> Self {
         Self {
@@ -39,10 +39,10 @@ impl std::fmt::Debug for Settings {
 /// How full the table is, for `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Occupancy {
-    /// Attempts that live.
+    /// The number of living attempts.
     pub live: usize,
-    /// Attempts that may live at once.
+    /// How many attempts may live at once.
     pub capacity: usize,
-    /// Attempts ended, or not begun, since the start because there was no room for another.
+    /// How many attempts have ended, or not begun, since the start because the table was full.
     pub evicted: u64,
 }

@@ -1,35 +1,34 @@
-//! How many distinct ports were hit, counted in 128 bits.
+//! The number of distinct ports that were hit, counted in 128 bits.
 //!
-//! Each port sets one bit, chosen by a keyed hash: a port that comes again, and one that shares
-//! a bit with another, changes nothing. So of n distinct ports some 128 (1 - e^(-n/128)) bits are
+//! Each port sets one bit, chosen by a keyed hash. A port that comes again changes nothing, nor does
+//! one that shares a bit with another. So of n distinct ports some 128 (1 - e^(-n/128)) bits are
 //! set (linear counting: Whang, Vander-Zanden and Taylor, 1990). The count is exact for a few
 //! ports and off by some 8 % around 128; nobody without the key can choose ports that share a
 //! bit.
 
-/// How many bits there are.
+/// The number of bits.
 const BITS: u32 = 128;
 
-/// The ports that were hit, as a set of bits; none at first. (The bits themselves, and no type
-/// around them: memory that the kernel hands out zeroed is full of empty ones without being
-/// touched.)
+/// The ports that were hit, as a set of bits; 0 is none. (This is no struct, so that memory the kernel
+/// hands out zeroed is full of empty sketches without being touched.)
 pub(super) type Sketch = u128;
 
-/// Counts a port by its hash. Whether there are more than `limit` now.
+/// Counts a port by its hash. Returns whether the sketch has more than `limit` now.
 pub(super) fn exceeds(sketch: &mut Sketch, hash: u64, limit: Limit) -> bool {
     *sketch |= 1 << (hash % u64::from(BITS));
     sketch.count_ones() > u32::from(limit.0)
 }
 
-/// As many bits as so many distinct ports set on the average.
+/// The number of bits that a number of distinct ports set on the average.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limit(u8);
 
 impl Limit {
-    /// For so many ports.
+    /// Returns the limit for this many ports.
     pub(super) fn of(ports: u16) -> Self {
         let (ports, bits) = (f64::from(ports), f64::from(BITS));
         let set = bits * -(-ports / bits).exp_m1();
-        // Between 0 and 128.
+        // This is between 0 and 128.
         Self(set.round() as u8)
     }
 }
@@ -48,7 +47,8 @@ mod tests {
         hasher.finish()
     }
 
-    /// By how many distinct ports more than so many are reached, on the average and at most.
+    /// Returns after how many distinct ports the limit for this many is exceeded: on the average, at
+    /// least and at most.
     fn reached(ports: u16) -> (f64, u32, u32) {
         let counts: Vec<u32> = (0..4_000)
             .map(|key| {

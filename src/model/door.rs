@@ -1,4 +1,4 @@
-//! A door: the sequence that opens it, and what then happens.
+//! Doors: the sequence that opens a door, and its actions.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,89 +10,89 @@ use super::{Lifetime, PortRange, Prefix, Protocol, Step, TcpFlags};
 /// How many steps a sequence may have, as in knock 0.8.
 pub const MAX_STEPS: usize = 32;
 
-/// How many doors one packet may begin: those that share their first step. What a packet costs,
-/// and how much of the table of attempts it takes, is bounded by that.
+/// How many doors that share their first step one packet may begin. This bounds the cost of a packet,
+/// and how much of the table of attempts it takes.
 pub const BEGUN_AT_ONCE: usize = 64;
 
 /// How many strays a door may forgive.
 pub const MAX_STRAYS: u16 = 256;
 
-/// How many openings of a set are kept for who opens by hand.
+/// How many openings of a set are kept for openings by hand.
 pub const BY_HAND: u32 = 1024;
 
 /// How many openings of single ports, of each address family, knocks may make.
 pub const OPENINGS: u32 = 65_536 - BY_HAND;
 
-/// Longer than this is no length of time but a slip; there is `until closed`. The kernel
-/// counts up to 584 years.
+/// The longest time that the configuration may give. A longer one is a slip, since there is `until
+/// closed`. The kernel counts up to 584 years.
 pub const MAX_TIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
-/// Which door of the running configuration: its place in [`super::Config::doors`].
+/// The number of a door of the running configuration: its index in [`super::Config::doors`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DoorId(pub u16);
 
 impl DoorId {
-    /// The place, from 0.
+    /// Returns the index, from 0.
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// A door as configured. There may be thousands, and nothing is added to them: each list is a
-/// slice, and what few have lies apart.
+/// A door as configured. There may be thousands, and they do not grow: each list is a slice, and
+/// fields that few doors have lie apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Door {
-    /// Its name: one word, unique among the doors.
+    /// The name of the door: one word, unique among the doors.
     pub name: Arc<str>,
-    /// The steps, 1 to [`MAX_STEPS`]. Empty: the door is disabled (its one-time sequences are used
-    /// up, or not read yet).
+    /// The steps, 1 to [`MAX_STEPS`]. None: the door is disabled (its one-time sequences are used up,
+    /// or not read yet).
     pub sequence: Box<[Step]>,
-    /// Where the steps come from, if each sequence is good for one use.
+    /// The source of the steps, if each sequence is good for one use.
     pub one_time: Option<OneTime>,
     /// How long after the first step the last one may come; never zero.
     pub seq_timeout: Duration,
-    /// How long after it opened for a source it does not open for that source again; zero: no
-    /// time.
+    /// How long the door does not open for a source again after it opened for that source. Zero: it
+    /// opens at once.
     pub seq_cooldown: Duration,
-    /// Which TCP packets count.
+    /// The TCP packets that count.
     pub tcp_flags: TcpFlags,
-    /// Who may knock; empty: everybody.
+    /// The sources that may knock; empty: all.
     pub from: Box<[Prefix]>,
     /// The destination knocked at, in place of this host's own addresses.
     pub target: Option<IpAddr>,
     /// How many distinct strays an attempt survives; at most [`MAX_STRAYS`].
     pub strays: u16,
-    /// What it opens for the source.
+    /// The ports that it opens for the source.
     pub open: Box<[PortRange]>,
-    /// For how long.
+    /// How long they stay open.
     pub open_for: Lifetime,
-    /// To how many addresses it may be open at once; 1 to [`OPENINGS`].
+    /// To how many addresses the door may be open at once; 1 to [`OPENINGS`].
     pub max_open: u32,
-    /// What it closes for the source.
+    /// What the door closes for the source.
     pub close: Close,
-    /// Elements it adds to sets of the administrator's own.
+    /// Elements that the door adds to sets of the administrator's own.
     pub add: Box<[SetElement]>,
-    /// Elements it removes from such sets.
+    /// Elements that the door removes from such sets.
     pub remove: Box<[SetElement]>,
-    /// Command strings it runs.
+    /// Command strings that the door runs.
     pub commands: Option<Box<Commands>>,
 }
 
 impl Door {
-    /// How long a sequence may take if nobody says.
+    /// How long a sequence may take if the configuration does not say.
     pub const SEQ_TIMEOUT: Duration = Duration::from_secs(15);
-    /// How many strays are forgiven if nobody says: a scan of all ports in random order opens
-    /// three steps once in 500,000 times, and whoever forges packets at a user's address must
-    /// send so many within his knock to end it.
+    /// How many strays are forgiven if the configuration does not say. With so many, a scan of all
+    /// ports in random order opens three steps once in 500,000 times; and to end a user's knock,
+    /// more packets than that must be forged at the user's address during the knock.
     pub const STRAYS: u16 = 128;
-    /// How long an opening lives if nobody says.
+    /// How long an opening lives if the configuration does not say.
     pub const OPEN_FOR: Lifetime = Lifetime::For(Duration::from_secs(30));
-    /// To how many addresses it may be open at once if nobody says: forged knocks come at thousands
-    /// a second, and what they fill is closed to all.
+    /// To how many addresses a door may be open at once if the configuration does not say. Forged
+    /// knocks come at thousands a second, and a set that they have filled is closed to all.
     pub const MAX_OPEN: u32 = 4096;
 
-    /// A door of these steps that does nothing yet, with the defaults of knockd.toml(5).
+    /// Returns a door of these steps that does nothing yet, with the defaults of knockd.toml(5).
     #[must_use]
     pub fn new(name: &str, sequence: Vec<Step>) -> Self {
         Self {
@@ -115,14 +115,14 @@ impl Door {
         }
     }
 
-    /// Whether a step of it is of this protocol, or may be once the next one-time sequence is
-    /// waited for.
+    /// Whether a step of the door is of this protocol, or may be once the next one-time sequence is
+    /// expected.
     #[must_use]
     pub fn may_use(&self, protocol: Protocol) -> bool {
         self.one_time.is_some() || self.uses(protocol)
     }
 
-    /// Whether a step of it is of this protocol.
+    /// Whether a step of the door is of this protocol.
     #[must_use]
     pub fn uses(&self, protocol: Protocol) -> bool {
         self.sequence.iter().any(|s| s.protocol == protocol)
@@ -164,7 +164,7 @@ pub struct SetPath {
 pub struct SetElement {
     /// The set.
     pub path: SetPath,
-    /// How long it stays there (for an `add`).
+    /// How long the element stays there (for an `add`).
     pub lifetime: Lifetime,
     /// The ports, for a set keyed by address, protocol and port.
     pub ports: Vec<PortRange>,
@@ -186,14 +186,14 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// The string to run at the start for `source`, with `%IP%` still in it; `None` if
+    /// Returns the string to run at the start for `source`, with `%IP%` still in it; `None` if
     /// there is nothing to run.
     #[must_use]
     pub fn start_for(&self, source: IpAddr) -> Option<&str> {
         pick(source, self.start.as_ref(), self.start_6.as_ref())
     }
 
-    /// The string to run at the stop for `source`, with `%IP%` still in it; `None` if
+    /// Returns the string to run at the stop for `source`, with `%IP%` still in it; `None` if
     /// there is nothing to run.
     #[must_use]
     pub fn stop_for(&self, source: IpAddr) -> Option<&str> {
@@ -201,7 +201,8 @@ impl Commands {
     }
 }
 
-/// knockd(1) of 0.8: the IPv6 string where there is one, else the other; empty is nothing.
+/// Picks the string for the source as knockd(1) of 0.8 has it: for IPv6 the IPv6 string where there is
+/// one, else the other. An empty string is none.
 fn pick<'a>(source: IpAddr, four: Option<&'a String>, six: Option<&'a String>) -> Option<&'a str> {
     let chosen = match source {
         IpAddr::V4(_) => four,

@@ -1,4 +1,4 @@
-//! What the matcher has to say.
+//! Events: what happens to attempts.
 
 use std::net::IpAddr;
 
@@ -7,13 +7,13 @@ use super::{DoorId, Step, Timestamp};
 /// Something that happened to one source's attempt at one door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Whose attempt.
+    /// The source of the attempt.
     pub source: IpAddr,
-    /// Which door.
+    /// The door of the attempt.
     pub door: DoorId,
-    /// What.
+    /// What happened.
     pub outcome: Outcome,
 }
 
@@ -21,20 +21,20 @@ pub struct Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Outcome {
-    /// It has made this many steps, from 1. The last step gives this and then `Open`.
+    /// The attempt has made this many steps, from 1. The last step gives this and then `Open`.
     Stage(u8),
-    /// It is complete: the door's actions run.
+    /// The attempt is complete: the door's actions run.
     Open,
-    /// `seq_timeout` has passed since its first step.
+    /// `seq_timeout` has passed since the first step.
     Timeout {
-        /// How many steps it had made.
+        /// How many steps the attempt had made.
         stage: u8,
     },
-    /// It is over before its time.
+    /// The attempt is over before its time.
     Reset {
-        /// How many steps it had made.
+        /// How many steps the attempt had made.
         stage: u8,
-        /// Why.
+        /// Why it is over.
         cause: Cause,
     },
 }
@@ -42,13 +42,12 @@ pub enum Outcome {
 /// Why an attempt is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// A step of this or another door that was not the next one. Never logged with its
-    /// port, but for `-D`: it is part of somebody's sequence.
+    /// The packet hit a step of this or another door that was not the next one. The port is never
+    /// logged, except with `-D`: it is part of somebody's sequence.
     WrongStep(Step),
-    /// More strays than the door allows; the last of them.
+    /// There were more strays than the door allows; this is the last of them.
     Strays(Step),
-    /// The table was full, and of the attempts at the lowest stage this had been there
-    /// longest.
+    /// The table was full, and this attempt had been at the lowest stage longest.
     Evicted,
     /// A reload changed or removed the door.
     Reload,

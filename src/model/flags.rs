@@ -1,4 +1,4 @@
-//! Which TCP flags a door asks for.
+//! The TCP flags that a door asks for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,8 +19,9 @@ pub mod flag {
     pub const URG: u8 = 0x20;
 }
 
-/// Whether a packet with these flag bits belongs to no session: all have ACK once there is one,
-/// or RST at its end (RFC 9293, 3.10.7). Such are SYNs, and the FIN, NULL and XMAS scans.
+/// Whether a packet with these flag bits belongs to no session. All packets of a session have ACK, or
+/// RST at its end (RFC 9293, 3.10.7). Packets of none are SYNs, and those of FIN, NULL and XMAS
+/// scans.
 #[must_use]
 pub fn is_of_no_session(flags: u8) -> bool {
     flags & (flag::ACK | flag::RST) == 0
@@ -35,13 +36,12 @@ const NAMES: [(&str, u8); 6] = [
     ("urg", flag::URG),
 ];
 
-/// Flags that must be set and flags that must be clear; the others do not matter.
-/// Written `syn,!ack`; `any` is every TCP packet.
+/// Flags that must be set and flags that must be clear; the others do not matter. They are written `syn,!ack`; `any` is every TCP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TcpFlags {
     /// Bits that must be 1.
     pub set: u8,
-    /// Bits that must be 0; shares none with `set`.
+    /// Bits that must be 0; none is in `set` as well.
     pub clear: u8,
 }
 
@@ -54,14 +54,14 @@ impl TcpFlags {
         clear: flag::ACK,
     };
 
-    /// Whether packets of established sessions may be meant: those have ACK, and no SYN
-    /// (RFC 9293, 3.10.7.4).
+    /// Whether the flags match packets of established sessions, which have ACK and no SYN (RFC 9293,
+    /// 3.10.7.4).
     #[must_use]
     pub fn fits_sessions(self) -> bool {
         self.clear & flag::ACK == 0 && self.set & flag::SYN == 0
     }
 
-    /// Whether a packet with these flag bits is meant.
+    /// Whether a packet with these flag bits matches.
     #[must_use]
     pub fn matches(self, flags: u8) -> bool {
         flags & self.set == self.set && flags & self.clear == 0
@@ -93,12 +93,12 @@ impl fmt::Display for TcpFlags {
 /// Why a text names no flags.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseFlagsError {
-    /// No such flag.
+    /// There is no such flag.
     #[error(
         "unknown TCP flag `{0}`: fin, syn, rst, psh, ack, urg, each with `!` for clear; or any"
     )]
     Unknown(String),
-    /// One flag both set and clear.
+    /// One flag is both set and clear.
     #[error("the TCP flag `{0}` cannot be both set and clear")]
     Both(&'static str),
 }
@@ -106,8 +106,8 @@ pub enum ParseFlagsError {
 impl FromStr for TcpFlags {
     type Err = ParseFlagsError;
 
-    /// Upper and lower case alike, as in knock 0.8; blanks around each word, at which 0.8
-    /// stumbles, are ignored.
+    /// Case does not matter, as in knock 0.8. Blanks around each word, at which 0.8 stumbles, are
+    /// ignored.
     fn from_str(text: &str) -> Result<Self, ParseFlagsError> {
         if text.trim().eq_ignore_ascii_case("any") {
             return Ok(Self::ANY);

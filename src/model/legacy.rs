@@ -1,36 +1,36 @@
-//! The sequence as knock 0.8 writes it: `7000,8000:udp,9000:tcp`. It stands in a
-//! knockd.conf and, a line each, in files of one-time sequences.
+//! Sequences as knock 0.8 writes them: `7000,8000:udp,9000:tcp`. They stand in a knockd.conf and, one
+//! on each line, in files of one-time sequences.
 
 use super::{MAX_STEPS, Protocol, Step};
 
-/// One step in knock 0.8's manner, and what 0.8 would have passed over in silence.
+/// One step in knock 0.8's manner, and the text behind it that 0.8 ignores without a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LegacyStep<'a> {
     /// The step.
     pub step: Step,
-    /// What stands behind the port's digits and means nothing (`9000 # last`): 0.8 reads
-    /// numbers with atoi(3), so files with such remarks are about. Empty most often.
+    /// The text behind the port's digits, which means nothing (`9000 # last`). 0.8 reads numbers
+    /// with atoi(3), so there are files with such remarks. Mostly empty.
     pub ignored: &'a str,
 }
 
 /// Why a text is no sequence of knock 0.8.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseLegacyError {
-    /// Not a number from 1 to 65535. (0.8 takes `0` and what is no number at all for port
-    /// 0, which makes a door that never opens.)
+    /// The text is no number from 1 to 65535. (0.8 takes `0`, and text that is no number, for port 0,
+    /// which makes a door that never opens.)
     #[error("`{0}` is no port: a whole number from 1 to 65535")]
     Port(String),
-    /// Behind the colon stands neither.
+    /// The word behind the colon is neither `tcp` nor `udp`.
     #[error("unknown protocol `{0}`: `tcp` or `udp`")]
     Protocol(String),
-    /// More steps than a door may have.
+    /// There are more steps than a door may have.
     #[error("{0} steps: a sequence has at most {MAX_STEPS}")]
     TooLong(usize),
 }
 
 impl ParseLegacyError {
-    /// What is wrong, without what was written where that may be a secret, mistyped. A word or
-    /// a zero is none.
+    /// Returns what is wrong, without the text itself where that may be a mistyped secret. A word or a
+    /// zero is no secret.
     #[must_use]
     pub fn quiet(&self) -> String {
         let is_word = |text: &str| text == "0" || text.chars().all(|c| c.is_ascii_alphabetic());
@@ -75,11 +75,11 @@ pub fn parse_legacy_step(text: &str) -> Result<LegacyStep<'_>, ParseLegacyError>
     }
 }
 
-/// Reads a whole sequence, the steps divided by commas. There is always at least one.
+/// Reads a whole sequence, its steps divided by commas. There is always at least one step.
 ///
 /// # Errors
 ///
-/// That of the first step that cannot be read, or that there are too many.
+/// The error of the first step that cannot be read, or that there are too many.
 pub fn parse_legacy_sequence(text: &str) -> Result<Vec<Step>, ParseLegacyError> {
     let count = text.split(',').count();
     if count > MAX_STEPS {
@@ -139,13 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_is_handed_out() {
+    fn text_behind_a_step_is_handed_out() {
         assert_eq!(parse_legacy_step(" 9 # x ").map(|s| s.ignored), Ok("# x"));
         assert_eq!(parse_legacy_step(" 9 : udp ").map(|s| s.ignored), Ok(""));
     }
 
     #[test]
-    fn what_is_wrong_can_be_told_without_what_was_written() {
+    fn a_quiet_error_does_not_show_the_text() {
         for text in ["70123", "70123:icmp", "80:icmp70123"] {
             let error = read(text).expect_err("no sequence");
             assert!(!error.quiet().contains("70123"), "{text}");

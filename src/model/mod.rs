@@ -1,6 +1,6 @@
-//! The words every room shares: what an administrator configures ([`Config`], [`Door`],
-//! [`Step`]) and what the rooms hand on to each other ([`Frame`], [`Knock`], [`Event`],
-//! [`Effects`]). Standard library only, no I/O, no clock.
+//! The types that every room shares: the configuration ([`Config`], [`Door`], [`Step`]) and the things
+//! that the rooms hand on to each other ([`Frame`], [`Knock`], [`Event`], [`Effects`]). Standard library
+//! only, no I/O, no clock.
 
 #![warn(missing_docs)]
 

@@ -1,13 +1,13 @@
-//! What comes from the wire: a frame, and the knock that is in it.
+//! Frames as they come from the wire, and knocks as they are in frames.
 
 use std::net::IpAddr;
 
 use super::{Step, Timestamp};
 
-/// How a frame begins (the LINKTYPE_ registry of tcpdump.org).
+/// How a frame begins (the LINKTYPE_ registry of tcpdump.org, by number).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinkType {
-    /// 0: BSD loopback, the address family in the byte order of whoever wrote it.
+    /// 0: BSD loopback, the address family in the byte order of the machine that wrote it.
     Null,
     /// 1: Ethernet, with 802.1Q, QinQ and PPPoE sessions.
     Ethernet,
@@ -34,30 +34,30 @@ pub enum LinkType {
 /// A frame as captured, borrowed from the capture's buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
-    /// When it was read (live) or recorded (a file).
+    /// When the frame was read (live) or recorded (a file).
     pub at: Timestamp,
     /// How it begins.
     pub link: LinkType,
-    /// Its length on the wire, in bytes; `data` may be shorter, never longer.
+    /// The length on the wire, in bytes; `data` may be shorter, never longer.
     pub wire_len: u32,
-    /// What was captured of it.
+    /// The bytes that were captured.
     pub data: &'a [u8],
 }
 
-/// A packet that may be a hit on a step: whole headers, a source that can be answered.
+/// A packet that may hit a step: its headers are whole, and its source can be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Knock {
-    /// As of the frame.
+    /// The time of the frame.
     pub at: Timestamp,
-    /// Who sent it; over IPv6 never an address that only wraps one of IPv4.
+    /// The source; over IPv6 never an address that only wraps one of IPv4.
     pub source: IpAddr,
-    /// To whom.
+    /// The destination.
     pub destination: IpAddr,
-    /// The port hit, and its protocol.
+    /// The port that was hit, and its protocol.
     pub step: Step,
-    /// The port it came from.
+    /// The port that the packet came from.
     pub source_port: u16,
-    /// What tells it from a retransmission.
+    /// The numbers that tell the packet from a retransmission.
     pub transport: Transport,
     /// The kernel's index of the interface, where the link type tells (cooked v2).
     pub interface: Option<u32>,
@@ -75,7 +75,7 @@ pub enum Transport {
     },
     /// A UDP datagram.
     Udp {
-        /// The identification of its IPv4 header; 0 over IPv6, which has none.
+        /// The identification in the IPv4 header; 0 over IPv6, which has none.
         identification: u16,
     },
 }

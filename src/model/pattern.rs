@@ -3,45 +3,45 @@
 use std::fmt;
 
 /// An interface name, in which `*` stands for any run of characters and `?` for one:
-/// `eth0`, `ppp*`. With a colon it is the label of addresses (ip-address(8)): `eth0:1` are those
-/// of `eth0` that are labelled so. No interface has a colon in its name.
+/// `eth0`, `ppp*`. With a colon it is a label of addresses (ip-address(8)): `eth0:1` means the
+/// addresses of `eth0` with that label. No interface has a colon in its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pattern(String);
 
 impl Pattern {
-    /// A pattern; every text is one. `any` is every interface, as for tcpdump: knock 0.8
-    /// takes the word too, and then hears nothing.
+    /// Returns a pattern; every text is one. `any` is every interface, as for tcpdump. (Knock 0.8
+    /// takes the word too, and then captures nothing.)
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(if text == "any" { "*" } else { text }.to_owned())
     }
 
-    /// As written, but for `any`, which is `*`.
+    /// Returns the pattern as written, except `any`, which is `*`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it names one interface and no more.
+    /// Whether the pattern has no wildcards, and so names one interface.
     #[must_use]
     pub fn is_literal(&self) -> bool {
         !self.0.contains(['*', '?'])
     }
 
-    /// Whether the interface called `name` is meant, or addresses of it.
+    /// Whether the pattern means the interface called `name`, or addresses of it.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let device = self.0.split(':').next().unwrap_or_default();
         glob(device.as_bytes(), name.as_bytes())
     }
 
-    /// Whether addresses with a label are meant alone, not all of the interface.
+    /// Whether the pattern means addresses with a label alone, not all of the interface.
     #[must_use]
     pub fn is_label(&self) -> bool {
         self.0.contains(':')
     }
 
-    /// Whether an address with this label is meant, as one of those alone.
+    /// Whether the pattern is a label, and means addresses with this one.
     #[must_use]
     pub fn matches_label(&self, label: &str) -> bool {
         self.is_label() && glob(self.0.as_bytes(), label.as_bytes())
@@ -54,7 +54,8 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Recursion is as deep as the name is long: 15 bytes (IFNAMSIZ), an alternative one 127.
+/// Matches a name. The recursion is as deep as the name is long: 15 bytes (IFNAMSIZ), or 127 for an
+/// alternative name.
 fn glob(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,

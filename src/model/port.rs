@@ -14,7 +14,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The IP protocol number (RFC 790 and after): 6 or 17.
+    /// Returns the IP protocol number (RFC 790 and after): 6 or 17.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -23,7 +23,7 @@ impl Protocol {
         }
     }
 
-    /// The one called so, in upper or lower case.
+    /// Returns the protocol of this name, in upper or lower case.
     #[must_use]
     pub fn named(word: &str) -> Option<Self> {
         match word.trim() {
@@ -53,7 +53,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// `None` for port 0, which nobody can knock at.
+    /// Returns a step; `None` for port 0, which nobody can knock at.
     #[must_use]
     pub fn new(protocol: Protocol, port: u16) -> Option<Self> {
         NonZeroU16::new(port).map(|port| Self { protocol, port })
@@ -78,19 +78,19 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// Whether it is a single port.
+    /// Whether the range is a single port.
     #[must_use]
     pub fn is_single(&self) -> bool {
         self.first == self.last
     }
 
-    /// Whether `step` lies within.
+    /// Whether `step` lies within the range.
     #[must_use]
     pub fn contains(&self, step: Step) -> bool {
         self.protocol == step.protocol && self.first <= step.port && step.port <= self.last
     }
 
-    /// Whether the two share a port.
+    /// Whether the two ranges share a port.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.protocol == other.protocol && self.first <= other.last && other.first <= self.last
@@ -116,7 +116,7 @@ pub enum ParsePortError {
     /// A colon divides port and protocol, as in a knockd.conf and for the client.
     #[error("port and protocol are divided by a slash here, not by a colon")]
     Colon,
-    /// What stands behind the slash is neither.
+    /// The word behind the slash is neither `tcp` nor `udp`.
     #[error("unknown protocol `{0}`: `tcp` or `udp`")]
     Protocol(String),
     /// Not a number from 1 to 65535.

@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use super::{PortRange, Protocol, Step};
 
-/// Some ports of both protocols; 16 KiB.
+/// A set of ports of both protocols; it takes 16 KiB.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PortSet(Box<[u64; 2048]>);
 
@@ -39,21 +39,21 @@ impl PortSet {
         }
     }
 
-    /// Whether a port is in it.
+    /// Whether a port is in the set.
     #[must_use]
     pub fn contains(&self, step: Step) -> bool {
         let (word, bit) = Self::place(step);
         self.0[word] & bit != 0
     }
 
-    /// The ports of one protocol, ascending.
+    /// Returns the ports of one protocol, ascending.
     pub fn ports(&self, protocol: Protocol) -> impl Iterator<Item = NonZeroU16> + '_ {
         let words = match protocol {
             Protocol::Tcp => &self.0[..1024],
             Protocol::Udp => &self.0[1024..],
         };
         (0_u16..).zip(words).flat_map(|(place, word)| {
-            // The lowest bit goes with each step.
+            // Each turn clears the lowest bit.
             let rest = |word: u64| Some(word).filter(|word| *word != 0);
             std::iter::successors(rest(*word), move |word| rest(word & (word - 1)))
                 .map(|word| u16::try_from(word.trailing_zeros()).unwrap_or(0))

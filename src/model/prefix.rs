@@ -13,8 +13,8 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The network of `length` bits that `address` lies in; `None` if there are not so
-    /// many bits.
+    /// Returns the network of `length` bits that `address` lies in; `None` if an address has fewer
+    /// bits.
     #[must_use]
     pub fn new(address: IpAddr, length: u8) -> Option<Self> {
         let address = match address {
@@ -29,19 +29,19 @@ impl Prefix {
         Some(Self { address, length })
     }
 
-    /// The lowest address of the network.
+    /// Returns the lowest address of the network.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// How many leading bits count.
+    /// Returns how many leading bits count.
     #[must_use]
     pub fn length(&self) -> u8 {
         self.length
     }
 
-    /// The highest address of the network.
+    /// Returns the highest address of the network.
     #[must_use]
     pub fn last(&self) -> IpAddr {
         match self.address {
@@ -50,7 +50,7 @@ impl Prefix {
         }
     }
 
-    /// Whether `address` lies within; never across the families.
+    /// Whether `address` lies within the network. It never does if it is of the other family.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
@@ -83,10 +83,10 @@ impl fmt::Display for Prefix {
 /// Why a text is no prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParsePrefixError {
-    /// Neither an address nor a prefix.
+    /// The text is neither an address nor a prefix.
     #[error("`{0}` is neither an address nor a prefix such as 192.0.2.0/24")]
     Syntax(String),
-    /// Bits are set below the length: a slip more often than a wish.
+    /// Bits are set below the length, which is mostly a slip.
     #[error("`{given}` has bits set below its length: did you mean `{meant}`?")]
     HostBits {
         /// As written.

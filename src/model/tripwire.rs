@@ -1,9 +1,9 @@
-//! Tripwires: the ports that no door uses, at which a hit tells a scan from a knock.
+//! Tripwires: ports that no door uses. A hit on one tells a scan from a knock.
 
 use super::{Door, PortRange, PortSet, Step, TripwireMode};
 
-/// Which ports are steps, and which of the others are tripwires. Whether a packet to a tripwire
-/// is a stray depends on the packet, too: see the matcher.
+/// The ports that are steps, and those of the others that are tripwires. Whether a packet to a
+/// tripwire is a stray depends on the packet, too: see the matcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tripwires {
     mode: TripwireMode,
@@ -12,7 +12,7 @@ pub struct Tripwires {
 }
 
 impl Tripwires {
-    /// The tripwires that go with these doors, where these ports are ignored.
+    /// Returns the tripwires for these doors, where these ports are ignored.
     #[must_use]
     pub fn new(mode: TripwireMode, ignored: &[PortRange], doors: &[Door]) -> Self {
         let mut steps = PortSet::default();
@@ -31,14 +31,14 @@ impl Tripwires {
         }
     }
 
-    /// Whether the port is a tripwire: every port is, but for the steps of all doors, the ports
-    /// that doors open, and those that are ignored.
+    /// Whether the port is a tripwire. Every port is, except the steps of all doors, the ports that
+    /// doors open, and those that are ignored.
     #[must_use]
     pub fn is_tripwire(&self, port: Step) -> bool {
         self.mode == TripwireMode::On && !self.exempt.contains(port)
     }
 
-    /// The steps of all doors.
+    /// Returns the steps of all doors.
     #[must_use]
     pub fn steps(&self) -> &PortSet {
         &self.steps

@@ -1,5 +1,5 @@
-//! Rule 1, where it is not plain: packets without a number, attempts that are over, and what rule 3
-//! has ignored.
+//! Rule 1, where it is not plain: packets without a number, attempts that are over, and packets that
+//! rule 3 has ignored.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn rule_1_what_tells_nothing_is_the_step_expected() {
         "1000/tcp 2000/tcp 1000/tcp",
     ] {
         let mut bed = Bed::new(&[door("d", sequence)]);
-        // And so it is right behind that: there is nothing to tell the two knocks apart by.
+        // The same holds right behind the first knock: nothing tells the two knocks apart.
         for _ in 0..2 {
             let mut told = Vec::new();
             for port in sequence.split(' ') {
@@ -32,7 +32,7 @@ fn rule_1_what_tells_nothing_is_the_step_expected() {
             assert_eq!(told, expected, "{sequence}");
         }
     }
-    // What is not expected may still be a retransmission.
+    // A packet that is not expected may still be a retransmission.
     let mut bed = three();
     let first = knock(bed.at().0, address(ONE), step("1000/tcp"), 0);
     bed.send(&first);
@@ -70,13 +70,13 @@ fn rule_1_retransmissions_of_a_knock_that_has_opened_make_nothing() {
         let now = bed.at();
         let again = |knock: &mut Knock| knock.at = now;
         sent.iter_mut().for_each(again);
-        // Neither of this knock, nor in between of what the source does else.
+        // No retransmission of this knock, nor anything else that the source does in between.
         assert_eq!(bed.hit(ONE, "5000/tcp"), stage(3, 1));
         for knock in &sent {
             assert_eq!(bed.send(knock), NOTHING, "{pause}");
         }
         assert_eq!(bed.hit(ONE, "6000/tcp"), open(3, 2));
-        // Another's are another's.
+        // The packets of another source are its own.
         let mut others = sent.clone();
         others.iter_mut().for_each(|k| k.source = address(TWO));
         if pause == 1 {
@@ -84,7 +84,7 @@ fn rule_1_retransmissions_of_a_knock_that_has_opened_make_nothing() {
         }
         last = bed.now;
     }
-    // For ever it is not.
+    // Not for ever.
     bed.now = last + 300_000;
     sent.iter_mut()
         .for_each(|k| k.at = Timestamp(bed.now * 1_000_000));
@@ -98,7 +98,7 @@ fn rule_1_a_new_knock_opens_while_the_last_one_is_still_known() {
     for _ in 0..5 {
         let (first, second) = (bed.packet(ONE, "1000/tcp"), bed.packet(ONE, "2000/tcp"));
         assert_eq!(bed.send(&first), stage(0, 1));
-        // Those of all that were before come in between.
+        // Retransmissions of all earlier knocks come in between.
         known.iter().for_each(|k| assert_eq!(bed.send(k), NOTHING));
         assert_eq!(bed.send(&second), open(0, 2));
         known.extend([first, second]);

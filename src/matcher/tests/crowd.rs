@@ -1,4 +1,4 @@
-//! Which door has most attempts.
+//! The door with most attempts.
 
 use super::scan::Dice;
 use super::*;

@@ -1,4 +1,4 @@
-//! Forged sources without number: memory is bounded, and who is further on stays.
+//! Forged sources without number: memory is bounded, and attempts at later stages stay.
 
 use std::ops::Range;
 
@@ -6,12 +6,12 @@ use super::*;
 
 const THREE: &str = "1000/tcp 2000/udp 3000/tcp";
 
-/// First steps of so many sources, none seen before. What comes of each is forgotten.
+/// Sends first steps from this many sources, none seen before, and drops their events.
 fn flood(bed: &mut Bed, sources: Range<u32>) {
     flood_by(&["1000/tcp"], bed, sources);
 }
 
-/// The same, and each source hits all of these ports.
+/// Does the same, and each source hits all of these ports.
 fn flood_by(ports: &[&str], bed: &mut Bed, sources: Range<u32>) {
     let ports: Vec<_> = ports.iter().map(|port| step(port)).collect();
     let mut events = Vec::new();
@@ -24,22 +24,23 @@ fn flood_by(ports: &[&str], bed: &mut Bed, sources: Range<u32>) {
     }
 }
 
-/// Of this process, in bytes (proc_pid_statm(5): the second field, in pages).
+/// Returns the resident memory of this process, in bytes (proc_pid_statm(5): the second field, in
+/// pages).
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("proc is mounted");
     let pages = statm.split(' ').nth(1).expect("a second field");
     pages.parse::<usize>().expect("a number") * 4096
 }
 
-/// Runs a test of this module in a process of its own, which is told so by a variable;
-/// gives whether this is that process. Memory is measured of a process as a whole.
+/// Runs a test of this module in a process of its own, which knows that by a variable. Returns whether
+/// this is that process. Memory can be measured only of a process as a whole.
 fn is_alone(test: &str) -> bool {
     const MARK: &str = "KNOCKD_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {
         return true;
     }
     let name = format!("{}::{test}", module_path!());
-    // The harness names tests without the crate.
+    // The harness names tests without the crate's name.
     let name = name.split_once("::").map_or("", |(_, name)| name);
     let output = std::process::Command::new(std::env::current_exe().expect("the test itself"))
         .args(["--exact", name])
@@ -51,10 +52,10 @@ fn is_alone(test: &str) -> bool {
     false
 }
 
-/// A matcher of the usual capacity, and what was resident before it was made.
+/// Returns a matcher of the usual capacity, and the resident memory before it was made.
 fn a_large_one() -> (Bed, usize) {
     let doors = [door("d", THREE)];
-    // Once small, so that the code is there and only the table is counted.
+    // A small matcher first, so that the code is resident and only the table is counted.
     let mut small = Bed::with(&doors, TripwireMode::On, 2);
     flood_by(&["1000/tcp", "5000/tcp"], &mut small, 0..5);
     let before = resident();
@@ -70,7 +71,7 @@ fn a_million_sources_fill_no_more_than_the_table() {
         return;
     }
     let (mut bed, before) = a_large_one();
-    // One who takes his time, and is past the first step when it begins.
+    // A slow source, past the first step when the flood begins.
     assert_eq!(bed.hit(ONE, "1000/tcp"), stage(0, 1));
     assert_eq!(bed.hit(ONE, "2000/udp"), stage(0, 2));
     for n in 0..10 {
@@ -155,7 +156,7 @@ fn what_has_run_out_does_not_live_on_while_others_wait_their_turn() {
     flood(&mut bed, 0..4999);
     bed.hit(ONE, "1000/tcp");
     bed.now += 15_000;
-    // The timeouts of a thousand others come first; this one's own is not forgotten.
+    // The timeouts of a thousand other attempts come first; this attempt's own is not forgotten.
     let outcomes = bed.hit(ONE, "2000/udp");
     assert_eq!(outcomes.len(), EXPIRED_AT_ONCE + 1);
     assert_eq!(outcomes.last(), Some(&(0, Outcome::Timeout { stage: 1 })));
@@ -186,8 +187,8 @@ fn the_room_of_the_dead_is_used_again() {
     assert_eq!(bed.matcher.occupancy().evicted, 0);
 }
 
-/// Whoever knows the first two steps of one door forges them from everywhere, each pair from
-/// another address, and fills the table at the second stage.
+/// An attacker who knows the first two steps of one door forges them, each pair from another
+/// address, and fills the table at the second stage.
 #[test]
 fn who_floods_one_door_hurts_that_one() {
     let doors = [
@@ -238,7 +239,7 @@ fn who_floods_from_one_prefix_pushes_out_his_own() {
     flood(&mut bed, &["1000/tcp"]);
     flood(&mut bed, &["1000/tcp", "2000/udp"]);
     assert_eq!(bed.hit(ONE, "2000/udp"), stage(0, 2));
-    // Nor does he keep anybody from beginning.
+    // Nor does that host keep anybody from beginning.
     assert_eq!(
         bed.hit(TWO, "1000/tcp").last(),
         Some(&(0, Outcome::Stage(1)))
@@ -258,7 +259,7 @@ fn what_one_packet_begins_is_bounded() {
     let begun = bed.hit(ONE, "1000/tcp");
     assert_eq!(begun.len(), crate::model::BEGUN_AT_ONCE);
     assert_eq!(bed.live(), crate::model::BEGUN_AT_ONCE);
-    // Nor do more begin when it comes again.
+    // Nor do more attempts begin when the packet comes again.
     assert_eq!(bed.hit(ONE, "1000/tcp"), NOTHING);
     assert_eq!(bed.hit(ONE, "2063/tcp").last(), Some(&(63, Outcome::Open)));
 }

@@ -1,16 +1,16 @@
-//! Who forges packets at a user's address can end the user's knock, and what that costs: as many
-//! ports within the knock as there are strays forgiven, or one step, if he knows one.
+//! Packets forged at a user's address can end the user's knock. That takes as many ports within the
+//! knock as the door forgives strays, or one step, if the attacker knows one.
 
 use super::scan::Dice;
 use super::*;
 
 const THREE: &str = "17301/tcp 4022/udp 39855/tcp";
 
-/// From one step of the user's to the next, in milliseconds.
+/// The time from one step of the user to the next, in milliseconds.
 const PAUSE: u64 = 200;
 
-/// How many of a thousand knocks are ended by who sends so many SYNs a second to random ports,
-/// at even distances.
+/// Returns how many of a thousand knocks are ended by this many SYNs a second to random ports, at even
+/// distances.
 fn ended_of_a_thousand(strays: u16, a_second: u32) -> usize {
     let mut patient = door("d", THREE);
     patient.strays = strays;

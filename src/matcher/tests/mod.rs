@@ -21,7 +21,7 @@ const ONE: &str = "192.0.2.1";
 const TWO: &str = "192.0.2.2";
 const HOST: &str = "198.51.100.1";
 
-/// A door with the defaults.
+/// Returns a door with the defaults.
 fn door(name: &str, sequence: &str) -> ModelDoor {
     let steps = sequence.split_terminator(' ').map(step);
     ModelDoor::new(name, steps.collect())
@@ -39,13 +39,13 @@ fn wires(mode: TripwireMode, doors: &[ModelDoor]) -> Tripwires {
     Tripwires::new(mode, &[], doors)
 }
 
-/// How many bits of a sketch so many strays may set.
+/// Returns how many bits of a sketch this many strays may set.
 fn bits(strays: u16) -> usize {
     let share = 1. - (-f64::from(strays) / 128.).exp();
     (128. * share).round() as usize
 }
 
-/// A packet that decides nothing yet: a SYN, or a datagram, from an own port.
+/// Returns a packet that decides nothing yet: a SYN, or a datagram, from a port of its own.
 fn knock(at: u64, source: IpAddr, step: Step, serial: u32) -> Knock {
     let transport = match step.protocol {
         crate::model::Protocol::Tcp => Transport::Tcp {
@@ -67,7 +67,7 @@ fn knock(at: u64, source: IpAddr, step: Step, serial: u32) -> Knock {
     }
 }
 
-/// A matcher, a clock in milliseconds, and no two packets alike.
+/// A matcher with a clock in milliseconds; no two of its packets are alike.
 struct Bed {
     matcher: Matcher,
     now: u64,
@@ -99,13 +99,13 @@ impl Bed {
         Timestamp(self.now * 1_000_000)
     }
 
-    /// The next packet of this source, not yet sent.
+    /// Returns the next packet of this source, not yet sent.
     fn packet(&mut self, source: &str, to: &str) -> Knock {
         self.serial += 1;
         knock(self.at().0, address(source), step(to), self.serial)
     }
 
-    /// What has run out ends before the packet is looked at, as in a replay.
+    /// Sends a packet. Attempts that have run out end before the packet is looked at, as in a replay.
     fn take(&mut self, knock: &Knock, local: bool, events: &mut Vec<Event>) {
         self.matcher.expire(knock.at, events);
         self.matcher.observe(knock, local, events);

@@ -1,5 +1,5 @@
-//! The section *Matching* once more, in the plainest way: a list of attempts, walked from
-//! end to end for each packet.
+//! The section *Matching* of contrib/ARCHITECTURE.md once more, in the plainest way: a list of
+//! attempts, walked from end to end for each packet.
 
 use std::collections::BTreeSet;
 use std::hash::Hasher as _;
@@ -15,11 +15,11 @@ pub(super) struct NaiveAttempt {
     began: Timestamp,
     /// The packets that made its steps.
     pub(super) made: Vec<Knock>,
-    /// For each of these the last that hit the same step when it was just made.
+    /// For each of these, the last packet that hit the same step when it was just made.
     again: Vec<Option<Knock>>,
     /// The bits of the sketch that strays have set.
     strays: BTreeSet<u64>,
-    /// When it came to its stage; those that did so by one packet count in turn.
+    /// When the attempt reached its stage. Attempts that did so by one packet are counted in turn.
     risen: u64,
 }
 
@@ -36,12 +36,12 @@ pub(super) struct Naive {
     /// The packets by which doors have opened: when the attempt began, and until when they are
     /// known.
     pub(super) seen: Vec<(Knock, Timestamp, Timestamp)>,
-    /// By door: how many attempts it has, and when that last changed.
+    /// By door, how many attempts it has, and when that last changed.
     crowds: Vec<(usize, u64)>,
     changes: u64,
 }
 
-/// A packet that has come before, and says so.
+/// Whether two packets are the same one, come again.
 fn same(one: &Knock, other: &Knock) -> bool {
     one.source == other.source
         && one.step == other.step
@@ -49,7 +49,7 @@ fn same(one: &Knock, other: &Knock) -> bool {
         && number(one) == number(other)
 }
 
-/// What tells a packet from others; 0 does not.
+/// Returns the number that tells a packet from others; 0 does not.
 fn number(knock: &Knock) -> u32 {
     match knock.transport {
         Transport::Tcp { sequence, .. } => sequence,
@@ -86,7 +86,7 @@ impl Naive {
         }
     }
 
-    /// An attempt more at this door, or one less.
+    /// Counts an attempt more at this door, or one less.
     fn crowd(&mut self, door: usize, change: isize) {
         self.changes += 1;
         let (count, changed) = &mut self.crowds[door];
@@ -104,7 +104,7 @@ impl Naive {
         }
     }
 
-    /// Whether a door has opened by this packet.
+    /// Whether a door has opened by this packet before.
     fn has_opened(&mut self, knock: &Knock) -> bool {
         let mut found = false;
         for (seen, began, until) in &mut self.seen {
@@ -139,7 +139,7 @@ impl Naive {
         }
     }
 
-    /// Whether it has run out; if so, it is told.
+    /// Whether the attempt has run out; if so, adds the event.
     fn times_out(&mut self, attempt: &NaiveAttempt, now: Timestamp) -> bool {
         let (deadline, stage) = (self.deadline(attempt), attempt.made.len() as u8);
         if deadline <= now {
@@ -189,8 +189,8 @@ impl Naive {
             return;
         }
         let mut busy = Vec::new();
-        // Of a source's attempts the newest is judged first: it shows only in who is
-        // older when two rise by one packet.
+        // The newest attempt of a source is judged first. That shows only in which is older when two
+        // rise by one packet.
         for i in (0..self.attempts.len()).rev() {
             if self.attempts[i].source == knock.source {
                 let mut attempt = self.attempts.remove(i);
@@ -322,8 +322,8 @@ impl Naive {
         self.crowd(door, 1);
     }
 
-    /// Of the largest door the oldest of the lowest stage; of the newcomer's prefix, if that has
-    /// a sixteenth of the table.
+    /// Returns the oldest attempt of the lowest stage at the door with most attempts; one of the
+    /// newcomer's prefix, if that has a sixteenth of the table.
     fn most_expendable(&self, newcomer: IpAddr) -> Option<usize> {
         let largest = (0..self.doors.len()).max_by_key(|door| self.crowds[*door]);
         let mut there: Vec<_> = (0..self.attempts.len())
@@ -367,7 +367,7 @@ impl Naive {
     }
 }
 
-/// Which bit of the sketch a stray sets.
+/// Returns the bit of the sketch that a stray sets.
 fn bit(stray: &Knock) -> u64 {
     let Step { protocol, port } = stray.step;
     let mut hasher = SipHasher13::new_with_key(&SECRET);

@@ -29,8 +29,8 @@ struct Happening {
 #[derive(Debug, Clone)]
 enum What {
     Packet(Knock, bool),
-    /// The step that a source would need next at some door, if it is at work there, else
-    /// the first: chance alone seldom gets far.
+    /// The step that a source would need next at some door, if it has an attempt there, else the
+    /// first step: chance alone seldom gets far.
     Next(IpAddr, Index, u32),
     Expire,
     Reload,
@@ -100,10 +100,10 @@ fn a_door(number: usize) -> impl Strategy<Value = ModelDoor> {
         )
 }
 
-/// Doors, and what a reload makes of them: some dropped, some changed, all moved.
+/// Doors, and the doors after a reload: some dropped, some changed, all moved.
 fn doors() -> impl Strategy<Value = (Vec<ModelDoor>, Vec<ModelDoor>)> {
     let four = || (a_door(0), a_door(1), a_door(2), a_door(3));
-    // Doors that share a beginning are what random ones seldom are.
+    // Random doors seldom share a beginning.
     let alike = |(a, mut b, c, mut d): (ModelDoor, ModelDoor, ModelDoor, ModelDoor)| {
         b.sequence = a
             .sequence
@@ -201,7 +201,7 @@ fn next_packet(naive: &Naive, source: IpAddr, door: &Index, serial: u32) -> Opti
 }
 
 fn by_door(mut events: Vec<Event>) -> Vec<Event> {
-    // Whose events come first says nothing; the order of each one's own does.
+    // The order between attempts means nothing, that of the events of one attempt does.
     events.sort_by_key(|e| (e.source, e.door));
     events
 }

@@ -1,4 +1,4 @@
-//! What becomes of attempts when the doors change under them.
+//! Attempts whose doors change under them.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn attempts_at_a_door_that_stays_go_on_under_its_new_number() {
     );
     let mut bed = Bed::new(&[a.clone(), b.clone()]);
     bed.hit(ONE, "1000/tcp");
-    // What happens after the knock is not the attempt's business.
+    // The actions after the knock do not concern the attempt.
     let opens = ModelDoor {
         open: ["22/tcp".parse().expect("a port")].into(),
         ..b

@@ -98,7 +98,7 @@ fn rule_1_a_retransmission_is_ignored_early_or_late() {
     assert_eq!(bed.send(&second), stage(0, 2));
     assert_eq!(bed.send(&first), NOTHING);
     assert_eq!(bed.send(&second), NOTHING);
-    // What differs in anything is no retransmission, and the wrong step.
+    // A packet that differs in anything is no retransmission, and so the wrong step.
     let another = Knock {
         source_port: 40_001,
         ..first
@@ -203,7 +203,7 @@ fn strays(door: u16, stage: u8, last: &str) -> Vec<(u16, Outcome)> {
     vec![(door, Outcome::Reset { stage, cause })]
 }
 
-/// A packet not yet sent, with these flags if it is of TCP.
+/// Returns a packet not yet sent, with these flags if it is of TCP.
 fn packet(bed: &mut Bed, to: &str, with: u8) -> Knock {
     let mut knock = bed.packet(ONE, to);
     if let Transport::Tcp { flags, .. } = &mut knock.transport {
@@ -212,14 +212,14 @@ fn packet(bed: &mut Bed, to: &str, with: u8) -> Knock {
     knock
 }
 
-/// Exactly, where no two ports share a bit of the sketch; these do not.
+/// The count is exact where no two ports share a bit of the sketch; these do not.
 #[test]
 fn rule_5_more_distinct_strays_than_allowed_end_the_attempt() {
     for allowed in 0..=3 {
         let mut patient = door("d", THREE);
         patient.strays = allowed;
         let mut bed = Bed::new(&[patient]);
-        // The second time by the same slot: nothing is left of the first.
+        // The second attempt uses the same slot: nothing is left of the first.
         for _ in 0..2 {
             bed.hit(ONE, "1000/tcp");
             for n in 0..allowed {
@@ -324,7 +324,7 @@ fn rule_5_a_syn_counts_whatever_the_door_wants() {
     }
 }
 
-/// FIN, NULL and XMAS scans; but what has ACK or RST may be of a session beside the knock.
+/// FIN, NULL and XMAS scans count; but a packet with ACK or RST may be of a session beside the knock.
 #[test]
 fn rule_5_other_segments_count_if_the_door_takes_them_and_they_are_of_no_session() {
     for (sequence, wanted, counts) in [

@@ -1,4 +1,4 @@
-//! A scan of the ports does not open a door, and who knocks beside one gets in.
+//! A scan of the ports does not open a door, and a knock beside a scan does.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -9,7 +9,7 @@ use crate::model::Protocol;
 
 const THREE: &str = "17301/tcp 4022/udp 39855/tcp";
 
-/// Enough of a generator for shuffling: xorshift64* (Vigna, 2016).
+/// A generator good enough for shuffling: xorshift64* (Vigna, 2016).
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
@@ -21,7 +21,7 @@ impl Dice {
         (high as usize * n) >> 32
     }
 
-    /// From 0 to 1.
+    /// Returns a number from 0 to 1.
     pub(super) fn share(&mut self) -> f64 {
         self.below(1 << 24) as f64 / f64::from(1 << 24)
     }
@@ -37,7 +37,7 @@ fn opens(bed: &mut Bed, source: IpAddr, ports: &[Step]) -> usize {
     opens_with(flag::SYN, bed, source, ports)
 }
 
-/// The same by TCP segments with these flags.
+/// Does the same by TCP segments with these flags.
 fn opens_with(scan: u8, bed: &mut Bed, source: IpAddr, ports: &[Step]) -> usize {
     let mut events = Vec::new();
     for step in ports {
@@ -52,13 +52,13 @@ fn opens_with(scan: u8, bed: &mut Bed, source: IpAddr, ports: &[Step]) -> usize 
     outcomes.filter(|o| *o == Outcome::Open).count()
 }
 
-/// The ports up to this one.
+/// Returns the ports up to this one.
 fn ports_to(last: u16, protocol: Protocol) -> Vec<Step> {
     let ports = 1..=last;
     ports.filter_map(|port| Step::new(protocol, port)).collect()
 }
 
-/// Those of TCP, those of UDP, and both in two ways.
+/// Returns the ports of TCP, those of UDP, and both in two orders.
 fn scans_in_order(last: u16) -> [Vec<Step>; 4] {
     let (tcp, udp) = (ports_to(last, Protocol::Tcp), ports_to(last, Protocol::Udp));
     let by_turns = tcp.iter().zip(&udp).flat_map(|(tcp, udp)| [*tcp, *udp]);
@@ -88,8 +88,8 @@ fn an_ascending_or_descending_scan_opens_nothing() {
     }
 }
 
-/// nmap's -sF, -sN and -sX: a door of a knockd.conf without TCPFlags takes them all. And what no
-/// session has though it has RST, or ACK.
+/// nmap's -sF, -sN and -sX: a door of a knockd.conf without TCPFlags takes them all. Also packets with
+/// RST or ACK that no session has.
 #[test]
 fn a_scan_by_other_packets_than_syns_opens_nothing() {
     let mut ports = ports_to(u16::MAX, Protocol::Tcp);
@@ -117,8 +117,8 @@ fn a_scan_by_other_packets_than_syns_opens_nothing() {
     }
 }
 
-/// Among them nmap's -sA and -sM, at doors that take such packets: what has ACK or RST may be of
-/// a session beside the knock, so none of it is a stray. (And the daemon's filter
+/// Among them nmap's -sA and -sM, at doors that take such packets: a packet with ACK or RST may be of
+/// a session beside the knock, so none is a stray. (And the daemon's filter
 /// passes such packets to the steps of these doors and to no other port.)
 #[test]
 fn a_scan_by_acks_or_resets_opens_what_it_opened_in_0_8() {
@@ -153,7 +153,7 @@ fn without_tripwires_an_ascending_scan_does_open() {
     assert_eq!(opens(&mut bed, address(ONE), &ports), 1);
 }
 
-/// Which is warned of when the configuration is read.
+/// The check of the configuration warns of that.
 #[test]
 fn steps_with_fewer_tripwires_between_than_strays_are_opened_by_a_scan_in_order() {
     let ports = ports_to(2000, Protocol::Tcp);
@@ -182,7 +182,7 @@ fn random_scans_open_nothing() {
     }
 }
 
-/// Of a random order of so many ports, three steps and else tripwires: how many open the door.
+/// Returns how many random orders of this many ports, three steps and else tripwires, open the door.
 /// The steps must come in order. The last comes d places after the first, the second in one of
 /// the d - 1 places between; and the d - 2 tripwires among them must be `survived`, which is a
 /// chance for each number.
@@ -195,13 +195,13 @@ fn share_that_opens(ports: u32, survived: &[f64]) -> f64 {
     orders / (all * (all - 1.) * (all - 2.))
 }
 
-/// If strays were counted exactly.
+/// The chance if strays were counted exactly.
 fn exactly(strays: u16) -> Vec<f64> {
     vec![1.; usize::from(strays) + 1]
 }
 
-/// As they are counted: the chance that so many ports, from 0, set no more bits of 128 than
-/// `strays` set on the average. (Each port sets a bit that is free by now, or one that is not.)
+/// The chance as strays are counted: that a number of ports, from 0, sets no more of 128 bits than
+/// `strays` ports set on the average. (Each port sets a bit that is still free, or one that is not.)
 fn nearly(strays: u16) -> Vec<f64> {
     let mut chances = vec![0.; bits(strays) + 1];
     chances[0] = 1.;
@@ -227,7 +227,7 @@ fn a_random_scan_opens_as_rarely_as_is_claimed() {
     assert_eq!(one_in(2 * 65_535, &nearly(128)), 2_004_432.);
 }
 
-/// That the formula is true of the matcher shows where openings are frequent.
+/// Where openings are frequent, it shows that the formula is true of the matcher.
 #[test]
 fn random_scans_of_few_ports_open_as_often_as_the_formula_says() {
     const SCANS: u32 = 40_000;
