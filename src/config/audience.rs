@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::stat::{SFlag, fstat};
 
+use super::keys::Key;
 use super::suggest::nearest;
 use super::text::{ConfigText, Span};
 
@@ -38,19 +39,9 @@ impl Audience {
     }
 }
 
-/// Keys whose values are no secret. Others may be: a mistyped `sequence`, the middle of a list
-/// that runs over several lines, a command with a password in it.
-#[rustfmt::skip]
-const HARMLESS: [&str; 32] = [
-    "interfaces", "interface", "ignore", "tripwires", "log", "level", "file", "syslog",
-    "usesyslog", "logfile", "pidfile", "table", "guard", "on_stop", "trusted", "mark",
-    "one_time_sequences", "seq_timeout", "timeout", "seq_cooldown", "tcp_flags", "tcpflags",
-    "from", "target", "strays", "open", "open_for", "close", "add", "remove", "cmd_timeout",
-    "max_open",
-];
-
-/// Whether the line of `span` certainly holds no secret: it is a header, or one of a few keys
-/// with its value, without a remark behind it.
+/// Whether the line of `span` certainly holds no secret: it is a header, or a key that is no secret
+/// with its value, without a remark behind it. Other lines may hold one: a mistyped `sequence`, the
+/// middle of a list that runs over several lines.
 pub(super) fn is_harmless(source: &ConfigText, span: &Span) -> bool {
     let (_, line) = source.line(source.line_index(span.start));
     let line = line.trim();
@@ -65,22 +56,11 @@ pub(super) fn is_harmless(source: &ConfigText, span: &Span) -> bool {
     if value.to_ascii_lowercase().contains("sequence =") {
         return false;
     }
+    let is_public = |name: &str| Key::of_either(name).is_some_and(|key| !key.is_secret);
     // Of a slip the value is that of the key which was meant; steps would be several.
-    let all = HARMLESS.into_iter().chain(SECRET);
-    let slip = || !value.contains(',') && nearest(&key, all).is_some_and(|k| HARMLESS.contains(&k));
-    HARMLESS.contains(&key.as_str()) || slip()
+    let slip = || !value.contains(',') && nearest(&key, Key::names()).is_some_and(is_public);
+    is_public(&key) || slip()
 }
-
-/// Keys whose values are.
-const SECRET: [&str; 7] = [
-    "sequence",
-    "start_command",
-    "stop_command",
-    "start_command_6",
-    "stop_command_6",
-    "command",
-    "command_6",
-];
 
 #[cfg(test)]
 mod tests {

@@ -94,7 +94,7 @@ pub(super) struct DraftFirewall {
     pub(super) mark: Field<i64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DraftDoor {
     /// As in the header.
     pub(super) name: Spanned<String>,
@@ -119,34 +119,6 @@ pub(super) struct DraftDoor {
     pub(super) start_6: Field<String>,
     pub(super) stop_6: Field<String>,
     pub(super) cmd_timeout: Field<Duration>,
-}
-
-impl DraftDoor {
-    pub(super) fn new(name: Spanned<String>) -> Self {
-        Self {
-            name,
-            misread: false,
-            sequence: Field::Absent,
-            one_time: Field::Absent,
-            seq_timeout: Field::Absent,
-            seq_cooldown: Field::Absent,
-            tcp_flags: Field::Absent,
-            from: Field::Absent,
-            target: Field::Absent,
-            strays: Field::Absent,
-            open: Field::Absent,
-            open_for: Field::Absent,
-            max_open: Field::Absent,
-            close: Field::Absent,
-            add: Field::Absent,
-            remove: Field::Absent,
-            start: Field::Absent,
-            stop: Field::Absent,
-            start_6: Field::Absent,
-            stop_6: Field::Absent,
-            cmd_timeout: Field::Absent,
-        }
-    }
 }
 
 #[derive(Debug, Clone)]

@@ -8,24 +8,8 @@ use super::values::{address, flags, seconds, sequence};
 use super::{goes_on, set, unknown};
 use crate::config::diagnostic::Faults;
 use crate::config::draft::{DraftDoor, Field};
+use crate::config::keys::Key;
 use crate::config::text::Spanned;
-
-const KEYS: [&str; 14] = [
-    "sequence",
-    "one_time_sequences",
-    "seq_timeout",
-    "timeout",
-    "seq_cooldown",
-    "tcpflags",
-    "target",
-    "start_command",
-    "command",
-    "start_command_6",
-    "command_6",
-    "stop_command",
-    "stop_command_6",
-    "cmd_timeout",
-];
 
 /// What 0 is taken for: the least that a `cmd_timeout` may be.
 const AT_ONCE: Duration = Duration::from_millis(1);
@@ -43,48 +27,52 @@ fn at_once(value: &Spanned<&str>, timeout: Duration, faults: &mut Faults) -> Opt
 
 pub(super) fn read(section: &ConfSection<'_>, faults: &mut Faults) -> DraftDoor {
     let name = &section.name;
-    let mut door = DraftDoor::new(Spanned::new(name.value.to_owned(), name.span.clone()));
+    let mut door = DraftDoor {
+        name: Spanned::new(name.value.to_owned(), name.span.clone()),
+        ..DraftDoor::default()
+    };
     let mut before = None;
     for (key, value) in section.directives() {
         let after = goes_on(before);
         before = value.as_ref();
         let given = value.as_ref();
         let text = || given.map(|v| v.value.to_owned());
-        match key.value.to_ascii_lowercase().as_str() {
-            "sequence" => {
+        let known = Key::of_conf(key.value).filter(|known| known.is_of_door());
+        match known.and_then(|known| known.toml) {
+            Some("sequence") => {
                 let read = given.and_then(|v| sequence(v, faults));
                 set(&mut door.sequence, key, read, value, faults);
             }
-            "one_time_sequences" => {
+            Some("one_time_sequences") => {
                 let read = given.map(|v| PathBuf::from(v.value));
                 set(&mut door.one_time, key, read, value, faults);
             }
-            "seq_timeout" | "timeout" => {
+            Some("seq_timeout") => {
                 let read = given.and_then(|v| seconds(v, faults));
                 set(&mut door.seq_timeout, key, read, value, faults);
             }
-            "seq_cooldown" => {
+            Some("seq_cooldown") => {
                 let read = given.and_then(|v| seconds(v, faults));
                 set(&mut door.seq_cooldown, key, read, value, faults);
             }
-            "tcpflags" => {
+            Some("tcp_flags") => {
                 let read = given.and_then(|v| flags(v, faults));
                 set(&mut door.tcp_flags, key, read, value, faults);
             }
-            "target" => {
+            Some("target") => {
                 let read = given.and_then(|v| address(v, faults));
                 set(&mut door.target, key, read, value, faults);
             }
-            "cmd_timeout" => {
+            Some("cmd_timeout") => {
                 let read = given.and_then(|v| at_once(v, seconds(v, faults)?, faults));
                 set(&mut door.cmd_timeout, key, read, value, faults);
             }
-            "start_command" | "command" => set(&mut door.start, key, text(), value, faults),
-            "start_command_6" | "command_6" => set(&mut door.start_6, key, text(), value, faults),
-            "stop_command" => set(&mut door.stop, key, text(), value, faults),
-            "stop_command_6" => set(&mut door.stop_6, key, text(), value, faults),
+            Some("start_command") => set(&mut door.start, key, text(), value, faults),
+            Some("start_command_6") => set(&mut door.start_6, key, text(), value, faults),
+            Some("stop_command") => set(&mut door.stop, key, text(), value, faults),
+            Some("stop_command_6") => set(&mut door.stop_6, key, text(), value, faults),
             _ => {
-                unknown(key, &KEYS, "a door", after, faults);
+                unknown(key, true, after, faults);
                 door.misread = true;
             }
         }

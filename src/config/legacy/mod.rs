@@ -13,6 +13,7 @@ use std::time::Duration;
 pub(crate) use self::lines::{ConfFile, ConfLine, ConfSection, lines};
 use super::diagnostic::Faults;
 use super::draft::{ConfigDraft, Defaults, DraftDoor, DraftLog, Field};
+use super::keys::Key;
 use super::suggest::nearest;
 use super::text::{ConfigText, Spanned};
 use crate::model::TcpFlags;
@@ -133,13 +134,7 @@ fn options(section: &ConfSection<'_>, draft: &mut ConfigDraft, faults: &mut Faul
                     .map(|v| vec![Spanned::new(v.value.to_owned(), v.span.clone())]);
                 set(&mut draft.interfaces, key, list, value, faults);
             }
-            _ => unknown(
-                key,
-                &["usesyslog", "logfile", "pidfile", "interface"],
-                "[options]",
-                after,
-                faults,
-            ),
+            _ => unknown(key, false, after, faults),
         }
     }
 }
@@ -176,33 +171,25 @@ fn goes_on(value: Option<&Spanned<&str>>) -> bool {
     value.is_some_and(|value| value.value.ends_with('\\'))
 }
 
-/// `after`: whether the directive before it ends in a backslash.
-fn unknown(key: &Spanned<&str>, known: &[&str], place: &str, after: bool, faults: &mut Faults) {
-    let name = key.value.escape_debug();
-    let lower = key.value.to_ascii_lowercase();
-    let newer = [
-        "open",
-        "open_for",
-        "close",
-        "from",
-        "strays",
-        "add",
-        "remove",
-        "ignore",
-        "interfaces",
-        "tcp_flags",
-    ];
+/// Reports a key that is unknown under `[options]`, or under the header of a door (`in_door`).
+/// `after`: the directive before it ends in a backslash.
+fn unknown(key: &Spanned<&str>, in_door: bool, after: bool, faults: &mut Faults) {
+    let place = if in_door { "a door" } else { "[options]" };
     let help = if after {
         Some(
             "a directive is one line, and the line before this one ends in a backslash: write \
              both as one"
                 .to_owned(),
         )
-    } else if let Some(place) = misplaced(&lower, known) {
+    } else if let Some(known) = Key::of_conf(key.value) {
+        let place = match known.is_of_door() {
+            true => "it belongs under the header of a door, `[NAME]`",
+            false => "it belongs under `[options]`",
+        };
         Some(place.to_owned())
-    } else if let Some(near) = nearest(key.value, known.iter().copied()) {
+    } else if let Some(near) = nearest(key.value, Key::conf_names(in_door)) {
         Some(format!("did you mean `{near}`?"))
-    } else if newer.contains(&lower.as_str()) {
+    } else if Key::of_toml(&key.value.to_ascii_lowercase()).is_some() {
         Some(
             "a knockd.conf has the keys of knock 0.8 alone; `knockd convert` makes TOML of it, \
              which has more"
@@ -211,7 +198,8 @@ fn unknown(key: &Spanned<&str>, known: &[&str], place: &str, after: bool, faults
     } else {
         None
     };
-    let noted = faults
+    let name = key.value.escape_debug();
+    let reported = faults
         .error(&key.span, format!("unknown key `{name}` in {place}"))
         .help_if(help.clone());
     // What is no word may be the rest of a sequence.
@@ -219,22 +207,8 @@ fn unknown(key: &Spanned<&str>, known: &[&str], place: &str, after: bool, faults
     if !key.value.chars().all(word) {
         let quiet = format!("unknown key in {place}");
         match help {
-            Some(help) => noted.quiet_help(quiet, help),
-            None => noted.quiet(quiet),
+            Some(help) => reported.quiet_help(quiet, help),
+            None => reported.quiet(quiet),
         };
-    }
-}
-
-/// Keys that stand below the wrong header.
-fn misplaced(key: &str, known: &[&str]) -> Option<&'static str> {
-    match key {
-        _ if known.contains(&key) => None,
-        "usesyslog" | "logfile" | "pidfile" | "interface" => Some("it belongs under `[options]`"),
-        "sequence" | "one_time_sequences" | "seq_timeout" | "timeout" | "seq_cooldown"
-        | "tcpflags" | "target" | "start_command" | "command" | "start_command_6" | "command_6"
-        | "stop_command" | "stop_command_6" | "cmd_timeout" => {
-            Some("it belongs under the header of a door, `[NAME]`")
-        }
-        _ => None,
     }
 }

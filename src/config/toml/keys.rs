@@ -5,6 +5,7 @@ use ::toml::de::{DeTable, DeValue};
 use super::values::{TomlValue, kind};
 use crate::config::diagnostic::Faults;
 use crate::config::draft::Field;
+use crate::config::keys::{Header, Key};
 use crate::config::suggest::nearest;
 use crate::config::text::{Span, Spanned};
 
@@ -103,9 +104,8 @@ impl<'a> Keys<'a> {
             if lower == "options" {
                 return "`[options]` is of knockd.conf: `knockd convert` makes TOML of one".into();
             }
-            let is_door = table
-                .iter()
-                .any(|(key, _)| DOOR.contains(&&**key.get_ref()));
+            let of_door = |key: &str| Key::of_either(key).is_some_and(Key::is_of_door);
+            let is_door = table.iter().any(|(key, _)| of_door(key.get_ref()));
             if is_door || nearest(key, ["log", "firewall", "door"]).is_none() {
                 return format!(
                     "write [door.{}]: a door's header says that it is one",
@@ -113,15 +113,14 @@ impl<'a> Keys<'a> {
                 );
             }
         }
-        let alias = ALIASES.iter().find(|(old, _)| *old == lower);
-        let alias = alias.map(|(_, new)| *new);
+        let alias = alias(&lower);
         if let Some(meant) = alias.filter(|new| self.asked.contains(new)) {
             return format!("did you mean `{meant}`?");
         }
-        if let Some(place) = place(alias.unwrap_or(&lower)).filter(|_| !self.asks_for(&lower)) {
+        if let Some(place) = retired(&lower) {
             return place.to_owned();
         }
-        if let Some(place) = retired(&lower) {
+        if let Some(place) = place(alias.unwrap_or(&lower)).filter(|_| !self.asks_for(&lower)) {
             return place.to_owned();
         }
         if let Some(near) = nearest(key, self.asked.iter().copied()) {
@@ -156,39 +155,34 @@ pub(super) fn bare(name: &str) -> String {
     }
 }
 
-/// Keys of knock 0.8, and what they are called here.
-const ALIASES: [(&str, &str); 8] = [
-    ("command", "start_command"),
-    ("command_6", "start_command_6"),
-    ("timeout", "seq_timeout"),
-    ("tcpflags", "tcp_flags"),
-    ("interface", "interfaces"),
+/// What people call a key that has another name in either format.
+const ALIASES: [(&str, &str); 3] = [
     ("port", "open"),
     ("cooldown", "seq_cooldown"),
     ("source", "from"),
 ];
 
-#[rustfmt::skip]
-const DOOR: [&str; 20] = [
-    "sequence", "one_time_sequences", "seq_timeout", "seq_cooldown", "tcp_flags", "from",
-    "target", "strays", "open", "open_for", "close", "add", "remove", "start_command",
-    "stop_command", "start_command_6", "stop_command_6", "cmd_timeout", "command", "tcpflags",
-];
+/// The name that a key of knock 0.8, or one by another name, has here.
+fn alias(key: &str) -> Option<&'static str> {
+    let other = ALIASES.iter().find(|(other, _)| *other == key);
+    let conf = || Key::of_conf(key)?.toml;
+    other.map(|(_, name)| *name).or_else(conf)
+}
 
 /// Where a key belongs that stands below the wrong header.
 fn place(key: &str) -> Option<&'static str> {
-    match key {
-        "interfaces" | "ignore" | "tripwires" => {
-            Some("it belongs at the top of the file, above the first header")
+    let place = match Key::of_toml(key)?.header {
+        Header::Top if key == "log" => {
+            "it belongs at the top of the file, or under a header of its own, `[log]`"
         }
-        "log" => Some("it belongs at the top of the file, or under a header of its own, `[log]`"),
-        "level" | "file" | "syslog" => {
-            Some("it belongs into `log`, such as log = { level = \"info\" }")
+        Header::Top | Header::Options => {
+            "it belongs at the top of the file, above the first header"
         }
-        "table" | "guard" | "on_stop" | "trusted" | "mark" => Some("it belongs under `[firewall]`"),
-        key if DOOR.contains(&key) => Some("it belongs under the header of a door, `[door.NAME]`"),
-        _ => None,
-    }
+        Header::Log => "it belongs into `log`, such as log = { level = \"info\" }",
+        Header::Firewall => "it belongs under `[firewall]`",
+        Header::Door => "it belongs under the header of a door, `[door.NAME]`",
+    };
+    Some(place)
 }
 
 /// What became of the options of a knockd.conf.

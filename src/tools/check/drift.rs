@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use similar::{Algorithm, capture_diff_slices, group_diff_ops};
+
 use super::error::ProbeError;
 use super::live_ruleset::LiveRuleset;
 use super::program;
@@ -84,75 +86,26 @@ fn sorted(elements: &str) -> Vec<String> {
     all
 }
 
-/// A unified diff without line numbers, by the longest common subsequence; a table has
-/// some fifty lines.
+/// Returns a unified diff without line numbers; `None` if nothing differs.
 fn diff(old: &[String], new: &[String]) -> Option<String> {
     if old == new {
         return None;
     }
-    // Mostly little differs: what agrees at both ends need not be compared each with each.
-    let agree = |(a, b): &(&String, &String)| a == b;
-    let head = old.iter().zip(new).take_while(agree).count();
-    let (same, old, new) = (&old[..head], &old[head..], &new[head..]);
-    let tail = old
-        .iter()
-        .rev()
-        .zip(new.iter().rev())
-        .take_while(agree)
-        .count();
-    let (old, rest) = old.split_at(old.len() - tail);
-    let mut edits = edits(old, &new[..new.len() - tail]);
-    edits.splice(..0, kept(same));
-    edits.extend(kept(rest));
     let mut out = "--- configured\n+++ in the kernel\n".to_owned();
-    let mut skipped = false;
-    for (i, (sign, line)) in edits.iter().enumerate() {
-        let from = i.saturating_sub(CONTEXT);
-        let near = edits.iter().skip(from).take(i - from + CONTEXT + 1);
-        if near.into_iter().all(|(sign, _)| *sign == ' ') {
-            skipped = true;
-            continue;
-        }
-        if std::mem::take(&mut skipped) {
+    let mut shown = 0;
+    for group in group_diff_ops(capture_diff_slices(Algorithm::Myers, old, new), CONTEXT) {
+        if group.first().is_some_and(|op| op.old_range().start > shown) {
             out.push_str("@@\n");
         }
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "{sign}{line}");
+        for op in group {
+            shown = op.old_range().end;
+            for change in op.iter_changes(old, new) {
+                // Writing to a String cannot fail.
+                let _ = writeln!(out, "{}{}", change.tag(), change.value());
+            }
+        }
     }
     Some(out)
-}
-
-fn kept(lines: &[String]) -> impl Iterator<Item = (char, &str)> {
-    lines.iter().map(|line| (' ', line.as_str()))
-}
-
-fn edits<'a>(old: &'a [String], new: &'a [String]) -> Vec<(char, &'a str)> {
-    // common[i][j]: how long the longest common subsequence of old[i..] and new[j..] is.
-    let mut common = vec![vec![0_usize; new.len() + 1]; old.len() + 1];
-    for i in (0..old.len()).rev() {
-        for j in (0..new.len()).rev() {
-            common[i][j] = if old[i] == new[j] {
-                common[i + 1][j + 1] + 1
-            } else {
-                common[i + 1][j].max(common[i][j + 1])
-            };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
-    let mut edits = Vec::new();
-    while i < old.len() || j < new.len() {
-        if i < old.len() && j < new.len() && old[i] == new[j] {
-            edits.push((' ', old[i].as_str()));
-            (i, j) = (i + 1, j + 1);
-        } else if j >= new.len() || i < old.len() && common[i + 1][j] >= common[i][j + 1] {
-            edits.push(('-', old[i].as_str()));
-            i += 1;
-        } else {
-            edits.push(('+', new[j].as_str()));
-            j += 1;
-        }
-    }
-    edits
 }
 
 #[cfg(test)]

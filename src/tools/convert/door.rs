@@ -2,28 +2,12 @@
 
 use super::native::{Act, Native, every_v4};
 use super::{Converter, write};
-use crate::config::{ConfLine, ConfSection};
+use crate::config::{ConfLine, ConfSection, Key};
 use crate::model::{Door, Protocol, SetElement, TcpFlags};
 
-/// A key of TOML, and which keys of knock 0.8 mean it.
-const KEYS: [(&str, &[&str]); 11] = [
-    ("sequence", &["sequence"]),
-    ("one_time_sequences", &["one_time_sequences"]),
-    ("seq_timeout", &["seq_timeout", "timeout"]),
-    ("seq_cooldown", &["seq_cooldown"]),
-    ("tcp_flags", &["tcpflags"]),
-    ("target", &["target"]),
-    ("start_command", &["start_command", "command"]),
-    ("start_command_6", &["start_command_6", "command_6"]),
-    ("stop_command", &["stop_command"]),
-    ("stop_command_6", &["stop_command_6"]),
-    ("cmd_timeout", &["cmd_timeout"]),
-];
-
 fn toml_key(old: &str) -> Option<&'static str> {
-    let old = old.to_ascii_lowercase();
-    let known = KEYS.iter().find(|(_, names)| names.contains(&old.as_str()));
-    known.map(|(key, _)| *key)
+    let key = Key::of_conf(old).filter(|key| key.is_of_door());
+    key?.toml
 }
 
 pub(super) fn keys(
