@@ -304,11 +304,11 @@ fn finding_json(finding: &Finding) -> Value {
     match verdict {
         DoorVerdict::Works => json!({ "verdict": "works", "ways": ways }),
         DoorVerdict::Unguarded => json!({ "verdict": "not guarded", "ways": ways }),
-        DoorVerdict::Blocked { by, mend } => {
+        DoorVerdict::Blocked { by, repair } => {
             let by = by
                 .iter()
                 .map(|Blocker { chain, policy }| json!({ "chain": chain, "policy": policy }));
-            let mend = mend.as_ref().map(
+            let mend = repair.as_ref().map(
                 |Repair { mark, lines, keep }| json!({ "mark": mark, "lines": lines, "keep": keep }),
             );
             let by: Vec<_> = by.collect();

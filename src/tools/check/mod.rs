@@ -89,18 +89,18 @@ fn look(
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
     let links = host_interfaces::all()?;
-    let copy = Replica::new(&links)?;
+    let replica = Replica::new(&links)?;
     let table = match plain {
         Some(state) => state.clone(),
-        None => match drift::drift(&copy, ruleset)? {
+        None => match drift::drift(&replica, ruleset)? {
             None => TableState::AsConfigured,
             Some(diff) => TableState::Drifted(diff),
         },
     };
     let numbers = live.numbers();
-    copy.sift(&mut live)?;
+    replica.sift(&mut live)?;
     let search = Search {
-        copy: &copy,
+        replica: &replica,
         live: &live,
         config,
         ruleset,

@@ -1,24 +1,25 @@
-//! The lines that let pass what the guard has let in.
+//! The lines that make other chains accept what the guard has let in.
 
-use super::live_ruleset::{BaseChain, LiveRuleset, TableText};
+use super::live_ruleset::{BaseChain, LiveRuleset, LiveTable, TableText};
+use super::report::Repair;
 use crate::firewall::Ruleset;
 use crate::model::{Config, Guard, PortRange};
 
 /// The mark that is proposed where none is configured: `kn`.
 const MARK: u32 = 0x6b6e;
 
-/// One way to have another chain accept it.
+/// A way to have another chain accept a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
     /// By the mark that our table puts on what it lets in.
     Mark(u32),
-    /// By the port, as if there were no guard, since the guard turns everybody else away:
-    /// for a chain that comes before ours and so sees no mark.
+    /// By the port alone, for a chain that comes before ours and so sees no mark. The guard turns
+    /// everybody else away.
     Port,
 }
 
 impl Remedy {
-    /// All that may be tried, the better first.
+    /// Returns all remedies that may be tried, the better first.
     pub(super) fn all(config: &Config) -> Vec<Self> {
         let Some(firewall) = &config.firewall else {
             return Vec::new();
@@ -30,8 +31,29 @@ impl Remedy {
         all
     }
 
-    /// The mark that must be configured first.
-    pub(super) fn needs_mark(self, config: &Config) -> Option<u32> {
+    /// Returns what the administrator does for these chains to let a range of ports through.
+    pub(super) fn repair(
+        self,
+        chains: &[&BaseChain],
+        ports: &PortRange,
+        config: &Config,
+        live: &LiveRuleset,
+    ) -> Repair {
+        let each = chains.iter();
+        let mut keep: Vec<String> = each.map(|chain| self.keep(chain, ports, live)).collect();
+        keep.dedup();
+        // The owner of a table lets nobody else change it as long as it runs.
+        let is_owned = |chain: &BaseChain| live.table(chain).is_some_and(|table| table.owned);
+        let free = chains.iter().filter(|chain| !is_owned(chain));
+        Repair {
+            mark: self.needs_mark(config),
+            lines: free.map(|chain| self.line(chain, ports)).collect(),
+            keep,
+        }
+    }
+
+    /// Returns the mark that must be configured first, if one must.
+    fn needs_mark(self, config: &Config) -> Option<u32> {
         let configured = config.firewall.as_ref().and_then(|f| f.mark);
         match self {
             Self::Mark(mark) if configured.is_none() => Some(mark),
@@ -39,7 +61,7 @@ impl Remedy {
         }
     }
 
-    /// Our table, as it must be for this.
+    /// Returns our table as it must be for this remedy.
     pub(super) fn ruleset(self, config: &Config) -> Option<Ruleset> {
         let mut config = config.clone();
         if let (Self::Mark(mark), Some(firewall)) = (self, &mut config.firewall) {
@@ -48,7 +70,7 @@ impl Remedy {
         Ruleset::new(&config)
     }
 
-    /// The command.
+    /// Returns the command line that makes the chain accept these ports.
     pub(super) fn line(self, chain: &BaseChain, ports: &PortRange) -> String {
         let BaseChain { table, name, .. } = chain;
         match table.iptables().filter(|_| chain.iptables) {
@@ -91,8 +113,8 @@ impl Remedy {
         }
     }
 
-    /// Where the line must stand so that it is there after a reboot.
-    pub(super) fn keep(self, chain: &BaseChain, ports: &PortRange, live: &LiveRuleset) -> String {
+    /// Returns how the line is kept over a reboot.
+    fn keep(self, chain: &BaseChain, ports: &PortRange, live: &LiveRuleset) -> String {
         let text = match live.table(chain).map(|t| &t.source) {
             Some(TableText::Nft(text) | TableText::Iptables(text)) => text.as_str(),
             None => "",
@@ -131,7 +153,21 @@ impl Remedy {
     }
 }
 
-/// A mark is on what comes in, not on the answer to it.
+/// Returns what to do about the table of another configuration's knockd, which stops the door.
+pub(super) fn of_another_guard(table: &LiveTable) -> Repair {
+    let name = &table.name;
+    Repair {
+        mark: None,
+        lines: Vec::new(),
+        keep: vec![format!(
+            "table {name} is a knockd's, of another configuration: if this one takes its place, \
+             delete it when that daemon is stopped (nft delete table {name}); if not, who knocks \
+             must knock there, too"
+        )],
+    }
+}
+
+/// Whether the chain sees answers: the mark is on packets that come in alone.
 fn sees_answers(chain: &BaseChain) -> bool {
     ["output", "postrouting", "egress"].contains(&chain.hook.as_str())
 }

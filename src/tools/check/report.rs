@@ -77,7 +77,7 @@ pub enum DoorVerdict {
         /// The chains that do, each by itself.
         by: Vec<Blocker>,
         /// What mends it; tried, and found to.
-        mend: Option<Repair>,
+        repair: Option<Repair>,
     },
     /// That cannot be found out; why.
     CannotTell(String),
@@ -169,10 +169,10 @@ impl fmt::Display for DoorReport {
                     f,
                     "{door}: NOT GUARDED: who has not knocked gets in as well ({ways})"
                 )?,
-                DoorVerdict::Blocked { by, mend } => {
+                DoorVerdict::Blocked { by, repair } => {
                     writeln!(f, "{door}: BLOCKED by {}: {ways}", list(by))?;
-                    match mend {
-                        Some(mend) => write!(f, "{mend}")?,
+                    match repair {
+                        Some(repair) => write!(f, "{repair}")?,
                         None => writeln!(f, "  no line that knockd knows mends it")?,
                     }
                 }

@@ -1,6 +1,6 @@
-//! Real packets from outside to a port of the copy.
+//! Trials: real packets from outside to a port of the replica.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU16;
@@ -15,25 +15,25 @@ use super::error::ProbeError;
 use super::replica::Replica;
 use crate::model::{PortRange, Protocol};
 
-/// How long an answer may take: until one more attempt is made, and then until none is
-/// expected any more. On the wire of a copy it takes some 0.1 ms; but a machine may be busy.
+/// How long an answer may take: to the first attempt, and then to the second and last. On the wire
+/// of a replica it takes some 0.1 ms, but a machine may be busy.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(750)];
 
-/// How often something is said and said back. A chain may take the first packet for the
-/// mark it bears and drop those that follow, which bear none.
+/// How often a trial sends its words and gets them back. A chain may accept the first packet for
+/// its mark, and drop the packets that follow without one.
 const ROUNDS: usize = 2;
 
-/// What is said.
+/// The words that a trial sends.
 const WORDS: &[u8] = b"knockd check";
 
-/// One connection to be tried.
-#[derive(Debug, Clone)]
+/// A connection to be tried.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Trial {
-    /// Which door, of those of the configuration.
+    /// The index of the door among those of the configuration.
     pub(super) door: usize,
-    /// What it opens.
+    /// The range that the door opens.
     pub(super) ports: PortRange,
-    /// Which of that is tried.
+    /// The port of that range that is tried.
     pub(super) port: NonZeroU16,
     pub(super) source: IpAddr,
     pub(super) to: IpAddr,
@@ -46,19 +46,19 @@ impl Trial {
     }
 }
 
-/// The services behind the ports, in the copy: they say back what they are told.
+/// The services behind the ports, in the replica: they send back all that they get.
 #[derive(Debug)]
 pub(super) struct Services {
     tcp: Vec<TcpListener>,
     udp: Vec<UdpSocket>,
-    /// Those that cannot be had, mostly since the copy lacks the address; why.
+    /// Why a service cannot be had: mostly since the replica lacks the address.
     lacking: BTreeMap<(Protocol, SocketAddr), String>,
 }
 
 impl Services {
-    pub(super) fn new(copy: &Replica<'_>, trials: &[Trial]) -> Result<Self, ProbeError> {
-        let targets: std::collections::BTreeSet<_> = trials.iter().map(Trial::target).collect();
-        copy.server.within(|| {
+    pub(super) fn new(replica: &Replica<'_>, trials: &[Trial]) -> Result<Self, ProbeError> {
+        let targets: BTreeSet<_> = trials.iter().map(Trial::target).collect();
+        replica.server.within(|| {
             let mut services = Self {
                 tcp: Vec::new(),
                 udp: Vec::new(),
@@ -89,48 +89,40 @@ impl Services {
         Ok(())
     }
 
-    /// Why the copy has no service for a trial, if it has none.
+    /// Returns why the replica has no service for a trial, if it has none.
     pub(super) fn lack(&self, trial: &Trial) -> Option<&str> {
         self.lacking.get(&trial.target()).map(String::as_str)
     }
 
-    /// By place in `trials`, whether it came through and the answers came back.
-    pub(super) fn pass(
+    /// Returns the trials that come through and get all their answers.
+    pub(super) fn passing<'t>(
         &self,
-        copy: &Replica<'_>,
-        trials: &[&Trial],
-    ) -> Result<Vec<bool>, ProbeError> {
-        let mut passed = vec![false; trials.len()];
+        replica: &Replica<'_>,
+        trials: &[&'t Trial],
+    ) -> Result<BTreeSet<&'t Trial>, ProbeError> {
+        let mut passed = BTreeSet::new();
         for patience in PATIENCE {
-            let missing: Vec<_> = trials
-                .iter()
-                .enumerate()
-                .filter(|(i, _)| !passed.get(*i).copied().unwrap_or_default())
-                .collect();
-            let clients = copy.client.within(|| {
+            let clients = replica.client.within(|| {
                 let mut clients = BTreeMap::new();
-                for (i, trial) in &missing {
+                for trial in trials.iter().filter(|trial| !passed.contains(**trial)) {
                     if let Some(client) = TrialClient::start(trial)? {
-                        clients.insert(*i, client);
+                        clients.insert(*trial, client);
                     }
                 }
                 Ok(clients)
             })?;
-            for i in self.watch(clients, patience)? {
-                if let Some(passed) = passed.get_mut(i) {
-                    *passed = true;
-                }
-            }
+            passed.extend(self.watch(clients, patience)?);
         }
         Ok(passed)
     }
 
-    /// Waits for what becomes of them; gives the places of those that came through.
-    fn watch(
+    /// Waits for the clients to end, for as long as `patience`. Returns the trials that came
+    /// through.
+    fn watch<'t>(
         &self,
-        clients: BTreeMap<usize, TrialClient>,
+        clients: BTreeMap<&'t Trial, TrialClient>,
         patience: Duration,
-    ) -> Result<Vec<usize>, ProbeError> {
+    ) -> Result<Vec<&'t Trial>, ProbeError> {
         let deadline = Instant::now() + patience;
         let mut waiting = clients;
         let mut guests = Vec::new();
@@ -154,10 +146,10 @@ impl Services {
             }
             drop(polled);
             self.serve(&mut guests);
-            waiting.retain(|i, client| match client.go_on() {
+            waiting.retain(|trial, client| match client.go_on() {
                 Progress::Waits => true,
                 Progress::Through => {
-                    passed.push(*i);
+                    passed.push(*trial);
                     false
                 }
                 Progress::Refused => false,
