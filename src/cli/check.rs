@@ -12,7 +12,8 @@ use crate::daemon::{self, Fault, Options, ShutDoor, remote};
 use crate::firewall::{FirewallError, ruleset::Family};
 use crate::model::Config;
 use crate::tools::check::{
-    self as probe, Blocker, CheckReport, DoorVerdict, Finding, Repair, SavedTable, TableState, Way,
+    self as probe, Blocker, CheckReport, DaemonState, DoorVerdict, Finding, Repair, SavedTable,
+    TableState, Way,
 };
 
 /// What is checked, and how it is said.
@@ -107,9 +108,11 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     match &mut live {
         LiveCheck::Seen(report) => {
             tell_shut(report, &shut);
-            // A daemon that hangs is waited for: only where it matters whether there is one.
-            let is_asked = matches!(report.table, TableState::Absent | TableState::Drifted(_));
-            problems.extend(report.problems(is_asked && remote::runs(options, &path)));
+            problems.extend(report.problems(|| match remote::runs(options, &path) {
+                Ok(true) => DaemonState::Runs,
+                Ok(false) => DaemonState::Absent,
+                Err(_) => DaemonState::Hangs,
+            }));
         }
         LiveCheck::Unasked(_) | LiveCheck::NotAllowed => {
             let known = shut.iter().filter(|door| door.is_certain);

@@ -1,5 +1,7 @@
 //! What `knockd check` says of the running system, and that it is true.
 
+use nix::sys::signal::Signal;
+
 use crate::blocked::UFW;
 use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
 use crate::support::{Lab, OTHER, SERVER};
@@ -386,7 +388,7 @@ fn what_is_wrong_is_counted_and_what_to_do_is_said() {
     let complaint = || failure(&site.try_run("check")).1;
     let start = "knockd: 1 problem: knockd is not running: systemctl start knockd\n";
     assert_eq!(complaint(), start);
-    let _daemon = site.start("");
+    let daemon = site.start("");
     assert_eq!(complaint(), "");
     // Not for a file that it does not run with.
     let renamed = format!("[firewall]\ntable = \"other\"\n{SSH}");
@@ -400,6 +402,13 @@ fn what_is_wrong_is_counted_and_what_to_do_is_said() {
     site.configure(&SSH.replacen("22/tcp", "23/tcp", 1));
     let drifted = "knockd: 1 problem: the table is not as configured: systemctl reload knockd\n";
     assert_eq!(complaint(), drifted);
+    daemon.signal(Signal::SIGSTOP);
+    let hangs = "knockd: 1 problem: knockd does not answer: systemctl restart knockd\n";
+    assert_eq!(complaint(), hangs);
+    daemon.signal(Signal::SIGKILL);
+    drop(daemon);
+    let restart = "knockd: 1 problem: the table is not as configured: systemctl restart knockd\n";
+    assert_eq!(complaint(), restart);
 }
 
 #[test]

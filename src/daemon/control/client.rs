@@ -57,13 +57,15 @@ pub fn status(options: &Options) -> Result<Status, Fault> {
 }
 
 /// Returns whether a daemon runs with the file at `path`, as far as its control socket says.
-#[must_use]
-pub fn runs(options: &Options, path: &Path) -> bool {
+///
+/// # Errors
+/// A daemon listens there and does not answer.
+pub fn runs(options: &Options, path: &Path) -> Result<bool, Fault> {
     let options = Options {
         config: Some(path.to_owned()),
         ..options.clone()
     };
-    status(&options).is_ok()
+    Ok(ask_for(&options, &Order::Status)?.is_ok())
 }
 
 /// Asks the daemon; returns its reply, or why there is none to ask. Where a file is named, the

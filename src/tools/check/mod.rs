@@ -21,7 +21,9 @@ mod trial;
 mod trial_source;
 mod ways;
 
-pub use report::{Blocker, CheckReport, DoorReport, DoorVerdict, Finding, Repair, TableState, Way};
+pub use report::{
+    Blocker, CheckReport, DaemonState, DoorReport, DoorVerdict, Finding, Repair, TableState, Way,
+};
 pub use saved_ruleset::{SavedTable, saved_in};
 
 use std::collections::BTreeSet;

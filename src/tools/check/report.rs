@@ -107,30 +107,47 @@ pub struct Repair {
     pub keep: Vec<String>,
 }
 
+/// What to do about a daemon that hangs.
+const HANGS: &str = "knockd does not answer: systemctl restart knockd";
+
+/// Whether a daemon runs with the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DaemonState {
+    /// It answers.
+    Runs,
+    /// It is there and does not answer.
+    Hangs,
+    /// There is none.
+    Absent,
+}
+
 impl CheckReport {
-    /// What is not as it should be, each in a few words with what to do, if that is one command;
-    /// none if all is well, as far as can be told. `runs`: whether there is a daemon.
+    /// Returns what is not as it should be, each in a few words with what to do, if that is one
+    /// command; nothing if all is well, as far as can be told. `daemon` is called only where it
+    /// matters: an answer of a daemon that hangs is waited for.
     #[must_use]
-    pub fn problems(&self, runs: bool) -> Vec<String> {
+    pub fn problems(&self, daemon: impl FnOnce() -> DaemonState) -> Vec<String> {
         let Self {
             table,
             doors,
             remarks,
         } = self;
-        let mut problems = Vec::new();
-        problems.extend(match (table, runs) {
-            (TableState::AsConfigured | TableState::Unknown(_), _) => None,
-            (TableState::Absent, false) => Some("knockd is not running: systemctl start knockd"),
-            (TableState::Absent, true) => Some("there is no table: systemctl reload knockd"),
-            (TableState::Foreign, _) => Some("the table is somebody else's"),
-            (TableState::Drifted(_), false) => {
-                Some("the table is not as configured: systemctl start knockd")
-            }
-            (TableState::Drifted(_), true) => {
-                Some("the table is not as configured: systemctl reload knockd")
-            }
-        });
-        let mut problems: Vec<_> = problems.into_iter().map(str::to_owned).collect();
+        let problem = match table {
+            TableState::AsConfigured | TableState::Unknown(_) => None,
+            TableState::Foreign => Some("the table is somebody else's"),
+            TableState::Absent => Some(match daemon() {
+                DaemonState::Absent => "knockd is not running: systemctl start knockd",
+                DaemonState::Runs => "there is no table: systemctl reload knockd",
+                DaemonState::Hangs => HANGS,
+            }),
+            // A restart starts knockd where it does not run.
+            TableState::Drifted(_) => Some(match daemon() {
+                DaemonState::Absent => "the table is not as configured: systemctl restart knockd",
+                DaemonState::Runs => "the table is not as configured: systemctl reload knockd",
+                DaemonState::Hangs => HANGS,
+            }),
+        };
+        let mut problems: Vec<_> = problem.into_iter().map(str::to_owned).collect();
         problems.extend(remarks.iter().cloned());
         for DoorReport { door, findings } in doors {
             let mut said: Vec<_> = findings
