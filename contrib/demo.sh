@@ -1,7 +1,8 @@
 #!/bin/bash
 # Shows what knockd does, on real packets and the real kernel, in network namespaces of
 # its own: no root needed, and nothing on this machine is touched. Installs what is
-# missing on Debian 12, and builds; but looks first for what it cannot install.
+# missing on Debian 12 (and asks first on a terminal), and builds. It looks first for what it
+# cannot install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +12,7 @@ if [ -z "${KNOCKD_DEMO:-}" ]; then
     user=(--user --map-root-user)
     [ "$(id -u)" -ne 0 ] || user=()
     apart=("${user[@]}" --net --mount --pid --fork --kill-child)
-    # Where the programs are; a test knows, and builds nothing.
+    # Where the programs are. A test sets it, and nothing is built.
     if [ -z "${KNOCKD_PROGRAMS:-}" ]; then
         # shellcheck source=contrib/need.sh
         . contrib/need.sh
