@@ -101,7 +101,7 @@ impl CommandHelper {
             Ok(reports) => {
                 for report in &reports {
                     self.compare(report);
-                    log_lines::tell_report(report);
+                    log_lines::log_report(report);
                 }
             }
             Err(gone) => {
@@ -165,7 +165,7 @@ impl CommandHelper {
                 tracing::error!("{LEFT}");
                 return;
             };
-            reports.iter().for_each(log_lines::tell_report);
+            reports.iter().for_each(log_lines::log_report);
             if reports.contains(&HelperReport::Drained) {
                 return;
             }

@@ -28,7 +28,7 @@ use super::packets::pipeline::Pipeline;
 use super::packets::ticks::{self, Ticks};
 use super::reload::{Contents, Prepared, Readings};
 use super::service_manager::ServiceManager;
-use super::setup::{Options, Setup, put_in};
+use super::setup::{Options, Setup, set_next_sequence};
 use super::signals::{self, Asked, Signals};
 use super::state::last_good::LastGoodKeeper;
 use super::state::lock::{Lock, PidFile};
@@ -110,7 +110,7 @@ impl Daemon<'_> {
     /// Says that the guard stands and the capture is open.
     pub(super) fn ready(&mut self) {
         tracing::info!("starting up, listening on {}", self.patterns());
-        self.tell_waits();
+        self.log_waiting();
         self.manager.ready(now());
         self.manager.status(self.status_line(), now());
         if self.options.detached.is_some() {
@@ -123,7 +123,7 @@ impl Daemon<'_> {
     }
 
     /// Says which interfaces cannot be knocked at yet.
-    fn tell_waits(&self) {
+    fn log_waiting(&self) {
         let links = &self.pipeline.links;
         if links.listening().is_empty() && links.missing().is_empty() {
             tracing::warn!("waiting for an interface: there is none to listen on yet");
@@ -212,8 +212,8 @@ impl Daemon<'_> {
             if self.ticks.is_due(now) && self.pipeline.tick(now) {
                 self.ticks.go_on(now);
             }
-            self.tend_table(now, ready.table);
-            self.tend_commands(now, ready.commands);
+            self.update_table(now, ready.table);
+            self.update_commands(now, ready.commands);
             let patience = self.control.as_ref().and_then(ControlSocket::next_deadline);
             if ready.control || patience.is_some_and(|at| at <= now) {
                 self.serve_control(now);
@@ -227,8 +227,8 @@ impl Daemon<'_> {
             if ready.readings && !self.stopping {
                 self.take_reading();
             }
-            self.pipeline.one_time_files.tend(now);
-            self.readings.tend(&self.path, now);
+            self.pipeline.one_time_files.warn_if_slow(now);
+            self.readings.warn_if_slow(&self.path, now);
             self.manager.feed(now);
         }
         Ok(())
@@ -300,7 +300,7 @@ impl Daemon<'_> {
         self.manager.status(self.status_line(), now());
     }
 
-    fn tend_table(&mut self, now: Timestamp, readable: bool) {
+    fn update_table(&mut self, now: Timestamp, readable: bool) {
         let Pipeline { table, limiter, .. } = &mut self.pipeline;
         if let Some(count) = limiter.due_of(Kind::Closed, now) {
             tracing::info!("{count} more {} not written", Kind::Closed.words());
@@ -310,7 +310,7 @@ impl Daemon<'_> {
         };
         if readable {
             let notices = table.on_readable(now);
-            notices.iter().for_each(log_lines::tell_notice);
+            notices.iter().for_each(log_lines::log_notice);
         }
         let expired = table.expire(now);
         for closed in &expired.closed {
@@ -320,11 +320,11 @@ impl Daemon<'_> {
         }
         table
             .crowded()
-            .for_each(|notice| log_lines::tell_notice(&notice));
-        expired.notices.iter().for_each(log_lines::tell_notice);
+            .for_each(|notice| log_lines::log_notice(&notice));
+        expired.notices.iter().for_each(log_lines::log_notice);
     }
 
-    fn tend_commands(&mut self, now: Timestamp, readable: bool) {
+    fn update_commands(&mut self, now: Timestamp, readable: bool) {
         if let Some(commands) = &mut self.pipeline.commands {
             if readable {
                 commands.read_reports(now);
@@ -551,7 +551,7 @@ impl Daemon<'_> {
         let ruleset = Ruleset::new(config).map(|ruleset| ruleset.of(&self.path));
         match (&mut self.pipeline.table, ruleset) {
             (Some(table), Some(ruleset)) => {
-                log_lines::tell_started(&table.reload(ruleset, now())?);
+                log_lines::log_started(&table.reload(ruleset, now())?);
             }
             (None, Some(ruleset)) => {
                 self.pipeline.table = Some(table::make(self.options, ruleset)?);
@@ -586,7 +586,7 @@ impl Daemon<'_> {
         self.pipeline.read_sequences(unread);
         if others {
             tracing::info!("listening on {}", self.patterns());
-            self.tell_waits();
+            self.log_waiting();
         }
         let state = self.options.state(&self.path);
         self.keeper.keep_last_good(state, bytes);
@@ -615,15 +615,15 @@ impl Daemon<'_> {
             match answer {
                 FileAnswer::Marked(knock, marked, next) => {
                     self.pipeline.marked(knock, marked, now());
-                    self.take_next(next);
+                    self.listen_for_next(next);
                 }
-                FileAnswer::Read(read) => self.take_next(read),
+                FileAnswer::Read(read) => self.listen_for_next(read),
             }
         }
     }
 
     /// Listens for the next one-time sequence of a door, unless it has one.
-    fn take_next(&mut self, read: SequencesRead) {
+    fn listen_for_next(&mut self, read: SequencesRead) {
         if self.pipeline.one_time_files.is_stale(&read) {
             let SequencesRead { door, file, .. } = read;
             self.pipeline.read_sequences(vec![(door, file)]);
@@ -631,7 +631,7 @@ impl Daemon<'_> {
         }
         let mut config = self.pipeline.config.clone();
         let mut one_time = self.pipeline.one_time.clone();
-        for line in put_in(&mut config, &mut one_time, read) {
+        for line in set_next_sequence(&mut config, &mut one_time, read) {
             tracing::warn!("{line}");
         }
         // The filter knows no sequence, but for doors whose flags fit sessions.
@@ -645,7 +645,7 @@ impl Daemon<'_> {
     /// Stops: closes what commands opened, and leaves or removes the table as configured. After a
     /// fault the table stays in any case: nobody asked for the guard to go.
     pub(super) fn stop(&mut self, asked: bool) {
-        self.pipeline.tell_all();
+        self.pipeline.log_events();
         tracing::info!("shutting down");
         self.manager.stopping(now());
         if let Some(commands) = self.pipeline.commands.take() {

@@ -15,7 +15,7 @@ use crate::action::used_sequences::UsedSequences;
 use crate::model::{Config, Door, OneTime, PortRange, Timestamp};
 
 use super::Fault;
-use super::mailbox::Mailbox;
+use super::polled_channel::PolledReceiver;
 
 /// How long a start and a reload wait for the files of one-time sequences. A file that is not read by
 /// then comes later, and its door is shut until it does.
@@ -122,7 +122,7 @@ fn begin(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct OneTimeFiles {
     used: Arc<UsedSequences>,
-    answers: Mailbox<FileAnswer>,
+    answers: PolledReceiver<FileAnswer>,
     /// Sequences that are being marked.
     at_work: Vec<Marking>,
     /// Doors whose files are being read again.
@@ -144,7 +144,7 @@ impl OneTimeFiles {
     pub(super) fn new(used: UsedSequences) -> Result<Self, Fault> {
         Ok(Self {
             used: Arc::new(used),
-            answers: Mailbox::new().map_err(|error| Fault::system("eventfd", error))?,
+            answers: PolledReceiver::new().map_err(|error| Fault::system("eventfd", error))?,
             at_work: Vec::new(),
             reading: Vec::new(),
         })
@@ -171,11 +171,7 @@ impl OneTimeFiles {
             return Err(OneTimeError::Changed(file));
         }
         let reader = FileReader::new(self.used(), config);
-        let (answers, its, steps) = (
-            self.answers.address(),
-            knock.clone(),
-            sequence.steps.clone(),
-        );
+        let (answers, its, steps) = (self.answers.sender(), knock.clone(), sequence.steps.clone());
         let path = file.clone();
         let work = move || {
             let mut is_remembered = false;
@@ -219,7 +215,7 @@ impl OneTimeFiles {
             return;
         }
         let reader = FileReader::new(self.used(), config);
-        let answers = self.answers.address();
+        let answers = self.answers.sender();
         let read = move || answers.send(FileAnswer::Read(reader.read(door, file)));
         match begin(read) {
             Ok(()) => self.reading.push(its),
@@ -263,7 +259,7 @@ impl OneTimeFiles {
     }
 
     /// Writes to the log, once a knock, that a disk does not answer.
-    pub(super) fn tend(&mut self, now: Timestamp) {
+    pub(super) fn warn_if_slow(&mut self, now: Timestamp) {
         for Marking { knock, tell } in &mut self.at_work {
             if tell.is_some_and(|at| at <= now) {
                 *tell = None;

@@ -50,7 +50,7 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
         Ok(None) | Err(_) => {}
     }
     let notices = firewall::guard(&ruleset.of(&path))?;
-    notices.iter().for_each(log_lines::tell_notice);
+    notices.iter().for_each(log_lines::log_notice);
     Ok(None)
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Fault;
 use super::control::message::names;
-use super::mailbox::Mailbox;
+use super::polled_channel::PolledReceiver;
 use super::setup::{Options, Setup, Unusable};
 use crate::action::used_sequences::UsedSequences;
 use crate::model::Timestamp;
@@ -66,7 +66,7 @@ fn is_read_once(path: &Path) -> bool {
 /// The readings of the configuration: at most one is under way, and one more is due after it.
 #[derive(Debug)]
 pub(super) struct Readings {
-    done: Mailbox<Prepared>,
+    done: PolledReceiver<Prepared>,
     /// The number of the last that was begun.
     number: u64,
     /// Since when it is under way.
@@ -81,7 +81,7 @@ impl Readings {
     /// None is under way.
     pub(super) fn new() -> Result<Self, Fault> {
         Ok(Self {
-            done: Mailbox::new().map_err(|error| Fault::system("eventfd", error))?,
+            done: PolledReceiver::new().map_err(|error| Fault::system("eventfd", error))?,
             number: 0,
             since: None,
             tell: None,
@@ -109,7 +109,7 @@ impl Readings {
         self.since = Some(now);
         self.tell = Some(now + SLOW);
         self.again = false;
-        let done = self.done.address();
+        let done = self.done.sender();
         let read = {
             let (options, path, used) = (options.clone(), path.to_owned(), Arc::clone(used));
             let done = done.clone();
@@ -141,7 +141,7 @@ impl Readings {
     }
 
     /// Tells, once, of a disk that does not answer.
-    pub(super) fn tend(&mut self, path: &Path, now: Timestamp) {
+    pub(super) fn warn_if_slow(&mut self, path: &Path, now: Timestamp) {
         if let (Some(at), Some(since)) = (self.tell, self.since)
             && at <= now
         {

@@ -223,7 +223,7 @@ impl Setup {
         let reader = FileReader::new(used, &self.config);
         let (found, unread) = reader.read_all(&self.config);
         for found in found {
-            let words = put_in(&mut self.config, &mut self.one_time, found);
+            let words = set_next_sequence(&mut self.config, &mut self.one_time, found);
             self.warnings.extend(words);
         }
         for (door, _) in &unread {
@@ -257,7 +257,7 @@ impl Setup {
         let doors = Arc::clone(&self.config.doors);
         for (door, file) in doors.iter().filter_map(file_of) {
             let found = reader.read(Arc::clone(door), file);
-            let words = put_in(&mut self.config, &mut self.one_time, found);
+            let words = set_next_sequence(&mut self.config, &mut self.one_time, found);
             self.warnings.extend(words);
         }
     }
@@ -265,7 +265,7 @@ impl Setup {
 
 /// Gives a door its next one-time sequence, unless it waits for one. A door without any left is
 /// disabled. Returns remarks on it.
-pub(super) fn put_in(
+pub(super) fn set_next_sequence(
     config: &mut Config,
     live: &mut PendingSequences,
     found: SequencesRead,

@@ -52,6 +52,6 @@ pub(super) fn make(options: &Options, ruleset: Ruleset) -> Result<Table, Fault> 
         Mode::Auto
     };
     let (table, started) = Table::start(ruleset, mode, now())?;
-    log_lines::tell_started(&started);
+    log_lines::log_started(&started);
     Ok(table)
 }

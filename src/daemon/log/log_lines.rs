@@ -88,7 +88,7 @@ impl LogLine {
 #[derive(Debug)]
 pub(crate) struct Performed {
     /// The lines about it.
-    pub(crate) said: Vec<LogLine>,
+    pub(crate) lines: Vec<LogLine>,
     /// Why nothing is open of what was to be opened, if so.
     pub(crate) in_vain: Option<String>,
 }
@@ -97,7 +97,7 @@ impl Performed {
     /// Returns all lines, that reason among them.
     pub(crate) fn all(self) -> Vec<LogLine> {
         let why = self.in_vain.map(LogLine::Error);
-        why.into_iter().chain(self.said).collect()
+        why.into_iter().chain(self.lines).collect()
     }
 }
 
@@ -139,7 +139,7 @@ pub(crate) fn closed(closed: &Closed) -> String {
 }
 
 /// Writes what happened to an interface.
-pub(crate) fn tell_change(change: &LinkChange) {
+pub(crate) fn log_change(change: &LinkChange) {
     match change {
         LinkChange::Appeared { name } => {
             tracing::info!("interface {name} is there: listening on it")
@@ -191,7 +191,7 @@ pub(crate) fn applied(applied: &Applied, in_vain: Option<&str>) -> Vec<LogLine> 
 }
 
 /// Writes what was found when the table was made, or made anew.
-pub(crate) fn tell_started(started: &Started) {
+pub(crate) fn log_started(started: &Started) {
     let Started {
         origin,
         owned,
@@ -209,11 +209,11 @@ pub(crate) fn tell_started(started: &Started) {
     for gone in removed {
         tracing::info!("{}", closed(gone));
     }
-    notices.iter().for_each(tell_notice);
+    notices.iter().for_each(log_notice);
 }
 
 /// Writes a notice of the firewall.
-pub(crate) fn tell_notice(notice: &Notice) {
+pub(crate) fn log_notice(notice: &Notice) {
     if notice.is_warning() {
         tracing::warn!("{notice}");
     } else {
@@ -222,7 +222,7 @@ pub(crate) fn tell_notice(notice: &Notice) {
 }
 
 /// Writes a report of the process that runs commands, in the words of knock 0.8 where it had them.
-pub(crate) fn tell_report(report: &HelperReport) {
+pub(crate) fn log_report(report: &HelperReport) {
     match report {
         HelperReport::Ready {
             digest: _,
@@ -263,7 +263,7 @@ pub(crate) fn tell_report(report: &HelperReport) {
             source: _,
             phase,
             ending,
-        } => tell_ending(door, *phase, ending),
+        } => log_ending(door, *phase, ending),
         HelperReport::Refused {
             door,
             source,
@@ -274,7 +274,7 @@ pub(crate) fn tell_report(report: &HelperReport) {
     }
 }
 
-fn tell_ending(door: &str, phase: Phase, ending: &Ending) {
+fn log_ending(door: &str, phase: Phase, ending: &Ending) {
     let which = match phase {
         Phase::Start => "start",
         Phase::Stop => "stop",

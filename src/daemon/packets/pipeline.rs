@@ -70,7 +70,7 @@ pub(crate) struct Pipeline {
     events: Vec<Event>,
     /// Events to be written to the log at the next tick. The limiter has let them through, so that a
     /// flood does not make the list longer.
-    untold: Vec<Event>,
+    unlogged: Vec<Event>,
 }
 
 impl Pipeline {
@@ -99,7 +99,7 @@ impl Pipeline {
             opened: 0,
             one_time_files,
             events: Vec::new(),
-            untold: Vec::new(),
+            unlogged: Vec::new(),
         }
     }
 
@@ -133,7 +133,7 @@ impl Pipeline {
         }
         self.links_rest = None;
         match self.links.on_readable() {
-            Ok(changes) => changes.iter().for_each(log_lines::tell_change),
+            Ok(changes) => changes.iter().for_each(log_lines::log_change),
             Err(error) => {
                 tracing::error!("{error}");
                 self.links_rest = Some(now + LINKS_REST);
@@ -146,7 +146,7 @@ impl Pipeline {
     pub(crate) fn tick(&mut self, now: Timestamp) -> bool {
         self.matcher.expire(now, &mut self.events);
         self.act();
-        self.tell_all();
+        self.log_events();
         for (kind, count) in self.limiter.due(now) {
             tracing::info!("{count} more {} not written", kind.words());
         }
@@ -180,7 +180,7 @@ impl Pipeline {
                 Outcome::Reset { .. } => continue,
             };
             if self.limiter.allow(kind, event.at) {
-                self.untold.push(event);
+                self.unlogged.push(event);
             }
         }
         // Keeps its room, but not what a reload has needed.
@@ -203,13 +203,13 @@ impl Pipeline {
             self.cooldowns.wake(door, event.source);
         }
         // The stages stand before the opening.
-        self.tell_all();
-        self.tell_opened(event, opened);
+        self.log_events();
+        self.log_opened(event, opened);
     }
 
     /// Writes the events to the log that wait for it.
-    pub(crate) fn tell_all(&mut self) {
-        for event in self.untold.drain(..) {
+    pub(crate) fn log_events(&mut self) {
+        for event in self.unlogged.drain(..) {
             let Some(door) = self.config.doors.get(event.door.index()) else {
                 continue;
             };
@@ -224,7 +224,7 @@ impl Pipeline {
     }
 
     /// Writes to the log what became of an event that opens a door.
-    fn tell_opened(&mut self, event: &Event, opened: Result<Performed, OneTimeError>) {
+    fn log_opened(&mut self, event: &Event, opened: Result<Performed, OneTimeError>) {
         let Some(door) = self.config.doors.get(event.door.index()) else {
             return;
         };
@@ -233,7 +233,7 @@ impl Pipeline {
             return;
         }
         let why = match opened {
-            Ok(Performed { said, in_vain }) => {
+            Ok(Performed { lines, in_vain }) => {
                 match (&in_vain, &self.lookup) {
                     (Some(why), _) => {
                         tracing::error!("{}: {}: not opened: {why}", event.source, door.name);
@@ -246,7 +246,7 @@ impl Pipeline {
                         tracing::info!("{line}");
                     }
                 }
-                said.iter().for_each(LogLine::write);
+                lines.iter().for_each(LogLine::write);
                 return;
             }
             Err(why) => why,
@@ -266,7 +266,7 @@ impl Pipeline {
             .reload(config.doors.clone(), tripwires, now, &mut self.events);
         // Written before the swap: these events number the doors of the old configuration.
         self.act();
-        self.tell_all();
+        self.log_events();
         self.config = config;
         self.one_time = one_time;
     }
@@ -373,13 +373,13 @@ impl Pipeline {
         effects: &Effects,
         now: Timestamp,
     ) -> Performed {
-        let mut said = Vec::new();
+        let mut lines = Vec::new();
         let mut in_vain = None;
         if let Some(table) = &mut self.table {
             match apply(table, &effects.sets, now) {
                 Ok(applied) => {
                     in_vain = applied.in_vain();
-                    said.extend(log_lines::applied(&applied, in_vain.as_deref()));
+                    lines.extend(log_lines::applied(&applied, in_vain.as_deref()));
                 }
                 Err(error) => in_vain = Some(error.to_string()),
             }
@@ -390,8 +390,8 @@ impl Pipeline {
             && let Some(commands) = &mut self.commands
             && let Err(error) = commands.run(command)
         {
-            said.push(LogLine::Error(format!("{}: {error}", command.door)));
+            lines.push(LogLine::Error(format!("{}: {error}", command.door)));
         }
-        Performed { said, in_vain }
+        Performed { lines, in_vain }
     }
 }

@@ -1,5 +1,5 @@
-//! How threads that wait for a disk hand over what they have done: the event loop polls a mailbox,
-//! and waits for none of them.
+//! A channel whose receiving end can be polled. Threads that wait for a disk send their results by it;
+//! the event loop waits for none of them.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -8,69 +8,69 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// What threads have sent and the event loop has not taken yet.
+/// The receiving end, which has a descriptor.
 #[derive(Debug)]
-pub(crate) struct Mailbox<T> {
-    letters: Receiver<T>,
-    address: Address<T>,
+pub(crate) struct PolledReceiver<T> {
+    messages: Receiver<T>,
+    sender: PolledSender<T>,
 }
 
-/// Where threads send to.
+/// The sending end.
 #[derive(Debug)]
-pub(crate) struct Address<T> {
-    letters: Sender<T>,
+pub(crate) struct PolledSender<T> {
+    messages: Sender<T>,
     wakeup: Arc<EventFd>,
 }
 
-impl<T> Clone for Address<T> {
+impl<T> Clone for PolledSender<T> {
     fn clone(&self) -> Self {
         Self {
-            letters: self.letters.clone(),
+            messages: self.messages.clone(),
             wakeup: Arc::clone(&self.wakeup),
         }
     }
 }
 
-impl<T> Mailbox<T> {
-    /// Makes an empty one.
+impl<T> PolledReceiver<T> {
+    /// Makes a channel.
     ///
     /// # Errors
     /// The kernel has no eventfd(2) to give.
     pub(crate) fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wakeup = Arc::new(EventFd::from_flags(flags)?);
-        let (sender, letters) = mpsc::channel();
+        let (sender, messages) = mpsc::channel();
         Ok(Self {
-            letters,
-            address: Address {
-                letters: sender,
+            messages,
+            sender: PolledSender {
+                messages: sender,
                 wakeup,
             },
         })
     }
 
-    /// Returns where to send to.
-    pub(crate) fn address(&self) -> Address<T> {
-        self.address.clone()
+    /// Returns a sending end.
+    pub(crate) fn sender(&self) -> PolledSender<T> {
+        self.sender.clone()
     }
 
     /// Returns a descriptor that is readable when there is something to take.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.address.wakeup.as_fd()
+        self.sender.wakeup.as_fd()
     }
 
     /// Takes what has come, the oldest first.
     pub(crate) fn take(&self) -> Vec<T> {
-        let _ = self.address.wakeup.read();
-        self.letters.try_iter().collect()
+        let _ = self.sender.wakeup.read();
+        self.messages.try_iter().collect()
     }
 }
 
-impl<T> Address<T> {
+impl<T> PolledSender<T> {
     /// Sends; never waits.
-    pub(crate) fn send(&self, letter: T) {
+    pub(crate) fn send(&self, message: T) {
         // This fails if the daemon has ended: then nobody needs it.
-        let _ = self.letters.send(letter);
+        let _ = self.messages.send(message);
         let _ = self.wakeup.write(1);
     }
 }
