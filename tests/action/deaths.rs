@@ -180,3 +180,57 @@ fn a_hundred_pending_stops_survive_a_kill() {
     daemon.wait(|r| matches!(r, HelperReport::Ready { pending: 100, .. }));
     assert_eq!(output(&daemon.drain()).len(), 100);
 }
+
+/// A helper is killed while starts run, are over, or have not begun: whatever has been started is
+/// stopped by the next one.
+#[test]
+fn whenever_it_is_killed_what_was_started_is_stopped() {
+    for reports in [1, 2, 3, 10, 40, 90, 150] {
+        let directory = Directory::new(&[]);
+        let (started, stopped) = (directory.file("started"), directory.file("stopped"));
+        let start = format!("echo %IP% >> {}", started.display());
+        let stop = format!("echo %IP% >> {}", stopped.display());
+        directory.configure(&[door("d", &start, &stop, LONG)]);
+        let mut daemon = directory.helper();
+        for n in 0..100 {
+            daemon.start("d", &format!("192.0.2.{n}"));
+        }
+        for _ in 0..reports {
+            daemon.next(SOON).expect("alive");
+        }
+        kill(pid(daemon.client.helper()), Signal::SIGKILL).expect("killed");
+        while daemon.next(SOON).is_some() {}
+        daemon.client.restart().expect("another one");
+        daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
+        daemon.drain();
+        let stopped = directory.read("stopped");
+        let stopped: Vec<_> = stopped.lines().collect();
+        for source in directory.read("started").lines() {
+            assert!(
+                stopped.contains(&source),
+                "{source} after {reports} reports"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_journal_that_could_not_be_written_is_written_with_the_next_knock() {
+    let directory = Directory::new(&[door("d", "true", "echo stop %IP%", LONG)]);
+    let mut daemon = directory.helper();
+    let in_the_way = directory.state().join("stops.journal.new");
+    fs::create_dir(&in_the_way).expect("made");
+    daemon.start("d", "192.0.2.1");
+    let (reports, _) = daemon.wait_end("d", Phase::Start);
+    let faults = |r: &&HelperReport| matches!(r, HelperReport::JournalFault { .. });
+    assert_eq!(reports.iter().filter(faults).count(), 1, "{reports:?}");
+    assert!(!directory.journal().exists());
+    fs::remove_dir(&in_the_way).expect("removed");
+    daemon.start("d", "192.0.2.2");
+    let (reports, _) = daemon.wait_end("d", Phase::Start);
+    assert_eq!(reports.iter().filter(faults).count(), 0, "{reports:?}");
+    kill(pid(daemon.client.helper()), Signal::SIGKILL).expect("killed");
+    while daemon.next(SOON).is_some() {}
+    daemon.client.restart().expect("another one");
+    daemon.wait(|r| matches!(r, HelperReport::Ready { pending: 2, .. }));
+}

@@ -68,7 +68,7 @@ impl Outbox {
 
 /// What is in the socket.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Received<T> {
+pub(super) enum Incoming<T> {
     Message(T),
     /// A packet that is no message.
     Malformed,
@@ -78,21 +78,21 @@ pub(super) enum Received<T> {
 }
 
 /// Takes one message, without waiting.
-pub(super) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Received<T> {
+pub(super) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Incoming<T> {
     let mut buffer = [0; MAX_MESSAGE];
     loop {
         return match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => Received::End,
+            Ok(0) => Incoming::End,
             Ok(length) => decode(buffer.get(..length).unwrap_or_default()),
             Err(Errno::EINTR) => continue,
-            Err(Errno::EAGAIN) => Received::Nothing,
-            Err(_) => Received::End,
+            Err(Errno::EAGAIN) => Incoming::Nothing,
+            Err(_) => Incoming::End,
         };
     }
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Received<T> {
-    serde_json::from_slice(bytes).map_or(Received::Malformed, Received::Message)
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Incoming<T> {
+    serde_json::from_slice(bytes).map_or(Incoming::Malformed, Incoming::Message)
 }
 
 /// Writes a text that may be of any length: its beginning, if it is too long.

@@ -11,7 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use super::channel::{Outbox, Received, receive};
+use super::channel::{Incoming, Outbox, receive};
 use super::message::{HelperReport, HelperRequest};
 use super::spawn;
 
@@ -153,12 +153,12 @@ impl HelperClient {
         let mut reports = Vec::new();
         for _ in 0..BATCH {
             match receive(self.socket.as_fd()) {
-                Received::Message(report) => reports.push(report),
+                Incoming::Message(report) => reports.push(report),
                 // It is the same program: what cannot be read is no report.
-                Received::Malformed => {}
-                Received::Nothing => break,
-                Received::End if reports.is_empty() => return Err(HelperGone),
-                Received::End => return Ok(reports),
+                Incoming::Malformed => {}
+                Incoming::Nothing => break,
+                Incoming::End if reports.is_empty() => return Err(HelperGone),
+                Incoming::End => return Ok(reports),
             }
         }
         self.flush();

@@ -15,7 +15,7 @@ use nix::sys::timerfd::{
     ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags,
 };
 
-use super::channel::{Outbox, Received, receive};
+use super::channel::{Incoming, Outbox, receive};
 use super::children::{Children, Over};
 use super::job::CommandJob;
 use super::message::{HelperReport, HelperRequest};
@@ -273,11 +273,11 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
             }
             let Some(socket) = &self.socket else { break };
             match receive(socket.as_fd()) {
-                Received::Message(request) => self.request(request)?,
+                Incoming::Message(request) => self.request(request)?,
                 // A daemon that writes such a packet has been taken over: there is nobody to tell.
-                Received::Malformed => {}
-                Received::Nothing => break,
-                Received::End => self.end(),
+                Incoming::Malformed => {}
+                Incoming::Nothing => break,
+                Incoming::End => self.end(),
             }
         }
         Ok(())

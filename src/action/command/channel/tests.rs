@@ -99,15 +99,15 @@ fn report() -> impl Strategy<Value = HelperReport> {
 }
 
 /// What the other end makes of a message.
-fn sent<T: Serialize + DeserializeOwned>(message: &T) -> Received<T> {
+fn sent<T: Serialize + DeserializeOwned>(message: &T) -> Incoming<T> {
     decode(&serde_json::to_vec(message).expect("it can be written"))
 }
 
 proptest! {
     #[test]
     fn what_is_written_is_what_is_read(request in request(), report in report()) {
-        prop_assert_eq!(sent(&request), Received::Message(request));
-        prop_assert_eq!(sent(&report), Received::Message(report));
+        prop_assert_eq!(sent(&request), Incoming::Message(request));
+        prop_assert_eq!(sent(&report), Incoming::Message(report));
     }
 
     #[test]
@@ -122,8 +122,8 @@ proptest! {
         let mut bytes = serde_json::to_vec(&report).expect("it can be written");
         let at = at % bytes.len();
         bytes[at] = byte;
-        if let Received::Message(other) = decode::<HelperReport>(&bytes) {
-            prop_assert_eq!(sent(&other), Received::Message(other));
+        if let Incoming::Message(other) = decode::<HelperReport>(&bytes) {
+            prop_assert_eq!(sent(&other), Incoming::Message(other));
         }
     }
 
@@ -131,10 +131,10 @@ proptest! {
     fn nothing_may_be_missing_or_left_over(report in report()) {
         let mut bytes = serde_json::to_vec(&report).expect("it can be written");
         for end in 0..bytes.len() {
-            prop_assert_eq!(decode::<HelperReport>(&bytes[..end]), Received::Malformed);
+            prop_assert_eq!(decode::<HelperReport>(&bytes[..end]), Incoming::Malformed);
         }
         bytes.push(b'}');
-        prop_assert_eq!(decode::<HelperReport>(&bytes), Received::Malformed);
+        prop_assert_eq!(decode::<HelperReport>(&bytes), Incoming::Malformed);
     }
 
     /// Whatever a command prints, its report fits, and is the beginning of what was printed.
@@ -148,7 +148,7 @@ proptest! {
             command: command.clone(),
         };
         prop_assert!(serde_json::to_vec(&report).expect("it can be written").len() <= MAX_MESSAGE);
-        let Received::Message(HelperReport::Running { command: cut, .. }) = sent(&report) else {
+        let Incoming::Message(HelperReport::Running { command: cut, .. }) = sent(&report) else {
             panic!("not what was sent");
         };
         prop_assert!(command.starts_with(&cut));
@@ -176,9 +176,9 @@ fn a_message_that_is_too_long_is_none_and_the_next_one_is_read() {
     outbox.flush(ours.as_fd()).expect("sent");
     assert!(outbox.is_empty() && outbox.bytes() == 0);
     let read = || receive::<HelperRequest>(theirs.as_fd());
-    assert_eq!(read(), Received::Malformed);
-    assert_eq!(read(), Received::Message(HelperRequest::Drain));
-    assert_eq!(read(), Received::Nothing);
+    assert_eq!(read(), Incoming::Malformed);
+    assert_eq!(read(), Incoming::Message(HelperRequest::Drain));
+    assert_eq!(read(), Incoming::Nothing);
     drop(ours);
-    assert_eq!(read(), Received::End);
+    assert_eq!(read(), Incoming::End);
 }
