@@ -9,7 +9,7 @@ use super::output::{print, spoils};
 use super::services;
 use crate::config::{self, Audience};
 use crate::daemon::{self, Fault, Options, ShutDoor, remote};
-use crate::firewall::{FirewallError, ruleset::Family};
+use crate::firewall::{FirewallError, ruleset::IpFamily};
 use crate::model::Config;
 use crate::tools::check::{
     self as probe, Blocker, CheckReport, DaemonState, DoorVerdict, Finding, Repair, SavedTable,
@@ -335,8 +335,8 @@ fn way_json(way: &Way) -> Value {
         address,
     } = way;
     let family = match family {
-        Family::V4 => "ipv4",
-        Family::V6 => "ipv6",
+        IpFamily::V4 => "ipv4",
+        IpFamily::V6 => "ipv6",
     };
     json!({ "interface": interface, "family": family, "ports": ports.to_string(), "address": address })
 }

@@ -34,7 +34,7 @@ use super::state::last_good::LastGoodKeeper;
 use super::state::lock::{Lock, PidFile};
 use super::table;
 use crate::config::Audience;
-use crate::firewall::{Ruleset, Table};
+use crate::firewall::{GuardTable, Ruleset};
 use crate::matcher::Occupancy;
 use crate::model::{Config, OnStop, Timestamp};
 
@@ -683,7 +683,7 @@ impl Daemon<'_> {
         if self.gather.is_none() {
             waited.push((|r| &mut r.capture, self.listener.fd(), read));
         }
-        if let Some(fd) = pipeline.table.as_ref().and_then(Table::events) {
+        if let Some(fd) = pipeline.table.as_ref().and_then(GuardTable::events) {
             waited.push((|r| &mut r.table, fd, read));
         }
         if let Some((fd, wanted)) = pipeline.commands.as_ref().and_then(CommandHelper::polled) {
@@ -727,7 +727,10 @@ impl Daemon<'_> {
             self.filter_rest,
             self.pipeline.one_time_files.next_deadline(),
             self.readings.next_deadline(),
-            self.pipeline.table.as_ref().and_then(Table::next_deadline),
+            self.pipeline
+                .table
+                .as_ref()
+                .and_then(GuardTable::next_deadline),
             self.control.as_ref().and_then(ControlSocket::next_deadline),
             self.manager.next_deadline(),
             self.pipeline.limiter.ends(Kind::Closed),

@@ -16,7 +16,7 @@ use super::setup::{Options, configuration};
 use super::start;
 use super::state::lock::LockError;
 use super::table;
-use crate::firewall::{self, Applied, Mode, Notice, Place, Ruleset, Table};
+use crate::firewall::{self, Applied, GuardTable, Mode, Notice, OpeningPlace, Ruleset};
 use crate::model::{Config, Effect, OnStop, SetPath, Timestamp};
 use crate::stderr::complain;
 
@@ -146,7 +146,7 @@ fn take_awaited(applied: &mut Applied) -> impl Iterator<Item = SetPath> + use<> 
         }
         !matches!(notice, Notice::Awaited { .. })
     });
-    let waits = |place: &Place| matches!(place, Place::Set(path, _) if absent.contains(&**path));
+    let waits = |place: &OpeningPlace| matches!(place, OpeningPlace::Set(path, _) if absent.contains(&**path));
     applied.opened.retain(|opened| !waits(&opened.place));
     absent.into_iter()
 }
@@ -167,7 +167,7 @@ fn clear(options: &Options, table: &str) -> Result<bool, Fault> {
 fn close(options: &Options, address: Option<IpAddr>) -> Result<Option<Vec<String>>, Fault> {
     let (path, _) = options.config_path();
     let config = configuration(options, &path)?;
-    let closing = |table: &Table, now| requests::closing(table, address, now);
+    let closing = |table: &GuardTable, now| requests::closing(table, address, now);
     let applied = on_orphan(options, &path, &config, closing)?;
     Ok(applied.map(|applied| applied.closed.iter().map(log_lines::closed).collect()))
 }
@@ -177,7 +177,7 @@ fn on_orphan(
     options: &Options,
     path: &Path,
     config: &Config,
-    effects: impl FnOnce(&Table, Timestamp) -> Vec<Effect>,
+    effects: impl FnOnce(&GuardTable, Timestamp) -> Vec<Effect>,
 ) -> Result<Option<Applied>, Fault> {
     let Some(ruleset) = Ruleset::new(config) else {
         return Err(Fault::Unavailable(format!(
@@ -191,7 +191,7 @@ fn on_orphan(
     }
     let lock = table::take_lock(options, config, None)?;
     let now = now();
-    let (mut table, _) = Table::start(ruleset.of(path), Mode::Auto, now)?;
+    let (mut table, _) = GuardTable::start(ruleset.of(path), Mode::Auto, now)?;
     let applied = table.apply(&effects(&table, now), now);
     let stopped = table.stop(OnStop::Keep);
     if let Some(lock) = lock {

@@ -5,7 +5,7 @@ use super::clock::now;
 use super::log::log_lines;
 use super::setup::Options;
 use super::state::lock::{Lock, LockError};
-use crate::firewall::{Mode, Ruleset, Table};
+use crate::firewall::{GuardTable, Mode, Ruleset};
 use crate::model::Config;
 
 /// Takes the lock of the configuration's table: one daemon a table. `None` if the configuration
@@ -45,13 +45,13 @@ pub(super) fn lock_table(
 }
 
 /// Makes the table, or takes over the one that is there.
-pub(super) fn make(options: &Options, ruleset: Ruleset) -> Result<Table, Fault> {
+pub(super) fn make(options: &Options, ruleset: Ruleset) -> Result<GuardTable, Fault> {
     let mode = if options.watch {
         Mode::Watch
     } else {
         Mode::Auto
     };
-    let (table, started) = Table::start(ruleset, mode, now())?;
+    let (table, started) = GuardTable::start(ruleset, mode, now())?;
     log_lines::log_started(&started);
     Ok(table)
 }

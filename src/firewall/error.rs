@@ -4,17 +4,17 @@ use nix::errno::Errno;
 
 use super::ruleset::CAPACITY;
 
-/// What a message to the kernel is for. By its number alone an error does not say what is
-/// amiss: a rule that looks into a set of the same transaction and is refused with `ENOENT` is
-/// of a kind that the kernel does not have; one that looks into a set that was there may have
-/// lost it this moment.
+/// The kind of a message to the kernel. The number of an error alone does not say what is wrong.
+/// A rule that looks into a set of the same transaction and is refused with `ENOENT` is of a
+/// kind that the kernel does not have. If the set was there before, it may have been deleted this
+/// moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deed {
-    /// A table comes, or is taken over.
+pub(super) enum MessageKind {
+    /// Adds a table, or takes it over.
     Table,
-    /// A rule comes; all that it refers to does so in the same transaction.
+    /// Adds a rule; all that it refers to is added in the same transaction.
     Rule,
-    /// Whatever refers to what was there before.
+    /// Anything else; it refers to what was there before.
     Other,
 }
 
@@ -77,18 +77,21 @@ pub enum FirewallError {
         /// What was asked of it.
         what: String,
         /// Its reason.
+        #[source]
         errno: Errno,
     },
     /// The kernel could not be asked.
     #[error("reading nftables failed: {}", errno.desc())]
     Reading {
         /// Why.
+        #[source]
         errno: Errno,
     },
     /// A change was refused half-way, and so was the way back.
     #[error("{why}; and what was there cannot be put back ({then}): send SIGHUP once more")]
     HalfDone {
         /// Why the change was refused.
+        #[source]
         why: Box<FirewallError>,
         /// Why the way back was.
         then: Box<FirewallError>,
@@ -107,11 +110,11 @@ impl FirewallError {
         }
     }
 
-    /// Whether what it is about has gone this moment.
+    /// Whether the object that it is about has been deleted this moment.
     pub(super) fn is_race(&self) -> bool {
         match self {
             Self::Reading { errno } | Self::Refused { errno, .. } => *errno == Errno::ENOENT,
-            // It was looked at before, and had been such that it could be taken over.
+            // It was read before, and then could be taken over.
             Self::Ownership { .. } => true,
             Self::Permission
             | Self::Owned { .. }
@@ -123,7 +126,7 @@ impl FirewallError {
         }
     }
 
-    /// Whether some of a change that failed so may have been done before.
+    /// Whether an earlier step of the change that failed so may have been done.
     pub(super) fn may_be_half_done(&self) -> bool {
         match self {
             Self::Refused { .. }
@@ -139,32 +142,54 @@ impl FirewallError {
         }
     }
 
-    /// Whether it was done or not is not known.
+    /// Whether it is unknown if the change was done.
     pub(super) fn is_unanswered(&self) -> bool {
         matches!(self, Self::Refused { errno, .. } if no_answer(*errno))
     }
 
     /// A change of `table` was refused: `what` says which, in nft's words.
-    pub(super) fn refused(table: &str, deed: Deed, what: String, errno: Errno) -> Self {
+    pub(super) fn refused(table: &str, kind: MessageKind, what: String, errno: Errno) -> Self {
         let table = table.to_owned();
-        match (deed, errno) {
+        match (kind, errno) {
             // We could read, so the capability is there: somebody owns what we would change.
             (_, Errno::EPERM) => Self::Owned { table, port: None },
             (_, Errno::ENFILE) => Self::Full { set: what },
-            (Deed::Table, Errno::EOPNOTSUPP) => Self::Ownership { table },
-            (Deed::Rule, Errno::ENOENT) | (_, Errno::EOPNOTSUPP) => Self::Unsupported { what },
-            (Deed::Table | Deed::Rule | Deed::Other, errno) => Self::Refused { what, errno },
+            (MessageKind::Table, Errno::EOPNOTSUPP) => Self::Ownership { table },
+            (MessageKind::Rule, Errno::ENOENT) | (_, Errno::EOPNOTSUPP) => {
+                Self::Unsupported { what }
+            }
+            (MessageKind::Table | MessageKind::Rule | MessageKind::Other, errno) => {
+                Self::Refused { what, errno }
+            }
         }
     }
 }
 
-/// Whether a whole batch that ends so may have been done all the same: the answer had no room
-/// in the receive buffer (netlink(7)), or there was none.
+/// How often a change is attempted while others change what is there between our look and our
+/// transaction, or while the kernel has no room for its answer: the next attempt finds what was
+/// done then.
+const ATTEMPTS: usize = 10;
+
+/// Repeats an attempt that ends so, for some time.
+pub(super) fn steadily<T>(
+    mut attempt: impl FnMut() -> Result<T, FirewallError>,
+) -> Result<T, FirewallError> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(error) if error.is_race() || error.is_unanswered() => {}
+            other => return other,
+        }
+    }
+    attempt()
+}
+
+/// Whether a batch that ends with this error may have been done nevertheless: the answer had no
+/// room in the receive buffer (netlink(7)), or there was none.
 pub(super) fn no_answer(errno: Errno) -> bool {
     errno == Errno::ENOBUFS || errno == Errno::EPROTO
 }
 
-/// Behind "another program": which, as far as that is known.
+/// Returns the words behind "another program" that say which, as far as that is known.
 pub(super) fn netlink_port(port: Option<u32>) -> String {
     port.map_or_else(String::new, |p| {
         format!(" (netlink port {p}, mostly its process id)")
@@ -175,23 +200,23 @@ pub(super) fn netlink_port(port: Option<u32>) -> String {
 mod tests {
     use super::*;
 
-    /// What the text says decides nothing.
+    /// The kind of the message decides, never the text of its label.
     #[test]
-    fn what_vanishes_is_no_want_of_support() {
-        let of = |deed, errno| {
+    fn a_vanished_object_is_not_taken_for_a_lack_of_support() {
+        let of = |kind, errno| {
             let what = "add rule inet knockd judge accept".to_owned();
-            FirewallError::refused("knockd", deed, what, errno)
+            FirewallError::refused("knockd", kind, what, errno)
         };
         let unsupported =
             |error: &FirewallError| matches!(error, FirewallError::Unsupported { .. });
-        let gone = of(Deed::Other, Errno::ENOENT);
+        let gone = of(MessageKind::Other, Errno::ENOENT);
         assert!(gone.is_race() && !unsupported(&gone), "{gone}");
-        let kind = of(Deed::Rule, Errno::ENOENT);
+        let kind = of(MessageKind::Rule, Errno::ENOENT);
         assert!(unsupported(&kind) && !kind.is_race(), "{kind}");
-        assert!(unsupported(&of(Deed::Other, Errno::EOPNOTSUPP)));
-        let flags = of(Deed::Table, Errno::EOPNOTSUPP);
+        assert!(unsupported(&of(MessageKind::Other, Errno::EOPNOTSUPP)));
+        let flags = of(MessageKind::Table, Errno::EOPNOTSUPP);
         assert!(flags.is_race() && !unsupported(&flags), "{flags}");
-        let full = of(Deed::Other, Errno::ENFILE);
+        let full = of(MessageKind::Other, Errno::ENFILE);
         assert!(matches!(full, FirewallError::Full { .. }), "{full}");
     }
 }

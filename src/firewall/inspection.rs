@@ -1,6 +1,6 @@
 //! Looks at the tables in the kernel without changing them, for `knockd check`.
 
-use super::admin;
+use super::admin_sets;
 use super::error::FirewallError;
 use super::netlink::inventory::{self, Layout};
 use super::netlink::socket;
@@ -40,7 +40,7 @@ pub(crate) enum Presence {
 pub(crate) fn inspect(ruleset: &Ruleset) -> Result<Inspection, FirewallError> {
     let mut socket = socket::open().map_err(FirewallError::reading)?;
     let tables = inventory::tables(&mut socket).map_err(FirewallError::reading)?;
-    let notices = admin::survey(&mut socket, ruleset)?;
+    let notices = admin_sets::obstacles(&mut socket, ruleset)?;
     let mut inspection = Inspection {
         table: Presence::Absent,
         ours: Vec::new(),

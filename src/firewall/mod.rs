@@ -1,28 +1,33 @@
 //! The nftables table: what it must be ([`Ruleset`], pure data), its text ([`render`]), and
-//! its life in the kernel ([`Table`]).
+//! its life in the kernel ([`GuardTable`]).
 
-mod admin;
-mod book;
+mod admin_sets;
 mod error;
+mod held;
 mod inspection;
+mod kernel;
 mod netlink;
 mod notice;
+mod offline;
+mod opening;
+mod openings;
 mod policy;
 mod preview;
 pub mod render;
 pub mod ruleset;
-mod standing;
 mod table;
 mod transaction;
 mod watch;
 
-pub use book::{Applied, Closed, Fate, Opened, Place};
 pub use error::FirewallError;
 pub(crate) use inspection::{Inspection, Presence, inspect};
-pub use netlink::survey::Origin;
-pub use notice::{Culprit, Damage, Full, Notice};
+pub use netlink::elements::Encoder;
+pub use netlink::present::Origin;
+pub use notice::{Culprit, Damage, NoRoom, Notice};
+pub use offline::{clear, guard, list};
+pub use opening::{Closed, Opened, Opening, OpeningPlace};
+pub use openings::{Applied, Fate};
 pub use preview::Preview;
 pub use ruleset::Ruleset;
-pub use standing::{Opening, clear, guard, list};
-pub use table::{Expired, Mode, Started, Table};
-pub use transaction::{Change, Element, ElementKey, Encoder, Transaction};
+pub use table::{Expired, GuardTable, Mode, Started};
+pub use transaction::{Element, ElementKey, SetChange, Transaction};

@@ -78,7 +78,7 @@ pub enum Notice {
         /// Who has knocked.
         source: IpAddr,
         /// What is full.
-        full: Full,
+        full: NoRoom,
     },
     /// A door is open to nearly as many as it may be.
     Crowded {
@@ -100,7 +100,7 @@ pub enum Notice {
 
 /// What holds as much as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
+pub enum NoRoom {
     /// The door.
     Door {
         /// How many addresses it may be open to.
@@ -223,7 +223,7 @@ impl fmt::Display for Notice {
     }
 }
 
-impl fmt::Display for Full {
+impl fmt::Display for NoRoom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Door { most } => write!(

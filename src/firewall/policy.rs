@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::ruleset::{Chain, Content, Family, Hook, Key, Match, Rule, Ruleset, Set, Verdict, Wish};
+use super::ruleset::{
+    GUARDED, GuardChain, GuardRule, Hook, IpFamily, KeyKind, Match, RuleVerdict, Ruleset, Set,
+    SetContent, Wish,
+};
 use crate::model::{
     Config, Door, Firewall, Guard, PortRange, Prefix, Protocol, SetElement, SetPath, Step,
 };
@@ -16,8 +19,6 @@ const CHAINS: [(Hook, &str, &str); 2] = [
     (Hook::Prerouting, "guard", "judge"),
     (Hook::Input, "guard_input", "judge_input"),
 ];
-/// The set of guarded single ports.
-const GUARDED: &str = "guarded";
 
 impl Ruleset {
     /// The table for this configuration; `None` if it has none.
@@ -38,34 +39,34 @@ impl Ruleset {
         };
 
         let mut sets = Vec::new();
-        for family in Family::BOTH {
+        for family in IpFamily::BOTH {
             sets.push(Set {
                 name: singles_name(family),
-                key: Key::AddressPort(family),
-                content: Content::Openings,
+                key: KeyKind::AddressPort(family),
+                content: SetContent::Openings,
             });
         }
         sets.push(Set {
             name: GUARDED.to_owned(),
-            key: Key::Port,
-            content: Content::Ports(ports),
+            key: KeyKind::Port,
+            content: SetContent::Ports(ports),
         });
         for (range, family) in pairs(&ranges) {
             sets.push(Set {
                 name: range_name(range, family),
-                key: Key::Address(family),
-                content: Content::Openings,
+                key: KeyKind::Address(family),
+                content: SetContent::Openings,
             });
         }
 
         let trusted = networks(&firewall.trusted);
         let chains = CHAINS.into_iter().flat_map(|(hook, guard, judge)| {
-            let on_hook = Chain {
+            let on_hook = GuardChain {
                 name: guard,
                 hook: Some(hook),
                 rules: pick_out(&ranges, judge),
             };
-            let called = Chain {
+            let called = GuardChain {
                 name: judge,
                 hook: None,
                 rules: judgement(firewall, hook, &opened, &ranges, &trusted),
@@ -81,10 +82,10 @@ impl Ruleset {
             grants: grants(&config.doors),
             shares: shares(&config.doors),
             wishes: config.doors.iter().flat_map(wishes).collect(),
-            singles: Family::BOTH.map(|f| path(singles_name(f))),
+            singles: IpFamily::BOTH.map(|f| path(singles_name(f))),
             ranges: ranges
                 .iter()
-                .map(|r| (*r, Family::BOTH.map(|f| path(range_name(r, f)))))
+                .map(|r| (*r, IpFamily::BOTH.map(|f| path(range_name(r, f)))))
                 .collect::<BTreeMap<_, _>>(),
             instance: None,
         })
@@ -108,22 +109,22 @@ fn shares(doors: &[Door]) -> Vec<(Arc<str>, u32)> {
 }
 
 /// The rules on a hook: every packet passes these, few pass more.
-fn pick_out(ranges: &[PortRange], judge: &'static str) -> Vec<Rule> {
+fn pick_out(ranges: &[PortRange], judge: &'static str) -> Vec<GuardRule> {
     let mut rules = vec![
-        plain(vec![Match::Loopback], Verdict::Accept),
+        plain(vec![Match::Loopback], RuleVerdict::Accept),
         // So that a session older than the table, or than a flushed conntrack, lives on. What
         // is too short to show its flags (a first fragment of 8 bytes) is judged: the load
         // fails and the rule does not hold.
-        plain(vec![Match::OfSession], Verdict::Accept),
+        plain(vec![Match::OfSession], RuleVerdict::Accept),
         plain(
             vec![Match::PortIn(GUARDED.to_owned())],
-            Verdict::Goto(judge),
+            RuleVerdict::Goto(judge),
         ),
     ];
     rules.extend(
         ranges
             .iter()
-            .map(|r| plain(vec![Match::PortRange(*r)], Verdict::Goto(judge))),
+            .map(|r| plain(vec![Match::PortRange(*r)], RuleVerdict::Goto(judge))),
     );
     rules
 }
@@ -136,14 +137,14 @@ fn judgement(
     opened: &BTreeSet<PortRange>,
     ranges: &[PortRange],
     trusted: &BTreeSet<Prefix>,
-) -> Vec<Rule> {
-    let admit = |matches| Rule {
+) -> Vec<GuardRule> {
+    let admit = |matches| GuardRule {
         matches,
         counter: true,
         mark,
-        verdict: Verdict::Accept,
+        verdict: RuleVerdict::Accept,
     };
-    let refuse = |matches, verdict| Rule {
+    let refuse = |matches, verdict| GuardRule {
         matches,
         counter: true,
         mark: None,
@@ -151,7 +152,7 @@ fn judgement(
     };
 
     let mut rules = match hook {
-        Hook::Prerouting => vec![plain(vec![Match::ForOthers], Verdict::Accept)],
+        Hook::Prerouting => vec![plain(vec![Match::ForOthers], RuleVerdict::Accept)],
         // Here nothing is for others.
         Hook::Input => Vec::new(),
     };
@@ -159,13 +160,13 @@ fn judgement(
     if opened.iter().any(|r| r.protocol == Protocol::Udp) {
         rules.push(plain(
             vec![Match::Protocol(Protocol::Udp), Match::Established],
-            Verdict::Accept,
+            RuleVerdict::Accept,
         ));
     }
     for network in trusted {
         rules.push(admit(vec![Match::SourceWithin(*network)]));
     }
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         rules.push(admit(vec![Match::SourcePortIn(
             family,
             singles_name(family),
@@ -178,10 +179,13 @@ fn judgement(
         ]));
     }
     match guard {
-        Guard::Drop => rules.push(refuse(vec![], Verdict::Drop)),
+        Guard::Drop => rules.push(refuse(vec![], RuleVerdict::Drop)),
         Guard::Reject => {
-            rules.push(refuse(vec![Match::Protocol(Protocol::Tcp)], Verdict::Reset));
-            rules.push(refuse(vec![], Verdict::Unreachable));
+            rules.push(refuse(
+                vec![Match::Protocol(Protocol::Tcp)],
+                RuleVerdict::Reset,
+            ));
+            rules.push(refuse(vec![], RuleVerdict::Unreachable));
         }
         // The end of the chain is the end of the judgement: the base chain's policy.
         Guard::Off => {}
@@ -199,8 +203,8 @@ fn wishes(door: &Door) -> impl Iterator<Item = Wish> + '_ {
     adds.chain(door.remove.iter().map(move |e| wish(e, false)))
 }
 
-fn plain(matches: Vec<Match>, verdict: Verdict) -> Rule {
-    Rule {
+fn plain(matches: Vec<Match>, verdict: RuleVerdict) -> GuardRule {
+    GuardRule {
         matches,
         counter: false,
         mark: None,
@@ -215,15 +219,15 @@ fn first(range: &PortRange) -> Step {
     }
 }
 
-fn pairs(ranges: &[PortRange]) -> impl Iterator<Item = (&PortRange, Family)> {
-    ranges.iter().flat_map(|r| Family::BOTH.map(|f| (r, f)))
+fn pairs(ranges: &[PortRange]) -> impl Iterator<Item = (&PortRange, IpFamily)> {
+    ranges.iter().flat_map(|r| IpFamily::BOTH.map(|f| (r, f)))
 }
 
-fn singles_name(family: Family) -> String {
+fn singles_name(family: IpFamily) -> String {
     format!("openings_{}", family.suffix())
 }
 
-fn range_name(range: &PortRange, family: Family) -> String {
+fn range_name(range: &PortRange, family: IpFamily) -> String {
     let PortRange {
         protocol,
         first,

@@ -1,7 +1,8 @@
 //! What would be sent, without a kernel: for a replay.
 
-use super::book::{Book, By, Plan, Shape};
-use super::ruleset::{Family, Ruleset};
+use super::opening::Shape;
+use super::openings::{By, Openings, Plan};
+use super::ruleset::{IpFamily, Ruleset};
 use super::transaction::Transaction;
 use crate::model::{Effect, Timestamp};
 
@@ -10,7 +11,7 @@ use crate::model::{Effect, Timestamp};
 #[derive(Debug)]
 pub struct Preview {
     ruleset: Ruleset,
-    book: Book,
+    openings: Openings,
 }
 
 impl Preview {
@@ -19,14 +20,14 @@ impl Preview {
     pub fn new(ruleset: Ruleset) -> Self {
         Self {
             ruleset,
-            book: Book::default(),
+            openings: Openings::default(),
         }
     }
 
     /// What the effects of one knock would send at `now`, and from then on hold.
     pub fn apply(&mut self, effects: &[Effect], now: Timestamp) -> Transaction {
-        for slot in self.book.due(now, usize::MAX) {
-            self.book.set(slot, None);
+        for slot in self.openings.due(now, usize::MAX) {
+            self.openings.set(slot, None);
         }
         // A set of the administrator's is taken to be keyed as the door says: there is no
         // kernel to ask.
@@ -38,14 +39,14 @@ impl Preview {
                 }
                 Effect::Open { .. } | Effect::Close { .. } => false,
             });
-            match source.map(Family::of) {
+            match source.map(IpFamily::of) {
                 Some(family) if with_ports => Shape::AddressPort(family),
                 Some(family) => Shape::Address(family),
                 None => Shape::Unfit,
             }
         };
         let plan = self
-            .book
+            .openings
             .plan(&self.ruleset, &shape, effects, By::Knock, now);
         let Plan {
             transaction,
@@ -53,7 +54,7 @@ impl Preview {
             applied: _,
             admitted: _,
         } = plan;
-        self.book.note(writes);
+        self.openings.note(writes);
         transaction
     }
 }

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::ruleset::{
-    CAPACITY, Chain, Content, Family, Hook, Key, Match, Rule, Ruleset, Set, Verdict,
+    CAPACITY, GuardChain, GuardRule, Hook, IpFamily, KeyKind, Match, RuleVerdict, Ruleset, Set,
+    SetContent,
 };
-use super::transaction::{Change, Element, ElementKey, Transaction};
+use super::transaction::{Element, ElementKey, SetChange, Transaction};
 use crate::model::{Close, Door, Lifetime, PortRange, SetPath, Step};
 
 /// The table, ready for `nft -f`: it makes the very ruleset that netlink makes, but for
@@ -42,7 +43,7 @@ pub fn door(ruleset: &Ruleset, door: &Door) -> Vec<String> {
         Close::All => true,
     };
     let mut lines = Vec::new();
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         for ports in &door.open {
             if let Some(set) = ruleset.openings(ports, family) {
                 lines.push(add(set, &opening_key(ports), door.open_for));
@@ -86,8 +87,8 @@ impl Display for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for change in &self.changes {
             let (verb, element, tail) = match change {
-                Change::Add(e) => ("add", e, options(e.timeout, &e.comment)),
-                Change::Delete(e) => ("delete", e, String::new()),
+                SetChange::Add(e) => ("add", e, options(e.timeout, &e.comment)),
+                SetChange::Delete(e) => ("delete", e, String::new()),
             };
             let Element { set, key, .. } = element;
             writeln!(f, "{verb} element {} {{ {key}{tail} }}", path(set))?;
@@ -150,11 +151,11 @@ fn render_set(out: &mut String, set: &Set) {
     line(out, 1, &format!("set {} {{", set.name));
     line(out, 2, &format!("type {}", key_type(set.key)));
     match &set.content {
-        Content::Openings => {
+        SetContent::Openings => {
             line(out, 2, &format!("size {CAPACITY}"));
             line(out, 2, "flags timeout");
         }
-        Content::Ports(ports) => elements(
+        SetContent::Ports(ports) => elements(
             out,
             ports.iter().map(|p| format!("{} . {}", p.protocol, p.port)),
         ),
@@ -169,22 +170,22 @@ fn elements(out: &mut String, elements: impl Iterator<Item = String>) {
     }
 }
 
-fn key_type(key: Key) -> String {
+fn key_type(key: KeyKind) -> String {
     match key {
-        Key::Address(f) => address_type(f).to_owned(),
-        Key::AddressPort(f) => format!("{} . inet_proto . inet_service", address_type(f)),
-        Key::Port => "inet_proto . inet_service".to_owned(),
+        KeyKind::Address(f) => address_type(f).to_owned(),
+        KeyKind::AddressPort(f) => format!("{} . inet_proto . inet_service", address_type(f)),
+        KeyKind::Port => "inet_proto . inet_service".to_owned(),
     }
 }
 
-fn address_type(family: Family) -> &'static str {
+fn address_type(family: IpFamily) -> &'static str {
     match family {
-        Family::V4 => "ipv4_addr",
-        Family::V6 => "ipv6_addr",
+        IpFamily::V4 => "ipv4_addr",
+        IpFamily::V6 => "ipv6_addr",
     }
 }
 
-fn render_chain(out: &mut String, chain: &Chain) {
+fn render_chain(out: &mut String, chain: &GuardChain) {
     line(out, 1, &format!("chain {} {{", chain.name));
     if let Some(hook) = chain.hook {
         let hook = match hook {
@@ -200,7 +201,7 @@ fn render_chain(out: &mut String, chain: &Chain) {
     line(out, 1, "}");
 }
 
-pub(super) fn rule(rule: &Rule) -> String {
+pub(super) fn rule(rule: &GuardRule) -> String {
     let mut words: Vec<String> = rule.matches.iter().map(render_match).collect();
     if rule.counter {
         words.push("counter".to_owned());
@@ -209,11 +210,11 @@ pub(super) fn rule(rule: &Rule) -> String {
         words.push(format!("meta mark set {mark:#010x}"));
     }
     words.push(match rule.verdict {
-        Verdict::Accept => "accept".to_owned(),
-        Verdict::Drop => "drop".to_owned(),
-        Verdict::Reset => "reject with tcp reset".to_owned(),
-        Verdict::Unreachable => "reject with icmpx port-unreachable".to_owned(),
-        Verdict::Goto(chain) => format!("goto {chain}"),
+        RuleVerdict::Accept => "accept".to_owned(),
+        RuleVerdict::Drop => "drop".to_owned(),
+        RuleVerdict::Reset => "reject with tcp reset".to_owned(),
+        RuleVerdict::Unreachable => "reject with icmpx port-unreachable".to_owned(),
+        RuleVerdict::Goto(chain) => format!("goto {chain}"),
     });
     words.join(" ")
 }
@@ -232,7 +233,7 @@ fn render_match(m: &Match) -> String {
             IpAddr::V4(_) => "meta nfproto ipv4".to_owned(),
             IpAddr::V6(_) => "meta nfproto ipv6".to_owned(),
         },
-        Match::SourceWithin(p) => format!("{} saddr {p}", header(Family::of(p.address()))),
+        Match::SourceWithin(p) => format!("{} saddr {p}", header(IpFamily::of(p.address()))),
         Match::SourceIn(f, set) => format!("{} saddr @{set}", header(*f)),
         Match::SourcePortIn(f, set) => {
             format!("{} saddr . meta l4proto . th dport @{set}", header(*f))
@@ -240,10 +241,10 @@ fn render_match(m: &Match) -> String {
     }
 }
 
-fn header(family: Family) -> &'static str {
+fn header(family: IpFamily) -> &'static str {
     match family {
-        Family::V4 => "ip",
-        Family::V6 => "ip6",
+        IpFamily::V4 => "ip",
+        IpFamily::V6 => "ip6",
     }
 }
 

@@ -21,6 +21,10 @@ pub const SIGNATURE: &str = "knockd layout ";
 /// The layout that this program builds. A table of another layout is rebuilt.
 pub const LAYOUT: u32 = 2;
 
+/// The name of the set of guarded single ports, and how the names of others begin that stand in
+/// its place: see [`Ruleset::with_guarded_in`].
+pub(crate) const GUARDED: &str = "guarded";
+
 /// The whole table. Its family is always `inet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
@@ -29,7 +33,7 @@ pub struct Ruleset {
     /// Its sets.
     pub sets: Vec<Set>,
     /// Its chains, those that a rule goes to among them.
-    pub chains: Vec<Chain>,
+    pub chains: Vec<GuardChain>,
     /// Which ports each door opens, sorted: an opening that no door would make any more
     /// goes with the reload.
     pub(super) grants: Vec<(Arc<str>, PortRange)>,
@@ -56,14 +60,14 @@ pub(super) struct Wish {
 
 /// IPv4 or IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
+pub enum IpFamily {
     /// IPv4.
     V4,
     /// IPv6.
     V6,
 }
 
-impl Family {
+impl IpFamily {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
@@ -99,25 +103,25 @@ pub struct Set {
     /// Its name.
     pub name: String,
     /// What its elements are.
-    pub key: Key,
+    pub key: KeyKind,
     /// What it is for.
-    pub content: Content,
+    pub content: SetContent,
 }
 
 /// What the elements of a set are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Key {
+pub enum KeyKind {
     /// An address.
-    Address(Family),
+    Address(IpFamily),
     /// An address, a protocol and a port.
-    AddressPort(Family),
+    AddressPort(IpFamily),
     /// A protocol and a port.
     Port,
 }
 
 /// What a set is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum SetContent {
     /// Openings: a hash set of [`CAPACITY`], whose elements have a timeout each and come
     /// and go with knocks.
     Openings,
@@ -131,13 +135,13 @@ pub enum Content {
 
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
+pub struct GuardChain {
     /// Its name.
     pub name: &'static str,
     /// The hook it is on, at the priority *mangle*; `None`: rules go to it.
     pub hook: Option<Hook>,
     /// Its rules, in order.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<GuardRule>,
 }
 
 /// Where a packet meets a chain.
@@ -153,7 +157,7 @@ pub enum Hook {
 
 /// One rule: all of `matches`, then what is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct GuardRule {
     /// What must hold, all of it.
     pub matches: Vec<Match>,
     /// Whether packets are counted.
@@ -161,7 +165,7 @@ pub struct Rule {
     /// The mark put on the packet.
     pub mark: Option<u32>,
     /// What becomes of it.
-    pub verdict: Verdict,
+    pub verdict: RuleVerdict,
 }
 
 /// One thing that must hold.
@@ -176,7 +180,7 @@ pub enum Match {
     OfSession,
     /// Its transport protocol.
     Protocol(Protocol),
-    /// Protocol and destination port are in this set ([`Key::Port`]).
+    /// Protocol and destination port are in this set ([`KeyKind::Port`]).
     PortIn(String),
     /// Protocol and destination port are in this range.
     PortRange(PortRange),
@@ -186,17 +190,17 @@ pub enum Match {
     /// Conntrack has seen an answer to this flow.
     Established,
     /// The source lies in this network. One rule each, no interval set: see
-    /// [`Content::Ports`].
+    /// [`SetContent::Ports`].
     SourceWithin(Prefix),
-    /// The source is in this set ([`Key::Address`]).
-    SourceIn(Family, String),
-    /// Source, protocol and destination port are in this set ([`Key::AddressPort`]).
-    SourcePortIn(Family, String),
+    /// The source is in this set ([`KeyKind::Address`]).
+    SourceIn(IpFamily, String),
+    /// Source, protocol and destination port are in this set ([`KeyKind::AddressPort`]).
+    SourcePortIn(IpFamily, String),
 }
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RuleVerdict {
     /// It goes on (to other tables: they may still drop it).
     Accept,
     /// It is gone.
@@ -207,6 +211,19 @@ pub enum Verdict {
     Unreachable,
     /// That chain decides.
     Goto(&'static str),
+}
+
+/// The names that a set of guarded ports may have.
+pub(super) fn names_of_guarded() -> impl Iterator<Item = String> {
+    let others = (2_u32..).map(|number| format!("{GUARDED}_{number}"));
+    std::iter::once(GUARDED.to_owned()).chain(others)
+}
+
+/// Whether a set of that name is one of guarded ports.
+pub(crate) fn is_set_of_guarded(name: &str) -> bool {
+    let rest = name.strip_prefix(GUARDED);
+    let number = rest.map(|rest| rest.strip_prefix('_').unwrap_or(rest));
+    number.is_some_and(|n| n.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 impl Ruleset {
@@ -245,6 +262,26 @@ impl Ruleset {
         }
     }
 
+    /// Returns the same ruleset with its set of guarded ports under another name. What is in that
+    /// set never changes while rules look into it: a packet that is among the old rules would
+    /// find a port that they are not made for. Other ports are another set.
+    pub(super) fn with_guarded_in(&self, name: &str) -> Self {
+        let mut ruleset = self.clone();
+        for set in &mut ruleset.sets {
+            if matches!(set.content, SetContent::Ports(_)) {
+                name.clone_into(&mut set.name);
+            }
+        }
+        for rule in ruleset.chains.iter_mut().flat_map(|c| &mut c.rules) {
+            for m in &mut rule.matches {
+                if let Match::PortIn(set) = m {
+                    name.clone_into(set);
+                }
+            }
+        }
+        ruleset
+    }
+
     /// The table's comment.
     #[must_use]
     pub fn comment(&self) -> String {
@@ -256,7 +293,7 @@ impl Ruleset {
 
     /// The set that holds openings of `ports` for sources of one family; `None` if no door
     /// opens that range.
-    pub(super) fn openings(&self, ports: &PortRange, family: Family) -> Option<&Arc<SetPath>> {
+    pub(super) fn openings(&self, ports: &PortRange, family: IpFamily) -> Option<&Arc<SetPath>> {
         if ports.is_single() {
             Some(&self.singles[family.index()])
         } else {

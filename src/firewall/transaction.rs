@@ -4,8 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::netlink::batch::Batch;
-use super::netlink::elements;
 use crate::model::{SetPath, Step};
 
 /// The shortest timeout that is sent. The kernel rounds down to its own tick (10 ms at
@@ -16,12 +14,12 @@ const SHORTEST: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Transaction {
     /// The changes.
-    pub changes: Vec<Change>,
+    pub changes: Vec<SetChange>,
 }
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum SetChange {
     /// An element comes. Where it is already, nothing happens.
     Add(Element),
     /// An element goes. It is a fault if it is not there.
@@ -50,6 +48,14 @@ pub enum ElementKey {
     AddressPort(IpAddr, Step),
 }
 
+impl SetChange {
+    /// Returns the element that it adds or deletes.
+    pub(super) fn element(&self) -> &Element {
+        let (Self::Add(element) | Self::Delete(element)) = self;
+        element
+    }
+}
+
 impl Transaction {
     /// Whether there is nothing to do.
     #[must_use]
@@ -57,38 +63,33 @@ impl Transaction {
         self.changes.is_empty()
     }
 
-    /// Writes each change as one message.
-    pub(super) fn write(&self, batch: &mut Batch) {
-        for change in &self.changes {
-            elements::change(batch, change);
-        }
+    /// Returns the changes of the sets of `table` as those of `other`, set by set.
+    pub(super) fn of_table(&self, table: &str, other: &str) -> Vec<Self> {
+        let same_set = |a: &SetChange, b: &SetChange| a.element().set == b.element().set;
+        let sets = self.changes.chunk_by(same_set);
+        let ours = sets.filter(|changes| {
+            let path = changes.first().map(|c| &*c.element().set);
+            path.is_some_and(|path| path.family == "inet" && path.table == *table)
+        });
+        let moved = |change: &SetChange| {
+            let mut change = change.clone();
+            let (SetChange::Add(element) | SetChange::Delete(element)) = &mut change;
+            Arc::make_mut(&mut element.set).table = other.to_owned();
+            change
+        };
+        let copy = |changes: &[SetChange]| Self {
+            changes: changes.iter().map(moved).collect(),
+        };
+        ours.map(copy).collect()
     }
 
     /// Puts an element in that may be there already, with its new time. A plain add would
     /// leave an old timeout as it is (before Linux 6.12); add, delete, add works whether it
     /// is there or not, and no packet sees it gone.
     pub(super) fn refresh(&mut self, element: Element) {
-        self.changes.push(Change::Add(element.clone()));
-        self.changes.push(Change::Delete(element.clone()));
-        self.changes.push(Change::Add(element));
-    }
-}
-
-/// Writes transactions as netlink batches, one after another into the same memory.
-pub struct Encoder(Batch);
-
-impl Default for Encoder {
-    fn default() -> Self {
-        Self(Batch::new())
-    }
-}
-
-impl Encoder {
-    /// What the kernel is sent.
-    pub fn encode(&mut self, transaction: &Transaction) -> &[u8] {
-        self.0.clear();
-        transaction.write(&mut self.0);
-        self.0.finish()
+        self.changes.push(SetChange::Add(element.clone()));
+        self.changes.push(SetChange::Delete(element.clone()));
+        self.changes.push(SetChange::Add(element));
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use knockd::config;
-use knockd::firewall::{Change, Element, ElementKey, Encoder, Mode, Ruleset, Table, Transaction};
+use knockd::firewall::{
+    Element, ElementKey, Encoder, GuardTable, Mode, Ruleset, SetChange, Transaction,
+};
 use knockd::model::{Effect, Lifetime, SetPath, Timestamp};
 use nix::sched::{CloneFlags, unshare};
 
@@ -29,7 +31,7 @@ fn encode(bencher: Bencher<'_, '_>) {
         set: "openings_v4".into(),
     });
     let transaction = Transaction {
-        changes: vec![Change::Add(Element {
+        changes: vec![SetChange::Add(Element {
             set,
             key: ElementKey::AddressPort(person(1), "22/tcp".parse().expect("a step")),
             timeout: Some(Duration::from_secs(30)),
@@ -58,7 +60,7 @@ fn open(bencher: Bencher<'_, '_>) {
     );
     let ruleset = Ruleset::new(&report.config.expect("no fault")).expect("a table");
     let now = Timestamp(1 << 40);
-    let (mut table, _) = Table::start(ruleset, Mode::Watch, now).expect("a table");
+    let (mut table, _) = GuardTable::start(ruleset, Mode::Watch, now).expect("a table");
     let mut number = 0;
     bencher.bench_local(|| {
         number += 1;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knockd::decode::decode;
-use knockd::firewall::{Change, Element, ElementKey, Encoder, Transaction};
+use knockd::firewall::{Element, ElementKey, Encoder, SetChange, Transaction};
 use knockd::matcher::{Matcher, Settings};
 use knockd::model::{Door, Frame, LinkType, SetPath, Timestamp, TripwireMode, Tripwires};
 
@@ -185,7 +185,7 @@ fn transaction() -> Transaction {
     });
     let step = "22/tcp".parse().expect("a step");
     Transaction {
-        changes: vec![Change::Add(Element {
+        changes: vec![SetChange::Add(Element {
             set,
             key: ElementKey::AddressPort(Ipv4Addr::new(203, 0, 113, 7).into(), step),
             timeout: Some(Duration::from_secs(30)),

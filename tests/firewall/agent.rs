@@ -25,7 +25,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use knockd::config::{Format, Host, parse};
-use knockd::firewall::{self, FirewallError, Mode, Ruleset, Table};
+use knockd::firewall::{self, FirewallError, GuardTable, Mode, Ruleset};
 use knockd::model::{Config, Effect, Lifetime, OnStop, Timestamp};
 
 use caps::{CapSet, Capability};
@@ -314,10 +314,10 @@ fn agent() {
 /// The answer, in the form of the type that the request's documentation names.
 type Answer = Result<serde_json::Value, FirewallError>;
 
-fn obey(slot: &mut Option<Table>, request: Request) -> Answer {
+fn obey(slot: &mut Option<GuardTable>, request: Request) -> Answer {
     match request {
         Request::Start { file, owner, mode } => {
-            let (new, done) = Table::start(ruleset(&file, owner), mode, now())?;
+            let (new, done) = GuardTable::start(ruleset(&file, owner), mode, now())?;
             *slot = Some(new);
             answer(Started::from(done))
         }
@@ -365,7 +365,7 @@ fn obey(slot: &mut Option<Table>, request: Request) -> Answer {
     }
 }
 
-fn started(slot: &mut Option<Table>) -> &mut Table {
+fn started(slot: &mut Option<GuardTable>) -> &mut GuardTable {
     slot.as_mut().expect("a table that was started")
 }
 
@@ -398,7 +398,7 @@ fn shortest(table: &str, time: Duration) -> Result<usize, FirewallError> {
     Ok(shortest)
 }
 
-fn run_for(table: &mut Table, time: Duration) -> News {
+fn run_for(table: &mut GuardTable, time: Duration) -> News {
     let end = now() + time;
     let mut news = News::none();
     while news.is_empty() && now() < end {
@@ -420,7 +420,7 @@ fn run_for(table: &mut Table, time: Duration) -> News {
 }
 
 fn fill_all(
-    table: &mut Table,
+    table: &mut GuardTable,
     count: u32,
     port: &str,
     time: Duration,

@@ -145,6 +145,10 @@ fn a_reload_takes_away_what_the_configuration_no_longer_has() {
         opening("mosh", "2001:db8::77", "443/tcp", hours(12)),
     ];
     assert_eq!(agent.order(list("doors")), left);
+    // The old table is deleted when no packet is among its rules any more.
+    let tables = lab.server.run("nft list tables");
+    assert_eq!(tables, "table inet knockd\ntable inet doors\n");
+    assert_eq!(agent.order(run(millis(300))), News::none());
     assert_eq!(lab.server.run("nft list tables"), "table inet doors\n");
 
     // Back again, and one whole door gone; the same name now.
@@ -156,6 +160,7 @@ fn a_reload_takes_away_what_the_configuration_no_longer_has() {
         started,
         Started::quietly(Origin::Rebuilt, true, 1).removing(1)
     );
+    assert_eq!(agent.order(run(millis(300))), News::none());
     let sets = lab.server.run("nft list sets inet");
     assert!(!sets.contains("60000"), "{sets}");
 

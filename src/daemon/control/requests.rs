@@ -9,7 +9,7 @@ use super::message::Reply;
 use crate::action;
 use crate::daemon::log::log_lines::LogLine;
 use crate::daemon::packets::pipeline::Pipeline;
-use crate::firewall::{self, Table};
+use crate::firewall::{self, GuardTable};
 use crate::model::{
     Config, DoorId, Effect, Effects, Firewall, Lifetime, MAX_TIME, OnStop, Ports, Timestamp,
 };
@@ -160,7 +160,7 @@ pub(crate) fn by_hand(
 }
 
 /// Returns what ends every opening of this source, or of all.
-pub(crate) fn closing(table: &Table, address: Option<IpAddr>, now: Timestamp) -> Vec<Effect> {
+pub(crate) fn closing(table: &GuardTable, address: Option<IpAddr>, now: Timestamp) -> Vec<Effect> {
     let sources: BTreeSet<_> = match address {
         Some(address) => [address].into(),
         None => table.openings(now).iter().map(|o| o.source).collect(),

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::action::command::{Ending, HelperReport, Phase};
 use crate::capture::LinkChange;
 use crate::daemon::clock::duration;
-use crate::firewall::{Applied, Closed, Notice, Opened, Origin, Place, Started};
+use crate::firewall::{Applied, Closed, Notice, Opened, OpeningPlace, Origin, Started};
 use crate::model::{Cause, Event, Outcome, Step};
 
 /// A source as a line names it: by its address, and its name where one was looked up.
@@ -103,11 +103,11 @@ impl Performed {
 
 /// Returns what an element opens, in words.
 #[must_use]
-pub fn place(place: &Place) -> String {
+pub fn place(place: &OpeningPlace) -> String {
     match place {
-        Place::Ports(ports) => ports.to_string(),
-        Place::Set(path, None) => path.to_string(),
-        Place::Set(path, Some(step)) => format!("{step} in {path}"),
+        OpeningPlace::Ports(ports) => ports.to_string(),
+        OpeningPlace::Set(path, None) => path.to_string(),
+        OpeningPlace::Set(path, Some(step)) => format!("{step} in {path}"),
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::action;
 use crate::action::one_time::OneTimeError;
 use crate::capture::Links;
-use crate::firewall::{Applied, FirewallError, Table};
+use crate::firewall::{Applied, FirewallError, GuardTable};
 use crate::matcher::Matcher;
 use crate::model::{
     Config, DoorId, Effect, Effects, Event, Knock, OneTime, Outcome, Timestamp, Tripwires,
@@ -51,7 +51,7 @@ pub(crate) struct Pipeline {
     pub(crate) links: Links,
     /// Interfaces could not be followed: when that is tried again.
     pub(crate) links_rest: Option<Timestamp>,
-    pub(crate) table: Option<Table>,
+    pub(crate) table: Option<GuardTable>,
     pub(crate) commands: Option<CommandHelper>,
     pub(crate) lookup: Option<Lookup>,
     pub(crate) limiter: Limiter,
@@ -78,7 +78,7 @@ impl Pipeline {
         config: Config,
         matcher: Matcher,
         links: Links,
-        table: Option<Table>,
+        table: Option<GuardTable>,
         commands: Option<CommandHelper>,
         one_time_files: OneTimeFiles,
     ) -> Self {
@@ -359,17 +359,17 @@ impl Pipeline {
 
     /// Does what is planned: first what is for the kernel, in one transaction, then the command.
     fn perform(&mut self, effects: &Effects, now: Timestamp) -> Performed {
-        self.perform_by(Table::apply_knock, effects, now)
+        self.perform_by(GuardTable::apply_knock, effects, now)
     }
 
     /// The same for an order by hand.
     pub(crate) fn perform_by_hand(&mut self, effects: &Effects, now: Timestamp) -> Performed {
-        self.perform_by(Table::apply, effects, now)
+        self.perform_by(GuardTable::apply, effects, now)
     }
 
     fn perform_by(
         &mut self,
-        apply: fn(&mut Table, &[Effect], Timestamp) -> Result<Applied, FirewallError>,
+        apply: fn(&mut GuardTable, &[Effect], Timestamp) -> Result<Applied, FirewallError>,
         effects: &Effects,
         now: Timestamp,
     ) -> Performed {

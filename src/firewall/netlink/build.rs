@@ -3,49 +3,47 @@
 use nix::errno::Errno;
 
 use super::batch::Batch;
-use super::inventory::Content;
+use super::inventory::TableContent;
 use super::socket::{self, BatchRefusal};
 use super::{elements, rules, structure};
-use crate::firewall::error::{Deed, FirewallError};
+use crate::firewall::error::{FirewallError, MessageKind};
 use crate::firewall::render;
-use crate::firewall::ruleset::Ruleset;
+use crate::firewall::ruleset::{Ruleset, Set};
 use crate::firewall::transaction::Element;
 use crate::netlink::NetlinkSocket;
 
-/// How many openings fit a send buffer as the kernel comes (212,992 bytes, at some 60 each).
+/// How many openings fit a send buffer of the kernel's usual size (212,992 bytes, some 60 each).
 const PART: usize = 2000;
 
-/// What is done with elements.
-type Change = fn(&mut Batch, &[Element]);
+/// Writes the messages that add or delete elements.
+type WriteElements = fn(&mut Batch, &[Element]);
 
-/// Who guards until the table stands.
+/// What guards until the table stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meanwhile {
-    /// Another table of ours: nobody is let in, and nobody may be kept out before the
-    /// openings are there.
+    /// Another table of ours. All openings are added first, and the chains last: these must not
+    /// keep out who has an opening.
     Guarded,
-    /// Nobody: the guard comes first.
+    /// Nothing. The chains are added first.
     Open,
 }
 
-/// What a table is to be.
+/// A table that is to be made.
 #[derive(Clone, Copy)]
-pub(in crate::firewall) struct Wanted<'a> {
-    /// What is in it.
+pub(in crate::firewall) struct WantedTable<'a> {
     pub(in crate::firewall) ruleset: &'a Ruleset,
-    /// Whose it is: `NFT_TABLE_F_…`.
+    /// Who owns it: `NFT_TABLE_F_…`.
     pub(in crate::firewall) flags: u32,
 }
 
-/// A batch in the making, and what each of its messages is about, for the error that
-/// names one.
-pub(super) struct Draft<'a> {
+/// A batch, and for each of its messages a label, for the error that names the message.
+pub(super) struct LabelledBatch<'a> {
     ruleset: &'a Ruleset,
     batch: Batch,
-    labels: Vec<(usize, Deed, String)>,
+    labels: Vec<(usize, MessageKind, String)>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> LabelledBatch<'a> {
     pub(super) fn new(ruleset: &'a Ruleset) -> Self {
         Self {
             ruleset,
@@ -54,14 +52,14 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// What follows is about this, which was there before.
+    /// Labels the messages that follow, which are of no special kind.
     fn about(&mut self, text: impl Into<String>) -> &mut Batch {
-        self.to(Deed::Other, text)
+        self.label(MessageKind::Other, text)
     }
 
-    /// What follows is to do this.
-    fn to(&mut self, deed: Deed, text: impl Into<String>) -> &mut Batch {
-        self.labels.push((self.batch.len(), deed, text.into()));
+    /// Labels the messages that follow.
+    fn label(&mut self, kind: MessageKind, text: impl Into<String>) -> &mut Batch {
+        self.labels.push((self.batch.len(), kind, text.into()));
         &mut self.batch
     }
 
@@ -74,13 +72,13 @@ impl<'a> Draft<'a> {
     pub(super) fn table(&mut self, flags: u32) {
         let ruleset = self.ruleset;
         let text = format!("add table inet {}", ruleset.table);
-        structure::add_table(self.to(Deed::Table, text), ruleset, flags);
+        structure::add_table(self.label(MessageKind::Table, text), ruleset, flags);
     }
 
-    /// The sets, with what is in them by configuration.
-    fn sets(&mut self) {
+    /// Adds sets, with the elements that they have by configuration.
+    pub(super) fn sets<'s>(&mut self, sets: impl IntoIterator<Item = &'s Set>) {
         let table = &*self.ruleset.table;
-        for (id, set) in (1..).zip(&self.ruleset.sets) {
+        for (id, set) in (1..).zip(sets) {
             let name = &set.name;
             structure::add_set(
                 self.about(format!("add set inet {table} {name}")),
@@ -93,7 +91,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    pub(super) fn delete_rules(&mut self, present: &Content) {
+    pub(super) fn delete_rules(&mut self, present: &TableContent) {
         let table = &*self.ruleset.table;
         for chain in &present.chains {
             let text = format!("flush chain inet {table} {}", chain.name);
@@ -101,70 +99,70 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The chains and their rules, which look into sets that were there before if `deed` is
-    /// [`Deed::Other`]. From here on, the table guards.
-    fn chains(&mut self, deed: Deed) {
+    /// Adds the chains and their rules. `kind` is [`MessageKind::Other`] if sets were there before
+    /// that the rules look into. When this is committed, the table guards.
+    fn chains(&mut self, kind: MessageKind) {
         let table = &*self.ruleset.table;
         for chain in &self.ruleset.chains {
             let text = format!("add chain inet {table} {}", chain.name);
             structure::add_chain(self.about(text), table, chain);
         }
-        self.rules(deed);
+        self.rules(kind);
     }
 
-    /// The rules: [`Deed::Rule`], or [`Deed::Other`] if chains and sets were there before.
-    pub(super) fn rules(&mut self, deed: Deed) {
+    /// Adds the rules. `kind` is [`MessageKind::Other`] if chains and sets were there before.
+    pub(super) fn rules(&mut self, kind: MessageKind) {
         let table = &*self.ruleset.table;
         for chain in &self.ruleset.chains {
             for rule in &chain.rules {
                 let text = render::rule(rule);
                 let text = format!("add rule inet {table} {} {text}", chain.name);
-                rules::add(self.to(deed, text), table, chain.name, rule);
+                rules::add(self.label(kind, text), table, chain.name, rule);
             }
         }
     }
 
-    fn openings(&mut self, openings: &[Element], change: Change) {
+    fn openings(&mut self, openings: &[Element], write: WriteElements) {
         let text = format!("the openings of table inet {}", self.ruleset.table);
-        change(self.about(text), openings);
+        write(self.about(text), openings);
     }
 
     pub(super) fn commit(mut self, socket: &mut NetlinkSocket) -> Result<(), FirewallError> {
         socket::commit(socket, &mut self.batch).map_err(|BatchRefusal { index, errno }| {
             let of = |i| self.labels.iter().rfind(|(first, ..)| *first <= i);
-            let (deed, what) = match index.and_then(of) {
-                Some((_, deed, text)) => (*deed, text.clone()),
-                None => (Deed::Other, "the transaction".to_owned()),
+            let (kind, what) = match index.and_then(of) {
+                Some((_, kind, text)) => (*kind, text.clone()),
+                None => (MessageKind::Other, "the transaction".to_owned()),
             };
-            FirewallError::refused(&self.ruleset.table, deed, what, errno)
+            FirewallError::refused(&self.ruleset.table, kind, what, errno)
         })
     }
 }
 
-/// Builds a table with these openings; `anew`: in place of the one of that name. One
-/// transaction, or where so many openings do not fit (root in a user namespace of its own
-/// cannot raise the send buffer) several.
+/// Builds a table with these openings; with `anew`, in place of the one of that name. It takes one
+/// transaction; or several, if so many openings do not fit (root in a user namespace of its own
+/// cannot raise the send buffer).
 ///
-/// Gives the error that kept openings out, if the table guards all the same.
+/// Returns the error that kept openings out, if the table guards nevertheless.
 pub(super) fn build(
     socket: &mut NetlinkSocket,
-    Wanted { ruleset, flags }: Wanted<'_>,
+    WantedTable { ruleset, flags }: WantedTable<'_>,
     openings: &[Element],
     anew: bool,
     meanwhile: Meanwhile,
 ) -> Result<Option<FirewallError>, FirewallError> {
     let begun = |openings: &[Element]| {
-        let mut draft = Draft::new(ruleset);
+        let mut batch = LabelledBatch::new(ruleset);
         if anew {
-            draft.delete_table();
+            batch.delete_table();
         }
-        draft.table(flags);
-        draft.sets();
-        draft.openings(openings, elements::add_all);
-        draft
+        batch.table(flags);
+        batch.sets(&ruleset.sets);
+        batch.openings(openings, elements::add_all);
+        batch
     };
     let mut whole = begun(openings);
-    whole.chains(Deed::Rule);
+    whole.chains(MessageKind::Rule);
     match whole.commit(socket) {
         Err(FirewallError::Refused {
             errno: Errno::EMSGSIZE,
@@ -176,22 +174,22 @@ pub(super) fn build(
         Meanwhile::Guarded => {
             begun(&[]).commit(socket)?;
             add(socket, ruleset, openings)?;
-            let mut guard = Draft::new(ruleset);
-            guard.chains(Deed::Other);
+            let mut guard = LabelledBatch::new(ruleset);
+            guard.chains(MessageKind::Other);
             guard.commit(socket)?;
             Ok(None)
         }
         Meanwhile::Open => {
             let (first, others) = openings.split_at(PART);
             let mut guard = begun(first);
-            guard.chains(Deed::Rule);
+            guard.chains(MessageKind::Rule);
             guard.commit(socket)?;
             Ok(add(socket, ruleset, others).err())
         }
     }
 }
 
-/// Adds openings, in parts that fit.
+/// Adds openings, in parts that fit the send buffer.
 pub(super) fn add(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
@@ -200,7 +198,7 @@ pub(super) fn add(
     in_parts(socket, ruleset, openings, elements::add_all)
 }
 
-/// Takes openings away that are there, likewise.
+/// Deletes openings that are there, in such parts.
 pub(super) fn close(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
@@ -213,11 +211,11 @@ fn in_parts(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
     openings: &[Element],
-    change: Change,
+    write: WriteElements,
 ) -> Result<(), FirewallError> {
     openings.chunks(PART).try_for_each(|part| {
-        let mut draft = Draft::new(ruleset);
-        draft.openings(part, change);
-        draft.commit(socket)
+        let mut batch = LabelledBatch::new(ruleset);
+        batch.openings(part, write);
+        batch.commit(socket)
     })
 }

@@ -7,8 +7,8 @@ use nftnl::MsgType;
 
 use super::batch::{Batch, c_name, family};
 use super::ffi::RawElement;
-use crate::firewall::ruleset::{Content, Family, Key, Set};
-use crate::firewall::transaction::{Change, Element, ElementKey};
+use crate::firewall::ruleset::{IpFamily, KeyKind, Set, SetContent};
+use crate::firewall::transaction::{Element, ElementKey, SetChange, Transaction};
 use crate::model::{Protocol, Step};
 
 /// nft keeps at most this much of a comment.
@@ -51,17 +51,17 @@ pub(super) fn key_bytes(key: ElementKey) -> Vec<u8> {
 }
 
 /// A key taken apart, if it is of this kind. A port alone is nobody's opening.
-pub(super) fn key_of(key: Key, bytes: &[u8]) -> Option<ElementKey> {
+pub(super) fn key_of(key: KeyKind, bytes: &[u8]) -> Option<ElementKey> {
     match key {
-        Key::Address(f) => {
+        KeyKind::Address(f) => {
             let (address, rest) = split_address(f, bytes)?;
             rest.is_empty().then_some(ElementKey::Address(address))
         }
-        Key::AddressPort(f) => {
+        KeyKind::AddressPort(f) => {
             let (address, rest) = split_address(f, bytes)?;
             Some(ElementKey::AddressPort(address, step_of(rest)?))
         }
-        Key::Port => None,
+        KeyKind::Port => None,
     }
 }
 
@@ -77,20 +77,20 @@ fn push_step(bytes: &mut Vec<u8>, step: Step) {
     bytes.extend([step.protocol.number(), 0, 0, 0, high, low, 0, 0]);
 }
 
-fn split_address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
+fn split_address(family: IpFamily, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
     Some(match family {
-        Family::V4 => {
+        IpFamily::V4 => {
             let (octets, rest) = bytes.split_first_chunk::<4>()?;
             (Ipv4Addr::from(*octets).into(), rest)
         }
-        Family::V6 => {
+        IpFamily::V6 => {
             let (octets, rest) = bytes.split_first_chunk::<16>()?;
             (Ipv6Addr::from(*octets).into(), rest)
         }
     })
 }
 
-/// A protocol and a port, as [`Key::Port`] has them.
+/// A protocol and a port, as [`KeyKind::Port`] has them.
 pub(super) fn step_of(bytes: &[u8]) -> Option<Step> {
     let [protocol, _, _, _, high, low, _, _] = bytes else {
         return None;
@@ -118,8 +118,8 @@ fn port(step: Step) -> RawElement {
 /// The elements a set has by configuration.
 fn configured(set: &Set) -> Vec<RawElement> {
     match &set.content {
-        Content::Openings => Vec::new(),
-        Content::Ports(ports) => ports.iter().copied().map(port).collect(),
+        SetContent::Openings => Vec::new(),
+        SetContent::Ports(ports) => ports.iter().copied().map(port).collect(),
     }
 }
 
@@ -136,13 +136,34 @@ pub(super) fn is_filled(set: &Set, present: &BTreeSet<Vec<u8>>) -> bool {
     wanted == *present
 }
 
-/// Adds a change as one message. A set of a family that nft does not know cannot be.
-pub(in crate::firewall) fn change(batch: &mut Batch, change: &Change) {
-    let (element, kind) = match change {
-        Change::Add(e) => (e, MsgType::Add),
-        Change::Delete(e) => (e, MsgType::Del),
-    };
-    add_or_delete(batch, std::slice::from_ref(element), kind);
+/// Writes transactions as netlink batches, one after another into the same memory.
+pub struct Encoder(Batch);
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self(Batch::new())
+    }
+}
+
+impl Encoder {
+    /// Returns the bytes of a transaction, as the kernel is sent them.
+    pub fn encode(&mut self, transaction: &Transaction) -> &[u8] {
+        self.0.clear();
+        write(&mut self.0, transaction);
+        self.0.finish()
+    }
+}
+
+/// Writes each change as one message, so that the number of a message that the kernel refuses is
+/// the place of its change in the transaction.
+pub(in crate::firewall) fn write(batch: &mut Batch, transaction: &Transaction) {
+    for change in &transaction.changes {
+        let (element, kind) = match change {
+            SetChange::Add(e) => (e, MsgType::Add),
+            SetChange::Delete(e) => (e, MsgType::Del),
+        };
+        add_or_delete(batch, std::slice::from_ref(element), kind);
+    }
 }
 
 /// Adds elements, those of one set in as few messages as will do.
@@ -192,8 +213,11 @@ mod tests {
         let key = ElementKey::AddressPort(IpAddr::from([203, 0, 113, 7]), step);
         let bytes = key_bytes(key);
         assert_eq!(bytes, [203, 0, 113, 7, 6, 0, 0, 0, 0, 22, 0, 0]);
-        assert_eq!(key_of(Key::AddressPort(Family::V4), &bytes), Some(key));
-        assert_eq!(key_of(Key::AddressPort(Family::V6), &bytes), None);
+        assert_eq!(
+            key_of(KeyKind::AddressPort(IpFamily::V4), &bytes),
+            Some(key)
+        );
+        assert_eq!(key_of(KeyKind::AddressPort(IpFamily::V6), &bytes), None);
     }
 
     #[test]

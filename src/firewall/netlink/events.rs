@@ -1,4 +1,4 @@
-//! What others do to nftables, transaction by transaction.
+//! The changes that others make to nftables, transaction by transaction.
 
 use std::collections::BTreeSet;
 
@@ -6,9 +6,10 @@ use nix::errno::Errno;
 
 use super::batch::{family_name, nft};
 use super::inventory::{INET, attr, list};
-use super::survey::{Found, opening, set_of_openings};
+use super::present::{opening, set_of_openings};
 use crate::firewall::notice::Culprit;
-use crate::firewall::ruleset::Key;
+use crate::firewall::opening::FoundOpening;
+use crate::firewall::ruleset::KeyKind;
 use crate::model::SetPath;
 use crate::netlink::{Message, NetlinkSocket};
 
@@ -24,9 +25,9 @@ pub(in crate::firewall) struct Commit {
     /// Something in our table other than openings was changed.
     pub(in crate::firewall) changed: bool,
     /// Openings that were added to it.
-    pub(in crate::firewall) added: Vec<Found>,
+    pub(in crate::firewall) added: Vec<FoundOpening>,
     /// Openings that were deleted from it.
-    pub(in crate::firewall) removed: Vec<Found>,
+    pub(in crate::firewall) removed: Vec<FoundOpening>,
     /// Sets of other tables that came or went.
     pub(in crate::firewall) sets: BTreeSet<SetPath>,
     /// Elements that were deleted from those of them that are known.
@@ -35,17 +36,17 @@ pub(in crate::firewall) struct Commit {
     pub(in crate::firewall) by: Option<Culprit>,
 }
 
-/// What is heard, put together: the kernel sends the parts of a transaction one after the
-/// other, and behind them its number with the process that did it. Who listens may run
-/// between two of them (on a machine with one processor mostly does), so what has come of
-/// a transaction is kept until its end is heard.
+/// Puts notifications together to transactions. The kernel sends the parts of a transaction one
+/// after the other, and behind them its number with the process that made it. A listener may run
+/// between two of them (on a machine with one processor it mostly does), so the parts of a
+/// transaction are kept until its end is read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::firewall) struct Ear {
+pub(in crate::firewall) struct EventReader {
     unfinished: Commit,
 }
 
-impl Ear {
-    /// The transactions that have ended since last asked; the flag says that some were lost.
+impl EventReader {
+    /// Returns the transactions that have ended since the last call, and whether some were lost.
     pub(in crate::firewall) fn commits(
         &mut self,
         socket: &mut NetlinkSocket,
@@ -56,13 +57,13 @@ impl Ear {
         let mut done = Vec::new();
         let result = socket.drain(|m| {
             if m.port != ours {
-                done.extend(self.hear(m, table, &knows));
+                done.extend(self.read(m, table, &knows));
             }
         });
         match result {
             Ok(()) => Ok((done, false)),
             Err(Errno::ENOBUFS) => {
-                // Its end may be among what was lost, and what comes next not belong to it.
+                // The end of this one may be lost, and the next parts be of another.
                 self.unfinished = Commit::default();
                 Ok((done, true))
             }
@@ -70,8 +71,8 @@ impl Ear {
         }
     }
 
-    /// Takes a message; gives the transaction that ends with it.
-    fn hear(
+    /// Takes a message. Returns the transaction that ends with it.
+    fn read(
         &mut self,
         m: &Message<'_>,
         table: &str,
@@ -92,7 +93,7 @@ impl Ear {
 
 fn note(commit: &mut Commit, m: &Message<'_>, table: &str, knows: &impl Fn(&SetPath) -> bool) {
     let a = m.attributes();
-    // Table, chain, rule, set, list of elements: all have the table's name first.
+    // Messages of tables, chains, rules, sets and elements all have the table's name first.
     let Some(name) = a.text(attr::TABLE_NAME) else {
         return;
     };
@@ -108,8 +109,8 @@ fn note(commit: &mut Commit, m: &Message<'_>, table: &str, knows: &impl Fn(&SetP
             }
         } else if let Some((range, family)) = set_of_openings(set) {
             let key = match range {
-                Some(_) => Key::Address(family),
-                None => Key::AddressPort(family),
+                Some(_) => KeyKind::Address(family),
+                None => KeyKind::AddressPort(family),
             };
             let found = list(a).filter_map(|d| opening(&d, key, range));
             if new_element {
@@ -133,7 +134,7 @@ fn note(commit: &mut Commit, m: &Message<'_>, table: &str, knows: &impl Fn(&SetP
     }
 }
 
-/// The set of another table, as nft names it.
+/// Returns the path of a set in another table, in nft's words.
 fn path(m: &Message<'_>, table: &str, set: &str) -> Option<SetPath> {
     let family = family_name(m.family()?)?;
     Some(SetPath {
@@ -148,18 +149,18 @@ mod tests {
     use super::*;
     use crate::netlink::{Messages, NetlinkRequest};
 
-    fn hear(ear: &mut Ear, request: NetlinkRequest) -> Vec<Commit> {
+    fn read(events: &mut EventReader, request: NetlinkRequest) -> Vec<Commit> {
         let bytes = request.numbered(1);
-        let all = Messages(&bytes).filter_map(|m| ear.hear(&m, "knockd", &|_| true));
+        let all = Messages(&bytes).filter_map(|m| events.read(&m, "knockd", &|_| true));
         all.collect()
     }
 
     #[test]
-    fn a_transaction_is_kept_until_its_end_is_heard() {
-        let mut ear = Ear::default();
+    fn a_transaction_is_kept_until_its_end_is_read() {
+        let mut events = EventReader::default();
         let gone = NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_DELTABLE), 0, INET, 0)
             .with_text(attr::TABLE_NAME, "knockd");
-        assert_eq!(hear(&mut ear, gone), []);
+        assert_eq!(read(&mut events, gone), []);
         let end = || {
             NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_NEWGEN), 0, 0, 0)
                 .with(GEN_PID, &7_u32.to_be_bytes())
@@ -174,11 +175,11 @@ mod tests {
             by: by.clone(),
             ..Commit::default()
         };
-        assert_eq!(hear(&mut ear, end()), [deleted]);
+        assert_eq!(read(&mut events, end()), [deleted]);
         let nothing = Commit {
             by,
             ..Commit::default()
         };
-        assert_eq!(hear(&mut ear, end()), [nothing], "it is told once");
+        assert_eq!(read(&mut events, end()), [nothing], "it is told once");
     }
 }

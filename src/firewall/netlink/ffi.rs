@@ -14,11 +14,11 @@ use nftnl::{MsgType, NlMsg, ProtoFamily, Rule, Table};
 /// An expression by its kernel name and attributes.
 pub(super) struct Raw {
     pub(super) name: &'static CStr,
-    pub(super) attributes: Vec<(u32, Value)>,
+    pub(super) attributes: Vec<(u32, AttributeValue)>,
 }
 
 /// The value of an expression's attribute.
-pub(super) enum Value {
+pub(super) enum AttributeValue {
     Number(u32),
     Byte(u8),
     Bytes(Vec<u8>),
@@ -41,14 +41,16 @@ impl Expression for Raw {
             // what it is given, and pointer and length belong to the same live value.
             unsafe {
                 match value {
-                    Value::Number(n) => sys::nftnl_expr_set_u32(expr.as_ptr(), attribute, *n),
-                    Value::Byte(n) => sys::nftnl_expr_set_u8(expr.as_ptr(), attribute, *n),
-                    Value::Bytes(b) => {
+                    AttributeValue::Number(n) => {
+                        sys::nftnl_expr_set_u32(expr.as_ptr(), attribute, *n)
+                    }
+                    AttributeValue::Byte(n) => sys::nftnl_expr_set_u8(expr.as_ptr(), attribute, *n),
+                    AttributeValue::Bytes(b) => {
                         let length = u32::try_from(b.len()).unwrap_or(0);
                         let data = b.as_ptr().cast::<c_void>();
                         sys::nftnl_expr_set(expr.as_ptr(), attribute, data, length);
                     }
-                    Value::Text(t) => {
+                    AttributeValue::Text(t) => {
                         sys::nftnl_expr_set_str(expr.as_ptr(), attribute, t.as_ptr());
                     }
                 }

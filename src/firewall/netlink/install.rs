@@ -1,124 +1,211 @@
-//! From whatever is there to the table that is configured, with the openings that live; no
-//! packet sees anything between.
+//! From whatever is present to the table that is configured, with the openings that live on; no
+//! packet sees anything in between.
 //!
 //! One transaction is not enough for that. The kernel makes a transaction visible at once,
 //! but not to a packet that is among the rules already: that goes on with the old rules,
-//! and looks from then on into the new sets (`nft_do_chain()` takes the rules of one
-//! generation, each lookup asks `nft_genmask_cur()` for itself). Where a table is deleted,
-//! its sets are empty for such a packet: whom the rules let in because he is in a set is
-//! refused, and a port that is guarded because it is in a set is open. On a machine with 2
-//! processors under full flood, 2 in 20,000 transactions that rebuilt a table let a packet in.
+//! and looks from then on into the sets as they are now (`nft_do_chain()` takes the rules of one
+//! generation, each lookup asks `nft_genmask_cur()` for itself). And a packet that has passed
+//! the list of hooks before a new chain was put on it does not meet that chain, but may meet an
+//! old one that has no rules any more. On a machine with 2 processors under full flood, 2 in
+//! 20,000 transactions that rebuilt a table let a packet in.
 //!
-//! So rules and what they look into never change together. A table that cannot stay as it is
-//! is replaced by way of another beside it:
+//! So rules and what they look into never change together:
 //!
-//! 1. the new table is built under a name of its own: whoever both let in gets in;
-//! 2. the old one is taken off its hook: now the new one guards alone;
-//! 3. the old one goes and the new one is built under the right name: both say the same;
-//! 4. the one beside it is taken off its hook;
-//! 5. and goes.
+//! 1. grow: the sets that are missing are added, and the openings;
+//! 2. switch: the rules are deleted and added in one transaction;
+//! 3. shrink: what the old rules alone have used is deleted later, as [`Leftover`]s.
 //!
-//! Between any two of these no packet may be under way with rules from before: [`grace`] waits
-//! for that. If we die in the middle a guard stands, and the next start clears up.
+//! The kernel changes neither the owner of a table (but for an orphan, which it lets us adopt) nor
+//! its comment, and two tables cannot have one name. A table that must change in these, or that
+//! a stranger has changed, is replaced by way of another beside it:
+//!
+//! 1. the new table is built under a name of its own: packets pass that both let in;
+//! 2. when every packet meets it, the old one is deleted and the new one built under the right
+//!    name, in one transaction;
+//! 3. the one beside it is a leftover.
+//!
+//! If we die in the middle a guard stands, and the next start clears up.
 
 use std::collections::BTreeSet;
 
 use nix::errno::Errno;
 
-use super::build::{Draft, Meanwhile, Wanted, add, build, close};
-use super::inventory::{self, Content, TableInfo};
-use super::retire::{Old, grace, retire};
-use super::survey::{Found, ORPHAN, OWNED, Origin, Survey};
-use super::verify;
-use crate::firewall::book::Slot;
-use crate::firewall::error::{Deed, FirewallError};
-use crate::firewall::ruleset::Ruleset;
+use super::build::{LabelledBatch, Meanwhile, WantedTable, add, build, close};
+use super::inventory::{self, TableContent, TableInfo};
+use super::leftovers::{Leftover, grace};
+use super::present::{self, ORPHAN, OWNED, Origin, Present};
+use super::{structure, verify};
+use crate::firewall::error::{FirewallError, MessageKind};
+use crate::firewall::opening::{FoundOpening, OpeningSlot};
+use crate::firewall::ruleset::{Ruleset, SetContent, names_of_guarded};
 use crate::netlink::NetlinkSocket;
 
-/// Builds the table anew at once, for nobody can say whether it guards. What is returned is
-/// why some of its openings are missing.
-pub(in crate::firewall) fn rebuild(
-    socket: &mut NetlinkSocket,
-    wanted: Wanted<'_>,
-    survey: &Survey,
-    keep: &[Found],
-) -> Result<Option<FirewallError>, FirewallError> {
-    let anew = survey.table.is_some();
-    let openings = survey.again(wanted.ruleset, keep);
-    let lost = build(socket, wanted, &openings, anew, Meanwhile::Open)?;
-    retire(socket, &survey.renamed)?;
-    Ok(lost)
+/// How a table was made.
+#[derive(Debug, Clone)]
+pub(in crate::firewall) struct Installed {
+    pub(in crate::firewall) origin: Origin,
+    /// The ruleset that was asked for; its set of guarded ports may have another name.
+    pub(in crate::firewall) ruleset: Ruleset,
+    /// Why some openings are missing.
+    pub(in crate::firewall) lost: Option<FirewallError>,
+    pub(in crate::firewall) leftovers: BTreeSet<Leftover>,
 }
 
-/// Makes the table what it should be. `keep` are the openings that live on, all of which
-/// the ruleset has a place for. What is returned with the origin is as for [`rebuild`].
+/// Builds the table anew at once, for nobody can say whether it guards. Returns why some of its
+/// openings are missing.
+pub(in crate::firewall) fn rebuild(
+    socket: &mut NetlinkSocket,
+    wanted: WantedTable<'_>,
+    present: &Present,
+    keep: &[FoundOpening],
+) -> Result<(Option<FirewallError>, BTreeSet<Leftover>), FirewallError> {
+    let anew = present.table.is_some();
+    let openings = present.again(wanted.ruleset, keep);
+    let lost = build(socket, wanted, &openings, anew, Meanwhile::Open)?;
+    Ok((lost, renamed(present)))
+}
+
+/// Makes the table what it should be. `keep` are the openings that live on; the ruleset has a set
+/// for each.
 pub(in crate::firewall) fn install(
     socket: &mut NetlinkSocket,
-    wanted: Wanted<'_>,
-    survey: &Survey,
-    keep: &[Found],
-) -> Result<(Origin, Option<FirewallError>), FirewallError> {
-    let mut leaving = survey.renamed.clone();
-    let mut lost = None;
-    let origin = match &survey.table {
+    wanted: WantedTable<'_>,
+    present: &Present,
+    keep: &[FoundOpening],
+) -> Result<Installed, FirewallError> {
+    let mut installed = Installed {
+        origin: Origin::Created,
+        ruleset: wanted.ruleset.clone(),
+        lost: None,
+        leftovers: renamed(present),
+    };
+    match &present.table {
         None => {
-            let meanwhile = match survey.renamed.is_empty() {
+            let meanwhile = match present.renamed.is_empty() {
                 true => Meanwhile::Open,
                 false => Meanwhile::Guarded,
             };
-            let openings = survey.again(wanted.ruleset, keep);
-            lost = build(socket, wanted, &openings, false, meanwhile)?;
-            Origin::Created
+            let openings = present.again(wanted.ruleset, keep);
+            installed.lost = build(socket, wanted, &openings, false, meanwhile)?;
         }
-        Some((info, content)) if may_stay(socket, wanted, info, content)? => {
-            adopt(socket, wanted, survey, content, keep)?;
-            Origin::Adopted
+        Some((info, content)) if is_like(wanted, info, content) => {
+            installed.ruleset = settle(socket, wanted.ruleset, content)?;
+            let wanted = WantedTable {
+                ruleset: &installed.ruleset,
+                ..wanted
+            };
+            let (grown, leftovers) = change(socket, wanted, present, content, keep)?;
+            installed.origin = match grown || leftovers.iter().any(Leftover::is_set) {
+                true => Origin::Rebuilt,
+                false => Origin::Adopted,
+            };
+            installed.leftovers.extend(leftovers);
         }
-        Some((info, content)) => {
-            let old = Old::new(info, content);
-            leaving.push(replace(socket, wanted, survey, &old, keep)?);
-            Origin::Rebuilt
+        Some(_) => {
+            let beside = replace(socket, wanted, present, keep)?;
+            installed.leftovers.insert(Leftover::Table(beside));
+            installed.origin = Origin::Rebuilt;
         }
-    };
-    retire(socket, &leaving)?;
-    Ok((origin, lost))
+    }
+    Ok(installed)
 }
 
-/// Whether what is there is the table that is wanted, but for its rules and openings.
-fn may_stay(
-    socket: &mut NetlinkSocket,
-    Wanted { ruleset, flags }: Wanted<'_>,
+fn renamed(present: &Present) -> BTreeSet<Leftover> {
+    let names = present.renamed.iter().cloned();
+    names.map(Leftover::Table).collect()
+}
+
+/// Whether the table that is present becomes the wanted one by other sets and rules alone.
+fn is_like(
+    WantedTable { ruleset, flags }: WantedTable<'_>,
     info: &TableInfo,
-    content: &Content,
-) -> Result<bool, FirewallError> {
+    content: &TableContent,
+) -> bool {
     // The kernel takes a table from orphan to owned, and from nothing to nothing else; and it
     // changes no comment of a table that is there.
     let flags_fit = info.flags == flags || (info.flags == ORPHAN && flags == OWNED);
-    let fits = flags_fit
+    let sets = content.sets.iter();
+    flags_fit
         && info.is_current(ruleset)
         && content.objects == 0
-        && verify::chains_fit(ruleset, content);
-    Ok(fits && verify::sets(socket, ruleset, content)?.is_none())
+        && verify::chains_fit(ruleset, content)
+        && sets.clone().all(|(name, shape)| present::is_ours(name, *shape))
+        // Nothing changes what a set is: one of another kind can only be replaced.
+        && ruleset.sets.iter().all(|set| {
+            let there = content.sets.get(&set.name);
+            let guarded = matches!(set.content, SetContent::Ports(_));
+            guarded || there.is_none_or(|shape| *shape == structure::shape(set))
+        })
 }
 
-/// Takes over a table that [may stay](may_stay). Its rules are written anew: somebody may
-/// have changed them.
-fn adopt(
+/// Returns the ruleset with its set of guarded ports under the first name of which there is no
+/// set, or one with these very ports.
+fn settle(
     socket: &mut NetlinkSocket,
-    wanted: Wanted<'_>,
-    survey: &Survey,
-    content: &Content,
-    keep: &[Found],
-) -> Result<(), FirewallError> {
-    write_rules(socket, wanted, content)?;
-    let ruleset = wanted.ruleset;
-    let is_there = |f: &&Found| survey.present.contains(&f.slot);
+    ruleset: &Ruleset,
+    content: &TableContent,
+) -> Result<Ruleset, FirewallError> {
+    for name in names_of_guarded() {
+        let settled = ruleset.with_guarded_in(&name);
+        let Some(set) = settled.sets.iter().find(|set| set.name == name) else {
+            break;
+        };
+        let fits = match content.sets.get(&name) {
+            None => true,
+            Some(shape) if *shape == structure::shape(set) => {
+                verify::is_filled(socket, ruleset, set)?
+            }
+            Some(_) => false,
+        };
+        if fits {
+            return Ok(settled);
+        }
+    }
+    Ok(ruleset.clone())
+}
+
+/// Grows and switches a table that is [like](is_like) the wanted one. Returns whether it has got
+/// new sets, and what is left to shrink. The rules are always written: somebody may have changed
+/// them.
+fn change(
+    socket: &mut NetlinkSocket,
+    wanted: WantedTable<'_>,
+    present: &Present,
+    content: &TableContent,
+    keep: &[FoundOpening],
+) -> Result<(bool, BTreeSet<Leftover>), FirewallError> {
+    let WantedTable { ruleset, flags } = wanted;
+    let sets = ruleset.sets.iter();
+    let missing: Vec<_> = sets
+        .filter(|set| !content.sets.contains_key(&set.name))
+        .collect();
+    if !missing.is_empty() {
+        let mut grown = LabelledBatch::new(ruleset);
+        grown.table(flags);
+        grown.sets(missing.iter().copied());
+        grown.commit(socket)?;
+    }
+    let is_there = |f: &&FoundOpening| present.slots.contains(&f.slot);
     let new = keep.iter().filter(|f| !is_there(f));
-    add(socket, ruleset, &survey.again(ruleset, new))?;
-    let kept: BTreeSet<&Slot> = keep.iter().map(|f| &f.slot).collect();
-    let there = survey.openings.iter().filter(is_there);
+    add(socket, ruleset, &present.again(ruleset, new))?;
+
+    write_rules(socket, wanted, content)?;
+
+    let kept: BTreeSet<&OpeningSlot> = keep.iter().map(|f| &f.slot).collect();
+    let there = present.openings.iter().filter(is_there);
     let gone = there.filter(|f| !kept.contains(&f.slot));
-    close(socket, ruleset, &survey.again(ruleset, gone))
+    // What the ports of the others are is not guarded any more: they let nobody in.
+    let opened = ruleset.opened();
+    let (now, later): (Vec<_>, Vec<_>) = gone.partition(|f| f.slot.place.is_one_of(&opened));
+    close(socket, ruleset, &present.again(ruleset, now))?;
+    let mut leftovers: BTreeSet<Leftover> = later
+        .into_iter()
+        .map(|f| Leftover::Opening(f.slot.clone()))
+        .collect();
+    let names = content.sets.keys();
+    let unused = names.filter(|name| ruleset.sets.iter().all(|set| set.name != **name));
+    leftovers.extend(unused.cloned().map(Leftover::Set));
+    Ok((!missing.is_empty(), leftovers))
 }
 
 /// Writes the rules of a watched table anew, all else of which is as it should be.
@@ -128,25 +215,25 @@ pub(in crate::firewall) fn rewrite(
 ) -> Result<(), FirewallError> {
     let content = inventory::content(socket, &ruleset.table).map_err(FirewallError::reading)?;
     if !verify::chains_fit(ruleset, &content) {
-        // It went while it was looked at.
+        // It was deleted after it was compared.
         let errno = Errno::ENOENT;
         return Err(FirewallError::Reading { errno });
     }
-    write_rules(socket, Wanted { ruleset, flags: 0 }, &content)
+    write_rules(socket, WantedTable { ruleset, flags: 0 }, &content)
 }
 
 fn write_rules(
     socket: &mut NetlinkSocket,
-    Wanted { ruleset, flags }: Wanted<'_>,
-    content: &Content,
+    WantedTable { ruleset, flags }: WantedTable<'_>,
+    content: &TableContent,
 ) -> Result<(), FirewallError> {
-    let mut rules = Draft::new(ruleset);
+    let mut rules = LabelledBatch::new(ruleset);
     rules.table(flags);
     rules.delete_rules(content);
-    rules.rules(Deed::Other);
+    rules.rules(MessageKind::Other);
     match rules.commit(socket) {
         Err(FirewallError::Refused { what, errno }) if errno == Errno::ENOENT => {
-            // Either a set went between our look and this, and all begins anew; or it is there,
+            // Either a set was deleted after we had looked, and all begins anew; or it is there,
             // and the kernel does not know what the rule is made of.
             let there = inventory::content(socket, &ruleset.table);
             let there = there.map_err(FirewallError::reading)?;
@@ -161,55 +248,60 @@ fn write_rules(
     }
 }
 
-/// Whether the kernel lets a table be owned and outlive its owner (Linux 6.9): asked by one
-/// that goes in the transaction in which it comes.
+/// Whether the kernel lets a table be owned and outlive its owner (Linux 6.9): asked by a table
+/// that is deleted in the transaction that adds it.
 pub(in crate::firewall) fn can_own(
     socket: &mut NetlinkSocket,
-    survey: &Survey,
+    present: &Present,
     ruleset: &Ruleset,
 ) -> Result<bool, FirewallError> {
-    let trial = survey.beside(ruleset);
-    let mut draft = Draft::new(&trial);
-    draft.table(OWNED);
-    draft.delete_table();
-    match draft.commit(socket) {
+    let trial = present.beside(ruleset);
+    let mut batch = LabelledBatch::new(&trial);
+    batch.table(OWNED);
+    batch.delete_table();
+    match batch.commit(socket) {
         Ok(()) => Ok(true),
         Err(FirewallError::Ownership { .. }) => Ok(false),
         Err(other) => Err(other),
     }
 }
 
-/// Steps 1 to 3 of the way by a table beside it, which is returned.
+/// Replaces the table by way of another beside it, whose name is returned.
 fn replace(
     socket: &mut NetlinkSocket,
-    wanted: Wanted<'_>,
-    survey: &Survey,
-    old: &Old,
-    keep: &[Found],
-) -> Result<Old, FirewallError> {
-    let beside = survey.beside(wanted.ruleset);
-    let openings = survey.again(&beside, keep);
-    let at_first = Wanted {
+    wanted: WantedTable<'_>,
+    present: &Present,
+    keep: &[FoundOpening],
+) -> Result<String, FirewallError> {
+    let beside = present.beside(wanted.ruleset);
+    let name = beside.table.to_string();
+    let at_first = WantedTable {
         ruleset: &beside,
         ..wanted
     };
+    let openings = present.again(&beside, keep);
     let built = build(socket, at_first, &openings, false, Meanwhile::Guarded);
-    let interim = Old::of(&beside);
-    built
-        .and_then(|_| {
-            grace();
-            old.unhook(socket)
-        })
-        .inspect_err(|error| {
-            // Refused, the old one guards, and must do so alone. But if it is not known what
-            // became of it the interim one stays: the next attempt begins with what is there.
-            if !error.is_race() && !error.is_unanswered() {
-                let _ = interim.delete(socket);
-            }
-        })?;
-    grace();
-    // The kernel has had the same a moment ago.
-    let openings = survey.again(wanted.ruleset, keep);
-    build(socket, wanted, &openings, true, Meanwhile::Guarded)?;
-    Ok(interim)
+    let replaced = built.and_then(|_| {
+        grace();
+        let openings = present.again(wanted.ruleset, keep);
+        build(socket, wanted, &openings, true, Meanwhile::Guarded)
+    });
+    if let Err(error) = &replaced
+        && !error.is_race()
+        && !error.is_unanswered()
+        && guards(socket, &wanted.ruleset.table)
+    {
+        // Refused, the old one guards, and must do so alone. Else the one beside it stays: the
+        // next attempt begins with what is there.
+        let _ = Leftover::Table(name.clone()).delete(socket, &beside);
+    }
+    replaced.map(|_| name)
+}
+
+/// Whether packets meet rules of that table.
+fn guards(socket: &mut NetlinkSocket, table: &str) -> bool {
+    inventory::content(socket, table).is_ok_and(|content| {
+        let mut hooked = content.chains.iter().filter(|chain| chain.base.is_some());
+        hooked.any(|chain| content.rules.contains_key(&chain.name))
+    })
 }

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use super::batch::{family, nft};
 use super::elements::{key_of, text_of};
 use super::ffi::SetShape;
-use super::structure;
-use crate::firewall::ruleset::{Family, Key, LAYOUT, Ruleset, SIGNATURE};
+use super::structure::{self, set_flag};
+use crate::firewall::ruleset::{IpFamily, KeyKind, LAYOUT, Ruleset, SIGNATURE};
 use crate::firewall::transaction::ElementKey;
 use crate::model::SetPath;
 use crate::netlink::{ACK, Attributes, DUMP, NetlinkRequest, NetlinkSocket};
@@ -114,7 +114,7 @@ pub(in crate::firewall) struct ChainInfo {
 
 /// What is in one table, but for elements.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::firewall) struct Content {
+pub(in crate::firewall) struct TableContent {
     pub(super) sets: BTreeMap<String, SetShape>,
     pub(in crate::firewall) chains: Vec<ChainInfo>,
     /// How many rules each chain has.
@@ -180,7 +180,7 @@ pub(in crate::firewall) fn owner(
 pub(in crate::firewall) fn content(
     socket: &mut NetlinkSocket,
     table: &str,
-) -> Result<Content, Errno> {
+) -> Result<TableContent, Errno> {
     let request =
         |message| NetlinkRequest::nfnetlink(nft(message), DUMP, INET, 0).with_text(1, table);
     let ours = |a: Attributes<'_>, kind: u16| a.text(kind) == Some(table);
@@ -234,7 +234,7 @@ pub(in crate::firewall) fn content(
             Err(refusal) => return Err(refusal),
         };
     }
-    Ok(Content {
+    Ok(TableContent {
         sets,
         chains,
         rules,
@@ -370,21 +370,21 @@ pub(super) fn list<'a>(a: Attributes<'a>) -> impl Iterator<Item = Dumped> + 'a {
 }
 
 /// What the key of an element stands for in a set keyed so.
-pub(in crate::firewall) fn key(kind: Key, bytes: &[u8]) -> Option<ElementKey> {
+pub(in crate::firewall) fn key(kind: KeyKind, bytes: &[u8]) -> Option<ElementKey> {
     key_of(kind, bytes)
 }
 
 impl Dumped {
     /// What it stands for in a set keyed so.
-    pub(in crate::firewall) fn key(&self, key: Key) -> Option<ElementKey> {
+    pub(in crate::firewall) fn key(&self, key: KeyKind) -> Option<ElementKey> {
         key_of(key, &self.key)
     }
 }
 
 impl SetInfo {
     /// Which of our kinds of key it has.
-    pub(in crate::firewall) fn key(&self) -> Option<Key> {
-        let keys = Family::BOTH.map(|f| [Key::Address(f), Key::AddressPort(f)]);
+    pub(in crate::firewall) fn key(&self) -> Option<KeyKind> {
+        let keys = IpFamily::BOTH.map(|f| [KeyKind::Address(f), KeyKind::AddressPort(f)]);
         keys.into_iter()
             .flatten()
             .find(|k| structure::key(*k) == (self.shape.key_type, self.shape.key_len))
@@ -392,7 +392,7 @@ impl SetInfo {
 
     /// Whether it takes elements with a timeout.
     pub(in crate::firewall) fn has_timeouts(&self) -> bool {
-        self.shape.flags & 0x10 != 0
+        self.shape.flags & set_flag::TIMEOUT != 0
     }
 
     /// Whether an element that asks for no timeout has one all the same.
@@ -403,7 +403,8 @@ impl SetInfo {
     /// Whether its elements are single keys that may come and go (no interval, no map, not
     /// constant).
     pub(in crate::firewall) fn is_plain(&self) -> bool {
-        self.shape.flags & (0x1 | 0x2 | 0x4 | 0x8) == 0
+        let unfit = set_flag::ANONYMOUS | set_flag::CONSTANT | set_flag::INTERVAL | set_flag::MAP;
+        self.shape.flags & unfit == 0
     }
 }
 

@@ -8,8 +8,8 @@ use nftnl::nftnl_sys as sys;
 use nftnl::{Chain, MsgType, ProtoFamily, Rule, Table};
 
 use super::batch::{Batch, c_name};
-use super::ffi::{Raw, Value};
-use crate::firewall::ruleset::{self, Family, Match, Verdict};
+use super::ffi::{AttributeValue, Raw};
+use crate::firewall::ruleset::{self, IpFamily, Match, RuleVerdict};
 use crate::model::{PortRange, Prefix, Protocol};
 
 /// The first register, 16 bytes wide, and the 32-bit registers that lie behind the first
@@ -28,7 +28,7 @@ const TRANSPORT: u32 = 2;
 const ARPHRD_LOOPBACK: u16 = 772;
 
 /// Adds a rule at the end of its chain.
-pub(super) fn add(batch: &mut Batch, table: &str, chain: &str, rule: &ruleset::Rule) {
+pub(super) fn add(batch: &mut Batch, table: &str, chain: &str, rule: &ruleset::GuardRule) {
     let table = Table::new(c_name(table), ProtoFamily::Inet);
     let chain = Chain::new(c_name(chain), &table);
     let mut out = Rule::new(&chain);
@@ -42,10 +42,10 @@ pub(super) fn add(batch: &mut Batch, table: &str, chain: &str, rule: &ruleset::R
         out.add_expr(&Raw {
             name: c"immediate",
             attributes: vec![
-                (sys::NFTNL_EXPR_IMM_DREG, Value::Number(REG_1)),
+                (sys::NFTNL_EXPR_IMM_DREG, AttributeValue::Number(REG_1)),
                 (
                     sys::NFTNL_EXPR_IMM_DATA,
-                    Value::Bytes(mark.to_ne_bytes().to_vec()),
+                    AttributeValue::Bytes(mark.to_ne_bytes().to_vec()),
                 ),
             ],
         });
@@ -99,7 +99,7 @@ fn add_match(rule: &mut Rule<'_>, m: &Match) {
             ];
             rule.add_expr(&Raw {
                 name: c"fib",
-                attributes: numbers.map(|(a, n)| (a, Value::Number(n))).into(),
+                attributes: numbers.map(|(a, n)| (a, AttributeValue::Number(n))).into(),
             });
             rule.add_expr(&Cmp::new(CmpOp::Eq, 1_u32)); // RTN_UNICAST
         }
@@ -116,17 +116,17 @@ fn add_match(rule: &mut Rule<'_>, m: &Match) {
         Match::SourcePortIn(family, set) => {
             add_source(rule, *family);
             let (protocol, port) = match family {
-                Family::V4 => (REG32_01, REG32_02),
-                Family::V6 => (REG32_04, REG32_05),
+                IpFamily::V4 => (REG32_01, REG32_02),
+                IpFamily::V6 => (REG32_04, REG32_05),
             };
             rule.add_expr(&Raw {
                 name: c"meta",
                 attributes: vec![
                     (
                         sys::NFTNL_EXPR_META_KEY,
-                        Value::Number(Meta::L4Proto.to_raw_key()),
+                        AttributeValue::Number(Meta::L4Proto.to_raw_key()),
                     ),
-                    (sys::NFTNL_EXPR_META_DREG, Value::Number(protocol)),
+                    (sys::NFTNL_EXPR_META_DREG, AttributeValue::Number(protocol)),
                 ],
             });
             rule.add_expr(&payload(TRANSPORT, 2, 2, port));
@@ -136,10 +136,10 @@ fn add_match(rule: &mut Rule<'_>, m: &Match) {
 }
 
 /// The source address, in the first register; holds for packets of that family only.
-fn add_source(rule: &mut Rule<'_>, family: Family) {
+fn add_source(rule: &mut Rule<'_>, family: IpFamily) {
     let (nfproto, offset, length) = match family {
-        Family::V4 => (2_u8, 12, 4),
-        Family::V6 => (10, 8, 16),
+        IpFamily::V4 => (2_u8, 12, 4),
+        IpFamily::V6 => (10, 8, 16),
     };
     rule.add_expr(&Meta::NfProto);
     rule.add_expr(&Cmp::new(CmpOp::Eq, nfproto));
@@ -182,21 +182,21 @@ fn mask(bytes: usize, length: u8) -> Vec<u8> {
     (0..bytes).map(ones).collect()
 }
 
-fn add_verdict(rule: &mut Rule<'_>, verdict: Verdict) {
+fn add_verdict(rule: &mut Rule<'_>, verdict: RuleVerdict) {
     let reject = |kind, code| Raw {
         name: c"reject",
         attributes: vec![
-            (sys::NFTNL_EXPR_REJECT_TYPE, Value::Number(kind)),
-            (sys::NFTNL_EXPR_REJECT_CODE, Value::Byte(code)),
+            (sys::NFTNL_EXPR_REJECT_TYPE, AttributeValue::Number(kind)),
+            (sys::NFTNL_EXPR_REJECT_CODE, AttributeValue::Byte(code)),
         ],
     };
     match verdict {
-        Verdict::Accept => rule.add_expr(&Nftnl::Accept),
-        Verdict::Drop => rule.add_expr(&Nftnl::Drop),
+        RuleVerdict::Accept => rule.add_expr(&Nftnl::Accept),
+        RuleVerdict::Drop => rule.add_expr(&Nftnl::Drop),
         // NFT_REJECT_TCP_RST; NFT_REJECT_ICMPX_UNREACH with NFT_REJECT_ICMPX_PORT_UNREACH.
-        Verdict::Reset => rule.add_expr(&reject(1, 0)),
-        Verdict::Unreachable => rule.add_expr(&reject(2, 1)),
-        Verdict::Goto(chain) => rule.add_expr(&Nftnl::Goto {
+        RuleVerdict::Reset => rule.add_expr(&reject(1, 0)),
+        RuleVerdict::Unreachable => rule.add_expr(&reject(2, 1)),
+        RuleVerdict::Goto(chain) => rule.add_expr(&Nftnl::Goto {
             chain: c_name(chain),
         }),
     }
@@ -211,7 +211,7 @@ fn payload(base: u32, offset: u32, length: u32, register: u32) -> impl Expressio
     ];
     Raw {
         name: c"payload",
-        attributes: numbers.map(|(a, n)| (a, Value::Number(n))).into(),
+        attributes: numbers.map(|(a, n)| (a, AttributeValue::Number(n))).into(),
     }
 }
 
@@ -219,8 +219,11 @@ fn lookup(set: &str) -> impl Expression {
     Raw {
         name: c"lookup",
         attributes: vec![
-            (sys::NFTNL_EXPR_LOOKUP_SREG, Value::Number(REG_1)),
-            (sys::NFTNL_EXPR_LOOKUP_SET, Value::Text(c_name(set))),
+            (sys::NFTNL_EXPR_LOOKUP_SREG, AttributeValue::Number(REG_1)),
+            (
+                sys::NFTNL_EXPR_LOOKUP_SET,
+                AttributeValue::Text(c_name(set)),
+            ),
         ],
     }
 }

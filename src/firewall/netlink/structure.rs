@@ -9,7 +9,7 @@ use rustables::{
 use super::batch::{Batch, c_name};
 use super::elements;
 use super::ffi::{SetShape, sized_set};
-use crate::firewall::ruleset::{self, CAPACITY, Content, Family, Key, Ruleset};
+use crate::firewall::ruleset::{self, CAPACITY, IpFamily, KeyKind, Ruleset, SetContent};
 
 /// The priority that nft calls *mangle* (`NF_IP_PRI_MANGLE`).
 pub(super) const MANGLE: i32 = -150;
@@ -20,14 +20,21 @@ const IPV6_ADDR: u32 = 8;
 const INET_PROTO: u32 = 12;
 const INET_SERVICE: u32 = 13;
 
-/// The set flag for elements with timeouts (linux/netfilter/nf_tables.h).
-const TIMEOUT: u32 = 0x10;
+/// Set flags, `NFT_SET_…` (linux/netfilter/nf_tables.h).
+pub(super) mod set_flag {
+    pub(in super::super) const ANONYMOUS: u32 = 0x1;
+    pub(in super::super) const CONSTANT: u32 = 0x2;
+    pub(in super::super) const INTERVAL: u32 = 0x4;
+    pub(in super::super) const MAP: u32 = 0x8;
+    pub(in super::super) const TIMEOUT: u32 = 0x10;
+    pub(in super::super) const OBJECT: u32 = 0x40;
+}
 
 /// How the kernel keeps a set of ours.
 pub(super) fn shape(set: &ruleset::Set) -> SetShape {
     let (flags, size) = match set.content {
-        Content::Openings => (TIMEOUT, CAPACITY),
-        Content::Ports(_) => (0, 0),
+        SetContent::Openings => (set_flag::TIMEOUT, CAPACITY),
+        SetContent::Ports(_) => (0, 0),
     };
     let (key_type, key_len) = key(set.key);
     SetShape {
@@ -39,18 +46,18 @@ pub(super) fn shape(set: &ruleset::Set) -> SetShape {
 }
 
 /// Type and length of a key.
-pub(super) fn key(key: Key) -> (u32, u32) {
+pub(super) fn key(key: KeyKind) -> (u32, u32) {
     let address = |family| match family {
-        Family::V4 => (IPV4_ADDR, 4),
-        Family::V6 => (IPV6_ADDR, 16),
+        IpFamily::V4 => (IPV4_ADDR, 4),
+        IpFamily::V6 => (IPV6_ADDR, 16),
     };
     match key {
-        Key::Address(f) => address(f),
-        Key::AddressPort(f) => {
+        KeyKind::Address(f) => address(f),
+        KeyKind::AddressPort(f) => {
             let (kind, length) = address(f);
             (kind << 12 | INET_PROTO << 6 | INET_SERVICE, length + 8)
         }
-        Key::Port => (INET_PROTO << 6 | INET_SERVICE, 8),
+        KeyKind::Port => (INET_PROTO << 6 | INET_SERVICE, 8),
     }
 }
 
@@ -87,7 +94,7 @@ pub(super) fn add_set(batch: &mut Batch, table: &str, set: &ruleset::Set, id: u3
 }
 
 /// Adds a chain, without its rules.
-pub(super) fn add_chain(batch: &mut Batch, table: &str, chain: &ruleset::Chain) {
+pub(super) fn add_chain(batch: &mut Batch, table: &str, chain: &ruleset::GuardChain) {
     let mut out = Chain::new(&Table::new(ProtocolFamily::Inet).with_name(table));
     out.set_name(chain.name);
     if let Some(hook) = chain.hook {
@@ -111,11 +118,9 @@ pub(super) fn delete_rules(batch: &mut Batch, table: &str, chain: &str) {
     batch.rustables(|b| b.add(&rules, MsgType::Del));
 }
 
-/// Takes a chain away that has no rules any more.
-pub(super) fn delete_chain(batch: &mut Batch, table: &str, chain: &str) {
-    let mut out = Chain::new(&Table::new(ProtocolFamily::Inet).with_name(table));
-    out.set_name(chain);
-    batch.rustables(|b| b.add(&out, MsgType::Del));
+/// Takes a set away that no rule refers to, with its elements.
+pub(super) fn delete_set(batch: &mut Batch, table: &str, name: &str) {
+    batch.rustables(|b| b.add(&named_set(table, name), MsgType::Del));
 }
 
 fn named_set(table: &str, name: &str) -> Set {

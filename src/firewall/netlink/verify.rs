@@ -1,19 +1,25 @@
-//! Whether what is there is what is configured, as far as an inventory shows it; the first
+//! Compares a table with its ruleset, as far as an inventory shows it, and returns the first
 //! difference in words.
 
 use super::elements;
-use super::inventory::{self, Content};
+use super::inventory::{self, TableContent};
 use super::structure;
 use crate::firewall::error::FirewallError;
-use crate::firewall::ruleset::{self, Hook, Ruleset};
+use crate::firewall::ruleset::{Hook, Ruleset, Set, SetContent};
 use crate::model::SetPath;
 use crate::netlink::NetlinkSocket;
 
-/// The whole table.
+/// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_IN`, and `NF_ACCEPT` (linux/netfilter.h).
+const PRE_ROUTING: u32 = 0;
+const LOCAL_IN: u32 = 1;
+const ACCEPT: u32 = 1;
+
+/// Compares the whole table. Sets may remain that are leftovers.
 pub(in crate::firewall) fn verify(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
     flags: u32,
+    is_leftover: impl Fn(&str) -> bool,
 ) -> Result<Option<String>, FirewallError> {
     let tables = inventory::tables(socket).map_err(FirewallError::reading)?;
     let table = &*ruleset.table;
@@ -37,6 +43,14 @@ pub(in crate::firewall) fn verify(
     if let Some(what) = sets(socket, ruleset, &content)? {
         return Ok(Some(what));
     }
+    let is_ours = |name: &str| ruleset.sets.iter().any(|set| set.name == name);
+    if content
+        .sets
+        .keys()
+        .any(|name| !is_ours(name) && !is_leftover(name))
+    {
+        return Ok(Some(format!("table inet {table} has other sets")));
+    }
     if !chains_fit(ruleset, &content) {
         return Ok(Some(format!("table inet {table} has other chains")));
     }
@@ -53,37 +67,32 @@ pub(in crate::firewall) fn verify(
     Ok(None)
 }
 
-/// Whether its chains are the ruleset's, each on the same hook or none. One is missing if a
-/// crash came when the table was off its hook, and the kernel adds no base chain in the
-/// transaction in which a table changes hands (`nf_tables_addchain()`).
-pub(super) fn chains_fit(ruleset: &Ruleset, content: &Content) -> bool {
+/// Whether the chains are the ruleset's, each on the same hook or on none. The kernel adds no base
+/// chain in the transaction in which a table gets another owner (`nf_tables_addchain()`).
+pub(super) fn chains_fit(ruleset: &Ruleset, content: &TableContent) -> bool {
     let same_count = content.chains.len() == ruleset.chains.len();
     same_count
         && content.chains.iter().all(|there| {
             ruleset.chains.iter().any(|wanted| {
                 let base = wanted.hook.map(|hook| {
-                    // NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN; NF_ACCEPT.
                     let number = match hook {
-                        Hook::Prerouting => 0,
-                        Hook::Input => 1,
+                        Hook::Prerouting => PRE_ROUTING,
+                        Hook::Input => LOCAL_IN,
                     };
-                    (number, structure::MANGLE, 1, "filter".to_owned())
+                    (number, structure::MANGLE, ACCEPT, "filter".to_owned())
                 });
                 there.name == wanted.name && there.base == base
             })
         })
 }
 
-/// Its sets, and what is in them by configuration.
+/// Compares the ruleset's sets, and the elements that they have by configuration. There may be
+/// other sets.
 pub(super) fn sets(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
-    content: &Content,
+    content: &TableContent,
 ) -> Result<Option<String>, FirewallError> {
-    let table = &*ruleset.table;
-    if content.sets.len() != ruleset.sets.len() {
-        return Ok(Some(format!("table inet {table} has other sets")));
-    }
     for set in &ruleset.sets {
         let name = &set.name;
         let Some(shape) = content.sets.get(name) else {
@@ -92,17 +101,28 @@ pub(super) fn sets(
         if *shape != structure::shape(set) {
             return Ok(Some(format!("set {name} is of another type")));
         }
-        if set.content != ruleset::Content::Openings {
-            let path = SetPath {
-                family: "inet".to_owned(),
-                table: table.to_owned(),
-                set: name.clone(),
-            };
-            let dumped = inventory::elements(socket, &path).map_err(FirewallError::reading)?;
-            if !elements::is_filled(set, &inventory::keys(&dumped)) {
-                return Ok(Some(format!("set {name} has other elements")));
-            }
+        if !is_filled(socket, ruleset, set)? {
+            return Ok(Some(format!("set {name} has other elements")));
         }
     }
     Ok(None)
+}
+
+/// Whether a set that is there has the elements that it has by configuration, if it has any, and
+/// no others.
+pub(super) fn is_filled(
+    socket: &mut NetlinkSocket,
+    ruleset: &Ruleset,
+    set: &Set,
+) -> Result<bool, FirewallError> {
+    if set.content == SetContent::Openings {
+        return Ok(true);
+    }
+    let path = SetPath {
+        family: "inet".to_owned(),
+        table: ruleset.table.to_string(),
+        set: set.name.clone(),
+    };
+    let dumped = inventory::elements(socket, &path).map_err(FirewallError::reading)?;
+    Ok(elements::is_filled(set, &inventory::keys(&dumped)))
 }

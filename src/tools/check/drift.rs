@@ -9,7 +9,7 @@ use super::error::ProbeError;
 use super::live_ruleset::LiveRuleset;
 use super::program;
 use super::replica::{Arrangement, Replica};
-use crate::firewall::ruleset::{Content, Ruleset};
+use crate::firewall::ruleset::{GUARDED, Ruleset, SetContent, is_set_of_guarded};
 
 /// Lines of agreement around a difference.
 const CONTEXT: usize = 2;
@@ -30,13 +30,16 @@ pub(super) fn drift(copy: &Replica<'_>, ruleset: &Ruleset) -> Result<Option<Stri
 
 /// The lines without what may differ: the flags that keep others away (nft 1.0.6 breaks the
 /// line of those that it does not know), the comment, which names the file that the daemon
-/// reads (another may be checked, before it takes that one's place), openings, and the order
-/// of elements.
+/// reads (another may be checked, before it takes that one's place), openings, the order of
+/// elements and of sets, and the number in the name of the set of guarded ports: a reload adds
+/// sets at the end, and another set for other ports.
 fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut elements: Option<String> = None;
     let mut openings = false;
     for line in listing.lines() {
+        let usual = with_usual_name(line);
+        let line = usual.as_str();
         if let Some(text) = &mut elements {
             // A long list goes on further to the right.
             if line.starts_with("\t\t\t") {
@@ -51,7 +54,7 @@ fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
         if let Some(name) = line.strip_prefix("\tset ") {
             let name = name.trim_end_matches(" {");
             let set = ruleset.sets.iter().find(|s| s.name == name);
-            openings = set.is_some_and(|s| s.content == Content::Openings);
+            openings = set.is_some_and(|s| s.content == SetContent::Openings);
         }
         if let Some(text) = line.strip_prefix("\t\telements = ") {
             elements = Some(if openings {
@@ -72,7 +75,32 @@ fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
             lines.push(line.to_owned());
         }
     }
+    let is_set = |line: &String| line.starts_with("\tset ");
+    let first = lines.iter().position(is_set).unwrap_or(lines.len());
+    let chains = lines.iter().position(|line| line.starts_with("\tchain "));
+    let chains = lines.split_off(chains.unwrap_or(lines.len()).max(first));
+    let mut sets = lines.split_off(first);
+    let mut blocks: Vec<Vec<String>> = Vec::new();
+    for line in sets.drain(..) {
+        match blocks.last_mut() {
+            Some(block) if !is_set(&line) => block.push(line),
+            _ => blocks.push(vec![line]),
+        }
+    }
+    blocks.sort();
+    lines.extend(blocks.into_iter().flatten());
+    lines.extend(chains);
     lines
+}
+
+/// The line with the usual name of the set of guarded ports.
+fn with_usual_name(line: &str) -> String {
+    let usual = |word: &str| match word.strip_prefix('@').unwrap_or(word) {
+        name if is_set_of_guarded(name) => word.replace(name, GUARDED),
+        _ => word.to_owned(),
+    };
+    let words: Vec<String> = line.split(' ').map(usual).collect();
+    words.join(" ")
 }
 
 fn sorted(elements: &str) -> Vec<String> {

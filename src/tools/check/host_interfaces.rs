@@ -8,7 +8,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 
-use crate::firewall::ruleset::Family;
+use crate::firewall::ruleset::IpFamily;
 use crate::model::Pattern;
 
 /// An interface.
@@ -23,9 +23,9 @@ pub(super) struct HostInterface {
 
 impl HostInterface {
     /// Where somebody from outside may connect to.
-    pub(super) fn addresses(&self, family: Family) -> impl Iterator<Item = IpAddr> {
+    pub(super) fn addresses(&self, family: IpFamily) -> impl Iterator<Item = IpAddr> {
         let addresses = self.addresses.iter().map(|(address, _)| *address);
-        addresses.filter(move |a| Family::of(*a) == family)
+        addresses.filter(move |a| IpFamily::of(*a) == family)
     }
 
     /// Whether knocks come in here.

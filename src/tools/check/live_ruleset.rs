@@ -32,7 +32,7 @@ pub(super) struct LiveTable {
     pub(super) asks: bool,
 }
 
-/// Family and name: `inet filter`.
+/// IpFamily and name: `inet filter`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TableName {
     pub(super) family: String,

@@ -38,7 +38,7 @@ use trial::Trial;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::firewall::ruleset::{Family, Ruleset};
+use crate::firewall::ruleset::{IpFamily, Ruleset};
 use crate::firewall::{self, FirewallError, Notice, Presence};
 use crate::model::{Config, Firewall, Pattern};
 
@@ -154,7 +154,7 @@ fn trials(
 ) -> Vec<Trial> {
     let mut trials = Vec::new();
     for (i, door) in config.doors.iter().enumerate() {
-        for family in Family::BOTH {
+        for family in IpFamily::BOTH {
             let own = |address| {
                 let mut all = links.iter().flat_map(|l| &l.addresses);
                 all.any(|(a, _)| *a == address)

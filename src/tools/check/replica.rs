@@ -11,7 +11,7 @@ use super::live_ruleset::{BaseChain, LiveRuleset, LiveTable, TableText};
 use super::netns::Netns;
 use super::program;
 use crate::firewall::Ruleset;
-use crate::firewall::{Mode, Table};
+use crate::firewall::{GuardTable, Mode};
 use crate::model::{Effect, OnStop, Timestamp};
 
 /// The copy, and the namespace of those outside.
@@ -150,7 +150,7 @@ impl<'a> Replica<'a> {
                 return Ok(());
             };
             let now = Timestamp(0);
-            let (mut table, _) = Table::start(ruleset.clone(), Mode::Watch, now)?;
+            let (mut table, _) = GuardTable::start(ruleset.clone(), Mode::Watch, now)?;
             table.apply(&state.effects, now)?;
             table.stop(OnStop::Keep)?;
             Ok(())

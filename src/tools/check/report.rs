@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::firewall::ruleset::Family;
+use crate::firewall::ruleset::IpFamily;
 use crate::model::PortRange;
 
 /// The live system, as far as it concerns the doors.
@@ -58,7 +58,7 @@ pub struct Way {
     /// The interface.
     pub interface: String,
     /// The address family.
-    pub family: Family,
+    pub family: IpFamily,
     /// What the door opens; of a range, one port, if its ports do not fare alike.
     pub ports: PortRange,
     /// The address of this host, if those of the interface do not fare alike.
@@ -90,7 +90,7 @@ pub enum DoorVerdict {
 /// A chain that stops who has knocked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Blocker {
-    /// Family, table and chain, in nft's words.
+    /// IpFamily, table and chain, in nft's words.
     pub chain: String,
     /// Whether its policy does it; if not, a rule in it or in a chain it calls.
     pub policy: bool,
@@ -245,8 +245,8 @@ fn words(ways: &[Way], with_ports: bool) -> String {
     for way in ways {
         let ports = with_ports.then_some(way.ports);
         let family = match way.family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
+            IpFamily::V4 => "IPv4",
+            IpFamily::V6 => "IPv6",
         };
         let place = (ports, &way.interface, way.address);
         let families = by_interface.entry(place).or_default();

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::firewall::ruleset::Family;
+use crate::firewall::ruleset::IpFamily;
 use crate::model::{Door, Prefix};
 
 /// How many addresses of each network are thought of.
@@ -13,7 +13,7 @@ const TRIED: u32 = 64;
 /// RFC 3849), which nobody bears.
 pub(super) fn of(
     door: &Door,
-    family: Family,
+    family: IpFamily,
     trusted: &[Prefix],
     own: impl Fn(IpAddr) -> bool,
 ) -> Option<IpAddr> {
@@ -31,7 +31,7 @@ pub(super) fn of(
     };
     networks
         .iter()
-        .filter(|network| Family::of(network.address()) == family)
+        .filter(|network| IpFamily::of(network.address()) == family)
         .flat_map(hosts)
         .find(|a| !own(*a) && !trusted.iter().any(|t| t.contains(*a)))
 }
@@ -59,7 +59,7 @@ mod tests {
         }
     }
 
-    fn chosen(from: &[&str], family: Family, trusted: &[&str]) -> Option<String> {
+    fn chosen(from: &[&str], family: IpFamily, trusted: &[&str]) -> Option<String> {
         let trusted: Vec<Prefix> = trusted
             .iter()
             .map(|p| p.parse().expect("a prefix"))
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_source_that_is_tried_may_knock_and_must() {
-        let four = Family::V4;
+        let four = IpFamily::V4;
         assert_eq!(chosen(&[], four, &[]).as_deref(), Some("198.51.100.1"));
         assert_eq!(
             chosen(&[], four, &["198.51.100.0/24"]).as_deref(),
@@ -85,7 +85,7 @@ mod tests {
             Some("192.0.2.9")
         );
         assert_eq!(chosen(&["192.0.2.1"], four, &[]), None);
-        assert_eq!(chosen(&["192.0.2.0/24"], Family::V6, &[]), None);
+        assert_eq!(chosen(&["192.0.2.0/24"], IpFamily::V6, &[]), None);
         assert_eq!(
             chosen(&["255.255.255.254/31"], four, &["255.255.255.254/31"]),
             None

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use super::host_interfaces::HostInterface;
 use super::report::{DoorVerdict, Way};
 use super::trial::Trial;
-use crate::firewall::ruleset::Family;
+use crate::firewall::ruleset::IpFamily;
 use crate::model::PortRange;
 
 /// How many addresses of one family and interface are tried. A host may have thousands.
@@ -37,7 +37,7 @@ pub(super) fn ways(
 ) -> Vec<(usize, Way, DoorVerdict)> {
     let mut groups: Vec<Vec<(Trial, DoorVerdict)>> = Vec::new();
     for (trial, verdict) in tried {
-        let of = |t: &Trial| (t.door, t.ports, Family::of(t.to));
+        let of = |t: &Trial| (t.door, t.ports, IpFamily::of(t.to));
         let same = |g: &&mut Vec<_>| matches!(g.first(), Some((t, _)) if of(t) == of(&trial));
         match groups.iter_mut().find(same) {
             Some(group) => group.push((trial, verdict)),
@@ -61,7 +61,7 @@ pub(super) fn ways(
             };
             let way = Way {
                 interface: link.name.clone(),
-                family: Family::of(trial.to),
+                family: IpFamily::of(trial.to),
                 ports: if by_port { single } else { trial.ports },
                 address: by_address.then_some(trial.to),
             };

@@ -475,11 +475,11 @@ fn elements(all: Vec<firewall::Closed>) -> Vec<Element> {
     all.into_iter().map(element).collect()
 }
 
-fn place(place: &firewall::Place) -> String {
+fn place(place: &firewall::OpeningPlace) -> String {
     match place {
-        firewall::Place::Ports(range) => range.to_string(),
-        firewall::Place::Set(path, None) => path.set.clone(),
-        firewall::Place::Set(path, Some(step)) => format!("{} {step}", path.set),
+        firewall::OpeningPlace::Ports(range) => range.to_string(),
+        firewall::OpeningPlace::Set(path, None) => path.set.clone(),
+        firewall::OpeningPlace::Set(path, Some(step)) => format!("{} {step}", path.set),
     }
 }
 

@@ -3,78 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 mod shares;
 
 use shares::Shares;
 
-use super::admin::family;
-use super::notice::Full;
+use super::notice::{NoRoom, Notice};
+use super::opening::{
+    Closed, FoundOpening, Opened, OpeningEntry, OpeningPlace, OpeningSlot, Shape,
+};
 use super::render;
-use super::ruleset::{Family, Ruleset};
-use super::transaction::{Change, Element, ElementKey, Transaction};
+use super::ruleset::{IpFamily, Ruleset};
+use super::transaction::{SetChange, Transaction};
 use crate::model::{Effect, Lifetime, PortRange, Ports, SetPath, Step, Timestamp};
-
-/// Where an element lies, seen from the source: every opening and every element we have
-/// put into a set of the administrator's has one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Slot {
-    /// Whose it is.
-    pub(super) source: IpAddr,
-    /// What it gives.
-    pub(super) place: Place,
-}
-
-/// What an element gives its source.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// These ports of this host.
-    Ports(PortRange),
-    /// A place in a set of the administrator's, for a port if the set is keyed by one.
-    Set(Arc<SetPath>, Option<Step>),
-}
-
-impl Place {
-    /// Whether it is in that set of the administrator's.
-    pub(super) fn is_in(&self, path: &SetPath) -> bool {
-        matches!(self, Self::Set(set, _) if **set == *path)
-    }
-}
-
-/// What is known of an element that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// When it runs out; `None`: when it is closed.
-    pub(super) deadline: Option<Timestamp>,
-    /// The door that made it.
-    pub(super) door: Arc<str>,
-}
-
-/// Whether and how a set of the administrator's takes a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
-    /// Keyed by an address of this family.
-    Address(Family),
-    /// Keyed by such an address, protocol and port.
-    AddressPort(Family),
-    /// It is not there yet: its elements are kept until it is.
-    Awaited,
-    /// It cannot take what is asked of it.
-    Unfit,
-}
 
 /// What a completed knock has done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Applied {
     /// What became of each opening that it asked for.
-    pub asked: Vec<(Place, Fate)>,
+    pub asked: Vec<(OpeningPlace, Fate)>,
     /// What is there now that was not, or for longer than it was.
     pub opened: Vec<Opened>,
     /// What is gone.
     pub closed: Vec<Closed>,
     /// What could not be done, and why.
-    pub notices: Vec<super::Notice>,
+    pub notices: Vec<Notice>,
 }
 
 /// What became of an opening that was asked for.
@@ -105,7 +58,7 @@ impl Applied {
     }
 
     /// The kernel lacks those of its openings that are meant.
-    pub(super) fn lacks(&mut self, is_meant: impl Fn(&Place, &Fate) -> bool, why: &str) {
+    pub(super) fn lacks(&mut self, is_meant: impl Fn(&OpeningPlace, &Fate) -> bool, why: &str) {
         for (place, fate) in &mut self.asked {
             if is_meant(place, fate) {
                 *fate = Fate::Missing(why.to_owned());
@@ -114,37 +67,11 @@ impl Applied {
     }
 }
 
-/// An element that came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opened {
-    /// The door that made it.
-    pub door: Arc<str>,
-    /// For whom.
-    pub source: IpAddr,
-    /// What.
-    pub place: Place,
-    /// How long it lives from now; `None`: until it is closed.
-    pub left: Option<Duration>,
-    /// Whether it was there already.
-    pub extended: bool,
-}
-
-/// An element that went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closed {
-    /// The door that had made it.
-    pub door: Arc<str>,
-    /// Whose it was.
-    pub source: IpAddr,
-    /// What it gave.
-    pub place: Place,
-}
-
 /// What is to be sent for some effects, and what is to be noted once it has been taken.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plan {
     pub(super) transaction: Transaction,
-    pub(super) writes: BTreeMap<Slot, Option<Entry>>,
+    pub(super) writes: BTreeMap<OpeningSlot, Option<OpeningEntry>>,
     pub(super) applied: Applied,
     /// A source that had nothing of its door gets something.
     pub(super) admitted: bool,
@@ -161,14 +88,14 @@ pub(super) enum By {
 
 /// What is open.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Book {
-    entries: BTreeMap<Slot, Entry>,
-    deadlines: BTreeSet<(Timestamp, Slot)>,
+pub(super) struct Openings {
+    entries: BTreeMap<OpeningSlot, OpeningEntry>,
+    deadlines: BTreeSet<(Timestamp, OpeningSlot)>,
     shares: Shares,
 }
 
-impl Book {
-    pub(super) fn set(&mut self, slot: Slot, entry: Option<Entry>) {
+impl Openings {
+    pub(super) fn set(&mut self, slot: OpeningSlot, entry: Option<OpeningEntry>) {
         if let Some(old) = self.entries.remove(&slot) {
             if let Some(at) = old.deadline {
                 self.deadlines.remove(&(at, slot.clone()));
@@ -199,26 +126,48 @@ impl Book {
     }
 
     /// What is to be said of a door that was just opened, if it is open to very many.
-    pub(super) fn crowded(&mut self, ruleset: &Ruleset, door: &Arc<str>) -> Option<super::Notice> {
+    pub(super) fn crowded(&mut self, ruleset: &Ruleset, door: &Arc<str>) -> Option<Notice> {
         self.shares.crowded(door, ruleset.share(door))
     }
 
-    /// Forgets openings, and keeps what is in sets of the administrator's.
-    pub(super) fn keep_sets_only(&mut self) {
-        let ours = |slot: &Slot| matches!(slot.place, Place::Ports(_));
+    /// Replaces the openings of our own table by these, and keeps the elements of the
+    /// administrator's sets.
+    pub(super) fn replace<'a>(
+        &mut self,
+        found: impl IntoIterator<Item = &'a FoundOpening>,
+        now: Timestamp,
+    ) {
         let before = std::mem::take(self);
         for (slot, entry) in before.entries {
-            if !ours(&slot) {
+            if !slot.place.is_ours() {
                 self.set(slot, Some(entry));
             }
         }
+        for found in found {
+            self.set(found.slot.clone(), Some(found.entry(now)));
+        }
     }
 
-    pub(super) fn get(&self, slot: &Slot) -> Option<&Entry> {
+    /// Returns the openings of our own table, as they would be read from the kernel at `now`.
+    pub(super) fn found(&self, now: Timestamp) -> Vec<FoundOpening> {
+        self.entries
+            .iter()
+            .filter(|(slot, _)| slot.place.is_ours())
+            .map(|(slot, entry)| FoundOpening {
+                slot: slot.clone(),
+                left: entry.deadline.map(|at| at.since(now)),
+                door: Some(entry.door.clone()),
+            })
+            // To the kernel, a timeout of zero means for ever.
+            .filter(|found| found.left.is_none_or(|left| !left.is_zero()))
+            .collect()
+    }
+
+    pub(super) fn get(&self, slot: &OpeningSlot) -> Option<&OpeningEntry> {
         self.entries.get(slot)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Slot, &Entry)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&OpeningSlot, &OpeningEntry)> {
         self.entries.iter()
     }
 
@@ -227,7 +176,7 @@ impl Book {
     }
 
     /// What should have run out by `now`, the first of it first; so many at most.
-    pub(super) fn due(&self, now: Timestamp, most: usize) -> Vec<Slot> {
+    pub(super) fn due(&self, now: Timestamp, most: usize) -> Vec<OpeningSlot> {
         self.deadlines
             .iter()
             .take_while(|(at, _)| *at <= now)
@@ -236,14 +185,14 @@ impl Book {
             .collect()
     }
 
-    pub(super) fn note(&mut self, writes: BTreeMap<Slot, Option<Entry>>) {
+    pub(super) fn note(&mut self, writes: BTreeMap<OpeningSlot, Option<OpeningEntry>>) {
         for (slot, entry) in writes {
             self.set(slot, entry);
         }
     }
 
     /// What of `source` is there.
-    fn of(&self, source: IpAddr) -> impl Iterator<Item = &Slot> {
+    fn of(&self, source: IpAddr) -> impl Iterator<Item = &OpeningSlot> {
         // Of all places, the lowest: the first port of the first protocol.
         self.entries
             .range(first_slot(source)..)
@@ -260,7 +209,7 @@ impl Book {
         by: By,
         now: Timestamp,
     ) -> Plan {
-        let open = |plan: &mut Plan, at: (IpAddr, Place), door: &Arc<str>, lifetime| {
+        let open = |plan: &mut Plan, at: (IpAddr, OpeningPlace), door: &Arc<str>, lifetime| {
             self.open(plan, ruleset, at, door, (by, lifetime), now);
         };
         let mut plan = Plan::default();
@@ -275,19 +224,19 @@ impl Book {
                     lifetime,
                 } => {
                     for ports in ports {
-                        let place = Place::Ports(*ports);
+                        let place = OpeningPlace::Ports(*ports);
                         open(&mut plan, (*source, place), door, *lifetime);
                     }
                 }
                 Effect::Close { source, ports, .. } => {
-                    let meant = |slot: &&Slot| match (&slot.place, ports) {
-                        (Place::Set(..), _) => false,
-                        (Place::Ports(_), Ports::All) => true,
-                        (Place::Ports(have), Ports::Listed(list)) => {
+                    let meant = |slot: &&OpeningSlot| match (&slot.place, ports) {
+                        (OpeningPlace::Set(..), _) => false,
+                        (OpeningPlace::Ports(_), Ports::All) => true,
+                        (OpeningPlace::Ports(have), Ports::Listed(list)) => {
                             list.iter().any(|p| p.overlaps(have))
                         }
                     };
-                    let slots: Vec<Slot> = self.of(*source).filter(meant).cloned().collect();
+                    let slots: Vec<OpeningSlot> = self.of(*source).filter(meant).cloned().collect();
                     for slot in slots {
                         self.close(&mut plan, ruleset, slot);
                     }
@@ -301,12 +250,12 @@ impl Book {
                 } => {
                     let shape = shape(path);
                     let lacks = |plan: &mut Plan, why: String| {
-                        let place = Place::Set(Arc::new(path.clone()), None);
+                        let place = OpeningPlace::Set(Arc::new(path.clone()), None);
                         plan.applied.asked.push((place, Fate::Missing(why)));
                     };
-                    if family(shape).is_some_and(|f| f != Family::of(*source)) {
+                    if shape.family().is_some_and(|f| f != IpFamily::of(*source)) {
                         let (path, source) = (path.clone(), *source);
-                        let notice = super::Notice::OtherFamily { path, source };
+                        let notice = Notice::OtherFamily { path, source };
                         lacks(&mut plan, notice.to_string());
                         unfit = Some(notice);
                         continue;
@@ -319,8 +268,8 @@ impl Book {
                     match shape {
                         Shape::Awaited => {
                             plan.transaction.changes.truncate(sent);
-                            let notice = super::Notice::Awaited { path: path.clone() };
-                            let meant = |place: &Place, _: &Fate| place.is_in(path);
+                            let notice = Notice::Awaited { path: path.clone() };
+                            let meant = |place: &OpeningPlace, _: &Fate| place.is_in(path);
                             plan.applied.lacks(meant, &notice.to_string());
                         }
                         Shape::Unfit => {
@@ -341,7 +290,7 @@ impl Book {
                     let sent = plan.transaction.changes.len();
                     for place in places(shape, *source, path, ports) {
                         let source = *source;
-                        self.remove(&mut plan, ruleset, Slot { source, place });
+                        self.remove(&mut plan, ruleset, OpeningSlot { source, place });
                     }
                     if shape == Shape::Awaited {
                         plan.transaction.changes.truncate(sent);
@@ -357,15 +306,17 @@ impl Book {
     }
 
     /// Like [`Self::close`], but what somebody else has put there goes, too.
-    fn remove(&self, plan: &mut Plan, ruleset: &Ruleset, slot: Slot) {
+    fn remove(&self, plan: &mut Plan, ruleset: &Ruleset, slot: OpeningSlot) {
         if self.current(plan, &slot).is_some() {
             return self.close(plan, ruleset, slot);
         }
-        let element = element(ruleset, &slot, Lifetime::UntilClosed, &"".into());
-        plan.transaction.changes.extend(element.map(Change::Delete));
+        let element = slot.key(ruleset);
+        plan.transaction
+            .changes
+            .extend(element.map(SetChange::Delete));
     }
 
-    fn current<'a>(&'a self, plan: &'a Plan, slot: &Slot) -> Option<&'a Entry> {
+    fn current<'a>(&'a self, plan: &'a Plan, slot: &OpeningSlot) -> Option<&'a OpeningEntry> {
         match plan.writes.get(slot) {
             Some(entry) => entry.as_ref(),
             None => self.get(slot),
@@ -376,12 +327,12 @@ impl Book {
         &self,
         plan: &mut Plan,
         ruleset: &Ruleset,
-        (source, place): (IpAddr, Place),
+        (source, place): (IpAddr, OpeningPlace),
         door: &Arc<str>,
         (by, lifetime): (By, Lifetime),
         now: Timestamp,
     ) {
-        let slot = Slot { source, place };
+        let slot = OpeningSlot { source, place };
         let wanted = match lifetime {
             Lifetime::For(time) => Some(now + time),
             Lifetime::UntilClosed => None,
@@ -397,7 +348,7 @@ impl Book {
         if !longer {
             return ask(plan, Fate::Standing);
         }
-        let Some(element) = element(ruleset, &slot, lifetime, door) else {
+        let Some(element) = slot.element(ruleset, lifetime, door) else {
             let why = "the table has no place for it".to_owned();
             return ask(plan, Fate::Missing(why));
         };
@@ -410,7 +361,7 @@ impl Book {
         }
         ask(plan, Fate::Taken);
         match old {
-            None => plan.transaction.changes.push(Change::Add(element)),
+            None => plan.transaction.changes.push(SetChange::Add(element)),
             Some(_) => plan.transaction.refresh(element),
         }
         plan.applied.opened.push(Opened {
@@ -420,7 +371,7 @@ impl Book {
             left: wanted.map(|at| at.since(now)),
             extended: old.is_some(),
         });
-        let entry = Entry {
+        let entry = OpeningEntry {
             deadline: wanted,
             door: door.clone(),
         };
@@ -432,9 +383,9 @@ impl Book {
         &self,
         plan: &mut Plan,
         ruleset: &Ruleset,
-        slot: &Slot,
+        slot: &OpeningSlot,
         door: &Arc<str>,
-    ) -> Result<(), Full> {
+    ) -> Result<(), NoRoom> {
         let full = self.shares.is_full(slot).or_else(|| {
             if plan.admitted || self.has(door, slot.source) {
                 return None;
@@ -446,7 +397,7 @@ impl Book {
             return Ok(());
         };
         plan.admitted = false;
-        let notice = super::Notice::NotOpened {
+        let notice = Notice::NotOpened {
             door: door.clone(),
             source: slot.source,
             full,
@@ -457,14 +408,14 @@ impl Book {
         Err(full)
     }
 
-    fn close(&self, plan: &mut Plan, ruleset: &Ruleset, slot: Slot) {
+    fn close(&self, plan: &mut Plan, ruleset: &Ruleset, slot: OpeningSlot) {
         let Some(entry) = self.current(plan, &slot).cloned() else {
             return;
         };
-        let lifetime = Lifetime::UntilClosed;
-        if let Some(element) = element(ruleset, &slot, lifetime, &entry.door) {
-            plan.transaction.changes.push(Change::Delete(element));
-        }
+        let element = slot.element(ruleset, Lifetime::UntilClosed, &entry.door);
+        plan.transaction
+            .changes
+            .extend(element.map(SetChange::Delete));
         plan.applied.closed.push(Closed {
             door: entry.door,
             source: slot.source,
@@ -474,69 +425,35 @@ impl Book {
     }
 }
 
-fn first_slot(source: IpAddr) -> Slot {
+fn first_slot(source: IpAddr) -> OpeningSlot {
     let port = std::num::NonZeroU16::MIN;
     let lowest = PortRange {
         protocol: crate::model::Protocol::Tcp,
         first: port,
         last: port,
     };
-    Slot {
+    OpeningSlot {
         source,
-        place: Place::Ports(lowest),
+        place: OpeningPlace::Ports(lowest),
     }
 }
 
-/// The element that a slot stands for; `None` if the table has no set for it.
-pub(super) fn element(
-    ruleset: &Ruleset,
-    slot: &Slot,
-    lifetime: Lifetime,
-    door: &Arc<str>,
-) -> Option<Element> {
-    let Slot { source, place } = slot;
-    let with_step = |step: Option<Step>| match step {
-        Some(step) => ElementKey::AddressPort(*source, step),
-        None => ElementKey::Address(*source),
-    };
-    let (set, key) = match place {
-        Place::Ports(ports) => {
-            let step = ports.is_single().then_some(Step {
-                protocol: ports.protocol,
-                port: ports.first,
-            });
-            let set = ruleset.openings(ports, Family::of(*source))?.clone();
-            (set, with_step(step))
-        }
-        Place::Set(path, step) => (path.clone(), with_step(*step)),
-    };
-    Some(Element {
-        set,
-        key,
-        timeout: match lifetime {
-            Lifetime::For(time) => Some(time),
-            Lifetime::UntilClosed => None,
-        },
-        comment: door.clone(),
-    })
-}
-
 /// The places a source has in a set of the administrator's.
-fn places(shape: Shape, source: IpAddr, path: &SetPath, ports: &[PortRange]) -> Vec<Place> {
+fn places(shape: Shape, source: IpAddr, path: &SetPath, ports: &[PortRange]) -> Vec<OpeningPlace> {
     let path = Arc::new(path.clone());
     let keyed = match shape {
-        Shape::Address(family) if family == Family::of(source) => false,
-        Shape::AddressPort(family) if family == Family::of(source) => true,
+        Shape::Address(family) if family == IpFamily::of(source) => false,
+        Shape::AddressPort(family) if family == IpFamily::of(source) => true,
         Shape::Address(_) | Shape::AddressPort(_) | Shape::Unfit => return Vec::new(),
         Shape::Awaited => !ports.is_empty(),
     };
     if !keyed {
-        return vec![Place::Set(path, None)];
+        return vec![OpeningPlace::Set(path, None)];
     }
     ports
         .iter()
         .flat_map(|r| (r.first.get()..=r.last.get()).map(|p| Step::new(r.protocol, p)))
-        .map(|step| Place::Set(path.clone(), step))
+        .map(|step| OpeningPlace::Set(path.clone(), step))
         .collect()
 }
 

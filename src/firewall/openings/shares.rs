@@ -6,9 +6,9 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::{Place, Slot};
-use crate::firewall::notice::{Full, Notice};
-use crate::firewall::ruleset::{CAPACITY, Family};
+use super::{OpeningPlace, OpeningSlot};
+use crate::firewall::notice::{NoRoom, Notice};
+use crate::firewall::ruleset::{CAPACITY, IpFamily};
 use crate::model::{BY_HAND, OPENINGS, PortRange};
 
 /// So many addresses of one network may a door be open to, and a sixteenth of all if that is more:
@@ -25,7 +25,7 @@ const FEW: u32 = 10;
 pub(super) struct Shares {
     doors: HashMap<Arc<str>, Share>,
     /// Elements in each of our sets: that of the single ports, or of a range.
-    sets: HashMap<(Option<PortRange>, Family), u32>,
+    sets: HashMap<(Option<PortRange>, IpFamily), u32>,
 }
 
 /// What one door has.
@@ -48,14 +48,14 @@ impl Shares {
     }
 
     /// An element of ours comes.
-    pub(super) fn fill(&mut self, slot: &Slot) {
+    pub(super) fn fill(&mut self, slot: &OpeningSlot) {
         if let Some(set) = set(slot) {
             *self.sets.entry(set).or_default() += 1;
         }
     }
 
     /// An element of ours goes.
-    pub(super) fn drain(&mut self, slot: &Slot) {
+    pub(super) fn drain(&mut self, slot: &OpeningSlot) {
         if let Some(set) = set(slot) {
             less(self.sets.entry(set));
         }
@@ -77,21 +77,21 @@ impl Shares {
     }
 
     /// Why a knock puts nothing more in there, if so.
-    pub(super) fn is_full(&self, slot: &Slot) -> Option<Full> {
+    pub(super) fn is_full(&self, slot: &OpeningSlot) -> Option<NoRoom> {
         let held = self.sets.get(&set(slot)?).copied().unwrap_or_default();
-        (held >= OPENINGS).then_some(Full::Knocks)
+        (held >= OPENINGS).then_some(NoRoom::Knocks)
     }
 
     /// Why a knock of one source more opens nothing, if so. A door is open to at most `most`.
-    pub(super) fn refuses(&self, door: &Arc<str>, most: u32, source: IpAddr) -> Option<Full> {
+    pub(super) fn refuses(&self, door: &Arc<str>, most: u32, source: IpAddr) -> Option<NoRoom> {
         let share = self.doors.get(door)?;
         if share.sources >= most {
-            return Some(Full::Door { most });
+            return Some(NoRoom::Door { most });
         }
         let most = OF_A_NETWORK.max(most / 16);
         let network = network(source);
         let held = share.networks.get(&network).copied().unwrap_or_default();
-        (held >= most).then_some(Full::Network { most, network })
+        (held >= most).then_some(NoRoom::Network { most, network })
     }
 
     /// Said once when a door has four fifths of its share, and again when it had less than half in
@@ -117,12 +117,12 @@ impl Shares {
 }
 
 /// Which of our sets a slot lies in, if in one.
-fn set(slot: &Slot) -> Option<(Option<PortRange>, Family)> {
-    let Place::Ports(ports) = slot.place else {
+fn set(slot: &OpeningSlot) -> Option<(Option<PortRange>, IpFamily)> {
+    let OpeningPlace::Ports(ports) = slot.place else {
         return None;
     };
     let range = (!ports.is_single()).then_some(ports);
-    Some((range, Family::of(slot.source)))
+    Some((range, IpFamily::of(slot.source)))
 }
 
 /// Whoever has one address of IPv4 may forge its neighbours or have them; whoever has one of IPv6

@@ -1,5 +1,7 @@
 //! The book against plain expectations, and against a plain map.
 
+use std::time::Duration;
+
 use super::*;
 use crate::model::{Config, Door, Firewall};
 use proptest::prelude::*;
@@ -39,7 +41,7 @@ fn close(host: u8, ports: Ports) -> Effect {
     }
 }
 
-fn sent(book: &mut Book, effects: &[Effect], at: u64) -> String {
+fn sent(book: &mut Openings, effects: &[Effect], at: u64) -> String {
     let now = Timestamp::from_epoch(Duration::from_secs(at));
     let plan = book.plan(&ruleset(), &|_| Shape::Unfit, effects, By::Knock, now);
     book.note(plan.writes);
@@ -48,7 +50,7 @@ fn sent(book: &mut Book, effects: &[Effect], at: u64) -> String {
 
 #[test]
 fn what_is_there_is_refreshed_and_never_shortened() {
-    let mut book = Book::default();
+    let mut book = Openings::default();
     let seconds = |s| Lifetime::For(Duration::from_secs(s));
     let add = |t| {
         let key = "192.0.2.7 . tcp . 22";
@@ -66,7 +68,7 @@ fn what_is_there_is_refreshed_and_never_shortened() {
 
 #[test]
 fn the_effects_of_one_knock_see_each_other() {
-    let mut book = Book::default();
+    let mut book = Openings::default();
     let forever = Lifetime::UntilClosed;
     sent(&mut book, &[open(7, "22/tcp,60000-61000/udp", forever)], 0);
     let both = [
@@ -97,7 +99,7 @@ fn ruleset_of(max_open: u32) -> Ruleset {
 }
 
 /// Opens 22/tcp by a door for an hour; what was said if it was not opened.
-fn try_open(book: &mut Book, most: u32, door: &str, source: IpAddr, by: By) -> Option<String> {
+fn try_open(book: &mut Openings, most: u32, door: &str, source: IpAddr, by: By) -> Option<String> {
     let effect = Effect::Open {
         door: door.into(),
         source,
@@ -127,7 +129,7 @@ fn six(network: u16, host: u16) -> IpAddr {
 
 #[test]
 fn a_door_and_a_network_have_a_share_each() {
-    let mut book = Book::default();
+    let mut book = Openings::default();
     let mut open = |door, source, by| try_open(&mut book, 400, door, source, by);
     // One network of IPv6 is one host's.
     for host in 0..256 {
@@ -153,23 +155,23 @@ fn a_door_and_a_network_have_a_share_each() {
 
 #[test]
 fn what_goes_makes_room_and_is_counted_out() {
-    let mut book = Book::default();
+    let mut book = Openings::default();
     for number in 0..300 {
         try_open(&mut book, 4096, "ssh", six(1, number), By::Knock);
     }
-    let refused = |book: &mut Book| try_open(book, 4096, "ssh", six(1, 999), By::Knock);
+    let refused = |book: &mut Openings| try_open(book, 4096, "ssh", six(1, 999), By::Knock);
     assert!(refused(&mut book).is_some());
     // Half of what a source has is not all of it.
-    let slots: Vec<Slot> = book.of(six(1, 0)).cloned().collect();
+    let slots: Vec<OpeningSlot> = book.of(six(1, 0)).cloned().collect();
     assert_eq!(slots.len(), 2);
     book.set(slots[0].clone(), None);
     assert!(refused(&mut book).is_some());
     book.set(slots[1].clone(), None);
     assert_eq!(refused(&mut book), None);
     // With all gone nothing is left that counts.
-    book.keep_sets_only();
+    book.replace(&[], Timestamp::from_epoch(Duration::ZERO));
     assert_eq!(refused(&mut book), None);
-    let slots: Vec<Slot> = book.of(six(1, 999)).cloned().collect();
+    let slots: Vec<OpeningSlot> = book.of(six(1, 999)).cloned().collect();
     for slot in slots {
         book.set(slot, None);
     }
@@ -178,16 +180,16 @@ fn what_goes_makes_room_and_is_counted_out() {
 
 #[test]
 fn knocks_leave_room_for_who_opens_by_hand() {
-    let mut book = Book::default();
+    let mut book = Openings::default();
     let most = crate::model::OPENINGS;
     for number in 0..most {
-        let entry = Entry {
+        let entry = OpeningEntry {
             deadline: None,
             door: "ssh".into(),
         };
-        let place = Place::Ports(ports("22/tcp")[0]);
+        let place = OpeningPlace::Ports(ports("22/tcp")[0]);
         let source = four(number);
-        book.set(Slot { source, place }, Some(entry));
+        book.set(OpeningSlot { source, place }, Some(entry));
     }
     let said = try_open(&mut book, most, "web", four(most), By::Knock).expect("no room");
     assert!(
@@ -196,7 +198,7 @@ fn knocks_leave_room_for_who_opens_by_hand() {
     );
     // The range has a set of its own.
     let places: Vec<_> = book.of(four(most)).map(|slot| slot.place.clone()).collect();
-    assert_eq!(places, [Place::Ports(ports("60000-61000/udp")[0])]);
+    assert_eq!(places, [OpeningPlace::Ports(ports("60000-61000/udp")[0])]);
     assert_eq!(try_open(&mut book, most, "web", six(1, 1), By::Knock), None);
     assert_eq!(try_open(&mut book, most, "web", four(most), By::Hand), None);
     assert_eq!(book.of(four(most)).count(), 2);
@@ -204,7 +206,7 @@ fn knocks_leave_room_for_who_opens_by_hand() {
 
 #[test]
 fn a_crowded_door_is_told_once() {
-    let mut book = Book::default();
+    let mut book = Openings::default();
     let ruleset = ruleset_of(100);
     let mut told = Vec::new();
     let door: Arc<str> = "ssh".into();
@@ -219,7 +221,7 @@ proptest! {
     /// Against a plain map from what is open to its deadline.
     #[test]
     fn as_a_plain_map_would(steps in proptest::collection::vec((0..3_u8, 0..4_u8, 1..60_u64), 1..60)) {
-        let mut book = Book::default();
+        let mut book = Openings::default();
         let mut naive: BTreeMap<(IpAddr, PortRange), Option<Timestamp>> = BTreeMap::new();
         for (at, (host, what, time)) in (0..).zip(steps) {
             let now = Timestamp::from_epoch(Duration::from_secs(at));
@@ -246,8 +248,8 @@ proptest! {
             let known: BTreeMap<_, _> = book
                 .iter()
                 .filter_map(|(slot, entry)| match slot.place {
-                    Place::Ports(range) => Some(((slot.source, range), entry.deadline)),
-                    Place::Set(..) => None,
+                    OpeningPlace::Ports(range) => Some(((slot.source, range), entry.deadline)),
+                    OpeningPlace::Set(..) => None,
                 })
                 .collect();
             prop_assert_eq!(&known, &naive);

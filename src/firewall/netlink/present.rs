@@ -1,20 +1,20 @@
-//! What is there before anything is changed: our table or what keeps us from it, tables of
-//! ours by an older name, and every opening in them.
+//! What is present before a change: our table or what keeps us from it, tables of ours by
+//! another name, and every opening in them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::inventory::{self, Content, Dumped, Layout, TableInfo};
-use super::retire::Old;
-use super::structure;
-use crate::firewall::book::{Entry, Place, Slot, element};
+use super::ffi::SetShape;
+use super::inventory::{self, Dumped, Layout, TableContent, TableInfo};
+use super::structure::{self, set_flag};
 use crate::firewall::error::FirewallError;
-use crate::firewall::ruleset::{Family, Key, Ruleset};
+use crate::firewall::opening::{FoundOpening, OpeningPlace, OpeningSlot};
+use crate::firewall::ruleset::{IpFamily, KeyKind, Ruleset, is_set_of_guarded};
 use crate::firewall::transaction::{Element, ElementKey};
-use crate::model::{Lifetime, PortRange, SetPath, Timestamp};
+use crate::model::{Lifetime, PortRange, SetPath};
 use crate::netlink::NetlinkSocket;
 
 /// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: nobody but us changes the table, and it
@@ -25,38 +25,28 @@ pub(super) const ORPHAN: u32 = 0x4;
 /// `NFT_TABLE_F_OWNER`.
 pub(super) const OWNER: u32 = 0x2;
 
-/// An opening found in a table of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::firewall) struct Found {
-    pub(in crate::firewall) slot: Slot,
-    /// `None`: until it is closed.
-    pub(in crate::firewall) left: Option<Duration>,
-    /// The door that made it; `None`: somebody else's work.
-    pub(in crate::firewall) door: Option<Arc<str>>,
-}
-
-/// What there is before anything is changed.
+/// What is present before a change.
 #[derive(Debug, Clone)]
-pub(in crate::firewall) struct Survey {
+pub(in crate::firewall) struct Present {
     /// The table of the configured name.
-    pub(super) table: Option<(TableInfo, Content)>,
-    /// Tables of ours that go by another name: the configuration has renamed it, or a
+    pub(super) table: Option<(TableInfo, TableContent)>,
+    /// Names of other tables of ours: the configuration has renamed the table, or a
     /// replacement was cut short.
-    pub(super) renamed: Vec<Old>,
+    pub(super) renamed: Vec<String>,
     /// Tables of ours of which it is not known whose configuration they are of: they stay.
     pub(in crate::firewall) strays: Vec<String>,
-    /// What is open in any of them.
-    pub(in crate::firewall) openings: Vec<Found>,
-    /// What of it is open in the table of the configured name.
-    pub(super) present: BTreeSet<Slot>,
+    /// The openings in the table and in those of other names.
+    pub(in crate::firewall) openings: Vec<FoundOpening>,
+    /// Those of them that are in the table of the configured name.
+    pub(super) slots: BTreeSet<OpeningSlot>,
     /// The names of all tables.
     names: BTreeSet<String>,
-    /// When it was looked.
+    /// When all this was read.
     at: Instant,
 }
 
-/// Which tables of other names the configuration may have renamed. They go, so whoever
-/// guards by another configuration must not be among them.
+/// Which tables of other names are earlier names of ours. They are deleted, so the guard of
+/// another configuration must not be among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::firewall) enum Renamed<'a> {
     /// At a start: those of the same configuration.
@@ -79,31 +69,21 @@ pub enum Origin {
     Rebuilt,
 }
 
-impl Found {
-    /// The note of it in a book.
-    pub(in crate::firewall) fn entry(&self, now: Timestamp) -> Entry {
-        Entry {
-            deadline: self.left.map(|left| now + left),
-            door: self.door.clone().unwrap_or_else(|| "".into()),
-        }
-    }
-}
-
-/// Looks at what is there.
-pub(in crate::firewall) fn survey(
+/// Reads what is present.
+pub(in crate::firewall) fn look(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
     renamed: Renamed<'_>,
-) -> Result<Survey, FirewallError> {
+) -> Result<Present, FirewallError> {
     let tables = inventory::tables(socket).map_err(FirewallError::reading)?;
     let port = socket.port();
     let taken = |t: &TableInfo| t.flags & OWNER != 0 && t.owner != Some(port);
-    let mut survey = Survey {
+    let mut present = Present {
         table: None,
         renamed: Vec::new(),
         strays: Vec::new(),
         openings: Vec::new(),
-        present: BTreeSet::new(),
+        slots: BTreeSet::new(),
         names: tables.iter().map(|t| t.name.clone()).collect(),
         at: Instant::now(),
     };
@@ -132,27 +112,27 @@ pub(in crate::firewall) fn survey(
         let meant = meant || is_interim(&info, &ruleset.table);
         if !this && !meant {
             if renamed == Renamed::Same && info.instance.is_none() {
-                survey.strays.push(info.name);
+                present.strays.push(info.name);
             }
             continue;
         }
         let content = inventory::content(socket, &info.name).map_err(FirewallError::reading)?;
         let openings = openings(socket, &info.name, &content).map_err(FirewallError::reading)?;
         if this {
-            survey.present = openings.iter().map(|f| f.slot.clone()).collect();
-            survey.table = Some((info, content));
+            present.slots = openings.iter().map(|f| f.slot.clone()).collect();
+            present.table = Some((info, content));
         } else {
-            survey.renamed.push(Old::new(&info, &content));
+            present.renamed.push(info.name);
         }
-        survey.openings.extend(openings);
+        present.openings.extend(openings);
     }
-    Ok(survey)
+    Ok(present)
 }
 
-/// What the name of a table that stands in for another has after that one's.
+/// The name of a table that stands in for another: that one's, and this behind it.
 const INTERIM: &str = "_interim";
 
-/// How much of the other's name it has: a name has at most 255 characters (`NFT_NAME_MAXLEN`).
+/// How many characters of the other's name it begins with: a name has at most 255 characters (`NFT_NAME_MAXLEN`).
 const STEM: usize = 240;
 
 fn stem(table: &str) -> &str {
@@ -167,20 +147,20 @@ pub(super) fn is_interim(info: &TableInfo, table: &str) -> bool {
         && number.is_some_and(|n| n.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
-/// Everything that is open in a table of ours, of whichever layout.
+/// Returns the openings in a table of ours, of whichever layout.
 pub(in crate::firewall) fn openings(
     socket: &mut NetlinkSocket,
     table: &str,
-    content: &Content,
-) -> Result<Vec<Found>, Errno> {
+    content: &TableContent,
+) -> Result<Vec<FoundOpening>, Errno> {
     let mut found = Vec::new();
     for (name, shape) in &content.sets {
         let Some((range, family)) = set_of_openings(name) else {
             continue;
         };
         let key = match range {
-            Some(_) => Key::Address(family),
-            None => Key::AddressPort(family),
+            Some(_) => KeyKind::Address(family),
+            None => KeyKind::AddressPort(family),
         };
         if (shape.key_type, shape.key_len) != structure::key(key) {
             continue;
@@ -196,8 +176,12 @@ pub(in crate::firewall) fn openings(
     Ok(found)
 }
 
-/// What an element of a set of openings stands for.
-pub(super) fn opening(dumped: &Dumped, key: Key, range: Option<PortRange>) -> Option<Found> {
+/// Returns the opening that an element of a set of openings stands for.
+pub(super) fn opening(
+    dumped: &Dumped,
+    key: KeyKind,
+    range: Option<PortRange>,
+) -> Option<FoundOpening> {
     let (source, ports) = match (dumped.key(key)?, range) {
         (ElementKey::Address(source), Some(range)) => (source, range),
         (ElementKey::AddressPort(source, step), None) => (
@@ -210,20 +194,21 @@ pub(super) fn opening(dumped: &Dumped, key: Key, range: Option<PortRange>) -> Op
         ),
         (ElementKey::Address(_), None) | (ElementKey::AddressPort(..), Some(_)) => return None,
     };
-    Some(Found {
-        slot: Slot {
+    Some(FoundOpening {
+        slot: OpeningSlot {
             source,
-            place: Place::Ports(ports),
+            place: OpeningPlace::Ports(ports),
         },
         left: dumped.left,
         door: dumped.comment.as_deref().map(Arc::from),
     })
 }
 
-/// Which openings a set of that name holds: of single ports, or of which range.
-pub(super) fn set_of_openings(name: &str) -> Option<(Option<PortRange>, Family)> {
+/// Returns which openings a set of that name holds: those of one range, or with `None` those of
+/// single ports.
+pub(super) fn set_of_openings(name: &str) -> Option<(Option<PortRange>, IpFamily)> {
     let (stem, suffix) = name.rsplit_once('_')?;
-    let family = Family::BOTH.into_iter().find(|f| f.suffix() == suffix)?;
+    let family = IpFamily::BOTH.into_iter().find(|f| f.suffix() == suffix)?;
     if stem == "openings" {
         return Some((None, family));
     }
@@ -232,8 +217,15 @@ pub(super) fn set_of_openings(name: &str) -> Option<(Option<PortRange>, Family)>
     Some((Some(range.parse().ok()?), family))
 }
 
-impl Survey {
-    /// The same table under a name that nobody has.
+/// Whether a set of a table of ours is one that knockd makes, for whatever configuration: not a
+/// map, which may hold on to a chain.
+pub(super) fn is_ours(name: &str, shape: SetShape) -> bool {
+    let named = is_set_of_guarded(name) || set_of_openings(name).is_some();
+    named && shape.flags & (set_flag::MAP | set_flag::OBJECT) == 0
+}
+
+impl Present {
+    /// Returns the same ruleset for a table under a name that is free.
     pub(super) fn beside(&self, ruleset: &Ruleset) -> Ruleset {
         let stem = stem(&ruleset.table);
         let mut name = format!("{stem}{INTERIM}");
@@ -245,12 +237,12 @@ impl Survey {
         ruleset.named(&name)
     }
 
-    /// Openings as they are put in again, with what is left of their time now; not those that
-    /// have run out, nor those that the table has no place for.
+    /// Returns the elements of openings, with what is left of their time now; without those that
+    /// have run out, and those that the ruleset has no set for.
     pub(super) fn again<'a>(
         &self,
         ruleset: &Ruleset,
-        openings: impl IntoIterator<Item = &'a Found>,
+        openings: impl IntoIterator<Item = &'a FoundOpening>,
     ) -> Vec<Element> {
         let passed = self.at.elapsed();
         let again = openings.into_iter().filter_map(|found| {
@@ -260,7 +252,7 @@ impl Survey {
                 Some(left) => Lifetime::For(left.checked_sub(passed).filter(|l| !l.is_zero())?),
             };
             let door = found.door.clone().unwrap_or_else(|| "".into());
-            element(ruleset, &found.slot, lifetime, &door)
+            found.slot.element(ruleset, lifetime, &door)
         });
         again.collect()
     }

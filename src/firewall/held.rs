@@ -1,0 +1,274 @@
+//! The table that a daemon holds: what it should be, what is open in it, and the kernel's side of
+//! it.
+
+use std::collections::BTreeMap;
+
+use super::admin_sets::AdminSets;
+use super::error::{FirewallError, steadily};
+use super::kernel::{Kernel, Refused};
+use super::netlink::build::WantedTable;
+use super::netlink::install::{self, Installed};
+use super::netlink::inventory;
+use super::netlink::leftovers::{HELD_UP, Leftover};
+use super::netlink::present::{self, Renamed};
+use super::netlink::verify;
+use super::notice::Notice;
+use super::opening::{Closed, FoundOpening, divide};
+use super::openings::Openings;
+use super::ruleset::Ruleset;
+use super::transaction::Transaction;
+use crate::model::{SetPath, Timestamp};
+
+/// How long after an error the kernel is asked again.
+pub(super) const REFILL: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How many openings are asked for, or leftovers deleted, at once: each is a question to the
+/// kernel, of some 5 µs, and packets wait meanwhile.
+pub(super) const AT_ONCE: usize = 256;
+
+/// The table, as far as its daemon knows.
+pub(super) struct HeldTable {
+    pub(super) kernel: Kernel,
+    pub(super) ruleset: Ruleset,
+    pub(super) openings: Openings,
+    pub(super) sets: AdminSets,
+    /// What is still in the kernel, and when it is to be deleted.
+    leftovers: BTreeMap<Leftover, Timestamp>,
+    /// Why nftables could last not be read, as the log was told.
+    fault: Option<FirewallError>,
+}
+
+/// What a change of the table has made of it.
+pub(super) struct Made {
+    pub(super) installed: Installed,
+    /// The openings that live on.
+    pub(super) keep: Vec<FoundOpening>,
+    /// Those that no door makes any more.
+    pub(super) removed: Vec<Closed>,
+}
+
+impl HeldTable {
+    pub(super) fn new(kernel: Kernel, ruleset: Ruleset) -> Self {
+        Self {
+            kernel,
+            ruleset,
+            openings: Openings::default(),
+            sets: AdminSets::default(),
+            leftovers: BTreeMap::new(),
+            fault: None,
+        }
+    }
+
+    /// Makes the table what `ruleset` says, with the openings that are there, and those of
+    /// `known`.
+    pub(super) fn make(
+        &mut self,
+        ruleset: &Ruleset,
+        known: &[FoundOpening],
+    ) -> Result<Made, FirewallError> {
+        let old = self.ruleset.table.clone();
+        steadily(|| {
+            let socket = &mut self.kernel.socket;
+            let mut present = present::look(socket, ruleset, Renamed::Old(&old))?;
+            present.openings.extend(known.iter().cloned());
+            // The log was told that these are closed.
+            let closed = |f: &FoundOpening| {
+                let leftover = Leftover::Opening(f.slot.clone());
+                self.leftovers.contains_key(&leftover)
+            };
+            let open = present.openings.iter().filter(|f| !closed(f)).cloned();
+            let (keep, removed) = divide(ruleset, open);
+            let wanted = WantedTable {
+                ruleset,
+                flags: self.kernel.flags,
+            };
+            let installed = install::install(socket, wanted, &present, &keep)?;
+            Ok(Made {
+                installed,
+                keep,
+                removed,
+            })
+        })
+    }
+
+    /// Makes the old table again, after an error that came when some steps of a change may have
+    /// been done. Returns the error that the log should show.
+    pub(super) fn put_back(
+        &mut self,
+        why: FirewallError,
+        known: &[FoundOpening],
+        now: Timestamp,
+    ) -> FirewallError {
+        if !why.may_be_half_done() {
+            return why;
+        }
+        let ruleset = self.ruleset.clone();
+        match self.make(&ruleset, known) {
+            Ok(made) => {
+                self.settle(made.installed, now);
+                why
+            }
+            Err(then) => FirewallError::HalfDone {
+                why: Box::new(why),
+                then: Box::new(then),
+            },
+        }
+    }
+
+    /// Takes note of a change that was made: of the ruleset and of what the change has left
+    /// behind. Returns why some openings are missing.
+    pub(super) fn settle(&mut self, installed: Installed, now: Timestamp) -> Option<FirewallError> {
+        let Installed {
+            origin: _,
+            ruleset,
+            lost,
+            leftovers,
+        } = installed;
+        let renamed = ruleset.table != self.ruleset.table;
+        self.ruleset = ruleset;
+        let (ruleset, opened) = (&self.ruleset, self.ruleset.opened());
+        // Not what the new ruleset uses again, nor the sets of a table that goes as a whole.
+        self.leftovers.retain(|leftover, _| match leftover {
+            Leftover::Opening(slot) => !slot.place.is_one_of(&opened),
+            Leftover::Set(name) => !renamed && ruleset.sets.iter().all(|set| set.name != *name),
+            Leftover::Table(name) => **name != *ruleset.table,
+        });
+        for leftover in leftovers {
+            self.leftovers.entry(leftover).or_insert(now + HELD_UP);
+        }
+        lost
+    }
+
+    /// Deletes all leftovers as soon as no packet uses them. Only where no loop waits for it.
+    pub(super) fn finish(&mut self, now: Timestamp) -> Option<Notice> {
+        if self.leftovers.is_empty() {
+            return None;
+        }
+        super::netlink::leftovers::grace();
+        for due in self.leftovers.values_mut() {
+            *due = now;
+        }
+        let mut notice = None;
+        while notice.is_none() && self.leftovers.values().any(|due| *due <= now) {
+            notice = self.shrink(now);
+        }
+        notice
+    }
+
+    /// Deletes the leftovers that no packet uses any more, some at a time.
+    pub(super) fn shrink(&mut self, now: Timestamp) -> Option<Notice> {
+        let due = self.leftovers.iter().filter(|(_, due)| **due <= now);
+        let due: Vec<Leftover> = due.map(|(l, _)| l.clone()).take(AT_ONCE).collect();
+        for leftover in due {
+            let socket = &mut self.kernel.socket;
+            if let Err(error) = leftover.delete(socket, &self.ruleset) {
+                self.leftovers
+                    .values_mut()
+                    .for_each(|due| *due = (*due).max(now + REFILL));
+                return self.report(error);
+            }
+            self.leftovers.remove(&leftover);
+        }
+        None
+    }
+
+    /// When [`Self::shrink`] is next to be called.
+    pub(super) fn next_leftover(&self) -> Option<Timestamp> {
+        self.leftovers.values().min().copied()
+    }
+
+    /// Sends a transaction; see [`Kernel::send`].
+    pub(super) fn send(&mut self, transaction: &mut Transaction) -> Result<Refused, FirewallError> {
+        let Self { kernel, sets, .. } = self;
+        let table = &self.ruleset.table;
+        let refused = kernel.send(transaction, table, |set| sets.knows(set))?;
+        // A table that has just been renamed guards yet: whom this one lets in, that must, too.
+        let tables = self.leftovers.keys().filter_map(Leftover::table);
+        for name in tables {
+            for mut copy in transaction.of_table(table, name) {
+                // It may lack this set.
+                let _ = kernel.send(&mut copy, name, |_| false);
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Compares the table with the ruleset. Returns the first difference.
+    pub(super) fn compare(&mut self) -> Result<Option<String>, FirewallError> {
+        let Self {
+            kernel, leftovers, ..
+        } = self;
+        let is_leftover = |name: &str| leftovers.contains_key(&Leftover::Set(name.to_owned()));
+        match verify::verify(&mut kernel.socket, &self.ruleset, kernel.flags, is_leftover) {
+            // It was deleted while it was read.
+            Err(error) if error.is_race() => Ok(Some(error.to_string())),
+            other => other,
+        }
+    }
+
+    /// Writes the rules anew: a comparison sees how many there are, and not what they say.
+    pub(super) fn rewrite(&mut self) -> Result<(), FirewallError> {
+        install::rewrite(&mut self.kernel.socket, &self.ruleset)
+    }
+
+    /// Builds the table anew, with the openings that we know of.
+    pub(super) fn restore(&mut self, now: Timestamp) -> Result<(), FirewallError> {
+        let Kernel { socket, flags, .. } = &mut self.kernel;
+        let present = present::look(socket, &self.ruleset, Renamed::None)?;
+        let keep = self.openings.found(now);
+        let wanted = WantedTable {
+            ruleset: &self.ruleset,
+            flags: *flags,
+        };
+        let (lost, leftovers) = install::rebuild(socket, wanted, &present, &keep)?;
+        self.leftovers
+            .retain(|leftover, _| leftover.table().is_some());
+        for leftover in leftovers {
+            self.leftovers.entry(leftover).or_insert(now + HELD_UP);
+        }
+        lost.map_or(Ok(()), Err)
+    }
+
+    /// Reads from the kernel what is open.
+    pub(super) fn reread(&mut self, now: Timestamp) -> Result<(), FirewallError> {
+        let (socket, table) = (&mut self.kernel.socket, &self.ruleset.table);
+        let read = inventory::content(socket, table)
+            .and_then(|content| present::openings(socket, table, &content));
+        let mut found = read.map_err(FirewallError::reading)?;
+        found.retain(|f| {
+            !self
+                .leftovers
+                .contains_key(&Leftover::Opening(f.slot.clone()))
+        });
+        self.openings.replace(&found, now);
+        Ok(())
+    }
+
+    /// Looks at all sets of the administrator's, or at one; see [`AdminSets::review`].
+    pub(super) fn review_sets(
+        &mut self,
+        only: Option<&SetPath>,
+        now: Timestamp,
+    ) -> Result<Vec<Notice>, FirewallError> {
+        let Self { kernel, sets, .. } = self;
+        sets.review(only, kernel, &self.ruleset, &mut self.openings, now)
+    }
+
+    /// Takes out of the administrator's sets what no door of `next` would put in.
+    pub(super) fn leave_sets(&mut self, next: &Ruleset) -> Vec<Closed> {
+        let Self { kernel, sets, .. } = self;
+        sets.leave(next, kernel, &self.ruleset, &mut self.openings)
+    }
+
+    /// Returns what the log should say of an error: nothing, if it was told of the same before.
+    pub(super) fn report(&mut self, error: FirewallError) -> Option<Notice> {
+        let is_new = self.fault.as_ref() != Some(&error);
+        self.fault = Some(error.clone());
+        is_new.then_some(Notice::Fault { error })
+    }
+
+    /// The kernel can be asked again: the same error is to be told anew.
+    pub(super) fn recover(&mut self) {
+        self.fault = None;
+    }
+}

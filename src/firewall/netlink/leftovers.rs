@@ -1,0 +1,161 @@
+//! What a change of the table leaves behind: things that the new rules do not use. A packet that
+//! was among the old rules when they were replaced still uses them, so they are deleted later.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use rustix::thread::{MembarrierCommand, membarrier};
+
+use super::batch::Batch;
+use super::elements;
+use super::inventory::{self, Layout};
+use super::present::{self, OWNER};
+use super::socket::{self, BatchRefusal};
+use super::structure;
+use crate::firewall::error::{FirewallError, MessageKind};
+use crate::firewall::opening::OpeningSlot;
+use crate::firewall::render;
+use crate::firewall::ruleset::Ruleset;
+use crate::netlink::NetlinkSocket;
+
+/// The longest time that a packet may be held up among the rules: as long as a hypervisor takes
+/// the processor away, and more.
+pub(in crate::firewall) const HELD_UP: Duration = Duration::from_millis(100);
+
+/// One thing that is left behind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::firewall) enum Leftover {
+    /// An opening that the configuration no longer grants, of ports that it no longer guards.
+    Opening(OpeningSlot),
+    /// A set of our table.
+    Set(String),
+    /// Another table of ours, in whose place the new one guards.
+    Table(String),
+}
+
+impl Leftover {
+    pub(super) fn is_set(&self) -> bool {
+        matches!(self, Self::Set(_))
+    }
+
+    /// Returns its name, if it is a table.
+    pub(in crate::firewall) fn table(&self) -> Option<&str> {
+        match self {
+            Self::Table(name) => Some(name),
+            Self::Opening(_) | Self::Set(_) => None,
+        }
+    }
+
+    /// Deletes it, if it is there. `ruleset` is that of our table.
+    pub(in crate::firewall) fn delete(
+        &self,
+        socket: &mut NetlinkSocket,
+        ruleset: &Ruleset,
+    ) -> Result<(), FirewallError> {
+        let mut batch = Batch::new();
+        let what = match self {
+            Self::Opening(slot) => {
+                // One of a range goes with the set of that range.
+                let Some(element) = slot.key(ruleset) else {
+                    return Ok(());
+                };
+                elements::delete_all(&mut batch, std::slice::from_ref(&element));
+                format!("delete element {}", render::path(&element.set))
+            }
+            Self::Set(name) => {
+                structure::delete_set(&mut batch, &ruleset.table, name);
+                format!("delete set inet {} {name}", ruleset.table)
+            }
+            Self::Table(name) => {
+                structure::delete_table(&mut batch, name);
+                format!("delete table inet {name}")
+            }
+        };
+        match socket::commit(socket, &mut batch) {
+            Ok(()) => Ok(()),
+            // It has run out, or somebody else has deleted it.
+            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(()),
+            Err(BatchRefusal { errno, .. }) => {
+                let kind = MessageKind::Other;
+                Err(FirewallError::refused(&ruleset.table, kind, what, errno))
+            }
+        }
+    }
+}
+
+/// Waits until every packet that is among the rules now has left them: for one grace period
+/// of RCU, under whose lock they are passed (`nf_hook()`). membarrier(2) does that;
+/// kernel/sched/membarrier.c calls `synchronize_rcu()`. It takes 5 to 25 ms; but on a machine with
+/// more to do than it can, grace periods of 10 s have been seen, and nobody could knock meanwhile.
+pub(in crate::firewall) fn grace() {
+    let (done, over) = mpsc::channel();
+    let waiter = thread::Builder::new().spawn(move || {
+        if membarrier(MembarrierCommand::Global).is_err() {
+            // Refused by kernels with nohz_full, and perhaps by a sandbox.
+            thread::sleep(HELD_UP);
+        }
+        // Nobody listens any more if it took too long.
+        let _ = done.send(());
+    });
+    match waiter {
+        Ok(_) => _ = over.recv_timeout(HELD_UP),
+        Err(_) => thread::sleep(HELD_UP),
+    }
+}
+
+/// Deletes all leftovers, as soon as no packet uses them. Only where no loop waits for it.
+pub(in crate::firewall) fn finish(
+    socket: &mut NetlinkSocket,
+    ruleset: &Ruleset,
+    leftovers: &BTreeSet<Leftover>,
+) -> Result<(), FirewallError> {
+    if leftovers.is_empty() {
+        return Ok(());
+    }
+    grace();
+    let mut done = Ok(());
+    for leftover in leftovers {
+        done = done.and(leftover.delete(socket, ruleset));
+    }
+    done
+}
+
+/// Deletes the table of that name if it is there and ours, and every table that a crash has left
+/// beside it. Returns whether there was one.
+pub(in crate::firewall) fn remove(
+    socket: &mut NetlinkSocket,
+    table: &str,
+) -> Result<bool, FirewallError> {
+    let tables = inventory::tables(socket).map_err(FirewallError::reading)?;
+    let mut batch = Batch::new();
+    for info in tables {
+        let taken = info.flags & OWNER != 0 && info.owner != Some(socket.port());
+        if info.name != table && (taken || !present::is_interim(&info, table)) {
+            continue;
+        }
+        if taken {
+            return Err(FirewallError::Owned {
+                table: info.name,
+                port: info.owner,
+            });
+        }
+        if info.layout == Layout::Foreign {
+            return Err(FirewallError::Foreign { table: info.name });
+        }
+        structure::delete_table(&mut batch, &info.name);
+    }
+    if batch.len() == 0 {
+        return Ok(false);
+    }
+    match socket::commit(socket, &mut batch) {
+        Ok(()) => Ok(true),
+        Err(BatchRefusal { errno, .. }) => {
+            let what = format!("delete table inet {table}");
+            let kind = MessageKind::Other;
+            Err(FirewallError::refused(table, kind, what, errno))
+        }
+    }
+}

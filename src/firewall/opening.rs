@@ -1,0 +1,211 @@
+//! An opening: whose it is, what it opens, until when, and the set element that stands for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ruleset::{IpFamily, Ruleset};
+use super::transaction::{Element, ElementKey};
+use crate::model::{Lifetime, PortRange, SetPath, Step, Timestamp};
+
+/// The identity of an opening: one source and one place. Every opening of ours has one, and so
+/// has every element that we have put into a set of the administrator's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct OpeningSlot {
+    pub(super) source: IpAddr,
+    pub(super) place: OpeningPlace,
+}
+
+/// What an opening gives its source.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OpeningPlace {
+    /// These ports of this host.
+    Ports(PortRange),
+    /// An element in a set of the administrator's, with a port if the set's key has one.
+    Set(Arc<SetPath>, Option<Step>),
+}
+
+/// What is known of an opening that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OpeningEntry {
+    /// When it runs out; `None`: it stays until it is closed.
+    pub(super) deadline: Option<Timestamp>,
+    /// The door that made it.
+    pub(super) door: Arc<str>,
+}
+
+/// An opening that was read from the kernel, in a table of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FoundOpening {
+    pub(super) slot: OpeningSlot,
+    /// What is left of its time; `None`: it stays until it is closed.
+    pub(super) left: Option<Duration>,
+    /// The door that made it; `None`: somebody else did.
+    pub(super) door: Option<Arc<str>>,
+}
+
+/// An opening, as listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// The door that made it; `None`: somebody put it there by hand.
+    pub door: Option<Arc<str>>,
+    /// Its source.
+    pub source: IpAddr,
+    /// What it gives.
+    pub place: OpeningPlace,
+    /// What is left of its time; `None`: it stays until it is closed.
+    pub left: Option<Duration>,
+}
+
+/// An element that was added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The door that made it.
+    pub door: Arc<str>,
+    /// Its source.
+    pub source: IpAddr,
+    /// What it gives.
+    pub place: OpeningPlace,
+    /// How long it lives from now; `None`: it stays until it is closed.
+    pub left: Option<Duration>,
+    /// Whether it was there before.
+    pub extended: bool,
+}
+
+/// An element that is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The door that had made it.
+    pub door: Arc<str>,
+    /// Its source.
+    pub source: IpAddr,
+    /// What it gave.
+    pub place: OpeningPlace,
+}
+
+/// Whether and how a set of the administrator's takes a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Its key is an address of this family.
+    Address(IpFamily),
+    /// Its key is such an address, a protocol and a port.
+    AddressPort(IpFamily),
+    /// It does not exist yet: its elements are kept until it does.
+    Awaited,
+    /// It cannot take the elements that doors would add.
+    Unfit,
+}
+
+impl OpeningPlace {
+    /// Whether it is in that set of the administrator's.
+    pub(super) fn is_in(&self, path: &SetPath) -> bool {
+        matches!(self, Self::Set(set, _) if **set == *path)
+    }
+
+    /// Whether it is in our own table.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self, Self::Ports(_))
+    }
+
+    /// Whether it is one of these ports or ranges of this host.
+    pub(super) fn is_one_of(&self, all: &BTreeSet<PortRange>) -> bool {
+        matches!(self, Self::Ports(ports) if all.contains(ports))
+    }
+}
+
+impl Shape {
+    /// The family of its addresses.
+    pub(super) fn family(self) -> Option<IpFamily> {
+        match self {
+            Self::Address(f) | Self::AddressPort(f) => Some(f),
+            Self::Awaited | Self::Unfit => None,
+        }
+    }
+}
+
+impl OpeningSlot {
+    /// Returns the element that stands for the slot; `None` if the table has no set for it.
+    pub(super) fn element(
+        &self,
+        ruleset: &Ruleset,
+        lifetime: Lifetime,
+        door: &Arc<str>,
+    ) -> Option<Element> {
+        let Self { source, place } = self;
+        let with_step = |step: Option<Step>| match step {
+            Some(step) => ElementKey::AddressPort(*source, step),
+            None => ElementKey::Address(*source),
+        };
+        let (set, key) = match place {
+            OpeningPlace::Ports(ports) => {
+                let step = ports.is_single().then_some(Step {
+                    protocol: ports.protocol,
+                    port: ports.first,
+                });
+                let set = ruleset.openings(ports, IpFamily::of(*source))?.clone();
+                (set, with_step(step))
+            }
+            OpeningPlace::Set(path, step) => (path.clone(), with_step(*step)),
+        };
+        Some(Element {
+            set,
+            key,
+            timeout: match lifetime {
+                Lifetime::For(time) => Some(time),
+                Lifetime::UntilClosed => None,
+            },
+            comment: door.clone(),
+        })
+    }
+
+    /// Returns the element by its key alone, as it is asked for or deleted.
+    pub(super) fn key(&self, ruleset: &Ruleset) -> Option<Element> {
+        self.element(ruleset, Lifetime::UntilClosed, &"".into())
+    }
+}
+
+impl FoundOpening {
+    pub(super) fn entry(&self, now: Timestamp) -> OpeningEntry {
+        OpeningEntry {
+            deadline: self.left.map(|left| now + left),
+            door: self.door.clone().unwrap_or_else(|| "".into()),
+        }
+    }
+}
+
+/// Divides openings into those that a door of the ruleset would make, and the others. One that was
+/// found in two tables is taken once, with the longer time.
+pub(super) fn divide(
+    ruleset: &Ruleset,
+    found: impl IntoIterator<Item = FoundOpening>,
+) -> (Vec<FoundOpening>, Vec<Closed>) {
+    let mut keep: BTreeMap<OpeningSlot, FoundOpening> = BTreeMap::new();
+    let mut removed: BTreeMap<OpeningSlot, Arc<str>> = BTreeMap::new();
+    for f in found {
+        let granted = match (&f.door, &f.slot.place) {
+            (Some(door), OpeningPlace::Ports(ports)) => ruleset.grants(door, ports),
+            (Some(_), OpeningPlace::Set(..)) | (None, _) => false,
+        };
+        if !granted {
+            removed.insert(f.slot, f.door.unwrap_or_else(|| "".into()));
+            continue;
+        }
+        let longer = match keep.get(&f.slot).map(|k| k.left) {
+            None => true,
+            Some(None) => false,
+            Some(Some(old)) => f.left.is_none_or(|new| new > old),
+        };
+        if longer {
+            keep.insert(f.slot.clone(), f);
+        }
+    }
+    removed.retain(|slot, _| !keep.contains_key(slot));
+    let closed = |(slot, door): (OpeningSlot, Arc<str>)| Closed {
+        door,
+        source: slot.source,
+        place: slot.place,
+    };
+    let removed = removed.into_iter().map(closed).collect();
+    (keep.into_values().collect(), removed)
+}
