@@ -1,8 +1,8 @@
 //! The socket between the daemon and its helper: one message is one packet, in JSON.
 //!
-//! Both ends are the same program, so the format need not last. Whoever has taken one end over can
-//! send anything: a packet longer than [`MAX_MESSAGE`] is cut and is then no JSON any more, and
-//! what is no message is dropped by the other end.
+//! Both ends are the same program, so the format need not last. But whoever has taken one end over
+//! can send anything. So a packet longer than [`MAX_MESSAGE`] is cut, after which it is no JSON any
+//! more, and a packet that is no message is dropped.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -66,7 +66,7 @@ impl Outbox {
     }
 }
 
-/// What is in the socket.
+/// What [`receive`] has found in the socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming<T> {
     Message(T),
@@ -95,7 +95,8 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Incoming<T> {
     serde_json::from_slice(bytes).map_or(Incoming::Malformed, Incoming::Message)
 }
 
-/// Writes a text that may be of any length: its beginning, if it is too long.
+/// Writes a text that may be of any length. Of a longer text than [`MAX_TEXT`] it writes the
+/// beginning.
 pub(super) fn write_cut<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     let mut length = 0;
     let end = text.char_indices().find(|(_, c)| {

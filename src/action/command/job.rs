@@ -1,4 +1,4 @@
-//! What the scheduler hands out and gets back.
+//! The jobs that the scheduler hands out and gets back.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ pub(super) struct CommandJob {
     pub(super) phase: Phase,
     /// The string, with `%IP%` still in it.
     pub(super) command: Arc<str>,
-    /// Whether a stop is pending that waits for this: it must be over before that can run.
+    /// Whether this must be over before a pending stop can run, or is that stop.
     pub(super) awaited: bool,
 }
 
 /// How a job came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Finish {
-    /// By itself.
+    /// It ended by itself.
     Over,
     /// We ended it. A stop that did not get to its end stays in the journal.
     Killed,

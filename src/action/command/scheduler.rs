@@ -51,7 +51,7 @@ impl Default for Limits {
     }
 }
 
-/// What is to be done.
+/// Something for the caller to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
     /// Run this, and call [`Scheduler::ended`] when it is over.
