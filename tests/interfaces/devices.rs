@@ -140,7 +140,7 @@ fn device_types_of_some_kernels_are_listened_on() {
     needs!(Laboratory, Knock08);
     for kind in SOMEWHERE {
         if !kind.try_on(&Lab::new()) {
-            kernel_lacks(kind.name);
+            kernel_lacks(&format!("devices of type {}", kind.name));
         }
     }
 }
