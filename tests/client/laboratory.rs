@@ -1,5 +1,8 @@
 //! What the other tests take for granted of the laboratory.
 
+use crate::support::events::{
+    Meant, closed, complete, doors, extended, opened, reset, sources, stage, timeout,
+};
 use crate::support::net::is_alive;
 use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
 
@@ -68,4 +71,42 @@ fn a_process_is_heard_and_ended() {
     let (status, _) = process.terminate();
     assert!(!status.success());
     assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
+}
+
+#[test]
+fn a_line_of_the_log_is_read_as_an_event() {
+    let lines = [
+        "[2026-12-01 12:00] 192.0.2.77: ssh: Stage 2",
+        "192.0.2.77: ssh: sequence reset (stage 2): wrong port",
+        "192.0.2.77: ssh: sequence timeout (stage 1)",
+        "2001:db8::77 (host.example): ssh: OPEN SESAME",
+        "2001:db8::77: ssh: opened 22/tcp for 1h 30m",
+        "192.0.2.77: web: opened inet filter knocked until closed",
+        "192.0.2.77: web: extended 60000-61000/udp for 30s",
+        "192.0.2.77: web: closed 22/tcp",
+        "192.0.2.77: web: not opened: openings_v4 is full",
+        "starting up, listening on eth0",
+    ]
+    .map(str::to_owned);
+    let events: [(Meant, &str, &str); 8] = [
+        (stage(2), "ssh", "192.0.2.77"),
+        (reset(2), "ssh", "192.0.2.77"),
+        (timeout(1), "ssh", "192.0.2.77"),
+        (complete(), "ssh", "2001:db8::77"),
+        (opened("22/tcp").lasting("1h 30m"), "ssh", "2001:db8::77"),
+        (opened("inet filter knocked"), "web", "192.0.2.77"),
+        (extended("60000-61000/udp"), "web", "192.0.2.77"),
+        (closed("22/tcp"), "web", "192.0.2.77"),
+    ];
+    for (meant, door, source) in events {
+        assert_eq!(doors(&lines, &meant), [door], "{meant:?}");
+        assert_eq!(sources(&lines, &meant), [source], "{meant:?}");
+        let no_door = meant.clone().at("mosh");
+        assert_eq!(doors(&lines, &no_door), [] as [&str; 0]);
+        assert_eq!(doors(&lines, &meant.from("192.0.2.1")), [] as [&str; 0]);
+    }
+    assert_eq!(
+        doors(&lines, &opened("22/tcp").lasting("1h")),
+        [] as [&str; 0]
+    );
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::check::MOSH;
 use crate::site::{OPEN_SSH, SSH, Site, knock};
+use crate::support::events::opened;
 use crate::support::net::{Reach, is_alive};
 use crate::support::{CLIENT, Lab, SERVER, SILENCE, SOON, ip, wait_until};
 
@@ -97,7 +98,7 @@ fn mended(lab: &Lab, by: &[&str], lines: &[&str]) {
     let mut daemon = site.start("");
     for (family, server) in SERVER.into_iter().enumerate() {
         knock(lab, server, OPEN_SSH);
-        daemon.wait_for_line(&format!("{}: ssh: opened 22/tcp", CLIENT[family]));
+        daemon.wait_for_event(&opened("22/tcp").at("ssh").from(CLIENT[family]));
         let reach = connect(lab, family, SILENCE);
         assert!(!matches!(reach, Reach::Connected(_)), "{reach:?}");
     }
@@ -255,7 +256,7 @@ fn a_connection_is_more_than_its_first_packet() {
     let _echo = lab.server.echo(22);
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp"));
     let (_, said) = site.check();
     for door in ["ssh", "mosh"] {
         let blocked = format!("{door}: BLOCKED by chain inet filter input (policy drop)");

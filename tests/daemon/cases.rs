@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::site::{KNOCKD, Site};
+use crate::support::events::{complete, sources};
 use crate::support::{Lab, OTHER, SERVER, ip};
 use crate::wire;
 
@@ -54,11 +55,7 @@ impl Case {
     }
 
     fn check(&self, lines: &[String]) -> Result<(), String> {
-        let opened: Vec<_> = lines
-            .iter()
-            .filter_map(|line| line.strip_suffix(": d: OPEN SESAME"))
-            .map(|line| line.rsplit(' ').next().unwrap_or(line))
-            .collect();
+        let opened = sources(lines, &complete().at("d"));
         match opened == self.opens {
             true => Ok(()),
             false => Err(format!(
@@ -152,7 +149,7 @@ fn sent(case: &Case) -> Result<(), String> {
     };
     let last = host.udp(ip(from), 0);
     last.send_to(b"", (to, 65000)).expect("a way there");
-    daemon.wait_for_line(": end: OPEN SESAME");
+    daemon.wait_for_event(&complete().at("end"));
     case.check(&daemon.lines())?;
     // And so it stands in the kernel, by the word of both.
     if !case.has("target") {

@@ -4,6 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::blocked::UFW;
 use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
+use crate::support::events::opened;
 use crate::support::{Lab, OTHER, SERVER};
 
 /// A door with a range of UDP ports beside one for SSH.
@@ -46,7 +47,7 @@ fn a_door_alone_works() {
 
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp"));
     // Openings are no drift, be there as many as nft breaks into lines.
     for address in [OTHER[0], "198.51.100.3"] {
         site.run(&format!("open ssh {address}"));
@@ -170,7 +171,7 @@ fn a_saved_ruleset_loads_without_the_lines_that_are_named() {
         .nft("table inet filter { chain input { type filter hook input priority 0; tcp dport 80 counter; }; }");
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp"));
     let saved = format!("flush ruleset\n{}", lab.server.run("nft list ruleset"));
     let file = lab.write("nftables.conf", &saved);
     let load = |file: &std::path::Path| lab.server.try_run(&format!("nft -f {}", file.display()));

@@ -7,6 +7,7 @@ use serde_json::json;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::site::{KNOCKD, OPEN_SSH, SSH, Site, failure, knock};
+use crate::support::events::opened;
 use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip};
 
 /// A door whose opening has no end, and with a range.
@@ -31,8 +32,13 @@ fn what_is_open_is_listed() {
     assert_eq!(site.run("list --json"), "[]\n");
     knock(&lab, SERVER[0], OPEN_SSH);
     knock(&lab, SERVER[1], "7304 8405:udp 9506");
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp for 1h");
-    daemon.wait_for_line("2001:db8::77: mosh: opened 50000-50100/udp until closed");
+    daemon.wait_for_event(&opened("22/tcp").lasting("1h").at("ssh").from("192.0.2.77"));
+    daemon.wait_for_event(
+        &opened("50000-50100/udp")
+            .lasting("until closed")
+            .at("mosh")
+            .from("2001:db8::77"),
+    );
     let mut listed = site.openings();
     for opening in &mut listed {
         let left = opening["left_ms"].take();
@@ -73,7 +79,7 @@ fn the_status_tells_what_is_heard_and_done() {
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp"));
     let status = site.status();
     assert_eq!(status["pid"], daemon.id());
     assert_eq!(status["configuration"], site.config().display().to_string());
@@ -175,7 +181,7 @@ fn a_cleared_table_stays_away_until_the_reload() {
     site.reload(&daemon);
     connect(SILENCE).expect_silence();
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
 }
 
 #[test]
@@ -377,7 +383,7 @@ fn the_guard_alone_is_put_in_place_and_taken_over() {
     site.run("guard");
     assert_eq!(ruleset(), before);
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
     let _open = lab
         .client
         .connect(ip(CLIENT[0]), to, SOON)
@@ -435,7 +441,7 @@ fn bad_clients_are_refused_and_wait_for_nobody() {
     assert_eq!(silent.read(&mut [0; 1]).expect("within a second"), 0);
     assert!(site.openings().is_empty());
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
     let (status, _) = daemon.terminate();
     assert!(status.success());
     assert!(!path.exists());

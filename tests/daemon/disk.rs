@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::site::{OPEN_SSH, SSH, Site, knock};
+use crate::support::events::{complete, opened};
 use crate::support::{Lab, Process, SERVER, wait_until};
 
 /// For as long as no test takes.
@@ -205,11 +206,11 @@ fn a_disk_that_holds_up_a_one_time_sequence_holds_up_its_door_alone() {
     opens_ssh(&lab, &site);
     daemon.wait_for_line("192.0.2.77: once: not opened yet: ");
     assert!(!is_open(&site, "23/tcp"));
-    assert_eq!(daemon.count("once: OPEN SESAME"), 0);
+    assert_eq!(daemon.count_events(&complete().at("once")), 0);
     strace.kill();
-    daemon.wait_for_line("192.0.2.77: once: OPEN SESAME");
-    daemon.wait_for_line("192.0.2.77: once: opened 23/tcp");
-    assert_eq!(daemon.count("once: OPEN SESAME"), 1);
+    daemon.wait_for_event(&complete().at("once").from("192.0.2.77"));
+    daemon.wait_for_event(&opened("23/tcp").at("once").from("192.0.2.77"));
+    assert_eq!(daemon.count_events(&complete().at("once")), 1);
     assert_eq!(daemon.count("not opened yet"), 1);
     knock_until_open(&lab, &daemon, ONCE[1], 2);
 }
@@ -219,7 +220,7 @@ fn knock_until_open(lab: &Lab, daemon: &Process, sequence: &str, times: usize) {
     wait_until("the next sequence", || {
         knock(lab, SERVER[0], sequence);
         std::thread::sleep(Duration::from_millis(50));
-        daemon.count("once: OPEN SESAME") == times
+        daemon.count_events(&complete().at("once")) == times
     });
 }
 
@@ -250,7 +251,7 @@ fn a_disk_that_holds_up_a_one_time_file_holds_up_neither_start_nor_reload() {
     let mut daemon = Process::start(&mut site.command_by(&strace, "-v"));
     daemon.wait_for_line("once: its one-time sequences cannot be read yet");
     daemon.wait_for_line("starting up, listening on");
-    assert_eq!(daemon.count("once: OPEN SESAME"), 0);
+    assert_eq!(daemon.count_events(&complete().at("once")), 0);
     opens_ssh(&lab, &site);
     knock_until_open(&lab, &daemon, ONCE[1], 1);
 }
@@ -264,7 +265,7 @@ fn a_file_that_is_written_back_makes_no_used_sequence_good_again() {
     let file = configure(&site);
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], ONCE[0]);
-    daemon.wait_for_line("once: OPEN SESAME");
+    daemon.wait_for_event(&complete().at("once"));
     let said = "used already, though it is not marked; the line is skipped";
     for (round, line) in [("reload", 1), ("restart", 2)] {
         write(&file, SEQUENCES);
@@ -277,14 +278,20 @@ fn a_file_that_is_written_back_makes_no_used_sequence_good_again() {
             }
         }
         daemon.wait_for_line(&format!("sequences:{line}: {said}"));
-        let before = daemon.count("once: OPEN SESAME");
+        let before = daemon.count_events(&complete().at("once"));
         for used in &ONCE[..line] {
             knock(&lab, SERVER[0], used);
         }
         // If one of them were good, it would have opened before this.
         knock(&lab, SERVER[0], ONCE[line]);
-        wait_until("the next", || daemon.count("once: OPEN SESAME") > before);
-        assert_eq!(daemon.count("once: OPEN SESAME"), before + 1, "{round}");
+        wait_until("the next", || {
+            daemon.count_events(&complete().at("once")) > before
+        });
+        assert_eq!(
+            daemon.count_events(&complete().at("once")),
+            before + 1,
+            "{round}"
+        );
         assert_eq!(daemon.count("once: not opened"), 0, "{round}");
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::site::{KNOCK, OPEN_SSH, SHUT_SSH, SSH, Site, knock};
+use crate::support::events::{closed, extended, opened, timeout};
 use crate::support::net::is_alive;
 use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ancestor, ip, wait_until};
 
@@ -31,7 +32,7 @@ fn opens_and_closes(client: PathBuf) {
             command.arg(server).args(OPEN_SSH.split(' '));
             let output = command.output().expect("the client");
             assert!(output.status.success(), "{output:?}");
-            daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp for 4s"));
+            daemon.wait_for_event(&opened("22/tcp").lasting("4s").at("ssh").from(own));
             let to = (ip(server), 22);
             let stream = lab.client.connect(ip(own), to, SOON).expect_connected();
             lab.client.connect(ip(other), to, SILENCE).expect_silence();
@@ -39,7 +40,7 @@ fn opens_and_closes(client: PathBuf) {
         })
         .collect();
     for ((own, _), server) in hosts() {
-        daemon.wait_for_line(&format!("{own}: ssh: closed 22/tcp"));
+        daemon.wait_for_event(&closed("22/tcp").at("ssh").from(own));
         let reach = lab.client.connect(ip(own), (ip(server), 22), SILENCE);
         reach.expect_silence();
     }
@@ -87,12 +88,17 @@ fn a_second_knock_extends_an_opening() {
         (asked + left, Instant::now() + left)
     };
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp for 1h");
+    daemon.wait_for_event(&opened("22/tcp").lasting("1h"));
     let (_, first) = end();
     let before = Instant::now();
     wait_until("time to pass", || before.elapsed() > Duration::from_secs(1));
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: extended 22/tcp for 1h");
+    daemon.wait_for_event(
+        &extended("22/tcp")
+            .lasting("1h")
+            .at("ssh")
+            .from("192.0.2.77"),
+    );
     let (second, _) = end();
     assert!(second > first, "{:?} short", first - second);
     assert_eq!(site.openings().len(), 1);
@@ -105,12 +111,12 @@ fn an_attempt_runs_out() {
     let site = Site::new(&lab, &SHORT.replace("open ", "seq_timeout = \"1s\"\nopen "));
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], "7001 8102:udp");
-    daemon.wait_for_line("192.0.2.77: ssh: sequence timeout (stage 2)");
+    daemon.wait_for_event(&timeout(2).at("ssh").from("192.0.2.77"));
     knock(&lab, SERVER[0], "9203");
     // Nothing of it is left, and a new one is not hindered.
     assert!(site.openings().is_empty());
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
 }
 
 #[test]
@@ -123,10 +129,10 @@ fn a_knock_closes_what_is_open() {
     for (own, server) in CLIENT.into_iter().zip(SERVER) {
         let to = (ip(server), 22);
         knock(&lab, server, OPEN_SSH);
-        daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
+        daemon.wait_for_event(&opened("22/tcp").at("ssh").from(own));
         let stream = lab.client.connect(ip(own), to, SOON).expect_connected();
         knock(&lab, server, SHUT_SSH);
-        daemon.wait_for_line(&format!("{own}: ssh: closed 22/tcp"));
+        daemon.wait_for_event(&closed("22/tcp").at("ssh").from(own));
         lab.client.connect(ip(own), to, SILENCE).expect_silence();
         assert!(is_alive(&stream));
     }
@@ -152,7 +158,12 @@ fn a_range_of_udp_ports_opens() {
     let to = (SERVER[0], 60001);
     client.send_to(b"before", to).expect("a way there");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: mosh: opened 60000-61000/udp for 1h");
+    daemon.wait_for_event(
+        &opened("60000-61000/udp")
+            .lasting("1h")
+            .at("mosh")
+            .from("192.0.2.77"),
+    );
     client.send_to(b"after", to).expect("a way there");
     let mut buffer = [0; 16];
     let (length, from) = server.recv_from(&mut buffer).expect("a datagram");
@@ -175,10 +186,15 @@ fn a_door_puts_sources_into_a_set_of_the_administrators() {
     let mut daemon = site.start("");
     let listed = || lab.server.run("nft list set inet filter knocked");
     knock(&lab, SERVER[0], "35218 12907 46550:udp");
-    daemon.wait_for_line("192.0.2.77: ssh: opened inet filter knocked for 1h");
+    daemon.wait_for_event(
+        &opened("inet filter knocked")
+            .lasting("1h")
+            .at("ssh")
+            .from("192.0.2.77"),
+    );
     assert!(listed().contains("192.0.2.77"), "{}", listed());
     knock(&lab, SERVER[0], "8164:udp 29473 18035");
-    daemon.wait_for_line("192.0.2.77: ssh: closed inet filter knocked");
+    daemon.wait_for_event(&closed("inet filter knocked").at("ssh").from("192.0.2.77"));
     assert!(!listed().contains("192.0.2.77"), "{}", listed());
 }
 
@@ -203,7 +219,7 @@ fn one_socket_makes_a_step_of_udp_that_comes_twice() {
             wait_until(&opened, || daemon.count(&opened) == round);
         }
     }
-    daemon.wait_for_line("ssh: extended 22/tcp");
+    daemon.wait_for_event(&extended("22/tcp").at("ssh"));
 }
 
 /// The ports are filtered, so each SYN comes again after a second, and after two or three, when the

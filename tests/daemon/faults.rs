@@ -1,6 +1,7 @@
 //! What keeps a daemon from starting is told by its exit code (sysexits(3)) and in words.
 
 use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
+use crate::support::events::opened;
 use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip};
 
 /// Faults on three lines.
@@ -62,7 +63,7 @@ fn a_faulty_file_neither_opens_the_host_nor_locks_out_its_owner() {
             .connect(ip(OTHER[0]), to, SILENCE)
             .expect_silence();
         knock(&lab, SERVER[0], OPEN_SSH);
-        daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+        daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
         let _stream = lab
             .client
             .connect(ip(CLIENT[0]), to, SOON)

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
+use crate::support::events::{closed, complete, opened};
 use crate::support::net::is_alive;
 use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip, wait_until};
 
@@ -14,7 +15,7 @@ fn after_kill_9_the_guard_stands_and_openings_run_out() {
     let site = Site::new(&lab, &SSH.replace("1h", "5s"));
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp for 5s");
+    daemon.wait_for_event(&opened("22/tcp").lasting("5s"));
     daemon.kill();
     let to = (ip(SERVER[0]), 22);
     let stream = lab
@@ -39,11 +40,11 @@ fn a_restart_after_kill_9_keeps_openings_and_their_times() {
     let site = Site::new(&lab, &SSH.replace("1h", "5s"));
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp for 5s");
+    daemon.wait_for_event(&opened("22/tcp").lasting("5s"));
     daemon.kill();
     let mut daemon = site.start("");
     daemon.wait_for_line("the table is taken over and owned; 1 openings live on");
-    daemon.wait_for_line("192.0.2.77: ssh: closed 22/tcp");
+    daemon.wait_for_event(&closed("22/tcp").at("ssh").from("192.0.2.77"));
     assert!(site.openings().is_empty());
 }
 
@@ -55,7 +56,7 @@ fn nobody_else_flushes_the_table() {
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp"));
     lab.server.run("nft flush ruleset");
     let to = (ip(SERVER[0]), 22);
     lab.client
@@ -124,7 +125,7 @@ fn a_published_port_is_guarded() {
     let mut daemon = site.start("");
     connect(CLIENT[0], SILENCE).expect_silence();
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 8080/tcp");
+    daemon.wait_for_event(&opened("8080/tcp"));
     assert!(is_alive(&connect(CLIENT[0], SOON).expect_connected()));
     connect(OTHER[0], SILENCE).expect_silence();
 }
@@ -174,7 +175,7 @@ fn datagrams_for_many_are_guarded_as_well() {
     server.set_read_timeout(Some(SILENCE)).expect("a socket");
     assert_eq!(receive(), None);
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 5353/udp");
+    daemon.wait_for_event(&opened("5353/udp"));
     hello();
     server.set_read_timeout(Some(SOON)).expect("a socket");
     assert_eq!(receive().as_deref(), Some("192.0.2.255"));
@@ -213,7 +214,7 @@ fn a_knock_gets_through_a_flood() {
     daemon.wait_for_line("stages not written");
     lab.client
         .run(&format!("{KNOCK} -d 500 {} {OPEN_SSH}", SERVER[0]));
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
     assert_eq!(site.openings().len(), 1);
 }
 
@@ -238,7 +239,7 @@ fn without_a_thread_the_guard_stands_and_knocks_are_heard() {
     daemon.wait_for_line("cannot start a thread for the log");
     daemon.wait_for_line("starting up, listening on");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: OPEN SESAME");
+    daemon.wait_for_event(&complete().at("ssh").from("192.0.2.77"));
     let (status, _) = daemon.terminate();
     assert!(status.success(), "{status}");
 }

@@ -1,6 +1,7 @@
 //! What the daemon listens to.
 
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
+use crate::support::events::{complete, opened, sources};
 use crate::support::{CLIENT, Lab, SERVER};
 
 /// A door for the knock after which everything before it was seen.
@@ -23,12 +24,9 @@ fn heard(lab: &Lab, site: &Site<'_>, words: &str, servers: &[&str], last: &str) 
         ),
         _ => knock(lab, last, "7304 8405:udp 9506"),
     }
-    daemon.wait_for_line("last: OPEN SESAME");
+    daemon.wait_for_event(&complete().at("last"));
     let (_, lines) = daemon.terminate();
-    let sources = lines
-        .iter()
-        .filter_map(|line| line.strip_suffix(": ssh: OPEN SESAME"));
-    sources.map(str::to_owned).collect()
+    sources(&lines, &complete().at("ssh"))
 }
 
 #[test]
@@ -99,7 +97,7 @@ fn an_interface_may_come_later() {
     lab.client.add_address("eth1", "198.51.100.77");
     daemon.wait_for_line("interface eth1 has the address 198.51.100.1");
     knock(&lab, "198.51.100.1", OPEN_SSH);
-    daemon.wait_for_line("198.51.100.77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("198.51.100.77"));
 }
 
 #[test]
@@ -130,12 +128,10 @@ fn a_door_rests_for_whom_it_has_opened() {
         knock(&lab, server, "8211:udp");
     }
     knock(&lab, SERVER[0], "7304 8405:udp 9506");
-    daemon.wait_for_line("last: OPEN SESAME");
+    daemon.wait_for_event(&complete().at("last"));
     let (_, lines) = daemon.terminate();
-    let opened = lines
-        .iter()
-        .filter_map(|l| l.strip_suffix(": game: OPEN SESAME"));
-    assert_eq!(opened.collect::<Vec<_>>(), CLIENT, "{lines:?}");
+    let opened = sources(&lines, &complete().at("game"));
+    assert_eq!(opened, CLIENT, "{lines:?}");
     let runs = lines.iter().filter(|l| l.contains("game: running command"));
     assert_eq!(runs.count(), 2, "{lines:?}");
 }

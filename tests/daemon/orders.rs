@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::site::{KNOCKD, OPEN_SSH, SSH, Site, failure, knock};
+use crate::support::events::opened;
 use crate::support::{CLIENT, Lab, SERVER, SILENCE, ip};
 
 /// More doors than one message of a socket has room for.
@@ -198,7 +199,7 @@ fn a_refused_file_is_told_until_a_good_one_is_read() {
     };
     refused("the configuration that was running");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
     // After a start, too, and after a signal that changes nothing.
     daemon.terminate();
     daemon = site.start("");

@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
+use crate::support::events::{closed, opened, stage};
 use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip, wait_until};
 
 /// A door more.
@@ -32,7 +33,7 @@ fn a_faulty_file_changes_nothing() {
     daemon.wait_for_line("1:1: there is no door");
     assert_eq!(ruleset(), before);
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
     assert!(!daemon.lines().iter().any(|line| line.contains("web")));
 }
 
@@ -94,7 +95,7 @@ fn a_good_file_is_taken_and_openings_of_its_doors_live_on() {
         lab.client.connect(ip(own), to, patience)
     };
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp"));
     let _open = connect(OTHER[0], 80, SOON).expect_connected();
     site.configure(&format!("{SSH}{MORE}"));
     site.reload(&daemon);
@@ -102,12 +103,12 @@ fn a_good_file_is_taken_and_openings_of_its_doors_live_on() {
     connect(CLIENT[0], 80, SILENCE).expect_silence();
     let _open = connect(CLIENT[0], 22, SOON).expect_connected();
     knock(&lab, SERVER[0], "7004 8105:udp 9206");
-    daemon.wait_for_line("192.0.2.77: web: opened 80/tcp for");
+    daemon.wait_for_event(&opened("80/tcp").at("web").from("192.0.2.77"));
     let _open = connect(CLIENT[0], 80, SOON).expect_connected();
     // The door of the first opening goes, and its guard and what it opened with it.
     site.configure(MORE);
     site.reload(&daemon);
-    daemon.wait_for_line("192.0.2.77: ssh: closed 22/tcp");
+    daemon.wait_for_event(&closed("22/tcp").at("ssh").from("192.0.2.77"));
     let _open = connect(OTHER[0], 22, SOON).expect_connected();
     let doors: Vec<_> = site.openings().iter().map(|o| o["door"].clone()).collect();
     assert_eq!(doors, ["web"]);
@@ -123,13 +124,13 @@ fn an_attempt_at_a_door_that_stays_goes_on() {
     );
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], "7001 8102:udp");
-    daemon.wait_for_line("192.0.2.77: ssh: Stage 2");
+    daemon.wait_for_event(&stage(2).at("ssh").from("192.0.2.77"));
     let text = std::fs::read_to_string(site.config()).expect("a file of ours");
     // Another door before it: the place of a door in the file says nothing.
     site.configure(&format!("{MORE}{text}"));
     site.reload(&daemon);
     lab.client.run(&format!("{KNOCK} {} 9203", SERVER[0]));
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp for 1h");
+    daemon.wait_for_event(&opened("22/tcp").lasting("1h").at("ssh").from("192.0.2.77"));
 }
 
 #[test]
@@ -139,7 +140,7 @@ fn an_attempt_at_a_door_that_changed_is_over() {
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("-D");
     knock(&lab, SERVER[0], "7001 8102:udp");
-    daemon.wait_for_line("192.0.2.77: ssh: Stage 2");
+    daemon.wait_for_event(&stage(2).at("ssh").from("192.0.2.77"));
     site.configure(&SSH.replace("9203/tcp\"]\nopen", "9203/tcp\", \"9300/tcp\"]\nopen"));
     site.reload(&daemon);
     daemon.wait_for_line("192.0.2.77: ssh: sequence reset (stage 2): the door was changed");
@@ -152,7 +153,7 @@ fn the_table_may_change_its_name() {
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp"));
     site.configure(&format!("firewall.table = \"gate\"\n{SSH}"));
     site.reload(&daemon);
     assert_eq!(lab.server.run("nft list tables"), "table inet gate\n");
@@ -185,7 +186,7 @@ fn the_table_may_come_and_go() {
     site.reload(&daemon);
     connect(SILENCE).expect_silence();
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp for 1h");
+    daemon.wait_for_event(&opened("22/tcp").lasting("1h").at("ssh").from("192.0.2.77"));
     let _open = connect(SOON).expect_connected();
     site.configure(&without);
     site.reload(&daemon);

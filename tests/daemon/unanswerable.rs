@@ -7,6 +7,7 @@ use etherparse::PacketBuilder;
 use socket2::Socket;
 
 use crate::site::{KNOCK, Site};
+use crate::support::events::complete;
 use crate::support::frame::{IPV4, IPV6, frame};
 use crate::support::{Lab, SERVER, ip};
 
@@ -78,14 +79,14 @@ fn who_cannot_be_answered_opens_nothing() {
     let answerable = ["198.51.100.7", "169.254.9.9", "fe80::5", "2001:db8:9::7"];
     for from in answerable {
         forge(&wire, from, if ip(from).is_ipv4() { four } else { six });
-        daemon.wait_for_line(&format!("{from}: ssh: OPEN SESAME"));
+        daemon.wait_for_event(&complete().at("ssh").from(from));
     }
     // One that has gone is somebody else's.
     lab.server.run("ip link del other");
     daemon.wait_for_line("running command: true");
     crate::support::wait_until("the address to be another's", || {
         forge(&wire, "203.0.113.1", four);
-        daemon.count("203.0.113.1: ssh: OPEN SESAME") > 0
+        daemon.count_events(&complete().at("ssh").from("203.0.113.1")) > 0
     });
     let lines = daemon.lines();
     for from in forged.into_iter().filter(|from| *from != "203.0.113.1") {
@@ -109,6 +110,6 @@ fn by_the_loopback_a_host_knocks_at_itself() {
     for to in ["127.0.0.1", "::1", four, six] {
         lab.server
             .run(&format!("{KNOCK} {to} 7001:udp 8102:udp 9203:udp"));
-        daemon.wait_for_line(&format!("{to}: ssh: OPEN SESAME"));
+        daemon.wait_for_event(&complete().at("ssh").from(to));
     }
 }

@@ -2,6 +2,7 @@
 //! as opened, nor counted.
 
 use crate::site::{OPEN_SSH, SSH, Site, knock};
+use crate::support::events::{complete, opened};
 use crate::support::{CLIENT, Lab, Process, SERVER, wait_for};
 
 /// A door that fills a set of the administrator's, and one that does nothing but run a command.
@@ -25,7 +26,7 @@ fn filter(lab: &Lab, set: &str) {
 }
 
 /// How many doors the daemon has opened, by its own account.
-fn opened(site: &Site<'_>) -> u64 {
+fn opened_count(site: &Site<'_>) -> u64 {
     let status = site.run("status --json");
     let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
     status["opened"].as_u64().expect("a number")
@@ -43,7 +44,7 @@ fn in_vain(lab: &Lab, daemon: &mut Process, door: &str, ports: &str) -> String {
     });
     let head = format!("{}: {door}: not opened: ", CLIENT[0]);
     assert!(said.contains(&head), "{said}");
-    assert_eq!(daemon.count("OPEN SESAME"), 0, "{:#?}", daemon.lines());
+    assert_eq!(daemon.count_events(&complete()), 0, "{:#?}", daemon.lines());
     assert_eq!(daemon.count(": opened "), 0, "{:#?}", daemon.lines());
     said
 }
@@ -75,20 +76,20 @@ fn what_the_kernel_does_not_have_is_not_said_to_be_open() {
     site.run("clear");
     let said = in_vain(&lab, &mut daemon, "ssh", OPEN_SSH);
     assert!(said.contains("the table was cleared by hand"), "{said}");
-    assert_eq!(opened(&site), 0);
+    assert_eq!(opened_count(&site), 0);
     // A command needs no table; and all is well again.
     knock(&lab, SERVER[0], RUN);
-    daemon.wait_for_line(": run: OPEN SESAME");
+    daemon.wait_for_event(&complete().at("run"));
     site.reload(&daemon);
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line(": ssh: OPEN SESAME");
-    daemon.wait_for_line(": ssh: opened 22/tcp");
-    assert_eq!(opened(&site), 2);
+    daemon.wait_for_event(&complete().at("ssh"));
+    daemon.wait_for_event(&opened("22/tcp").at("ssh"));
+    assert_eq!(opened_count(&site), 2);
     let mut lines = daemon.lines().into_iter();
     // Who is open for longer already is told as opened once more.
     knock(&lab, SERVER[0], OPEN_SSH);
     wait_for("the second", || {
-        (daemon.count(": ssh: OPEN SESAME") == 2).then_some(())
+        (daemon.count_events(&complete().at("ssh")) == 2).then_some(())
     });
     assert!(lines.any(|line| line.contains("ssh: Stage 3")));
 }
@@ -102,6 +103,6 @@ fn a_table_deleted_by_hand_is_put_back_and_opened() {
     lab.server.run("nft delete table inet knockd");
     daemon.wait_for_line("deleted the table: restored");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line(": ssh: OPEN SESAME");
+    daemon.wait_for_event(&complete().at("ssh"));
     assert_eq!(site.openings().len(), 1);
 }

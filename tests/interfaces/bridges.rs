@@ -2,6 +2,7 @@
 
 use crate::listening::ListeningDaemon;
 use crate::site::{KNOCK, Site};
+use crate::support::events::{complete, reset};
 use crate::support::{Lab, SERVER, SERVER_MAC, wait_until};
 
 /// Makes the server's wire a port of a bridge that has its addresses.
@@ -74,11 +75,11 @@ fn a_repeated_step_over_a_bridge_is_not_made_twice() {
     for server in SERVER {
         let knock = |steps: &str| lab.client.run(&format!("{KNOCK} {server} {steps}"));
         knock("7401:udp 7402");
-        daemon.wait_for_line("twice: sequence reset (stage 1)");
+        daemon.wait_for_event(&reset(1).at("twice"));
         knock("7401:udp 7401:udp 7402");
     }
-    daemon.wait_for_line("2001:db8::77: twice: OPEN SESAME");
-    assert_eq!(daemon.count("sequence reset (stage 1)"), 2);
+    daemon.wait_for_event(&complete().at("twice").from("2001:db8::77"));
+    assert_eq!(daemon.count_events(&reset(1)), 2);
     wait_until("the commands", || daemon.count(": twice, once") == 2);
     let (_, lines) = daemon.terminate();
     let ran = lines.iter().filter(|line| line.contains(": twice, once"));

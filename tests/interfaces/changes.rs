@@ -1,6 +1,7 @@
 //! Interfaces that come, go, and change their names.
 
 use crate::listening::ListeningDaemon;
+use crate::support::events::{complete, sources};
 use crate::support::{CLIENT, Lab, SERVER};
 
 #[test]
@@ -173,7 +174,7 @@ fn lo_is_listened_on_where_it_is_named() {
     daemon.knocked_by(&lab.client);
     SERVER.iter().for_each(|server| daemon.opens_at(server));
     let lines = daemon.close();
-    let mut opened = lines.iter().filter(|line| line.contains("OPEN SESAME"));
-    let is_clients = |line: &String| CLIENT.iter().any(|own| line.starts_with(own));
+    let mut opened = sources(&lines, &complete()).into_iter();
+    let is_clients = |source: String| CLIENT.contains(&source.as_str());
     assert!(opened.all(is_clients), "{lines:?}");
 }

@@ -1,6 +1,7 @@
 //! A daemon that is asked again and again whether it hears.
 
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site};
+use crate::support::events::{complete, doors};
 use crate::support::{Lab, Namespace, Process, SOON, ancestor, ip, wait_until};
 
 /// A door of one datagram, whose command would run twice if that counted twice.
@@ -61,10 +62,10 @@ impl<'lab> ListeningDaemon<'lab> {
         reach.expect_refused();
         for client in [KNOCK.into(), ancestor::knock()] {
             self.send(&client.to_string_lossy(), server, OPEN_SSH);
-            self.expect(": ssh: OPEN SESAME");
+            self.expect("ssh");
         }
         self.send(KNOCK, server, "7500:udp");
-        self.expect(": ring: OPEN SESAME");
+        self.expect("ring");
         self.rang += 1;
         assert_eq!(self.status()["opened"], self.opened, "{server}");
     }
@@ -90,13 +91,13 @@ impl<'lab> ListeningDaemon<'lab> {
     }
 
     #[track_caller]
-    fn expect(&mut self, line: &str) {
+    fn expect(&mut self, door: &str) {
         self.opened += 1;
         let opened = usize::try_from(self.opened).expect("a few");
-        wait_until(line, || self.process.count(": OPEN SESAME") >= opened);
-        let last = self.process.lines();
-        let last = last.iter().rfind(|line| line.contains(": OPEN SESAME"));
-        assert!(last.is_some_and(|last| last.ends_with(line)), "{last:?}");
+        wait_until(door, || self.process.count_events(&complete()) >= opened);
+        let lines = self.process.lines();
+        let last = doors(&lines, &complete()).pop();
+        assert_eq!(last.as_deref(), Some(door), "{lines:?}");
     }
 
     /// Waits until a line with this text has come `count` times.

@@ -2,6 +2,7 @@
 
 use crate::listening::ListeningDaemon;
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site};
+use crate::support::events::complete;
 use crate::support::{CLIENT, Lab, Namespace, SERVER, ip, wait_until};
 
 /// The host behind the router.
@@ -40,7 +41,7 @@ fn what_a_router_forwards_is_not_read() {
     }
     SERVER.into_iter().for_each(|to| drop(knock(to)));
     for client in CLIENT {
-        daemon.wait_for_line(&format!("{client}: ssh: OPEN SESAME"));
+        daemon.wait_for_event(&complete().at("ssh").from(client));
     }
     let read = site.status()["packets"]["read"].as_u64();
     assert!(
@@ -53,7 +54,7 @@ fn what_a_router_forwards_is_not_read() {
     lab.client.run("ip neigh flush all");
     wait_until("the new address to be heard", || {
         knock("192.0.2.99");
-        daemon.count("192.0.2.77: ssh: OPEN SESAME") > 1
+        daemon.count_events(&complete().at("ssh").from("192.0.2.77")) > 1
     });
 }
 
@@ -83,13 +84,13 @@ fn what_a_router_forwards_fits_the_target_alone() {
             for to in [target, server] {
                 lab.client.run(&format!("{KNOCK} {to} {OPEN_SSH}"));
             }
-            daemon.wait_for_line(&format!("behind{i}: OPEN SESAME"));
+            daemon.wait_for_event(&complete().at(&format!("behind{i}")));
         }
         // One at each door with a target, two at each of the two without one.
-        wait_until("all to open", || daemon.count(": OPEN SESAME") >= 6);
+        wait_until("all to open", || daemon.count_events(&complete()) >= 6);
         assert_eq!(site.status()["opened"], 6);
         for door in ["behind0", "behind1"] {
-            assert_eq!(daemon.count(&format!("{door}: OPEN SESAME")), 1);
+            assert_eq!(daemon.count_events(&complete().at(door)), 1);
         }
     }
 }
@@ -125,9 +126,9 @@ fn a_target_may_be_a_broadcast_address() {
         ("192.0.2.1", "own"),
     ] {
         client.send_to(&[0xff; 102], (to, 9)).expect("a way there");
-        daemon.wait_for_line(&format!("192.0.2.77: {door}: OPEN SESAME"));
+        daemon.wait_for_event(&complete().at(door).from("192.0.2.77"));
     }
-    assert_eq!(daemon.count("OPEN SESAME"), 3);
+    assert_eq!(daemon.count_events(&complete()), 3);
 }
 
 /// Without forwarding and without a target, what is for others is nobody's.

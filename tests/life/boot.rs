@@ -3,6 +3,7 @@
 use crate::clients::connect_throughout;
 use crate::open_both;
 use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
+use crate::support::events::opened;
 use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
 
 /// The kinds of daemon that may come after the guard.
@@ -33,7 +34,7 @@ fn the_guard_comes_before_the_daemon_and_lets_nobody_in() {
         closed(&lab, CLIENT);
         for (own, server) in CLIENT.into_iter().zip(SERVER) {
             knock(&lab, server, OPEN_SSH);
-            daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
+            daemon.wait_for_event(&opened("22/tcp").at("ssh").from(own));
             let reach = lab.client.connect(ip(own), (ip(server), 22), SOON);
             let _open = reach.expect_connected();
         }

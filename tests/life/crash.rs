@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::forge::{self, BRIEF, DOORS, SSH};
 use crate::rounds;
 use crate::site::Site;
+use crate::support::events::{closed, opened};
 use crate::support::frame::source;
 use crate::support::{Lab, Process, wait_until};
 
@@ -125,11 +126,11 @@ fn after_kill_9_all_is_open_that_was_said_to_be() {
     assert!(seen > 0, "no knock was heard at all");
     // What was open for a short time runs out under whoever runs then.
     forge::knock(&wire, source(0), BRIEF);
-    daemon.wait_for_line("10.0.0.0: brief: opened 443/tcp");
+    daemon.wait_for_event(&opened("443/tcp").at("brief").from("10.0.0.0"));
     // Not over before the next daemon is there, on a slow machine either.
     site.run("open brief 10.0.0.0 --for 15s");
     daemon.kill();
     let mut daemon = site.start("");
     wait_until("the end of the opening", || site.openings().is_empty());
-    daemon.wait_for_line("10.0.0.0: brief: closed 443/tcp");
+    daemon.wait_for_event(&closed("443/tcp").at("brief").from("10.0.0.0"));
 }

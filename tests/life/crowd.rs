@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::forge::{self, BRIEF, DOORS, MORE, SSH};
 use crate::rounds;
 use crate::site::{Site, failure};
+use crate::support::events::{closed, complete, extended, opened};
 use crate::support::frame::source;
 use crate::support::{Lab, Process, wait_for, wait_until};
 
@@ -90,7 +91,7 @@ fn ten_thousand_are_listed_extended_closed_and_run_out() {
         told(&daemon, ": opened ", "finished knocks") == all
     });
     knock(&wire, to, 7..8, MORE);
-    daemon.wait_for_line("10.0.0.7: more: extended 22/tcp");
+    daemon.wait_for_event(&extended("22/tcp").at("more").from("10.0.0.7"));
     let openings = site.openings();
     assert_eq!(openings.len(), all);
     let longer = |opening: &&serde_json::Value| opening["left_ms"].as_u64() > Some(3_600_000);
@@ -114,7 +115,7 @@ fn ten_thousand_are_listed_extended_closed_and_run_out() {
     assert!(said.ends_with("more, all of them in the log\n"), "{said}");
     assert!(site.openings().is_empty());
     wait_until("the last line", || {
-        daemon.count(": closed 22/tcp") == all - 1
+        daemon.count_events(&closed("22/tcp")) == all - 1
     });
 
     // Run out, each by itself and each said once.
@@ -168,7 +169,7 @@ fn a_full_set_is_said_in_words_and_breaks_nothing_else() {
     // Who is in may stay longer, IPv6 is not concerned, who opens by hand has room, and one that
     // goes makes some.
     forge::knock(&wire, source(2), MORE);
-    daemon.wait_for_line("10.0.0.2: more: extended 22/tcp");
+    daemon.wait_for_event(&extended("22/tcp").at("more").from("10.0.0.2"));
     for address in ["2001:db8::77", "192.0.2.77"] {
         let said = site.run(&format!("open ssh {address}"));
         assert!(said.contains("opened 22/tcp"), "{said}");
@@ -177,7 +178,7 @@ fn a_full_set_is_said_in_words_and_breaks_nothing_else() {
         site.run(&format!("close {}", source(number)));
     }
     forge::knock(&wire, source(0), SSH);
-    daemon.wait_for_line("10.0.0.0: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("10.0.0.0"));
     // Where that room is used up, too, there is none at all.
     site.run("close 192.0.2.77");
     site.run("close 10.0.0.0");
@@ -221,9 +222,9 @@ fn who_floods_one_door_hurts_that_one() {
     let said = site.run("open ssh 192.0.2.77");
     assert!(said.contains("192.0.2.77: ssh: opened 22/tcp"), "{said}");
     forge::knock(&wire, source(29), BRIEF);
-    daemon.wait_for_line("10.0.0.29: brief: opened 443/tcp");
+    daemon.wait_for_event(&opened("443/tcp").at("brief").from("10.0.0.29"));
     forge::knock(&wire, source(1), SSH);
-    daemon.wait_for_line("10.0.0.1: ssh: extended 22/tcp");
+    daemon.wait_for_event(&extended("22/tcp").at("ssh").from("10.0.0.1"));
     // Those whose time is over make room, also for a daemon that is started anew.
     daemon.kill();
     let mut daemon = site.start("");
@@ -232,7 +233,7 @@ fn who_floods_one_door_hurts_that_one() {
     site.run("close 10.0.0.2");
     site.run("close 10.0.0.3");
     forge::knock(&wire, source(41), SSH);
-    daemon.wait_for_line("10.0.0.41: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("10.0.0.41"));
 }
 
 /// The log of somebody who knocks thousands of times a second is no flood.
@@ -249,7 +250,7 @@ fn of_hundreds_of_knocks_a_second_the_log_has_a_count() {
     wait_until("the last count", || {
         told(&daemon, "OPEN SESAME", "finished knocks") == 2000
     });
-    let written = daemon.count("OPEN SESAME");
+    let written = daemon.count_events(&complete());
     assert!((300..=300 * (seconds + 2)).contains(&written), "{written}");
     assert_eq!(site.openings().len(), 2000);
 }

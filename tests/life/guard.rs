@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 
 use crate::open_both;
 use crate::site::{OPEN_SSH, SHUT_SSH, SSH, Site, knock};
+use crate::support::events::{closed, opened};
 use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
 
 /// The door of SSH, and one for UDP.
@@ -60,9 +61,9 @@ fn a_rejecting_guard_says_so_in_the_words_of_each_protocol() {
         wire.stop();
         // Both open, and nobody says no.
         knock(&lab, server, OPEN_SSH);
-        daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
+        daemon.wait_for_event(&opened("22/tcp").at("ssh").from(own));
         knock(&lab, server, "7004 8105:udp 9206");
-        daemon.wait_for_line(&format!("{own}: dns: opened 53/udp"));
+        daemon.wait_for_event(&opened("53/udp").at("dns").from(own));
         let _open = reach(SOON).expect_connected();
         asking.send(b"!").expect("a way there");
         let mut buffer = [0; 8];
@@ -118,7 +119,7 @@ fn without_a_guard_nobody_is_kept_out() {
     }
     // Who knocks is noted all the same.
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
     assert_eq!(site.openings().len(), 1);
 }
 
@@ -132,11 +133,11 @@ fn one_door_shuts_all_that_others_opened() {
     site.run(&format!("open ssh {}", OTHER[0]));
     knock(&lab, SERVER[0], OPEN_SSH);
     knock(&lab, SERVER[0], "7004 8105:udp 9206");
-    daemon.wait_for_line("192.0.2.77: dns: opened 53/udp");
+    daemon.wait_for_event(&opened("53/udp").at("dns").from("192.0.2.77"));
     assert_eq!(site.openings().len(), 3);
     knock(&lab, SERVER[0], SHUT_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: closed 22/tcp");
-    daemon.wait_for_line("192.0.2.77: dns: closed 53/udp");
+    daemon.wait_for_event(&closed("22/tcp").at("ssh").from("192.0.2.77"));
+    daemon.wait_for_event(&closed("53/udp").at("dns").from("192.0.2.77"));
     // Another's is another's.
     let left = site.openings();
     assert_eq!(left.len(), 1);
@@ -151,7 +152,12 @@ fn what_is_open_until_closed_outlives_daemons_and_is_closed_by_a_knock() {
     let site = Site::new(&lab, &SSH.replace("1h", "until closed"));
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp until closed");
+    daemon.wait_for_event(
+        &opened("22/tcp")
+            .lasting("until closed")
+            .at("ssh")
+            .from("192.0.2.77"),
+    );
     for words in ["", "--watch", ""] {
         daemon.terminate();
         daemon = site.start(words);
@@ -162,6 +168,6 @@ fn what_is_open_until_closed_outlives_daemons_and_is_closed_by_a_knock() {
         let _open = reach.expect_connected();
     }
     knock(&lab, SERVER[0], SHUT_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: closed 22/tcp");
+    daemon.wait_for_event(&closed("22/tcp").at("ssh").from("192.0.2.77"));
     assert!(site.openings().is_empty());
 }

@@ -28,6 +28,7 @@ mod rivals;
 mod saved;
 
 use site::{OPEN_SSH, knock};
+use support::events::opened;
 use support::{CLIENT, Lab, Process, SERVER};
 
 /// How many rounds to make where `usual` are made usually.
@@ -43,6 +44,6 @@ fn rounds(usual: usize) -> usize {
 fn open_both(lab: &Lab, daemon: &mut Process) {
     for (own, server) in CLIENT.into_iter().zip(SERVER) {
         knock(lab, server, OPEN_SSH);
-        daemon.wait_for_line(&format!("{own}: ssh: opened 22/tcp"));
+        daemon.wait_for_event(&opened("22/tcp").at("ssh").from(own));
     }
 }

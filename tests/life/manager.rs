@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::site::{OPEN_SSH, SSH, Site, knock};
+use crate::support::events::opened;
 use crate::support::{CLIENT, Lab, Process, SERVER, SILENCE, SOON, ip};
 
 /// The service manager.
@@ -91,7 +92,7 @@ fn ready_is_said_when_the_guard_stands_and_knocks_are_heard() {
     lab.client
         .connect(ip(CLIENT[1]), to, SILENCE)
         .expect_silence();
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
     manager.wait_for("STATUS=listening on eth0", "READY=1");
     // Not one more, unless it is asked to.
     daemon.signal(Signal::SIGTERM);
@@ -121,7 +122,7 @@ open     = ["22/tcp"]
             client.send_to(b"", (ip(SERVER[0]), port)).expect("sent");
             std::thread::sleep(delay);
         }
-        daemon.wait_for_line("192.0.2.77: udp: opened 22/tcp");
+        daemon.wait_for_event(&opened("22/tcp").at("udp").from("192.0.2.77"));
         daemon.terminate();
     }
 }
@@ -143,7 +144,7 @@ fn a_manager_that_has_no_room_is_told_later_and_holds_up_nobody() {
     for server in SERVER {
         knock(&lab, server, OPEN_SSH);
     }
-    daemon.wait_for_line("2001:db8::77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("2001:db8::77"));
     site.reload(&daemon);
     // It once waited for a second at each.
     let time = begun.elapsed();
@@ -224,7 +225,7 @@ fn a_missing_interface_delays_nothing_and_is_told() {
     lab.server.ip("link delete eth7");
     manager.wait_for("STATUS=listening on eth0; waiting for eth7", "READY=1");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Two daemons for one table, and tables of that name that are somebody else's.
 
 use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
+use crate::support::events::{closed, opened};
 use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip};
 
 #[test]
@@ -10,7 +11,7 @@ fn a_daemon_that_owns_the_table_is_named_to_a_second_and_not_harmed() {
     let first = Site::new(&lab, SSH);
     let mut daemon = first.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp"));
     let before = lab.server.run("nft -s list ruleset");
     // Another folder for locks: nothing but the kernel keeps them apart.
     let second = Site::new(&lab, &SSH.replace("[\"22/tcp\"]", "[\"23/tcp\"]"));
@@ -23,7 +24,7 @@ fn a_daemon_that_owns_the_table_is_named_to_a_second_and_not_harmed() {
     assert_eq!(lab.server.run("nft -s list ruleset"), before);
     assert_eq!(first.openings().len(), 1);
     first.run("close --all");
-    daemon.wait_for_line("closed 22/tcp");
+    daemon.wait_for_event(&closed("22/tcp"));
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn the_watch_gives_way_to_an_owner_and_comes_back_after_it() {
     // Both have heard it; it is open by the one that can.
     knock(&lab, SERVER[0], OPEN_SSH);
     watching.wait_for_line("192.0.2.77: ssh: not opened: table inet knockd is owned by another");
-    owning.wait_for_line("192.0.2.77: ssh: opened 22/tcp");
+    owning.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
     let to = (ip(SERVER[0]), 22);
     let reach = lab.client.connect(ip(CLIENT[0]), to, SOON);
     let _open = reach.expect_connected();
@@ -94,7 +95,7 @@ fn a_table_that_knockd_did_not_make_is_left_alone() {
     site.configure(&format!("firewall.table = \"gate\"\n{SSH}"));
     let mut daemon = site.start("");
     knock(&lab, SERVER[0], OPEN_SSH);
-    daemon.wait_for_line("opened 22/tcp");
+    daemon.wait_for_event(&opened("22/tcp"));
     site.configure(SSH);
     let said = site.reload(&daemon).join("\n");
     assert!(said.contains("that knockd did not make"), "{said}");

@@ -2,6 +2,7 @@
 
 use crate::open_both;
 use crate::site::{SSH, Site, knock};
+use crate::support::events::opened;
 use crate::support::{CLIENT, Lab, SERVER};
 
 /// All that a table can have in it.
@@ -27,7 +28,7 @@ fn a_ruleset_saved_after_a_clean_stop_loads_again_openings_and_all() {
         open_both(&lab, &mut daemon);
         for (own, server) in CLIENT.into_iter().zip(SERVER) {
             knock(&lab, server, "7004 8105:udp 9206");
-            daemon.wait_for_line(&format!("{own}: mosh: opened 443/tcp"));
+            daemon.wait_for_event(&opened("443/tcp").at("mosh").from(own));
         }
         daemon.terminate();
         // As /etc/nftables.conf is mostly made.

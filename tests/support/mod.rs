@@ -22,6 +22,7 @@ pub(crate) mod need;
 
 pub(crate) mod ancestor;
 pub(crate) mod capture;
+pub(crate) mod events;
 pub(crate) mod frame;
 pub(crate) mod namespace;
 pub(crate) mod net;

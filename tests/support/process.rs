@@ -54,16 +54,28 @@ impl Process {
     /// Waits until a line holds `text`, and gives the first that does.
     #[track_caller]
     pub(crate) fn wait_for_line(&mut self, text: &str) -> String {
-        let what = format!("`{text}` from {}", self.name);
+        self.wait_for_lines(&format!("`{text}`"), |lines| {
+            lines.iter().find(|line| line.contains(text)).cloned()
+        })
+    }
+
+    /// Waits until `find` finds something in the lines so far, and gives it. A process that ends
+    /// before is not waited for.
+    #[track_caller]
+    pub(crate) fn wait_for_lines<T>(
+        &mut self,
+        what: &str,
+        find: impl Fn(&[String]) -> Option<T>,
+    ) -> T {
+        let what = format!("{what} from {}", self.name);
         wait_for(&what, || {
-            let lines = self.lines();
-            let found = lines.iter().find(|line| line.contains(text)).cloned();
+            let found = find(&self.lines());
             if found.is_none()
                 && let Ok(Some(status)) = self.child.try_wait()
             {
                 // Its last words may still be in the pipe.
                 let lines = self.last_words();
-                let found = lines.iter().find(|line| line.contains(text)).cloned();
+                let found = find(&lines);
                 assert!(
                     found.is_some(),
                     "{what}, but: {status}\n{}",
