@@ -1,4 +1,4 @@
-//! What a command is given, and what becomes of what it says.
+//! What a command is started with, and what is reported of its output and its end.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! What is left when somebody is killed.
+//! The daemon, the helper or both are killed: which stop commands still run, and when.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,6 @@
-//! A daemon's view of a helper, and the helper itself: this very test program, run again.
+//! The helper that runs commands, seen from the daemon's side.
+//!
+//! The helper itself is this very test program, run once more. A daemon that a test can kill is, too.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;

@@ -17,7 +17,7 @@ fn helper() {
     helper::helper_main();
 }
 
-/// Nor is this: a daemon that is there to be killed.
+/// Not a test by itself either: the daemon that a test kills.
 #[test]
 fn daemon() {
     helper::daemon_main();

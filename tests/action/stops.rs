@@ -1,4 +1,4 @@
-//! Stop commands: at their time, put off, on a clean stop.
+//! Stop commands run when they are due, are put off by another knock, and run at a clean stop.
 
 use std::time::{Duration, Instant};
 

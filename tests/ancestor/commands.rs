@@ -1,4 +1,4 @@
-//! Commands from knock to log line, with stops that outlive the daemon.
+//! Commands, from the knock to the line in the log, and stop commands that outlive the daemon.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Both daemons, the ancestor's and ours, started alike on the laboratory's server.
+//! Starts knock 0.8's daemon and ours alike on the laboratory's server.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ impl Lab {
         self.client.run(&format!("{} {line}", knock.display()));
     }
 
-    /// What commands have written to a file of the laboratory's directory.
+    /// Returns the lines that commands have written to a file of the laboratory's directory.
     pub(crate) fn written(&self, name: &str) -> Vec<String> {
         whole_lines(&self.directory().join(name))
     }

@@ -1,4 +1,4 @@
-//! Configurations as they are out there, unchanged but for the programs that they run.
+//! Configurations as people have them, unchanged but for the programs that they run.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The command line of 0.8 and where its words go.
+//! Every flag of the command line of knock 0.8, and what it does.
 
 use std::os::unix::net::UnixDatagram;
 

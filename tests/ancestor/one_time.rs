@@ -1,4 +1,4 @@
-//! One-time sequences, end to end.
+//! One-time sequences, from the file to the opened door.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! Packets of any kind from any source: a knocker is whoever his packets say.
+//! Packets of any kind from any source address.
 //!
-//! Their checksums are left out. Whoever captures sees them all the same; the server's own
-//! stack drops them, so nobody answers and the wire stays quiet.
+//! Their checksums are left out. Capture sees them all the same, and the server's own stack drops
+//! them, so that nobody answers and the wire stays quiet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,7 +20,7 @@ pub(crate) mod flag {
     pub(crate) const URG: u8 = 0x20;
 }
 
-/// What kind of packet hits a port.
+/// The kind of packet that hits a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// TCP with these flags.

@@ -1,4 +1,4 @@
-//! SIGHUP, and a file that cannot be used.
+//! SIGHUP, and a configuration file that cannot be used.
 
 use crate::support::{CLIENT, Lab, SERVER, ip, wait_until};
 

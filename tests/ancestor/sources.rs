@@ -1,4 +1,4 @@
-//! What one source does is nothing to another; and many at once.
+//! Sources do not disturb each other, and many may knock at once.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};

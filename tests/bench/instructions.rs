@@ -114,7 +114,7 @@ fn run(case: &str) {
     }
 }
 
-/// What callgrind knows by name.
+/// The functions that callgrind knows by name.
 #[inline(never)]
 fn measured(mut turn: impl FnMut(u32)) {
     for number in 0..TIMES {
@@ -176,7 +176,7 @@ fn door() -> Door {
     }
 }
 
-/// What opens a port.
+/// The transaction that opens a port.
 fn transaction() -> Transaction {
     let set = Arc::new(SetPath {
         family: "inet".into(),

@@ -30,7 +30,7 @@ fn captures(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// What reading a capture came to.
+/// The result of reading a capture.
 #[derive(Debug, Default)]
 struct Answer {
     frames: u64,

@@ -42,7 +42,7 @@ pub(crate) fn watch(doors: &[Door]) -> LiveCapture {
     live
 }
 
-/// What a packet of a capture is.
+/// Decodes a packet of a capture.
 fn knock(packet: &[u8]) -> Option<Knock> {
     decode(&Frame {
         at: Timestamp(1),
@@ -52,7 +52,7 @@ fn knock(packet: &[u8]) -> Option<Knock> {
     })
 }
 
-/// What tells knocks apart, wherever they came in.
+/// The fields that tell knocks apart, whichever interface they came in by.
 fn what(knock: &Knock) -> impl PartialEq + std::fmt::Debug + use<> {
     (
         knock.source,

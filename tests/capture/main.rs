@@ -5,7 +5,7 @@
 mod support;
 
 mod corpus;
-mod heard;
+mod counting;
 mod links;
 mod live;
 mod netns;

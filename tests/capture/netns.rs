@@ -1,4 +1,4 @@
-//! A network of a test's own: a user and a network namespace, no root needed.
+//! A user and a network namespace for one test, made without root.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};

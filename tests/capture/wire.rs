@@ -15,7 +15,7 @@ use crate::support::SOON;
 /// The address of `here`; frames for it are *for this host*.
 pub(crate) const HERE: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// What sends from `there` to `here`.
+/// The socket that sends from `there` to `here`.
 pub(crate) struct Wire(Capture<Active>);
 
 impl Wire {

@@ -1,4 +1,4 @@
-//! What the client sends, beside what knock 0.8 sends when told the same.
+//! What our client sends is what the client of knock 0.8 sends for the same arguments.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;

@@ -22,7 +22,7 @@ fn judged(name: &str, text: &str) -> String {
     said
 }
 
-/// What stands or should stand in the folder: file names and their contents.
+/// The files that the folder has, or should have: names and contents.
 fn outcome(folder: &Path) -> Vec<(&'static str, String)> {
     let read = |name| fs::read_to_string(folder.join(name)).ok();
     if let Some(text) = read("input.toml") {

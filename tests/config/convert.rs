@@ -29,7 +29,7 @@ fn comparable(mut config: Config) -> Config {
     config
 }
 
-/// What is warned of in the new file, and was not in the old one.
+/// Returns the warnings of the new file that the old one did not have.
 fn news(old: &ConfigReport, new: &ConfigReport) -> Vec<String> {
     // But for what it quotes: a door may have another name.
     let kind = |d: &Diagnostic| {
@@ -259,7 +259,7 @@ fn who_opens_and_who_closes_are_turned_both_or_neither() {
     ] {
         assert_eq!(close(other), (false, false), "{other}");
     }
-    // What follows may undo it, or do more of it.
+    // The command behind it may undo it, or do more of it.
     for follows in [
         "sleep 30; iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
         "iptables -A INPUT -s %IP% -p tcp --dport 80 -j ACCEPT",

@@ -1,4 +1,4 @@
-//! What a file does not say is what the model says for it.
+//! A key that a file leaves out has the default of the model.
 
 use knockd::config::{Format, Host, parse};
 use knockd::model::{Config, Door, Firewall};

@@ -1,4 +1,4 @@
-//! The examples that administrators copy: each passes without a word.
+//! Each of the examples that administrators copy passes the check without a warning.
 
 use std::fs;
 use std::path::Path;

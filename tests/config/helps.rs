@@ -1,5 +1,6 @@
-//! A *help* that says what to write is right: once its advice is taken, that fault is gone. Over
-//! all faults of the golden cases.
+//! The *help* of a diagnostic is right: a file that follows it no longer has the fault.
+//!
+//! This is tried with every fault of the golden cases.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +8,7 @@ use std::path::Path;
 
 use knockd::config::{Diagnostic, Format, Host, Severity, parse};
 
-/// What stands between the first two `mark`s, and what follows.
+/// Returns the text between the first two `mark`s, and the text behind them.
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(begin)?;
     Some(rest.split_once(end)?.0)

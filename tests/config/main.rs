@@ -1,4 +1,4 @@
-//! The configuration room, by its public words alone.
+//! The configuration room, through its public interface alone.
 #![cfg(feature = "daemon")]
 
 mod cases;

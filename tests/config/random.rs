@@ -1,4 +1,4 @@
-//! No text makes a parser panic, or takes it long.
+//! No text makes a parser panic, or keeps it busy for long.
 
 use std::time::Instant;
 

@@ -21,7 +21,7 @@ fn read(pidfile: &Path) -> Pid {
 
 impl Background {
     fn runs(&self) -> bool {
-        // What has ended but was not waited for yet (Z in proc_pid_stat(5)) does not run.
+        // A process that has ended and was not waited for yet (Z in proc_pid_stat(5)) does not run.
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0));
         stat.is_ok_and(|stat| !stat.contains(") Z "))
     }

@@ -1,5 +1,5 @@
-//! What `knockd check` says where another table stands in the way, and that the lines that it
-//! prints mend it.
+//! `knockd check` names another table that blocks a door, and the lines that it prints as a remedy
+//! work.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -36,7 +36,7 @@ table inet filter {
 }
 ";
 
-/// What ufw gives to `iptables-restore`, with extensions that nft cannot read back.
+/// The rules that ufw gives to `iptables-restore`, with extensions that nft cannot read back.
 const UFW_IPTABLES: &str = "*filter
 :INPUT DROP [0:0]
 :FORWARD DROP [0:0]

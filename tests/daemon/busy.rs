@@ -1,4 +1,4 @@
-//! Services that hear much are named, and can be left alone.
+//! A service that gets very many packets is named, and can be left to itself with `ignore`.
 
 use crate::site::{SSH, Site};
 use crate::support::{Lab, Process, SERVER, SOON, ip, wait_until};
@@ -21,7 +21,7 @@ fn a_port_that_hears_most_is_named_and_can_be_ignored() {
     site.configure(&format!("ignore = ['8080/tcp']\n{SSH}"));
     site.reload(&daemon);
     let read = || site.status()["packets"]["read"].as_u64();
-    // Those that were in the ring come yet.
+    // Packets that are in the ring already are still read.
     wait_until("nothing more to be read", || {
         let before = read();
         std::thread::sleep(std::time::Duration::from_millis(50));

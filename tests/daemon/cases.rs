@@ -1,4 +1,4 @@
-//! Every case of tests/captures/clients/cases.toml, read from its file and sent alive.
+//! Every case of tests/captures/clients/cases.toml, replayed from its file and sent on a wire.
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What `knockd check` says of the running system, and that it is true.
+//! What `knockd check` says about the running system is true.
 
 use nix::sys::signal::Signal;
 
@@ -16,7 +16,7 @@ open     = ["60000-61000/udp"]
 "#;
 
 impl Site<'_> {
-    /// What check says of the running system, line by line, and its exit code.
+    /// Returns what `knockd check` says about the running system, line by line, and its exit code.
     #[track_caller]
     pub(crate) fn check(&self) -> (i32, Vec<String>) {
         let output = self.try_run("check --saved-ruleset /nonexistent");
@@ -123,7 +123,7 @@ fn what_a_copy_cannot_show_is_not_told() {
         said[1].starts_with("ssh: cannot tell:") && said[1].contains("table bridge b"),
         "{said:#?}"
     );
-    // What it forwards is no matter of ours.
+    // Forwarded packets do not concern us.
     lab.server
         .nft("delete table bridge b\ntable bridge b { chain on { type filter hook forward priority 0; policy drop; }; }");
     let (_, said) = site.check();
@@ -156,7 +156,7 @@ fn drift_is_shown_and_a_saved_copy_is_said_loudly() {
     ] {
         assert!(said.contains(line), "{line}\n{said}");
     }
-    // What passes without a knock is not said of the copy, which is as configured.
+    // The copy is as configured, so nothing is said about packets that pass without a knock.
     assert!(said.contains("ssh: works"), "{said}");
 }
 
@@ -341,7 +341,7 @@ fn a_door_without_a_sequence_left_does_not_work() {
         let verdict = &json["live"]["doors"][2]["findings"][0]["verdict"];
         assert_eq!(verdict, "opens to nobody");
     }
-    // Nor where there is no table to look at.
+    // The same where there is no table to look at.
     let legacy = lab.write(
         "once.conf",
         &format!(

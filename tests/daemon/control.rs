@@ -436,7 +436,7 @@ fn bad_clients_are_refused_and_wait_for_nobody() {
         client().send(b"\"status\"").expect("the daemon listens");
     }
     assert!(site.run("status").contains("process"));
-    // Who says nothing is hung up on when his second is over, though nobody else comes.
+    // A client that sends nothing is cut off after its second, though no other client comes.
     let mut silent = client();
     assert_eq!(silent.read(&mut [0; 1]).expect("within a second"), 0);
     assert!(site.openings().is_empty());

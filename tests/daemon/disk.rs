@@ -1,4 +1,4 @@
-//! A disk that does not answer: no packet, no question and no end waits for it.
+//! A disk that does not answer holds up no packet, no question and no end of the daemon.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::support::{Lab, Process, SERVER, wait_until};
 /// For as long as no test takes.
 const EVER: &str = "delay_enter=100000000";
 
-/// What opens a door that has one of [`SEQUENCES`], in turn.
+/// The knocks that open a door of [`SEQUENCES`], in their order.
 const ONCE: [&str; 3] = ["7011 8112 9213", "7012 8113 9214", "7013 8114 9215"];
 const SEQUENCES: &str = " 7011,8112,9213\n 7012,8113,9214\n 7013,8114,9215\n";
 
@@ -105,7 +105,8 @@ open     = ["80/tcp"]
 "#;
 
 #[test]
-fn that_of_the_configuration_holds_up_no_packet_no_question_and_no_end() {
+fn a_disk_that_holds_up_the_configuration_holds_up_no_packet_no_question_and_no_end() {
+    needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let mut daemon = site.start("");
@@ -121,7 +122,7 @@ fn that_of_the_configuration_holds_up_no_packet_no_question_and_no_end() {
     wait_until("the warning", || {
         daemon.count("knockd.toml cannot be read for 2 s now") == 1
     });
-    // What comes meanwhile may mean another file: it is read again.
+    // Meanwhile another file may have been meant: it is read again.
     site.configure(&format!("{SSH}{MORE}"));
     daemon.signal(Signal::SIGHUP);
     let mut reload = Process::start(&mut site.command("reload"));
@@ -152,6 +153,7 @@ fn that_of_the_configuration_holds_up_no_packet_no_question_and_no_end() {
 /// A door may open between the reading of its sequences and their being in force.
 #[test]
 fn a_sequence_that_is_used_during_a_reload_is_not_good_again() {
+    needs!(Laboratory, Tool("strace"));
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
     let file = configure(&site);

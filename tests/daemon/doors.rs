@@ -1,4 +1,4 @@
-//! The main job: closed, knocked at, open for who knocked, closed again.
+//! The main job: a port is closed, opens for a source that knocks, and is closed again.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

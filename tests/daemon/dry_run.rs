@@ -1,4 +1,4 @@
-//! `--dry-run`: anybody may, and nothing comes of it.
+//! `--dry-run` needs no privilege and changes nothing.
 
 use std::process::Command;
 

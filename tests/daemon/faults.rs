@@ -1,4 +1,4 @@
-//! What keeps a daemon from starting is told by its exit code (sysexits(3)) and in words.
+//! Whatever keeps a daemon from starting is reported in words and by the exit code (sysexits(3)).
 
 use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
 use crate::support::events::opened;
@@ -228,6 +228,7 @@ fn a_daemon_that_cannot_start_again_and_again_takes_longer_over_it() {
     let mut failing = by_manager(&mut site.command(""));
     failing.wait_for_line("cannot be used, and there is no earlier configuration");
     std::thread::sleep(SILENCE);
+    assert!(!failing.has_ended(), "it takes its time");
     // Whoever restarts it does not wait.
     let began = std::time::Instant::now();
     let (status, _) = failing.terminate();

@@ -1,4 +1,4 @@
-//! The guard: it stands whatever happens to the daemon, and against whatever comes.
+//! The guard stands whatever happens to the daemon and whatever is sent to it.
 
 use std::net::Ipv4Addr;
 

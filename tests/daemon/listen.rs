@@ -1,4 +1,4 @@
-//! What the daemon listens to.
+//! Which interfaces and addresses the daemon listens on.
 
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
 use crate::support::events::{complete, opened, sources};
@@ -11,7 +11,7 @@ sequence = ["7304/tcp", "8405/udp", "9506/tcp"]
 open     = ["80/tcp"]
 "#;
 
-/// Who was heard at the door `ssh` when the server was knocked at by these addresses.
+/// Returns the sources for which the door `ssh` opened, when these addresses were knocked at.
 fn heard(lab: &Lab, site: &Site<'_>, words: &str, servers: &[&str], last: &str) -> Vec<String> {
     let mut daemon = site.start(words);
     for server in servers {

@@ -211,7 +211,7 @@ fn who_does_not_read_the_log_holds_up_nobody() {
         if streams == "both" {
             command.stderr(writer.try_clone().expect("a pipe of ours"));
         }
-        let mut daemon = Process::start_unheard(command.stdout(writer));
+        let mut daemon = Process::start_uncollected(command.stdout(writer));
         drop(command);
         wait_until("the daemon", || site.try_run("status").status.success());
         knock(&lab, SERVER[0], OPEN_SSH);
@@ -240,7 +240,7 @@ fn who_does_not_read_the_log_holds_up_no_end() {
     let (_reader, writer, _) = full_pipe();
     let mut command = site.command("");
     command.stderr(writer);
-    let (status, _) = Process::start_unheard(&mut command).wait();
+    let (status, _) = Process::start_uncollected(&mut command).wait();
     assert_eq!(status.code(), Some(78), "{status}");
 }
 
@@ -372,7 +372,7 @@ fn the_journal_is_told_that_a_fatal_reason_is_an_error() {
     }
 }
 
-/// What a start has to say it says once, though two processes look at the file.
+/// A start gives each warning once, though two processes read the file.
 #[test]
 fn a_start_tells_its_warnings_once() {
     needs!(Laboratory);

@@ -1,4 +1,4 @@
-//! What many doors take beside one.
+//! How much more memory many doors take than one.
 
 use crate::site::Site;
 use crate::support::{Lab, Process, SILENCE, wait_until};

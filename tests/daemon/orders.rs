@@ -1,5 +1,7 @@
-//! Who obeys an order, how large an answer may be, how long one is waited for, and what becomes of
-//! a file that is refused.
+//! Requests to the daemon by `knockd open`, `close`, `reload` and the others.
+//!
+//! Which daemon obeys, how large an answer may be, how long it is waited for, and what happens to a
+//! file that is refused.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -34,7 +36,7 @@ fn many_doors() -> String {
     text
 }
 
-/// What is asked of a daemon that has very much to say is not done by another.
+/// A request to a daemon with a very long answer is not answered by another daemon.
 #[test]
 fn of_two_daemons_the_right_one_obeys_whatever_the_other_has_to_say() {
     needs!(Laboratory);

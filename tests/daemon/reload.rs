@@ -1,4 +1,4 @@
-//! SIGHUP and SIGTERM.
+//! A reload by SIGHUP, and a stop by SIGTERM.
 
 use nix::sys::signal::Signal;
 
@@ -27,7 +27,7 @@ fn a_faulty_file_changes_nothing() {
     for words in ["`open_fro`", "^~~~", "the running configuration stays"] {
         daemon.wait_for_line(words);
     }
-    // Nor does one that an editor or a full disk has emptied.
+    // A file that an editor or a full disk has emptied changes nothing either.
     site.configure("");
     site.reload(&daemon);
     daemon.wait_for_line("1:1: there is no door");

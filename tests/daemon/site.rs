@@ -1,4 +1,4 @@
-//! Where a daemon of the tests lives: a host of the laboratory, a configuration, folders.
+//! The surroundings of a daemon under test: a host of the laboratory, a configuration, folders.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -25,9 +25,9 @@ sequence = ["9203/tcp", "8102/udp", "7001/tcp"]
 close    = ["22/tcp"]
 "#;
 
-/// What to knock for the doors of [`SSH`].
+/// The knock that opens the door `ssh` of [`SSH`].
 pub(crate) const OPEN_SSH: &str = "7001 8102:udp 9203";
-/// The way back.
+/// The knock that closes it.
 pub(crate) const SHUT_SSH: &str = "9203 8102:udp 7001";
 
 /// A daemon's surroundings. They are there whether it runs or not.
@@ -131,13 +131,13 @@ impl<'lab> Site<'lab> {
         })
     }
 
-    /// What `knockd status --json` says.
+    /// Returns the answer of `knockd status --json`.
     #[track_caller]
     pub(crate) fn status(&self) -> serde_json::Value {
         serde_json::from_str(&self.run("status --json")).expect("JSON")
     }
 
-    /// What `knockd list --json` says.
+    /// Returns the answer of `knockd list --json`.
     #[track_caller]
     pub(crate) fn openings(&self) -> Vec<serde_json::Value> {
         serde_json::from_str(&self.run("list --json")).expect("JSON")

@@ -1,4 +1,4 @@
-//! What people type that is not quite right, what they are told, and who else reads it.
+//! Slips on the command line and in files: what the user is told, and who else can read it.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;

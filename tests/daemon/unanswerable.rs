@@ -1,5 +1,6 @@
-//! Sources that nobody can answer, forged on the wire: they are no knocks. By the loopback, this
-//! host may knock at itself.
+//! Packets whose source cannot be answered, forged on the wire, are no knocks.
+//!
+//! Over the loopback this host may knock at itself.
 
 use std::net::IpAddr;
 
@@ -73,7 +74,7 @@ fn who_cannot_be_answered_opens_nothing() {
     for from in forged {
         forge(&wire, from, if ip(from).is_ipv4() { four } else { six });
     }
-    // Nor is what no wire may carry: to the loopback of this host.
+    // A packet to the loopback of this host, which no wire may carry, is no knock either.
     forge(&wire, "198.51.100.8", "127.0.0.1");
     forge(&wire, "2001:db8::8", "::1");
     let answerable = ["198.51.100.7", "169.254.9.9", "fe80::5", "2001:db8:9::7"];

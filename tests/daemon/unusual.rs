@@ -1,5 +1,5 @@
-//! Ways to start it that are those of scripts and containers: a configuration that cannot be read
-//! twice, and as process 1.
+//! Unusual ways to start the daemon, as scripts and containers do: with a configuration that can be
+//! read only once, and as process 1.
 
 use std::path::Path;
 use std::process::Command;

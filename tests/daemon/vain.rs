@@ -1,5 +1,4 @@
-//! A knock that is made in vain: the kernel does not have what the door opens. It is not told
-//! as opened, nor counted.
+//! A knock whose opening the kernel does not take is neither logged nor counted as opened.
 
 use crate::site::{OPEN_SSH, SSH, Site, knock};
 use crate::support::events::{complete, opened};
@@ -86,7 +85,7 @@ fn what_the_kernel_does_not_have_is_not_said_to_be_open() {
     daemon.wait_for_event(&opened("22/tcp").at("ssh"));
     assert_eq!(opened_count(&site), 2);
     let mut lines = daemon.lines().into_iter();
-    // Who is open for longer already is told as opened once more.
+    // A source to which the port is open for longer already is logged as opened once more.
     knock(&lab, SERVER[0], OPEN_SSH);
     wait_for("the second", || {
         (daemon.count_events(&complete().at("ssh")) == 2).then_some(())

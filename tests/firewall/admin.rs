@@ -1,4 +1,4 @@
-//! Sets of the administrator's that doors put sources into.
+//! Sets of the administrator's, into which doors put sources.
 
 use knockd::firewall::Mode;
 use knockd::model::OnStop;
@@ -91,7 +91,7 @@ fn elements_stay_in_a_set_that_goes_and_comes_back() {
         assert_eq!(take_out(), Applied::closing(knocked("192.0.2.77")));
         assert_eq!(take_out(), Applied::default(), "not there is no fault");
 
-        // What somebody else took out is not put in again; what he put in goes all the same.
+        // An element that somebody else removed is not added again; one that he added is removed.
         lab.server.nft("delete element inet filter knocked { 192.0.2.78 }\nadd element inet filter knocked { 192.0.2.9 }");
         assert_eq!(agent.order(run(millis(100))), News::none());
         agent.order(remove("192.0.2.78", "inet filter knocked"));
@@ -182,7 +182,7 @@ fn a_set_that_does_not_fit_is_named() {
         assert!(is_unfit(&started.notices, why), "{kind}: {started:?}");
         let remedy = "add set inet filter knocked { type ipv4_addr; flags timeout; }";
         assert!(is_unfit(&started.notices, remedy), "{started:?}");
-        // Who knocks in vain is told why again; the door's other half works.
+        // Each knock in vain says why again; the door's other half works.
         let applied = agent.order(add("web", "192.0.2.77", "inet filter knocked", ""));
         assert_eq!(applied.opened, []);
         assert!(is_unfit(&applied.notices, why), "{applied:?}");
@@ -190,7 +190,7 @@ fn a_set_that_does_not_fit_is_named() {
         let ssh = element("web", "192.0.2.77", "22/tcp");
         assert_eq!(applied, Applied::opening(ssh));
     }
-    // Who asks for no end would be given one, and be shut out for good.
+    // An opening without an end would get the set's own, and the source be shut out for good.
     lab.server.nft(
         "flush ruleset\ntable inet filter {\n set knocked {\n type ipv4_addr\n timeout 1h\n }\n }",
     );
@@ -200,7 +200,7 @@ fn a_set_that_does_not_fit_is_named() {
     let started = agent.order(start(Mode::Watch, &lasting));
     let why = "a timeout of the set's own";
     assert!(is_unfit(&started.notices, why), "{started:?}");
-    // What is only taken out of a set may be there for ever.
+    // A set from which a door only removes may hold elements without a timeout.
     lab.server.nft("flush ruleset\ntable ip6 filter {\n set banned {\n type ipv6_addr\n elements = { 2001:db8::77, 2001:db8::78 }\n }\n }");
     let removes = TOML.replace(
         "add      = { table = \"inet filter\", set = \"knocked\", for = \"1h\" }",

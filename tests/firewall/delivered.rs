@@ -1,5 +1,5 @@
-//! What is for somebody else at the first look, or for another port, and is delivered here all
-//! the same: it meets the guard once more. And what a scan finds out of a guarded port.
+//! Packets that seem to be for another host or port, and are delivered here all the same, meet the
+//! guard a second time. And what a scan can find out about a guarded port.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What the kernel will not do for a while: nothing is lost by it, nothing is said for ever,
-//! and what the daemon believes is what the kernel has.
+//! The kernel refuses something for a while: nothing is lost, the log does not repeat itself, and the
+//! daemon knows what the kernel has.
 
 use std::time::{Duration, Instant};
 
@@ -152,7 +152,7 @@ fn a_set_that_goes_meanwhile_is_no_want_of_support() {
     assert_eq!(agent.order(list("knockd")), some_opened());
 }
 
-/// What ends together is looked for some at a time: packets are read in between.
+/// Openings that run out together are looked for some at a time: packets are read in between.
 #[test]
 fn what_runs_out_together_is_told_in_parts() {
     needs!(Laboratory);

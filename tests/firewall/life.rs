@@ -1,4 +1,4 @@
-//! Start, stop, restart, reload, and what others do to the table meanwhile.
+//! A table is started, stopped, restarted and reloaded, and others change it meanwhile.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -533,7 +533,7 @@ fn a_full_set_is_named_as_the_reason() {
         matches!(&full, Err(Failure::Full { set }) if set.ends_with("openings_v4")),
         "{full:?}"
     );
-    // What is in can still be extended, and closed to make room.
+    // Openings that are in can still be extended, and closed to make room.
     let extended = agent.order(open("ssh", "10.0.0.1", "22/tcp", hours(2)));
     let element = element("ssh", "10.0.0.1", "22/tcp");
     assert_eq!(extended, Applied::extending(element));

@@ -1,5 +1,5 @@
-//! One datum, two back ends: the text of a dry run and the messages of netlink make the
-//! same table, and nft 1.0.6 is the judge.
+//! The text of a dry run and the messages of netlink are made from the same data. Both make the same
+//! table, as nft 1.0.6 lists it.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Packets as they are on the wire, byte by byte: also such as no library makes.
+//! Packets built byte by byte, also such as no library builds.
 
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ pub(crate) const SYN: u8 = 2;
 pub(crate) const RST: u8 = 4;
 pub(crate) const ACK: u8 = 16;
 
-/// Who sends, and to whom.
+/// Sender and receiver.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Way(pub(crate) IpAddr, pub(crate) IpAddr);
 

@@ -1,4 +1,4 @@
-//! A table that changes, and one in the place of another, so that no packet sees half of either.
+//! A table changes, or one takes the place of another: no packet sees half of either.
 
 use std::collections::BTreeSet;
 

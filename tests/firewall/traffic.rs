@@ -1,4 +1,4 @@
-//! What gets through and what does not: real packets between two hosts.
+//! Which packets the guard lets through between two hosts.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -164,7 +164,7 @@ fn a_udp_port_is_closed_then_open_and_its_conversations_live_on() {
                 "{at}: a new one"
             );
         }
-        // What the server itself asks, from a guarded port, is answered.
+        // The server's own question from a guarded port is answered.
         let asker = lab.server.udp(to, 60001);
         let answerer = lab.client.udp(ip(from), 5353);
         let at = answerer.local_addr().expect("a socket");
@@ -427,7 +427,7 @@ fn no_packet_sees_a_gap_while_the_table_is_replaced() {
         (sent, let_in)
     });
     println!("sent and received: {sent:?}");
-    // What the guard let in and the socket had no room for.
+    // Datagrams that the guard let in and the socket had no room for.
     let counters = lab.server.run("grep Udp: /proc/net/snmp");
     let counters = counters.lines().nth(1).expect("two lines");
     let overflown: u32 = counters

@@ -488,7 +488,7 @@ fn no_trick_gets_past_the_guard() {
     let wire = lab.client.frames("eth0");
     let tricks = Tricks::all().0;
     assert!(tricks.len() > 520, "{}", tricks.len());
-    // What comes last on the wire is answered last.
+    // The last packet on the wire is answered last.
     let send = |last: u16| {
         for frame in tricks.iter().flat_map(|trick| &trick.frames) {
             wire.send(frame).expect("a wire");
@@ -513,7 +513,7 @@ fn no_trick_gets_past_the_guard() {
         let got_past = noted(&lab.server, set);
         assert!(named(&got_past).is_empty(), "{set}: {:?}", named(&got_past));
     }
-    // That they are what they seem: with an opening, most arrive.
+    // Most of them are good packets: with an opening they arrive.
     for client in CLIENT {
         agent.order(open("ssh", client, "22/tcp,8050/udp", hours(1)));
     }

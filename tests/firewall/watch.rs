@@ -1,4 +1,4 @@
-//! What others do to the table, where the kernel lets them and where it does not.
+//! Other programs change the table: where the kernel forbids it, and where the watch puts it back.
 
 use knockd::firewall::Origin;
 
@@ -85,7 +85,7 @@ fn a_watched_table_is_put_back() {
     assert!(news.restored().is_some(), "{news:?}");
     assert_eq!(ruleset(&lab), whole);
 
-    // What has nothing to do with us is nobody's business.
+    // Other tables are left alone.
     lab.server.nft(
         "table inet filter {\n set openings_v4 {\n type ipv4_addr\n }\n }\nflush table inet filter",
     );

@@ -1,19 +1,19 @@
-//! Addresses that come, go, and change.
+//! Addresses are added, removed and changed while the daemon listens.
 
 use crate::listening::ListeningDaemon;
-use crate::support::{Lab, SERVER, SERVER_MAC, wait_for};
+use crate::support::{Lab, SERVER, SERVER_MAC, wait_for, wait_until};
 
 #[test]
 fn knocks_follow_an_address_that_is_changed_and_changed_back() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let others = ["192.0.2.9", "2001:db8::9"];
-    // Else the address that was added later, to the same network, goes with the first.
+    // Otherwise the address that was added later, to the same network, goes with the first.
     lab.server
         .run("sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1");
     let mut daemon = ListeningDaemon::open(&lab, "interfaces = [\"eth0\"]");
     for (server, other) in SERVER.into_iter().zip(others) {
-        // What goes to an address that nobody has any more must still arrive.
+        // Packets to an address that no host has any more must still arrive.
         for to in [server, other] {
             lab.client.ip(&format!(
                 "neighbor replace {to} lladdr {SERVER_MAC} dev eth0"
@@ -91,8 +91,11 @@ fn a_filter_that_was_refused_is_tried_again() {
     lab.server.add_address("eth0", new);
     let said = "knocks at a new address may not be heard";
     daemon.said(said, 1);
-    // What is tried every second has succeeded by then.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    // It is tried every second.
+    wait_until("the filter", || {
+        let is_set = |line: &String| line.contains("SO_ATTACH_FILTER") && line.ends_with("= 0");
+        strace.lines().iter().any(is_set)
+    });
     strace.kill();
     daemon.opens_at(new);
     assert_eq!(daemon.process.count(said), 1);

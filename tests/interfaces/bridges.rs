@@ -1,4 +1,4 @@
-//! A packet passes a bridge's port and then the bridge, and counts once.
+//! A packet that passes a bridge's port and then the bridge counts once.
 
 use crate::listening::ListeningDaemon;
 use crate::site::{KNOCK, Site};

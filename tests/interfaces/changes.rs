@@ -1,4 +1,4 @@
-//! Interfaces that come, go, and change their names.
+//! Interfaces are made, deleted and renamed while the daemon listens.
 
 use crate::listening::ListeningDaemon;
 use crate::support::events::{complete, sources};

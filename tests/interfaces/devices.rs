@@ -1,7 +1,7 @@
-//! Devices of the kernel's that stand on others: each packet is given by both.
+//! Devices that stand on others, such as VLANs and tunnels: the kernel gives each packet twice.
 //!
-//! What kinds there are differs from kernel to kernel. Those of the first test are in every
-//! one that the tests run on; of the second, whatever there is.
+//! Which types of device there are differs from kernel to kernel. Those of the first test are in every
+//! kernel that the tests run on; those of the second are tried where they are.
 
 use crate::listening::ListeningDaemon;
 use crate::support::need::kernel_lacks;
@@ -96,7 +96,7 @@ impl Kind {
 
     /// On one interface or on all, before the device is there, with it, and without.
     fn try_on(&self, lab: &Lab) -> bool {
-        // Else eth0 answers for dev0's address, where both are on one wire.
+        // Otherwise eth0 answers for dev0's address, where both are on one wire.
         for host in [&lab.server, &lab.client] {
             host.run("sysctl -qw net.ipv4.conf.all.arp_ignore=1");
         }
@@ -148,7 +148,7 @@ fn device_types_of_some_kernels_are_listened_on() {
 /// A service's address lies on a device that carries nothing.
 #[test]
 fn an_address_on_a_dummy_device_is_knocked_at() {
-    needs!(Laboratory);
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let mut daemon = ListeningDaemon::open(&lab, "interfaces = [\"eth0\"]");
     if !add(&lab.server, "dev0 type dummy") {
@@ -169,7 +169,7 @@ fn an_address_on_a_dummy_device_is_knocked_at() {
 /// A packet passes a bond's port and then the bond, and counts once.
 #[test]
 fn a_bonded_packet_counts_once_whether_the_port_or_the_bond_is_named() {
-    needs!(Laboratory);
+    needs!(Laboratory, Knock08);
     let lab = Lab::new();
     let bond = "bond0 type bond mode active-backup miimon 10";
     if !add(&lab.server, &format!("{bond} fail_over_mac none")) {

@@ -1,4 +1,4 @@
-//! A daemon that is asked again and again whether it hears.
+//! A daemon that listens, and clients that knock again and again to see whether it still does.
 
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site};
 use crate::support::events::{complete, doors};
@@ -57,7 +57,7 @@ impl<'lab> ListeningDaemon<'lab> {
     /// Both clients knock, and a datagram rings: each is heard, once.
     #[track_caller]
     pub(crate) fn opens_at(&mut self, server: &str) {
-        // What is sent while the neighbour is still asked for may arrive in another order.
+        // Packets that are sent while the neighbour's address is still asked for may change their order.
         let reach = self.client.connect_from_any((ip(server), 1), SOON);
         reach.expect_refused();
         for client in [KNOCK.into(), ancestor::knock()] {
@@ -106,7 +106,7 @@ impl<'lab> ListeningDaemon<'lab> {
         wait_until(text, || self.process.count(text) >= count);
     }
 
-    /// What `knockd status --json` says.
+    /// Returns the answer of `knockd status --json`.
     #[track_caller]
     pub(crate) fn status(&self) -> serde_json::Value {
         self.site.status()

@@ -1,6 +1,8 @@
-//! A daemon that never goes deaf: whatever becomes of interfaces and addresses, who knocks
-//! is heard, and each packet counts once. The real program, as in tests/daemon, knocked at
-//! by our client and by Debian's before and after each change.
+//! The daemon keeps listening whatever happens to interfaces and addresses, and each packet counts
+//! once.
+//!
+//! The real program, as in tests/daemon. Our client and that of knock 0.8 knock before and after each
+//! change.
 
 #[macro_use]
 #[path = "../support/mod.rs"]

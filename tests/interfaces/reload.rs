@@ -1,4 +1,4 @@
-//! A reload changes what is listened to, and misses nothing of what stays.
+//! A reload changes which interfaces are listened on, and misses no packet on those that stay.
 
 use std::collections::HashSet;
 use std::thread;

@@ -1,4 +1,4 @@
-//! Doors with a target: knocks at others, overheard.
+//! Doors with a target: knocks at other hosts, seen as they pass.
 
 use crate::listening::ListeningDaemon;
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site};

@@ -73,7 +73,7 @@ fn comes_and_goes(kind: &str) {
             }
             drop(tunnel);
             daemon.said(&format!("interface {name} is gone"), round);
-            // Else the next finds the old one there.
+            // Otherwise the next tunnel would find the old device.
             wait_until("the client's end to go", || {
                 let there = lab.client.try_run(&format!("ip link show dev {name}"));
                 !there.status.success()

@@ -54,7 +54,7 @@ fn the_guard_does_not_come_between_a_daemon_and_its_table() {
         let running = format!("knockd runs already, as process {}", daemon.id());
         assert!(said.contains(&running), "{said}");
         assert!(said.contains("it guards"), "{said}");
-        // Nor do openings go with it, where the daemon has died or was stopped.
+        // Openings stay too, where the daemon has died or was stopped.
         connect_throughout(&lab, || {
             daemon.kill();
             assert_eq!(site.run("guard"), "");

@@ -17,7 +17,7 @@ use crate::support::{CLIENT, Lab, Namespace, Over, Reach, SERVER, SOON, ip, wait
 /// How long an attempt from a closed source may still be let in.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// What became of all attempts to reach port 22.
+/// How all attempts to reach port 22 ended.
 #[derive(Debug, Default)]
 struct Tally {
     /// From the opened sources.

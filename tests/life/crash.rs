@@ -1,4 +1,4 @@
-//! kill -9, at any moment: what was said to be open is, and nothing else.
+//! After kill -9, at any moment, exactly what was reported as open is open.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -52,7 +52,7 @@ fn acknowledged(lines: &[String]) -> BTreeSet<Ipv4Addr> {
         .collect()
 }
 
-/// What is open, and to whom, by the kernel; each no longer than asked.
+/// Returns what is open to whom, as the kernel lists it; none for longer than was asked.
 #[track_caller]
 fn open(site: &Site<'_>) -> BTreeSet<(Ipv4Addr, bool)> {
     let openings = site.openings();
@@ -124,7 +124,7 @@ fn after_kill_9_all_is_open_that_was_said_to_be() {
     }
     println!("{} knocks, {seen} openings found after a crash", next - 1);
     assert!(seen > 0, "no knock was heard at all");
-    // What was open for a short time runs out under whoever runs then.
+    // An opening of a short time runs out under whichever daemon runs then.
     forge::knock(&wire, source(0), BRIEF);
     daemon.wait_for_event(&opened("443/tcp").at("brief").from("10.0.0.0"));
     // Not over before the next daemon is there, on a slow machine either.

@@ -1,4 +1,4 @@
-//! Thousands of openings: all that one does is right with ten thousand, and costs no more.
+//! Ten thousand openings at once: every operation is right, and costs no more than with few.
 
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ fn ten_thousand_are_listed_extended_closed_and_run_out() {
     let wire = lab.client.frames("eth0");
     let mut daemon = site.start("");
 
-    // What one more costs, where there is none, where there are some, and many.
+    // The cost of one more opening, where there are none, some, and many.
     let few = (all / 10).max(2 * TOGETHER);
     let to = (&site, &daemon);
     let first = knock(&wire, to, 0..TOGETHER, SSH);
@@ -123,7 +123,7 @@ fn ten_thousand_are_listed_extended_closed_and_run_out() {
     let closed = || told(&daemon, "brief: closed 443/tcp", "ends of openings");
     wait_until("all to run out", || closed() == all);
     assert!(site.openings().is_empty());
-    // What nobody can read is counted, and so is what was opened.
+    // Lines that nobody could read are counted, and so are openings.
     wait_until("the last count", || {
         told(&daemon, ": opened ", "finished knocks") == all
     });
@@ -132,7 +132,7 @@ fn ten_thousand_are_listed_extended_closed_and_run_out() {
 
 /// The kernel's own limit, and ours.
 const CAPACITY: usize = 65_536;
-/// What of it is kept for who opens by hand.
+/// How many of them are kept for openings by hand.
 const BY_HAND: usize = 1024;
 
 fn element(number: usize) -> String {

@@ -1,4 +1,4 @@
-//! Knocks of sources that need not exist, and the doors for them.
+//! Knocks in the name of sources that do not exist, and the doors for them.
 
 use std::net::Ipv4Addr;
 

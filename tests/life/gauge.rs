@@ -1,5 +1,5 @@
-//! What knocks at port 22 and what of it the guard lets pass, packet by packet: counted in
-//! the kernel on either side of it.
+//! Counts in the kernel, packet by packet, how many connections to port 22 reach the guard and how
+//! many pass it.
 
 use std::io::Write as _;
 use std::process::{Child, Stdio};

@@ -1,4 +1,4 @@
-//! What the guard can be told to do, on the wire.
+//! What each setting of the guard does to packets on the wire.
 
 use std::io::ErrorKind;
 
@@ -117,7 +117,7 @@ fn without_a_guard_nobody_is_kept_out() {
         let to = (ip(server), 22);
         let _open = lab.client.connect(ip(own), to, SOON).expect_connected();
     }
-    // Who knocks is noted all the same.
+    // A knock is logged all the same.
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_event(&opened("22/tcp").at("ssh").from("192.0.2.77"));
     assert_eq!(site.openings().len(), 1);

@@ -1,4 +1,4 @@
-//! Other tools' hands in the ruleset, while clients connect or the daemon starts.
+//! Other tools change the ruleset, while clients connect or the daemon starts.
 
 use crate::clients::connect_throughout;
 use crate::open_both;

@@ -32,10 +32,10 @@ fn variants() -> [String; 6] {
     ]
 }
 
-/// What a start or a reload says if both openings live on.
+/// The line of a start or a reload after which both openings live on.
 const KEPT: &str = "2 openings live on";
 
-/// What both modes have in common.
+/// The test of both modes.
 fn reloads_and_restarts(words: &str) {
     let lab = Lab::new();
     let site = Site::new(&lab, SSH);
@@ -167,7 +167,7 @@ fn no_packet_sees_an_upgrade() {
             for opening in site.openings() {
                 let left = opening["left_ms"].as_u64().map(Duration::from_millis);
                 let left = left.expect("an end");
-                // What was left, not the door's own hour.
+                // The time that was left, not the door's own hour.
                 let most = Duration::from_secs(20 * 60);
                 let gone = loaded.elapsed() + Duration::from_secs(1);
                 assert!(left <= most && left + gone >= most, "{opening}");

@@ -1,4 +1,4 @@
-//! Two daemons for one table, and tables of that name that are somebody else's.
+//! Two daemons for one table, and a table of that name which belongs to something else.
 
 use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
 use crate::support::events::{closed, opened};

@@ -1,4 +1,4 @@
-//! Whoever saves the ruleset after a clean stop can load it again: at boot, or elsewhere.
+//! A ruleset that is saved after a clean stop can be loaded again, at boot or elsewhere.
 
 use crate::open_both;
 use crate::site::{SSH, Site, knock};

@@ -1,4 +1,4 @@
-//! tcpdump as the witness of what was on the wire, and captures sent out again.
+//! Records with tcpdump what is on the wire, and sends captures again.
 
 use std::path::{Path, PathBuf};
 

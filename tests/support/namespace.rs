@@ -1,4 +1,4 @@
-//! Namespaces, held by open files: when the last is closed, the kernel takes them away.
+//! Namespaces, which open files hold: the kernel removes them when the last file is closed.
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Namespace, SOON};
 
-/// What became of an attempt to connect.
+/// How an attempt to connect ended.
 #[derive(Debug)]
 #[must_use]
 pub(crate) enum Reach {

@@ -23,7 +23,7 @@ impl Process {
     #[track_caller]
     pub(crate) fn start(command: &mut Command) -> Self {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut this = Self::start_unheard(command);
+        let mut this = Self::start_uncollected(command);
         collect(this.child.stdout.take(), &this.lines);
         collect(this.child.stderr.take(), &this.lines);
         this
@@ -31,7 +31,7 @@ impl Process {
 
     /// Starts it, and leaves its outputs as they are.
     #[track_caller]
-    pub(crate) fn start_unheard(command: &mut Command) -> Self {
+    pub(crate) fn start_uncollected(command: &mut Command) -> Self {
         let name = format!("{command:?}");
         let child = command
             .spawn()
@@ -40,7 +40,7 @@ impl Process {
         Self { child, name, lines }
     }
 
-    /// What it has said so far.
+    /// Returns the lines of its output so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().expect("a reader never panics").clone()
     }
@@ -119,6 +119,11 @@ impl Process {
     /// Ends it as kill -9 does.
     pub(crate) fn kill(mut self) {
         self.end();
+    }
+
+    /// Returns whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Ends it as SIGTERM does, and gives all it said.

@@ -60,7 +60,7 @@ pub(super) struct Door {
     pub(super) target: Option<IpAddr>,
     /// Whether there is a stop command.
     pub(super) stops: bool,
-    /// What stands behind `start_command_6`, if anything.
+    /// The value of `start_command_6`, if there is one.
     six: Option<&'static str>,
 }
 

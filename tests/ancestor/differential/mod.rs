@@ -177,7 +177,7 @@ fn finish(sender: &Sender, end: Packet, daemons: [&Daemon; 2]) {
     }
 }
 
-/// What a daemon's log says.
+/// The events in a daemon's log.
 fn opened(daemon: &Daemon) -> Opened {
     let mut opened = Opened::new();
     for line in daemon.logged() {

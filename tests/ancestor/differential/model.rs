@@ -71,7 +71,7 @@ pub(super) struct Model {
     pub(super) opened: Opened,
 }
 
-/// What a packet was to an attempt.
+/// How a packet changed an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Was {
     /// Nothing to it.
@@ -147,7 +147,7 @@ impl Model {
         }
     }
 
-    /// What 0.8 does when the next packet comes.
+    /// Does what knock 0.8 does when the next packet comes.
     fn sweep(&mut self) {
         if self.has(Fault::AllGoWithTheFirst) && self.attempts.first().is_some_and(|a| a.over) {
             self.attempts.clear();

@@ -25,7 +25,7 @@ pub(crate) enum Contender {
     Knockd,
 }
 
-/// What a run is about.
+/// The subject of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
     pub(crate) doors: u16,

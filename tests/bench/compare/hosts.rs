@@ -19,7 +19,7 @@ pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(crate) const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-/// What opens.
+/// The port that opens.
 pub(crate) const SSH: u16 = 22;
 
 /// RFC 2544: forged sources are from its lower part, people from its upper.
@@ -157,7 +157,7 @@ fn feed(program: &str, arguments: &[&str], text: &str) {
     assert!(child.wait().expect("a child").success(), "{text}");
 }
 
-/// What this was measured on.
+/// The machine that this was measured on.
 pub(crate) fn machine() -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");

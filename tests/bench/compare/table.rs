@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::contender::Contender;
 
-/// What was measured so far.
+/// The measurements so far.
 #[derive(Default)]
 pub(crate) struct Table {
     rows: Vec<String>,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::support::ip;
 
-/// What a test asks of the agent.
+/// A request of a test to the agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// Start a table. Answer: [`Started`].
@@ -92,9 +92,9 @@ pub(crate) enum Action {
 /// Whose table it is, as its comment says.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Owner {
-    /// That of [`CONFIGURATION`].
+    /// The configuration [`CONFIGURATION`](super::CONFIGURATION).
     Ours,
-    /// That of another configuration.
+    /// Another configuration.
     Other,
     /// The comment does not say, as with an older knockd.
     Unnamed,
@@ -185,9 +185,9 @@ pub(crate) fn opening(door: &str, source: &str, place: &str, lifetime: Lifetime)
 /// What an action has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Applied {
-    /// What is there that was not.
+    /// Elements that were not there before.
     pub(crate) opened: Vec<Element>,
-    /// What is there for longer than it was.
+    /// Elements that live longer than before.
     pub(crate) extended: Vec<Element>,
     pub(crate) closed: Vec<Element>,
     pub(crate) notices: Vec<Notice>,
@@ -232,7 +232,7 @@ impl News {
         Self::default()
     }
 
-    /// What had been done to the table, if it was put back.
+    /// Returns the damage to the table, if it was put back.
     pub(crate) fn restored(&self) -> Option<Damage> {
         self.notices.iter().find_map(|notice| {
             let Notice::Restored { damage, .. } = notice else {

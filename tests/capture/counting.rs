@@ -1,4 +1,4 @@
-//! Capture and links together: what counts, and how often.
+//! Capture and the list of links together: which frames count as knocks, and how often.
 
 use knockd::capture::Links;
 use knockd::decode::decode;
@@ -22,7 +22,7 @@ fn packet(sequence: u32) -> Vec<u8> {
 
 #[test]
 fn a_frame_over_a_bridge_counts_once() {
-    run("heard::a_frame_over_a_bridge_counts_once", || {
+    run("counting::a_frame_over_a_bridge_counts_once", || {
         let mut wire = Wire::lay();
         ip("link add br0 address 02:00:00:00:00:01 type bridge");
         ip("link set br0 up");
@@ -53,7 +53,7 @@ fn a_frame_over_a_bridge_counts_once() {
 #[test]
 fn knocks_go_on_while_a_hundred_interfaces_come_and_go() {
     run(
-        "heard::knocks_go_on_while_a_hundred_interfaces_come_and_go",
+        "counting::knocks_go_on_while_a_hundred_interfaces_come_and_go",
         || {
             let mut wire = Wire::lay();
             ip("addr add 192.0.2.1/24 dev here");
