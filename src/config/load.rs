@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::diagnostic::{Diagnostic, Severity};
+use super::host::Host;
+use super::parse::{ConfigReport, Format, judge};
 use super::text::ConfigText;
-use super::{ConfigReport, Format, Host, judge};
 
 /// Where TOML lies if nobody says otherwise.
 pub(crate) const DEFAULT_TOML: &str = "/etc/knockd.toml";
@@ -108,21 +109,6 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)?;
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
     Ok(file)
-}
-
-impl Host {
-    /// This host, as far as the kernel tells.
-    pub(crate) fn read(folder: &Path) -> Self {
-        let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
-        let parsed = range.ok().and_then(|text| {
-            let mut words = text.split_whitespace().map(str::parse);
-            Some(words.next()?.ok()?..=words.next()?.ok()?)
-        });
-        Self {
-            ephemeral: parsed.unwrap_or(Self::default().ephemeral),
-            folder: Some(folder.to_owned()),
-        }
-    }
 }
 
 /// Which file is taken when nobody names one.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::Host;
 use super::super::diagnostic::Faults;
 use super::super::draft::{Defaults, DraftClose, DraftDoor, DraftElement, Field, SpannedList};
+use super::super::host::Host;
 use super::super::text::Spanned;
+use super::fields::{path, time};
+use super::names;
 use super::sequence::{self, TripwireSettings};
-use super::{names, path, time};
 use crate::model::{
     Close, Commands, Door, Lifetime, MAX_STRAYS, OPENINGS, OneTime, PortRange, Prefix, Protocol,
     SetElement, Step, TcpFlags, TripwireMode,

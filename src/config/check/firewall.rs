@@ -1,8 +1,8 @@
 //! The table, and what it will and will not do.
 
-use super::super::Host;
 use super::super::diagnostic::Faults;
 use super::super::draft::{ConfigDraft, DraftClose, DraftDoor, DraftFirewall, Field, SpannedList};
+use super::super::host::Host;
 use super::super::text::Spanned;
 use super::names;
 use crate::model::{Firewall, Guard, PortRange, Prefix};

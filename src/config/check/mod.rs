@@ -2,18 +2,22 @@
 
 mod between_doors;
 mod door;
+mod fields;
 mod firewall;
+mod interfaces;
 mod names;
 mod sequence;
 
-use std::path::PathBuf;
-use std::time::Duration;
+pub(crate) use self::interfaces::{interface, several_or_quoted};
+pub(crate) use self::names::is_set_path;
 
-use super::Host;
+use self::fields::path;
+use self::interfaces::interfaces;
 use super::diagnostic::Faults;
-use super::draft::{ConfigDraft, DraftDoor, DraftLog, Field, SpannedList};
-use super::text::{Span, Spanned};
-use crate::model::{Config, Log, MAX_TIME, Pattern, Protocol, SetPath, Step, flag};
+use super::draft::{ConfigDraft, DraftDoor, DraftLog};
+use super::host::Host;
+use super::text::Spanned;
+use crate::model::{Config, Log, Protocol, Step, flag};
 
 /// More doors than this cannot be told apart by [`crate::model::DoorId`].
 const DOORS_MAX: usize = u16::MAX as usize;
@@ -117,153 +121,10 @@ fn some_door(draft: &ConfigDraft, faults: &mut Faults) {
     }
 }
 
-/// As many bytes has an interface's name (IFNAMSIZ of linux/if.h, without the NUL).
-const IFNAME_MAX: usize = 15;
-
-/// What keeps an interface from being called so: of a label, `eth0:1`, both parts.
-fn no_interface(text: &str) -> Option<String> {
-    // dev_valid_name() of the kernel: no slash, no colon, no blanks.
-    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    let (device, label) = text.split_once(':').unwrap_or((text, "1"));
-    let is_odd = device == "." || device == ".." || device.chars().any(odd);
-    if device.is_empty() || label.is_empty() || is_odd || label.chars().any(odd) {
-        Some("no interface can have this name".to_owned())
-    } else if text.len() > IFNAME_MAX {
-        Some(format!(
-            "an interface's name has at most {IFNAME_MAX} bytes"
-        ))
-    } else {
-        None
-    }
-}
-
-/// The interface that is meant by `-i`, or why there is none: as in a file.
-pub(crate) fn interface(text: &str) -> Result<String, String> {
-    match no_interface(text) {
-        None => Ok(text.to_owned()),
-        Some(why) => Err(why),
-    }
-}
-
-fn interfaces(
-    field: &Field<SpannedList<String>>,
-    is_legacy: bool,
-    faults: &mut Faults,
-) -> Vec<Pattern> {
-    let Some(list) = field.given() else {
-        return Vec::new();
-    };
-    if list.value.is_empty() {
-        faults
-            .error(&list.span, "no interface to listen on")
-            .help("leave `interfaces` out for all but lo");
-    }
-    let pattern = |name: &Spanned<String>| {
-        let text = name.value.as_str();
-        let several: Vec<_> = text
-            .split(',')
-            .map(str::trim)
-            .filter(|n| !n.is_empty())
-            .collect();
-        if let Some(why) = several_or_quoted(text) {
-            let inner = text.trim_matches(['"', '\'']);
-            let help = match (several.as_slice(), is_legacy) {
-                ([_, _, ..], true) => {
-                    let flags: Vec<_> = several.iter().map(|n| format!("-i {n}")).collect();
-                    format!(
-                        "a knockd.conf names one; start knockd with {} for all of them",
-                        flags.join(" ")
-                    )
-                }
-                ([_, _, ..], false) => {
-                    let all: Vec<_> = several.iter().map(|n| format!("\"{n}\"")).collect();
-                    format!("write {}", all.join(", "))
-                }
-                (_, true) => format!("write {inner}"),
-                (_, false) => format!("write \"{inner}\""),
-            };
-            // The kernel takes such a name, and nobody gives one. 0.8 does not start then.
-            faults.warn(&name.span, why).help(help);
-        }
-        if let Some(why) = no_interface(text) {
-            let noted = faults.error(&name.span, why);
-            if text.len() <= IFNAME_MAX {
-                noted.help("such as \"eth0\" or \"ppp*\"; `ip link` shows them");
-            }
-        }
-        Pattern::new(text)
-    };
-    list.value.iter().map(pattern).collect()
-}
-
-/// What is most likely meant otherwise, if it is: for `-i`, as in a file.
-pub(crate) fn several_or_quoted(text: &str) -> Option<&'static str> {
-    if text.contains(',') {
-        Some("these are several names in one, for which knockd would wait as for one interface")
-    } else if text.contains(['"', '\'']) {
-        Some("the quotes would be part of the interface's name")
-    } else {
-        None
-    }
-}
-
 fn log(draft: &DraftLog, host: &Host, faults: &mut Faults) -> Log {
     Log {
         level: draft.level.or_default(),
         file: path(&draft.file, host, faults),
         syslog: draft.syslog.or_default(),
     }
-}
-
-/// A file's name, in full: the daemon's directory is `/`, whatever it was where it was started.
-fn path(field: &Field<PathBuf>, host: &Host, faults: &mut Faults) -> Option<PathBuf> {
-    let path = field.given()?;
-    let text = path.value.to_string_lossy();
-    if text.is_empty() {
-        faults.error(&path.span, "the name of a file must not be empty");
-    } else if text.contains('\0') {
-        faults.error(&path.span, "the name of a file must not contain NUL");
-    } else if path.value.is_relative() {
-        let Some(folder) = &host.folder else {
-            faults
-                .warn(
-                    &path.span,
-                    "a relative name depends on where knockd is started",
-                )
-                .help(format!("write it in full, such as /var/lib/knockd/{text}"));
-            return Some(path.value.clone());
-        };
-        let full: PathBuf = folder.join(&path.value).components().collect();
-        faults
-            .warn(
-                &path.span,
-                format!(
-                    "a relative name depends on where knockd is started; here it is `{}`",
-                    full.display()
-                ),
-            )
-            .help("write it in full");
-        return Some(full);
-    }
-    Some(path.value.clone())
-}
-
-/// Reports a time of nothing or of ages. The kernel counts in milliseconds: less than
-/// one would be none.
-fn time(span: &Span, time: Duration, key: &str, faults: &mut Faults) {
-    if time < Duration::from_millis(1) {
-        faults.error(
-            span,
-            format!("`{key}` must not be 0 (a millisecond is the least)"),
-        );
-    } else if time > MAX_TIME {
-        faults.error(span, format!("`{key}` must not be more than ten years"));
-    }
-}
-
-/// Whether a set of the administrator's can be named so.
-pub(crate) fn is_set_path(path: &SetPath) -> bool {
-    let mut faults = Faults::default();
-    names::set_path(&(0..0), path, &mut faults);
-    !faults.any_error()
 }

@@ -44,6 +44,13 @@ pub(super) fn set_path(span: &Span, path: &SetPath, faults: &mut Faults) {
     name(span, &path.set, "set", faults);
 }
 
+/// Whether a set of the administrator's can be named so.
+pub(crate) fn is_set_path(path: &SetPath) -> bool {
+    let mut faults = Faults::default();
+    set_path(&(0..0), path, &mut faults);
+    !faults.any_error()
+}
+
 /// What nft 1.0.6 refuses as a name: a test asks nft itself.
 #[rustfmt::skip]
 const RESERVED: [&str; 153] = [

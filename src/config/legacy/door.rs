@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::keys::{goes_on, set, unknown};
 use super::lines::ConfSection;
 use super::values::{address, flags, seconds, sequence};
-use super::{goes_on, set, unknown};
 use crate::config::diagnostic::Faults;
 use crate::config::draft::{DraftDoor, Field};
 use crate::config::keys::Key;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::services;
 use crate::model::Protocol;
 
-use super::{
+use super::parsed::{
     AddressFamilies, ParsedCommand, RuleChange, Tool, is_source, ports, protocol, unusual, value_of,
 };
 

@@ -1,6 +1,6 @@
 //! iptables(8), and knock_helper_ipt.sh, which calls it.
 
-use super::{
+use super::parsed::{
     AddressFamilies, ParsedCommand, RuleChange, Tool, is_source, ports, protocol, unusual, value_of,
 };
 use crate::model::{PortRange, Protocol};

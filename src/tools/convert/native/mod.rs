@@ -5,6 +5,7 @@
 mod firewalld;
 mod iptables;
 mod nft;
+mod parsed;
 mod shell;
 mod ufw;
 
@@ -12,57 +13,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::services;
-use crate::model::{
-    Commands, Door, Lifetime, PortRange, Prefix, Protocol, SetElement, SetPath, Step,
-};
-
-/// The program a command calls.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Tool {
-    /// iptables, ip6tables, and the helper script that Debian ships.
-    Iptables,
-    /// A rule in `family table chain`.
-    Nft(String),
-    /// An element of a set: nothing else need accept it.
-    NftSet,
-    Ufw,
-    /// A rich rule in a zone; none: the default one.
-    Firewalld(Option<String>),
-}
-
-/// Which addresses the program takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AddressFamilies {
-    V4,
-    V6,
-    Both,
-}
-
-/// What a command does for %IP%.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum RuleChange {
-    /// Puts a rule in place that accepts.
-    Accept(Vec<PortRange>),
-    /// Takes such a rule away.
-    Unaccept(Vec<PortRange>),
-    /// Puts a rule in place that drops or rejects.
-    Refuse(Vec<PortRange>),
-    /// Adds to a set.
-    Add(SetPath, Vec<PortRange>),
-    /// Removes from a set.
-    Remove(SetPath, Vec<PortRange>),
-}
-
-/// A command understood.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct ParsedCommand {
-    tool: Tool,
-    family: AddressFamilies,
-    deed: RuleChange,
-    /// When the program itself undoes it.
-    lifetime: Option<Duration>,
-}
+pub(super) use self::parsed::Tool;
+use self::parsed::{AddressFamilies, ParsedCommand, RuleChange};
+use crate::model::{Commands, Door, Lifetime, PortRange, Prefix, SetElement, SetPath, Step};
 
 /// What a door does in place of its commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -427,51 +380,6 @@ fn understand(command: &str) -> Result<ParsedCommand, String> {
 
 fn base(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or(program)
-}
-
-/// `%IP%`, alone or as a network of one address.
-fn is_source(word: &str) -> bool {
-    matches!(
-        word,
-        "%IP%" | "%IP%/32" | "%IP%/128" | "%IP%/255.255.255.255"
-    )
-}
-
-/// `tcp`, `udp`, or their numbers.
-fn protocol(word: &str) -> Option<Protocol> {
-    match word.to_ascii_lowercase().as_str() {
-        "tcp" | "6" => Some(Protocol::Tcp),
-        "udp" | "17" => Some(Protocol::Udp),
-        _ => None,
-    }
-}
-
-/// `22`, `ssh`, `22,80`, `60000:61000`; `between` divides the ends of a range.
-fn ports(text: &str, between: char, protocol: Protocol) -> Result<Vec<PortRange>, String> {
-    let one = |word: &str| {
-        let number = services::registered(word.trim()).map(|port| port.to_string());
-        let word = number.as_deref().unwrap_or(word.trim());
-        format!("{}/{protocol}", word.replacen(between, "-", 1))
-            .parse::<PortRange>()
-            .map_err(|error| error.to_string())
-    };
-    let mut all = text.split(',').map(one).collect::<Result<Vec<_>, _>>()?;
-    all.sort();
-    let next = all.iter().skip(1);
-    if all.iter().zip(next).any(|(a, b)| a.overlaps(b)) {
-        return Err("a port is named twice".into());
-    }
-    Ok(all)
-}
-
-/// What follows an option, which does not go without.
-fn value_of<'a>(option: &str, next: Option<&'a str>) -> Result<&'a str, String> {
-    next.ok_or_else(|| format!("`{option}` lacks its value"))
-}
-
-/// What is said of a word that makes a rule more than an opening.
-fn unusual(word: &str) -> String {
-    format!("`{}` is more than an opening can say", word.escape_debug())
 }
 
 /// Every IPv4 address: for doors that do nothing for IPv6.

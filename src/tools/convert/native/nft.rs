@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
+use super::parsed::{
     AddressFamilies, ParsedCommand, RuleChange, Tool, is_source, ports, protocol, unusual,
 };
 use crate::model::{PortRange, SetPath};

@@ -1,6 +1,6 @@
 //! ufw(8): `allow from %IP% to any port 22 proto tcp`.
 
-use super::{
+use super::parsed::{
     AddressFamilies, ParsedCommand, RuleChange, Tool, is_source, ports, protocol, unusual, value_of,
 };
 use crate::model::Protocol;

@@ -1,7 +1,8 @@
 //! The keys of one door.
 
 use super::native::{Act, Native, every_v4};
-use super::{Converter, write};
+use super::output::Output;
+use super::write;
 use crate::config::{ConfLine, ConfSection, Key};
 use crate::model::{Door, Protocol, SetElement, TcpFlags};
 
@@ -10,8 +11,8 @@ fn toml_key(old: &str) -> Option<&'static str> {
     key?.toml
 }
 
-pub(super) fn keys(
-    out: &mut Converter<'_>,
+pub(super) fn write(
+    out: &mut Output<'_>,
     section: &ConfSection<'_>,
     door: &Door,
     native: Option<&Native>,
@@ -98,7 +99,7 @@ fn digits(text: &str) -> &str {
 }
 
 /// The keys in place of commands.
-fn act(out: &mut Converter<'_>, native: &Native) {
+fn act(out: &mut Output<'_>, native: &Native) {
     match &native.act {
         Act::Open(ports, lifetime) => {
             out.set("open", &write::list(ports));

@@ -1,0 +1,38 @@
+//! The host that a configuration is judged by.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+/// What of the host a configuration is judged by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// The ports the kernel gives to outgoing connections (`ip_local_port_range`).
+    pub ephemeral: RangeInclusive<u16>,
+    /// The folder that relative names in the file begin in; `None`: they are left as they are.
+    pub folder: Option<PathBuf>,
+}
+
+impl Default for Host {
+    /// As the kernel comes.
+    fn default() -> Self {
+        Self {
+            ephemeral: 32768..=60999,
+            folder: None,
+        }
+    }
+}
+
+impl Host {
+    /// This host, as far as the kernel tells.
+    pub(crate) fn read(folder: &Path) -> Self {
+        let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+        let parsed = range.ok().and_then(|text| {
+            let mut words = text.split_whitespace().map(str::parse);
+            Some(words.next()?.ok()?..=words.next()?.ok()?)
+        });
+        Self {
+            ephemeral: parsed.unwrap_or(Self::default().ephemeral),
+            folder: Some(folder.to_owned()),
+        }
+    }
+}

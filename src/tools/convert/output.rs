@@ -1,0 +1,76 @@
+//! The TOML text, as far as it has been written, and notes for its owner.
+
+use super::write;
+use crate::config::{ConfLine, ConfSection, ConfigText};
+
+/// Something that could not be carried over as it was, or that is left to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConversionNote {
+    /// The line of the knockd.conf, from 1; 0 if none is meant.
+    pub line: usize,
+    /// What.
+    pub message: String,
+}
+
+/// The text as far as it has come.
+pub(super) struct Output<'a> {
+    pub(super) source: &'a ConfigText,
+    pub(super) toml: String,
+    pub(super) notes: Vec<ConversionNote>,
+}
+
+impl<'a> Output<'a> {
+    pub(super) fn new(source: &'a ConfigText) -> Self {
+        Self {
+            source,
+            toml: String::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    pub(super) fn line(&mut self, text: &str) {
+        self.toml.push_str(text);
+        self.toml.push('\n');
+    }
+
+    pub(super) fn set(&mut self, key: &str, value: &str) {
+        self.line(&format!("{key} = {value}"));
+    }
+
+    /// An empty line, but never two, nor one at the beginning.
+    pub(super) fn gap(&mut self) {
+        if !self.toml.is_empty() && !self.toml.ends_with("\n\n") {
+            self.toml.push('\n');
+        }
+    }
+
+    /// Something the owner should know, said in the text as well.
+    pub(super) fn note(&mut self, place: Option<usize>, message: String) {
+        self.line(&format!("# {}", write::comment(&message)));
+        self.silent_note(place, message);
+    }
+
+    pub(super) fn silent_note(&mut self, place: Option<usize>, message: String) {
+        let line = place.map_or(0, |offset| self.source.place(offset).line);
+        self.notes.push(ConversionNote { line, message });
+    }
+
+    pub(super) fn remark(&mut self, line: &ConfLine<'_>) {
+        match line {
+            ConfLine::Blank => self.gap(),
+            ConfLine::Comment(text) => self.line(&write::comment(text)),
+            ConfLine::Directive { .. } => {}
+        }
+    }
+
+    /// The remarks behind a section's last key: they speak of what comes next.
+    pub(super) fn tail(&mut self, section: &ConfSection<'_>) {
+        let (_, tail) = section.split();
+        if !tail.is_empty() {
+            self.gap();
+        }
+        for line in tail {
+            self.remark(line);
+        }
+    }
+}
