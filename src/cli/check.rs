@@ -32,17 +32,17 @@ pub struct Check {
     saved_ruleset: PathBuf,
 }
 
-/// What became of looking at the running system.
+/// What `knockd check` knows of the running system.
 enum LiveCheck {
-    /// It was not asked for, or there is nothing to look for: which.
+    /// Why it was not looked at: nobody asked, or there is nothing to look for.
     Unasked(&'static str),
-    /// Only root may.
+    /// Only root may look at it.
     NotAllowed,
-    /// It was looked at.
+    /// What was found there.
     Seen(CheckReport),
 }
 
-/// Why the running system is not looked at for a user.
+/// Why the running system is not looked at for users other than root.
 const NEEDS_ROOT: &str = "that needs root (CAP_NET_ADMIN)";
 
 pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
@@ -135,7 +135,8 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     )))
 }
 
-/// Who cannot knock does not get in, whatever became of trying.
+/// Puts "opens to nobody" in place of the findings of doors at which nobody can knock: they let nobody
+/// in, whatever the trials have shown.
 fn tell_shut(report: &mut CheckReport, shut: &[ShutDoor]) {
     for door in &mut report.doors {
         let why = shut.iter().find(|shut| shut.name == door.door);
@@ -152,7 +153,7 @@ fn tell_shut(report: &mut CheckReport, shut: &[ShutDoor]) {
     }
 }
 
-/// The interfaces that are named and are not there, each with a warning.
+/// Returns the interfaces that are named and not there, each with a warning.
 fn missing(path: &Path, config: &Config) -> Vec<(String, String)> {
     let missing = probe::missing(config);
     let line = |name: &str| {
@@ -174,13 +175,13 @@ fn look(config: &Config, path: &Path) -> Result<LiveCheck, Fault> {
     }
 }
 
-/// Where the ruleset that is loaded at boot has our table in it.
+/// Returns where the ruleset that is loaded at boot has our table in it.
 fn saved_ruleset(file: &Path, config: &Config) -> Vec<SavedTable> {
     let firewall = config.firewall.as_ref();
     firewall.map_or_else(Vec::new, |f| probe::saved_in(file, &f.table))
 }
 
-/// A hint, if services of this host hear much that would be read for nothing.
+/// Returns a hint if services of this host get many packets that knockd would read for nothing.
 fn busy_services(path: &Path, config: &Config) -> Option<String> {
     let ports = services::worth_ignoring(config);
     let ports: Vec<_> = ports.iter().map(|port| format!("\"{port}\"")).collect();

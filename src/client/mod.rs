@@ -10,12 +10,12 @@ use socket2::{Domain, Socket, Type};
 
 use crate::model::{Protocol, Step};
 
-/// What is to be hit.
+/// A sequence to be sent to a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnockRequest {
     /// A name or an address, as given.
     pub host: String,
-    /// Which of its addresses will do.
+    /// The family of the addresses that are hit.
     pub family: AddressFamily,
     /// The ports, in order.
     pub steps: Vec<Step>,
@@ -23,7 +23,7 @@ pub struct KnockRequest {
     pub delay: Duration,
 }
 
-/// Which IP version to knock by.
+/// The IP version to knock by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressFamily {
     /// Both.
@@ -50,15 +50,15 @@ pub enum Error {
     /// The resolver does not know the host, or cannot be asked.
     #[error("cannot find the address of `{host}`: {source}")]
     Resolve {
-        /// As given.
+        /// The host as given.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
     /// The host has no address of the family asked for.
     #[error("`{host}` has no {version} address")]
     NoAddress {
-        /// As given.
+        /// The host as given.
         host: String,
         /// `IPv4` or `IPv6`.
         version: &'static str,
@@ -70,27 +70,27 @@ pub enum Error {
         protocol: Protocol,
         /// The address and port.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// What is told of a knock.
+/// The progress of a knock.
 #[derive(Debug)]
 pub enum KnockProgress<'a> {
-    /// This is hit now.
+    /// This address and port is hit now.
     Hit(&'a SocketAddr, Protocol),
-    /// Nothing can be sent to this address of several: it is knocked at no further.
+    /// Nothing can be sent to one of several addresses: it gets no further packets.
     Passed(&'a Error),
 }
 
-/// Hits each step in order, and with each step every address of the host: which of them will
-/// answer, nobody knows before the door is open. A name is looked up once, so that no address
-/// gets the sequence in pieces.
+/// Hits each step in order, and with each step every address of the host: nobody knows which of them
+/// will answer before the door is open. A name is looked up once, so that no address gets the sequence
+/// in pieces.
 ///
 /// # Errors
-/// When the host has no such address, or this machine can send to none of them. What the other
-/// side answers is no error: most often it is silence.
+/// When the host has no such address, or this machine can send to none of them. An answer of the other
+/// side is no error; most often it is silent.
 pub fn knock(request: &KnockRequest, told: impl FnMut(KnockProgress<'_>)) -> Result<(), Error> {
     let KnockRequest {
         host,
@@ -124,7 +124,7 @@ fn hit_all(
             }));
             is_sent
         });
-        // The last that fails is the error; it is told by whoever asked.
+        // The failure of the last address is returned, not reported.
         let error = failed.pop_if(|_| addresses.is_empty());
         failed
             .iter()
@@ -136,8 +136,7 @@ fn hit_all(
     Ok(())
 }
 
-/// The addresses of the host that will do, in the resolver's order (RFC 6724); their ports are
-/// 0.
+/// Returns the addresses of the host in this family, in the resolver's order (RFC 6724), with port 0.
 fn resolve(host: &str, family: AddressFamily) -> Result<Vec<SocketAddr>, Error> {
     let version = match family {
         AddressFamily::Any | AddressFamily::V4 => "IPv4",
@@ -164,7 +163,8 @@ fn resolve(host: &str, family: AddressFamily) -> Result<Vec<SocketAddr>, Error> 
     Ok(addresses)
 }
 
-/// `[2001:db8::1]`, as URLs have it (RFC 3986, 3.2.2), is the address.
+/// Returns the address in brackets, as URLs have it (RFC 3986, 3.2.2): `[2001:db8::1]`. Returns any
+/// other host as it is.
 fn without_brackets(host: &str) -> &str {
     let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     let is_v6 = |text: &&str| {
@@ -174,8 +174,8 @@ fn without_brackets(host: &str) -> &str {
     inner.filter(is_v6).unwrap_or(host)
 }
 
-/// An address as knock 0.8 prints it: no brackets, and the interface by name where the address
-/// means something there alone (RFC 4007, 11).
+/// Returns an address as knock 0.8 prints it: no brackets, and with the name of the interface if the
+/// address has a meaning on one interface alone (RFC 4007, 11).
 #[must_use]
 pub fn numeric(address: &SocketAddr) -> String {
     match address {
@@ -188,8 +188,8 @@ pub fn numeric(address: &SocketAddr) -> String {
     }
 }
 
-/// The name of an interface that has an IPv6 address: without one, nothing is sent there.
-/// (In proc_net(5), of this network namespace; what sysfs has may be another's.)
+/// Returns the name of an interface that has an IPv6 address: without one, nothing is sent there.
+/// (proc_net(5) is of this network namespace; sysfs may be of another.)
 fn interface(index: u32) -> Option<String> {
     let all = fs::read_to_string("/proc/net/if_inet6").ok()?;
     all.lines().find_map(|line| {
@@ -199,8 +199,8 @@ fn interface(index: u32) -> Option<String> {
     })
 }
 
-/// One packet. A fresh socket for each, so that each comes from a port of its own and no
-/// answer to the last hit is taken for a failure of this one.
+/// Sends one packet. Each has a fresh socket: so each comes from a port of its own, and no answer to
+/// the last hit is taken for a failure of this one.
 fn hit(address: SocketAddr, protocol: Protocol) -> io::Result<()> {
     let domain = Domain::for_address(address);
     match protocol {

@@ -1,4 +1,4 @@
-//! Who reads what is said of a configuration, and which of its lines may hold a secret.
+//! The audience of a diagnostic, and the lines of a configuration that may hold a secret.
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
@@ -9,7 +9,7 @@ use super::keys::Key;
 use super::suggest::nearest;
 use super::text::{ConfigText, Span};
 
-/// Who reads a diagnostic, or something else that may quote a sequence.
+/// Who reads a diagnostic, or any other text that may quote a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
     /// Whoever sits at the terminal, and may read the file.
@@ -23,7 +23,7 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// Who reads what is written there. A socket is the journal's (systemd-journald(8)).
+    /// Returns who reads an output. A socket is the journal's (systemd-journald(8)).
     pub(crate) fn of(output: &(impl AsFd + IsTerminal)) -> Self {
         let is_socket = || {
             let about = fstat(output.as_fd());
@@ -57,7 +57,7 @@ pub(super) fn is_harmless(source: &ConfigText, span: &Span) -> bool {
         return false;
     }
     let is_public = |name: &str| Key::of_either(name).is_some_and(|key| !key.is_secret);
-    // Of a slip the value is that of the key which was meant; steps would be several.
+    // A misspelt key has the value of the key that was meant. The steps of a sequence are several.
     let slip = || !value.contains(',') && nearest(&key, Key::names()).is_some_and(is_public);
     is_public(&key) || slip()
 }

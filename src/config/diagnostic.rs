@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where.
+//! Diagnostics: the faults of a configuration, each with its place.
 //!
 //! Lines of a configuration hold secrets, the sequences, and messages quote them. So each is
 //! shown in one of several ways, by who reads it: see [`Audience`].
@@ -12,12 +12,12 @@ use unicode_width::UnicodeWidthChar;
 use super::audience::{Audience, is_harmless};
 use super::text::{ConfigText, Span};
 
-/// How bad it is.
+/// How bad a fault is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The configuration cannot be used.
     Error,
-    /// It can, but its owner will hardly be glad of it.
+    /// The configuration can be used, but its owner hardly wants it so.
     Warning,
 }
 
@@ -26,7 +26,7 @@ pub enum Severity {
 /// as for a terminal; [`Diagnostic::shown_to`] says less.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Whether the configuration can be used all the same.
+    /// How bad it is.
     pub severity: Severity,
     /// The file.
     pub file: Arc<str>,
@@ -34,13 +34,13 @@ pub struct Diagnostic {
     pub line: usize,
     /// The column, from 1, in characters; 0 if the file as a whole is meant.
     pub column: usize,
-    /// How many characters the place has, from there on.
+    /// The length of the place, in characters.
     pub length: usize,
     /// What is wrong.
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
-    /// The line itself and the marks under it.
+    /// The line, and the marks under it.
     excerpt: Option<[String; 2]>,
     /// Whether the line may hold a secret.
     is_secret: bool,
@@ -48,7 +48,7 @@ pub struct Diagnostic {
     quiet: Option<Quiet>,
 }
 
-/// What is said in place of a message and a help that quote a secret.
+/// The message and the help for a log, in place of those that quote a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Quiet {
     message: String,
@@ -59,7 +59,7 @@ struct Quiet {
 const SHOWN: usize = 160;
 
 impl Diagnostic {
-    /// One about the file as a whole.
+    /// Returns a diagnostic about the file as a whole.
     pub(super) fn whole(severity: Severity, file: &Arc<str>, message: String) -> Self {
         Self {
             severity,
@@ -91,12 +91,12 @@ impl Diagnostic {
         }
     }
 
-    /// As `audience` may see it: the place, what is wrong and what to do, but of secrets as much
-    /// as [`Audience`] says.
+    /// Returns the text for an audience: the place, what is wrong and what to do. [`Audience`] says how
+    /// much of a secret each may see.
     #[must_use]
     pub fn shown_to(&self, audience: Audience) -> String {
         let mut shown = String::new();
-        // To a string, which cannot fail.
+        // Writing to a String cannot fail.
         let _ = self.write(&mut shown, audience);
         shown
     }
@@ -136,7 +136,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// How many characters of its first line `span` has.
+/// Returns the number of characters that `span` has in its first line.
 fn length(source: &ConfigText, span: &Span) -> usize {
     let (begin, line) = source.line(source.line_index(span.start));
     let end = span.end.min(begin + line.len());
@@ -144,8 +144,8 @@ fn length(source: &ConfigText, span: &Span) -> usize {
     text.map_or(0, |text| text.chars().count())
 }
 
-/// The line of `span` and a line with `^~~~` under it: tabs stay tabs and a wide character
-/// gets two columns, so that the marks stand under what they mean on any terminal.
+/// Returns the line of `span`, and a line with `^~~~` to stand under it. Tabs stay tabs and a wide
+/// character gets two columns, so that the marks stand in the right place on any terminal.
 fn excerpt(source: &ConfigText, span: &Span) -> [String; 2] {
     let (begin, line) = source.line(source.line_index(span.start));
     let at = |offset: usize| {
@@ -153,7 +153,7 @@ fn excerpt(source: &ConfigText, span: &Span) -> [String; 2] {
         line.char_indices().take_while(|(i, _)| *i < byte).count()
     };
     let (first, end) = (at(span.start), at(span.end.max(span.start)));
-    // So much before the place that it stands in the window, counted in characters.
+    // How many characters are left out before the place, so that it is shown.
     let skipped = if line.chars().count() > SHOWN {
         first.saturating_sub(SHOWN / 2)
     } else {
@@ -206,11 +206,11 @@ struct SpannedFault {
     quiet: Option<Quiet>,
 }
 
-/// Where parsers and the check put what they find; they go on after it.
+/// The faults that parsers and the check have found. They go on after each.
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<SpannedFault>);
 
-/// More than these are counted, not shown: a picture given as configuration has thousands.
+/// How many faults are shown; others are counted. A picture given as configuration has thousands.
 const MOST: usize = 100;
 
 impl Faults {
@@ -240,9 +240,8 @@ impl Faults {
         self.0.iter().any(|f| f.severity == Severity::Error)
     }
 
-    /// Takes over those of `others` that lie on a line where there is none yet: what a
-    /// parser makes of the rest of a broken line, or of what stands under a header that is
-    /// not closed, is no news.
+    /// Takes over the faults of `others` on lines that have none yet. More faults on a broken line, or
+    /// under a header that is not closed, mostly follow from the first.
     pub(super) fn add_elsewhere(&mut self, others: Self, source: &ConfigText) {
         let mut taken = HashSet::new();
         for fault in &self.0 {
@@ -258,7 +257,7 @@ impl Faults {
         self.0.extend(others.0.into_iter().filter(news));
     }
 
-    /// All of them in the order of the file, each said once.
+    /// Returns a diagnostic of each fault, in the order of the file and without duplicates.
     pub(super) fn into_diagnostics(mut self, source: &ConfigText) -> Vec<Diagnostic> {
         self.0.sort_by_key(|f| (f.span.start, f.severity));
         self.0
@@ -278,25 +277,25 @@ impl Faults {
 pub(super) struct ReportedFault<'a>(Option<&'a mut SpannedFault>);
 
 impl ReportedFault<'_> {
-    /// Says what to do about it.
+    /// Adds what to do about it.
     pub(super) fn help(self, help: impl Into<String>) -> Self {
         let help = Some(help.into());
         self.map(|fault| fault.help = help)
     }
 
-    /// Says what to do about it, if that is known.
+    /// Adds what to do about it, if that is known.
     pub(super) fn help_if(self, help: Option<String>) -> Self {
         self.map(|fault| fault.help = help)
     }
 
-    /// What a log is told in place of the message and the help so far, which quote a secret.
+    /// Sets the message for a log. The message and the help so far quote a secret.
     pub(super) fn quiet(self, message: impl Into<String>) -> Self {
         let message = message.into();
         let help = None;
         self.map(|fault| fault.quiet = Some(Quiet { message, help }))
     }
 
-    /// The same, with a help of its own.
+    /// Sets the message and the help for a log.
     pub(super) fn quiet_help(self, message: impl Into<String>, help: impl Into<String>) -> Self {
         let (message, help) = (message.into(), Some(help.into()));
         self.map(|fault| fault.quiet = Some(Quiet { message, help }))

@@ -1,5 +1,5 @@
-//! What a file says, before anyone asks whether it makes sense. Both formats end here,
-//! and one check makes a [`Config`](crate::model::Config) of it: they cannot drift apart.
+//! A draft: the settings of a file as written, not yet checked. Both formats become one, and one check
+//! makes a [`Config`](crate::model::Config) of it, so that they cannot drift apart.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub(super) enum Field<T> {
     /// Not in the file.
     #[default]
     Absent,
-    /// In the file, but it could not be read; that has been reported.
+    /// In the file, but not readable: the fault has been reported.
     Faulty,
     /// As read.
     Given(Spanned<T>),
@@ -34,7 +34,7 @@ impl<T> Field<T> {
         matches!(self, Self::Absent)
     }
 
-    /// The value, or its type's own default.
+    /// Returns the value, or the default of its type.
     pub(super) fn or_default(&self) -> T
     where
         T: Clone + Default,
@@ -42,7 +42,7 @@ impl<T> Field<T> {
         self.or(T::default())
     }
 
-    /// The value, or what is taken without one.
+    /// Returns the value, or `default` without one.
     pub(super) fn or(&self, default: T) -> T
     where
         T: Clone,
@@ -69,7 +69,7 @@ pub(super) struct ConfigDraft {
     pub(super) doors: Vec<DraftDoor>,
 }
 
-/// What the two formats take differently when a file is silent.
+/// The defaults in which the two formats differ.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Defaults {
     pub(super) seq_timeout: Duration,
@@ -98,7 +98,7 @@ pub(super) struct DraftFirewall {
 pub(super) struct DraftDoor {
     /// As in the header.
     pub(super) name: Spanned<String>,
-    /// A key below it is unknown: what the door lacks may be what that was meant for.
+    /// Whether it has an unknown key, which may be meant for one that the door lacks.
     pub(super) misread: bool,
     pub(super) sequence: Field<SpannedList<Step>>,
     pub(super) one_time: Field<PathBuf>,

@@ -3,17 +3,17 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// What of the host a configuration is judged by.
+/// The properties of a host that a configuration is judged by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// The ports the kernel gives to outgoing connections (`ip_local_port_range`).
     pub ephemeral: RangeInclusive<u16>,
-    /// The folder that relative names in the file begin in; `None`: they are left as they are.
+    /// The folder in which relative names in the file begin. With `None` they are left as they are.
     pub folder: Option<PathBuf>,
 }
 
 impl Default for Host {
-    /// As the kernel comes.
+    /// Returns a host with the kernel's defaults.
     fn default() -> Self {
         Self {
             ephemeral: 32768..=60999,
@@ -23,7 +23,7 @@ impl Default for Host {
 }
 
 impl Host {
-    /// This host, as far as the kernel tells.
+    /// Returns this host, as far as the kernel tells.
     pub(crate) fn read(folder: &Path) -> Self {
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
         let parsed = range.ok().and_then(|text| {

@@ -12,9 +12,9 @@ use super::host::Host;
 use super::parse::{ConfigReport, Format, judge};
 use super::text::ConfigText;
 
-/// Where TOML lies if nobody says otherwise.
+/// The knockd.toml that is read if nobody names another file.
 pub(crate) const DEFAULT_TOML: &str = "/etc/knockd.toml";
-/// Where a knockd.conf lies if nobody says otherwise.
+/// The knockd.conf that is read if nobody names another file.
 pub(crate) const DEFAULT_CONF: &str = "/etc/knockd.conf";
 
 /// Bigger files are no configuration: 65,535 doors fit in it.
@@ -23,8 +23,8 @@ const SIZE_MAX: u64 = 32 << 20;
 /// A file that has been read and judged.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
-    /// Its bytes, for whoever keeps the last good one or hands them on: a pipe cannot be read
-    /// twice. [`judge_bytes`] makes of them what this reading made.
+    /// The file's bytes, to be kept or handed on: a pipe cannot be read twice. [`judge_bytes`] returns
+    /// the same report of them.
     pub(crate) bytes: Vec<u8>,
     /// The judgement.
     pub(crate) report: ConfigReport,
@@ -44,17 +44,17 @@ pub(crate) enum LoadError {
         /// Why not.
         source: io::Error,
     },
-    /// More than any configuration needs.
+    /// It is bigger than any configuration.
     #[error("{} is bigger than 32 MiB: that is no configuration", .0.display())]
     TooBig(PathBuf),
 }
 
-/// Reads a file and judges it, by this host's ephemeral ports, and by who else may read it.
-/// `folder` is what relative names in it begin in.
+/// Reads a file and judges it, also by this host's ephemeral ports and by the file's mode. Relative
+/// names in it begin in `folder`.
 ///
 /// # Errors
 ///
-/// If it cannot be read. What is wrong within it stands in [`Loaded::report`].
+/// If the file cannot be read. The faults in it stand in [`Loaded::report`].
 pub(crate) fn load(path: &Path, folder: &Path) -> Result<Loaded, LoadError> {
     let failed = |source: io::Error| {
         let path = path.to_owned();
@@ -93,7 +93,7 @@ pub(crate) fn load(path: &Path, folder: &Path) -> Result<Loaded, LoadError> {
     Ok(Loaded { bytes, report })
 }
 
-/// Judges what was read from the file at `path` at another time, as [`load`] does.
+/// Judges bytes that were read from the file at `path` before, as [`load`] does.
 pub(crate) fn judge_bytes(path: &Path, bytes: &[u8], folder: &Path) -> ConfigReport {
     let source = ConfigText::from_bytes(&path.to_string_lossy(), bytes);
     let format = Format::of(path, source.text());
@@ -111,16 +111,16 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Which file is taken when nobody names one.
+/// The file that is read when nobody names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Choice {
     /// The file.
     pub(crate) path: PathBuf,
-    /// What its owner should know about the choice.
+    /// A remark for its owner about the choice.
     pub(crate) note: Option<String>,
 }
 
-/// Chooses between the default files: TOML if it is there, and if both are, it says so.
+/// Chooses between the default files: TOML if it is there. If both are there, the note says so.
 #[must_use]
 pub(crate) fn choose(toml: &Path, conf: &Path) -> Choice {
     let (has_toml, has_conf) = (toml.exists(), conf.exists());

@@ -9,7 +9,7 @@ use super::text::ConfigText;
 use super::{check, legacy, toml};
 use crate::model::Config;
 
-/// The two ways to write a configuration.
+/// The two formats of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// knockd.toml.
@@ -19,7 +19,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format of a file: TOML if its name ends in `.toml`, a knockd.conf if it ends in
+    /// Returns the format of a file: TOML if its name ends in `.toml`, a knockd.conf if it ends in
     /// `.conf`, in which a door may have any name. By another name it is TOML if it has a header
     /// that hardly any but TOML has, `[firewall]` or `[door.…]`.
     #[must_use]
@@ -41,16 +41,16 @@ impl Format {
     }
 }
 
-/// A configuration judged.
+/// The outcome of reading and checking a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigReport {
-    /// What it means; `None` if there is an error.
+    /// The configuration; `None` if there is an error.
     pub config: Option<Config>,
-    /// All that is wrong or doubtful, in the order of the file.
+    /// Everything wrong or doubtful, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Reads and checks a text; `name` is what diagnostics call it.
+/// Reads and checks a text. Diagnostics call it `name`.
 #[must_use]
 pub fn parse(name: &str, text: &str, format: Format, host: &Host) -> ConfigReport {
     judge(&ConfigText::new(name, text), format, host)

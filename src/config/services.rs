@@ -1,7 +1,7 @@
 //! Names of services that people write for a port. Not those of /etc/services: a file of another
 //! machine is judged as it would be there, and that list has thousands.
 
-/// The port of a well-known service, of either protocol.
+/// Returns the port of a well-known service, of either protocol.
 pub(crate) fn port(name: &str) -> Option<u16> {
     let name = name.to_ascii_lowercase();
     let known = REGISTERED
@@ -11,13 +11,13 @@ pub(crate) fn port(name: &str) -> Option<u16> {
     known.map(|(_, port)| *port)
 }
 
-/// The same, if other programs know it by this name, too.
+/// Returns the port of a service by a name that other programs know, too.
 pub(crate) fn registered(name: &str) -> Option<u16> {
     let known = REGISTERED.iter().find(|(known, _)| *known == name);
     known.map(|(_, port)| *port)
 }
 
-/// As in /etc/services of Debian and others.
+/// Services as /etc/services of Debian and others has them.
 #[rustfmt::skip]
 const REGISTERED: [(&str, u16); 26] = [
     ("ftp", 21), ("ssh", 22), ("telnet", 23), ("smtp", 25), ("domain", 53), ("http", 80),
@@ -27,7 +27,7 @@ const REGISTERED: [(&str, u16); 26] = [
     ("openvpn", 1194), ("mysql", 3306), ("postgresql", 5432), ("http-alt", 8080),
 ];
 
-/// What people call others.
+/// Other names that people have for services.
 #[rustfmt::skip]
 const NICKNAMES: [(&str, u16); 7] = [
     ("sftp", 22), ("dns", 53), ("smb", 445), ("rdp", 3389), ("vnc", 5900), ("wireguard", 51820),

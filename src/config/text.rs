@@ -24,15 +24,15 @@ impl<T> Spanned<T> {
 pub(crate) struct ConfigText {
     name: Arc<str>,
     text: String,
-    /// Where each line begins.
+    /// The offsets at which lines begin.
     lines: Vec<usize>,
-    /// Where bytes stood that are not UTF-8; each is U+FFFD in the text.
+    /// The offsets of bytes that are not UTF-8; each is U+FFFD in the text.
     foreign: Vec<usize>,
-    /// Why it is no text at all, if so.
+    /// Why it is no text at all, if it is none.
     no_text: Option<String>,
 }
 
-/// A place as people count: from 1, in characters.
+/// A position as people count: from 1, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextPosition {
     pub(crate) line: usize,
@@ -84,7 +84,7 @@ impl ConfigText {
         }
     }
 
-    /// Why this is no text but an archive, a picture or the like; `None` if it is one.
+    /// Returns why this is no text but an archive, a picture or the like; `None` if it is a text.
     pub(crate) fn no_text(&self) -> Option<String> {
         self.no_text.clone()
     }
@@ -101,14 +101,14 @@ impl ConfigText {
         &self.foreign
     }
 
-    /// The index of the line that `offset` lies in, from 0.
+    /// Returns the index, from 0, of the line that `offset` lies in.
     pub(crate) fn line_index(&self, offset: usize) -> usize {
         self.lines
             .partition_point(|begin| *begin <= offset)
             .saturating_sub(1)
     }
 
-    /// A line's text without its end, and where it begins.
+    /// Returns the offset of a line, and its text without the line end.
     pub(crate) fn line(&self, index: usize) -> (usize, &str) {
         let begin = self.lines.get(index).copied().unwrap_or(self.text.len());
         let rest = self.text.get(begin..).unwrap_or_default();
@@ -116,12 +116,12 @@ impl ConfigText {
         (begin, line.strip_suffix('\r').unwrap_or(line))
     }
 
-    /// Every line's text without its end, and where it begins.
+    /// Returns the offset of each line, and its text without the line end.
     pub(crate) fn each_line(&self) -> impl Iterator<Item = (usize, &str)> {
         (0..self.lines.len()).map(|index| self.line(index))
     }
 
-    /// Where `offset` stands, as people count.
+    /// Returns the position of `offset`, as people count.
     pub(crate) fn place(&self, offset: usize) -> TextPosition {
         let index = self.line_index(offset);
         let (begin, line) = self.line(index);
@@ -133,11 +133,11 @@ impl ConfigText {
     }
 }
 
-/// So much of a file is looked at to tell whether it is a text.
+/// How many bytes of a file are looked at to tell whether it is a text.
 const LOOKED_AT: usize = 8192;
 
-/// Why these bytes are no text: they begin with a control character, have a NUL in them as a
-/// text in UTF-16 does, or are of other bytes than letters to more than an eighth.
+/// Returns why these bytes are no text: they begin with a control character, or have a NUL in them as a
+/// text in UTF-16 does, or more than an eighth of them are control characters or not UTF-8.
 fn no_text(bytes: &[u8]) -> Option<String> {
     let bytes = bytes.get(..LOOKED_AT).unwrap_or(bytes);
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {

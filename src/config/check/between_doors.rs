@@ -1,5 +1,5 @@
-//! What doors do to each other. Sorted and looked up, not compared pair by pair: there may
-//! be thousands of doors.
+//! Conflicts between doors. Doors are sorted and looked up, not compared pair by pair: there may be
+//! thousands of them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,8 +15,8 @@ pub(super) fn check(draft: &ConfigDraft, faults: &mut Faults) {
     common_beginnings(&draft.doors, faults);
 }
 
-/// The socket filter leaves alone what doors open and what is ignored: such a port is no step.
-/// (And who may not reach the port behind a door must be able to knock.)
+/// Reports steps that are ignored or opened: the socket filter drops packets to such ports. (Besides,
+/// a source that cannot reach a guarded port must be able to knock.)
 fn steps_that_are_not_heard(draft: &ConfigDraft, faults: &mut Faults) {
     let ConfigDraft { doors, ignore, .. } = draft;
     let mut steps: BTreeMap<Step, &str> = BTreeMap::new();
@@ -52,7 +52,7 @@ fn steps_that_are_not_heard(draft: &ConfigDraft, faults: &mut Faults) {
     }
 }
 
-/// Doors with one sequence, or with one that another begins with.
+/// Warns of doors with the same sequence, and of a sequence that begins another.
 fn common_sequences(doors: &[DraftDoor], faults: &mut Faults) {
     type Knocked<'a> = (Option<IpAddr>, Vec<Step>, usize, &'a DraftDoor);
     let knocked = |(i, door)| -> Option<Knocked<'_>> {
@@ -64,7 +64,7 @@ fn common_sequences(doors: &[DraftDoor], faults: &mut Faults) {
     let mut all: Vec<Knocked<'_>> = doors.iter().enumerate().filter_map(knocked).collect();
     // A sequence comes right before those that begin with it.
     all.sort_by(|a, b| (&a.0, &a.1, a.2).cmp(&(&b.0, &b.1, b.2)));
-    // Sequences each of which begins the next.
+    // Doors whose sequences each begin the next.
     let mut open: Vec<&Knocked<'_>> = Vec::new();
     for here in &all {
         while open
@@ -89,15 +89,15 @@ fn common_sequences(doors: &[DraftDoor], faults: &mut Faults) {
                     .help(format!("whoever knocks here opens `{name}` on the way"));
             }
         }
-        // Of doors with one sequence the first stands for all, unless another would be seen
-        // by sources it has not.
+        // Compare a door only with the sequences that begin its own, and with at most OPEN_MAX of
+        // them.
         if open.len() < OPEN_MAX {
             open.push(here);
         }
     }
 }
 
-/// Doors whose first step so many others have before them that no knock begins them.
+/// Warns of doors that no packet begins, since too many doors before them have the same first step.
 fn common_beginnings(doors: &[DraftDoor], faults: &mut Faults) {
     type Beginning = (Step, Option<IpAddr>, Vec<Prefix>);
     let mut all: BTreeMap<Beginning, Vec<&Spanned<SpannedList<Step>>>> = BTreeMap::new();
@@ -131,8 +131,8 @@ fn common_beginnings(doors: &[DraftDoor], faults: &mut Faults) {
     }
 }
 
-/// So many doors are looked at for each; one that shares its sequence with more has been
-/// named with another of them.
+/// With how many doors each door is compared. A door that shares its sequence with more of them has
+/// been named together with another one already.
 const OPEN_MAX: usize = 64;
 
 fn share_a_source(a: &DraftDoor, b: &DraftDoor) -> bool {

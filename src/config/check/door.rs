@@ -1,4 +1,4 @@
-//! One door.
+//! The check of one door.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ fn values<T: Clone>(field: &Field<SpannedList<T>>) -> Vec<T> {
         .collect()
 }
 
-/// A door that does nothing is a slip, unless it says so with an empty command.
+/// Reports a door that does nothing: a slip, unless it has an empty command.
 fn does_something(draft: &DraftDoor, faults: &mut Faults) {
     let typed = [
         draft.open.is_absent(),
@@ -96,7 +96,7 @@ fn does_something(draft: &DraftDoor, faults: &mut Faults) {
 
 fn steps(draft: &DraftDoor, wires: TripwireSettings, faults: &mut Faults) -> Vec<Step> {
     match (&draft.sequence, &draft.one_time) {
-        // What is unknown may be the sequence.
+        // The unknown key may be the sequence.
         (Field::Absent, Field::Absent) if draft.misread => {}
         (Field::Absent, Field::Absent) => {
             let name = draft.name.value.escape_debug();
@@ -137,7 +137,7 @@ fn tcp_flags(
     draft.tcp_flags.or(defaults.tcp_flags)
 }
 
-/// Who may knock, and at which address.
+/// Checks who may knock, and at which address.
 fn who(draft: &DraftDoor, faults: &mut Faults) {
     let from = draft.from.given();
     if let Some(from) = from
@@ -207,8 +207,8 @@ fn open_for(draft: &DraftDoor, faults: &mut Faults) -> Lifetime {
     draft.open_for.or(Door::OPEN_FOR)
 }
 
-/// To how many addresses it may be open at once. By default all of them together fill no more than
-/// half of a set, however many ports there are.
+/// Returns to how many addresses the door may be open at once. By default all of them together fill no
+/// more than half of a set, however many ports there are.
 fn max_open(draft: &DraftDoor, open: &[PortRange], faults: &mut Faults) -> u32 {
     let singles = open.iter().filter(|ports| ports.is_single()).count();
     let singles = u32::try_from(singles).unwrap_or(u32::MAX).max(1);
@@ -244,7 +244,7 @@ fn max_open(draft: &DraftDoor, open: &[PortRange], faults: &mut Faults) -> u32 {
     most
 }
 
-/// Ports, none of them twice.
+/// Returns the ports, and reports ports that are named twice.
 pub(super) fn ranges(field: &Field<SpannedList<PortRange>>, faults: &mut Faults) -> Vec<PortRange> {
     if let Some(list) = field.given() {
         distinct(list, faults);
@@ -310,11 +310,11 @@ fn close(draft: &DraftDoor, open: &[PortRange], faults: &mut Faults) -> Close {
     }
 }
 
-/// How many ports a door may put into sets of the administrator's, and take out of them: all
-/// of them would hold up the daemon for more than a second, at each knock.
+/// How many ports a door may put into the administrator's sets and take out of them: all 65,535 would
+/// hold the daemon up for more than a second at each knock.
 const ELEMENT_PORTS: usize = 1024;
 
-/// `count` is that of the door's ports so far.
+/// Returns the elements; `count` is the number of the door's ports so far.
 fn elements(
     field: &Field<SpannedList<DraftElement>>,
     count: &mut usize,
@@ -436,8 +436,8 @@ fn command(field: &Field<String>, faults: &mut Faults) -> Option<String> {
     Some(text.clone())
 }
 
-/// What a page of the web or a text processor makes of a command: dashes and quotes that are
-/// letters to the shell, so that the command fails when the door is knocked at.
+/// Warns of dashes and quotes as web pages and text processors write them. To the shell they are
+/// letters, so that the command fails when somebody knocks.
 fn from_a_page(field: &Field<String>, text: &str, faults: &mut Faults) {
     let Some(given) = field.given() else { return };
     let plain = |c: char| match c {

@@ -9,7 +9,7 @@ use super::super::host::Host;
 use super::super::text::Span;
 use crate::model::MAX_TIME;
 
-/// A file's name, in full: the daemon's directory is `/`, whatever it was where it was started.
+/// Returns a file's name in full: the daemon's working directory is `/`, wherever it was started.
 pub(super) fn path(field: &Field<PathBuf>, host: &Host, faults: &mut Faults) -> Option<PathBuf> {
     let path = field.given()?;
     let text = path.value.to_string_lossy();
@@ -42,8 +42,8 @@ pub(super) fn path(field: &Field<PathBuf>, host: &Host, faults: &mut Faults) -> 
     Some(path.value.clone())
 }
 
-/// Reports a time of nothing or of ages. The kernel counts in milliseconds: less than
-/// one would be none.
+/// Reports a time that is too short or too long. The kernel counts in milliseconds: a shorter time
+/// would be none.
 pub(super) fn time(span: &Span, time: Duration, key: &str, faults: &mut Faults) {
     if time < Duration::from_millis(1) {
         faults.error(

@@ -1,4 +1,4 @@
-//! The table, and what it will and will not do.
+//! `[firewall]`: the table, and settings that have no effect there.
 
 use super::super::diagnostic::Faults;
 use super::super::draft::{ConfigDraft, DraftClose, DraftDoor, DraftFirewall, Field, SpannedList};
@@ -7,9 +7,9 @@ use super::super::text::Spanned;
 use super::names;
 use crate::model::{Firewall, Guard, PortRange, Prefix};
 
-/// The table the draft asks for: by `[firewall]`, or by a door with a typed action. (One that
-/// only adds to sets of the administrator's opens nothing in the table and guards nothing,
-/// but it is the table's netlink socket that such a set is filled and watched by.)
+/// Returns the table that the draft asks for, by `[firewall]` or by a door with a typed action. (A door
+/// that only adds to the administrator's sets opens nothing in the table and guards nothing. But such a
+/// set is filled and watched through the table's netlink socket.)
 pub(super) fn firewall(draft: &ConfigDraft, host: &Host, faults: &mut Faults) -> Option<Firewall> {
     let wanted = |door: &DraftDoor| {
         let DraftDoor {
@@ -29,7 +29,7 @@ pub(super) fn firewall(draft: &ConfigDraft, host: &Host, faults: &mut Faults) ->
         None => Firewall::default(),
     };
     let opened: Vec<_> = opened(&draft.doors).collect();
-    // Where that is not known, a fault in `open` has been reported.
+    // Where the ports are not known, a fault in `open` has been reported.
     let known = |door: &DraftDoor| !door.misread && !matches!(door.open, Field::Faulty);
     let is_known = draft.doors.iter().all(known);
     match firewall.guard {
@@ -90,7 +90,7 @@ fn read(draft: &DraftFirewall, faults: &mut Faults) -> Firewall {
     }
 }
 
-/// The prefixes without those that lie in others: an interval set refuses overlaps.
+/// Returns the prefixes without those that lie in others: an interval set refuses overlaps.
 fn disjoint(list: &SpannedList<Prefix>, faults: &mut Faults) -> Vec<Prefix> {
     for prefix in list.iter().filter(|p| p.value.length() == 0) {
         faults.warn(&prefix.span, "everybody is trusted: nobody needs to knock");
@@ -112,7 +112,7 @@ fn disjoint(list: &SpannedList<Prefix>, faults: &mut Faults) -> Vec<Prefix> {
     kept.into_iter().map(|(_, prefix)| prefix).collect()
 }
 
-/// A guarded range from which the kernel also takes source ports.
+/// Warns of a guarded range from which the kernel also takes source ports.
 fn ephemeral(opened: &[&Spanned<PortRange>], host: &Host, faults: &mut Faults) {
     let (low, high) = (host.ephemeral.start(), host.ephemeral.end());
     for range in opened {
@@ -134,7 +134,7 @@ fn ephemeral(opened: &[&Spanned<PortRange>], host: &Host, faults: &mut Faults) {
     }
 }
 
-/// A `close` of what no door opens.
+/// Warns of a `close` of ports that no door opens.
 fn closes_nothing(draft: &ConfigDraft, opened: &[&Spanned<PortRange>], faults: &mut Faults) {
     // Ports of both protocols on one line, so that looking one up is quick.
     let mut ports = crate::model::PortSet::default();

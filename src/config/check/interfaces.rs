@@ -5,10 +5,10 @@ use super::super::draft::{Field, SpannedList};
 use super::super::text::Spanned;
 use crate::model::Pattern;
 
-/// As many bytes has an interface's name (IFNAMSIZ of linux/if.h, without the NUL).
+/// How many bytes an interface's name may have (IFNAMSIZ of linux/if.h, without the NUL).
 const IFNAME_MAX: usize = 15;
 
-/// What keeps an interface from being called so: of a label, `eth0:1`, both parts.
+/// Returns why no interface can have this name; both parts of a label, `eth0:1`, are checked.
 fn no_interface(text: &str) -> Option<String> {
     // dev_valid_name() of the kernel: no slash, no colon, no blanks.
     let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
@@ -25,7 +25,7 @@ fn no_interface(text: &str) -> Option<String> {
     }
 }
 
-/// The interface that is meant by `-i`, or why there is none: as in a file.
+/// Returns the interface that `-i` means, or why there is none: as in a file.
 pub(crate) fn interface(text: &str) -> Result<String, String> {
     match no_interface(text) {
         None => Ok(text.to_owned()),
@@ -84,7 +84,7 @@ pub(super) fn interfaces(
     list.value.iter().map(pattern).collect()
 }
 
-/// What is most likely meant otherwise, if it is: for `-i`, as in a file.
+/// Returns why a name is most likely not meant as it is written, if so: for `-i`, as in a file.
 pub(crate) fn several_or_quoted(text: &str) -> Option<&'static str> {
     if text.contains(',') {
         Some("these are several names in one, for which knockd would wait as for one interface")

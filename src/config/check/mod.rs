@@ -19,7 +19,7 @@ use super::host::Host;
 use super::text::Spanned;
 use crate::model::{Config, Log, Protocol, Step, flag};
 
-/// More doors than this cannot be told apart by [`crate::model::DoorId`].
+/// How many doors [`crate::model::DoorId`] can tell apart.
 const DOORS_MAX: usize = u16::MAX as usize;
 
 /// Judges a draft. Warnings alone do not keep a configuration from being used.
@@ -55,15 +55,15 @@ pub(super) fn check(draft: &ConfigDraft, host: &Host, faults: &mut Faults) -> Op
     (!faults.any_error()).then_some(config)
 }
 
-/// Whether a step of it may be TCP: those of one-time sequences are not known here.
+/// Whether a step of the door may be TCP: the steps of one-time sequences are not known here.
 fn may_have_tcp(draft: &DraftDoor) -> bool {
     let of_tcp = |step: &Spanned<Step>| step.value.protocol == Protocol::Tcp;
     let steps = draft.sequence.given();
     steps.is_none_or(|steps| steps.value.iter().any(of_tcp))
 }
 
-/// TCP flags that the first packet of a connection has not. It has SYN, and nothing else of the
-/// six (RFC 9293, 3.5); knock 0.8's own manual has `syn,ack` in its example.
+/// Warns of TCP flags that the first packet of no connection has. It has SYN, and none of the other
+/// five (RFC 9293, 3.5). (The manual of knock 0.8 has `syn,ack` in its example.)
 fn flags_of_no_client(draft: &ConfigDraft, faults: &mut Faults) {
     for door in draft.doors.iter().filter(|door| may_have_tcp(door)) {
         if let Some(flags) = door.tcp_flags.given()
@@ -83,10 +83,10 @@ fn flags_of_no_client(draft: &ConfigDraft, faults: &mut Faults) {
     }
 }
 
-/// The socket filter knows no step, but for doors whose flags fit packets of established
-/// sessions: it cannot pass all of those. So who probes with such packets can tell the steps by
-/// the time that the kernel takes; and a scan by them is seen at the steps alone, where one in order
-/// goes through steps that rise or fall.
+/// Warns of doors whose flags fit packets of established sessions. The socket filter cannot pass all such
+/// packets, so it knows the steps of these doors, and of no others. A stranger who probes with such
+/// packets can tell the steps by the time that the kernel takes. And the matcher sees a scan with them at
+/// the steps alone, so that a scan in order gets through steps that rise or fall.
 fn doors_for_sessions(draft: &ConfigDraft, faults: &mut Faults) {
     let fits = |door: &&DraftDoor| {
         let flags = door.tcp_flags.or(draft.defaults.tcp_flags);
@@ -111,7 +111,7 @@ fn doors_for_sessions(draft: &ConfigDraft, faults: &mut Faults) {
         .help("let SYNs alone count, as every client sends them: TCP flags `syn,!ack`");
 }
 
-/// A file that says nothing was cut short, by a full disk or a power failure: as a
+/// Reports a file without doors. It was most likely cut short, by a full disk or a power failure. As a
 /// configuration it would take the guard away, or leave nobody a way in.
 fn some_door(draft: &ConfigDraft, faults: &mut Faults) {
     if draft.doors.is_empty() && !faults.any_error() {

@@ -27,7 +27,7 @@ pub(super) fn name(span: &Span, name: &str, what: &str, faults: &mut Faults) {
     }
 }
 
-/// The same for a set of the administrator's own.
+/// Reports a path of an administrator's set that nft could not read back.
 pub(super) fn set_path(span: &Span, path: &SetPath, faults: &mut Faults) {
     if !FAMILIES.contains(&path.family.as_str()) {
         faults
@@ -44,14 +44,14 @@ pub(super) fn set_path(span: &Span, path: &SetPath, faults: &mut Faults) {
     name(span, &path.set, "set", faults);
 }
 
-/// Whether a set of the administrator's can be named so.
+/// Whether a set of the administrator's can have this path.
 pub(crate) fn is_set_path(path: &SetPath) -> bool {
     let mut faults = Faults::default();
     set_path(&(0..0), path, &mut faults);
     !faults.any_error()
 }
 
-/// What nft 1.0.6 refuses as a name: a test asks nft itself.
+/// The words that nft 1.0.6 refuses as a name: a test asks nft itself.
 #[rustfmt::skip]
 const RESERVED: [&str; 153] = [
     "accept", "add", "ah", "all", "and", "arp", "auto-merge", "bridge", "cgroup", "chain",

@@ -5,8 +5,8 @@ use super::super::draft::SpannedList;
 use super::super::text::Spanned;
 use crate::model::{MAX_STEPS, Step, TripwireMode};
 
-/// What stands in the manuals, in Debian's knockd.conf, and in the tutorials that
-/// copy them. Each is tried backwards as well, and whatever the protocols.
+/// Sequences of the manuals, of Debian's knockd.conf, and of tutorials that copy them. Each is compared
+/// backwards as well, and whatever the protocols.
 const PUBLISHED: [&[u16]; 26] = [
     // knockd(1), knockd.conf
     &[7000, 8000, 9000],
@@ -39,15 +39,14 @@ const PUBLISHED: [&[u16]; 26] = [
     &[100, 200, 300],
 ];
 
-/// What keeps a port scan from opening the door: whether there are tripwires, and how many hits
-/// on them are forgiven.
+/// The defence against port scans: whether there are tripwires, and how many hits on them are forgiven.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TripwireSettings {
     pub(super) mode: TripwireMode,
     pub(super) strays: u16,
 }
 
-/// The steps, judged one by one and as a whole.
+/// Judges the steps one by one and as a whole, and returns them.
 pub(super) fn sequence(
     steps: &Spanned<SpannedList<Step>>,
     wires: TripwireSettings,
@@ -135,14 +134,14 @@ impl TripwireSettings {
         one_protocol && (rising || falling) && hit <= self.forgiven()
     }
 
-    /// So many strays an attempt may well survive: their count is off by some 8 % (see `matcher`),
-    /// and a scanner may try often.
+    /// Returns how many strays an attempt may well survive. Their count is off by some 8 % (see
+    /// `matcher`), and a scanner may try often.
     fn forgiven(self) -> u32 {
         u32::from(self.strays) * 5 / 4
     }
 }
 
-/// How many ports lie between two steps.
+/// Returns how many ports lie between two steps.
 fn between(a: &Step, b: &Step) -> u32 {
     u32::from(a.port.get().abs_diff(b.port.get())).saturating_sub(1)
 }

@@ -11,10 +11,10 @@ use crate::config::draft::{DraftDoor, Field};
 use crate::config::keys::Key;
 use crate::config::text::Spanned;
 
-/// What 0 is taken for: the least that a `cmd_timeout` may be.
+/// The `cmd_timeout` that 0 is taken for: the least that is allowed.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// A slip most likely, but 0.8 does what it says.
+/// Warns of a time of 0: most likely a slip, but 0.8 obeys it.
 fn at_once(value: &Spanned<&str>, timeout: Duration, faults: &mut Faults) -> Option<Duration> {
     if timeout.is_zero() {
         faults.warn(

@@ -1,4 +1,4 @@
-//! What both kinds of sections of a knockd.conf do with their keys.
+//! The keys of a section, be it `[options]` or a door's.
 
 use crate::config::diagnostic::Faults;
 use crate::config::draft::Field;
@@ -6,8 +6,8 @@ use crate::config::keys::Key;
 use crate::config::suggest::nearest;
 use crate::config::text::Spanned;
 
-/// Sets a field to what was read, or says what is amiss. The last of two settings counts,
-/// as in 0.8, but not in silence.
+/// Sets a field to the value that was read, or reports that there is none. The last of two settings
+/// counts, as in 0.8, but with a warning.
 pub(super) fn set<T>(
     field: &mut Field<T>,
     key: &Spanned<&str>,
@@ -69,7 +69,7 @@ pub(super) fn unknown(key: &Spanned<&str>, in_door: bool, after: bool, faults: &
     let reported = faults
         .error(&key.span, format!("unknown key `{name}` in {place}"))
         .help_if(help.clone());
-    // What is no word may be the rest of a sequence.
+    // A text that is no word may be the rest of a sequence.
     let word = |c: char| c.is_ascii_alphabetic() || "_-".contains(c);
     if !key.value.chars().all(word) {
         let quiet = format!("unknown key in {place}");

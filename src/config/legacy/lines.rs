@@ -3,13 +3,13 @@
 use crate::config::diagnostic::Faults;
 use crate::config::text::{ConfigText, Span, Spanned};
 
-/// As many bytes of a name does 0.8 keep. Anything that can stand in a log line is allowed.
+/// How many bytes of a name 0.8 keeps. Anything that can stand in a log line is allowed.
 const NAME_MAX: usize = 127;
 
 /// One line of a section.
 #[derive(Debug)]
 pub(crate) enum ConfLine<'a> {
-    /// Nothing.
+    /// An empty line.
     Blank,
     /// `# …`, the mark included.
     Comment(&'a str),
@@ -23,9 +23,9 @@ pub(crate) enum ConfLine<'a> {
 /// `[name]` and what stands under it.
 #[derive(Debug)]
 pub(crate) struct ConfSection<'a> {
-    /// Whether the header is one; what is wrong with it has been reported.
+    /// Whether the header is sound; its faults have been reported.
     pub(crate) sound: bool,
-    /// What stands between the brackets, blanks and all.
+    /// The text between the brackets, with all blanks.
     pub(crate) name: Spanned<&'a str>,
     pub(crate) lines: Vec<ConfLine<'a>>,
 }
@@ -44,14 +44,14 @@ impl<'a> ConfSection<'a> {
         self.name.value.eq_ignore_ascii_case("options")
     }
 
-    /// The lines up to the last key, and those behind it.
+    /// Returns the lines up to the last key, and the lines behind it.
     pub(crate) fn split(&self) -> (&[ConfLine<'a>], &[ConfLine<'a>]) {
         let key = |line: &ConfLine<'_>| matches!(line, ConfLine::Directive { .. });
         let end = self.lines.iter().rposition(key).map_or(0, |last| last + 1);
         self.lines.split_at(end)
     }
 
-    /// Its keys and their values.
+    /// Returns its keys and their values.
     pub(crate) fn directives(
         &self,
     ) -> impl Iterator<Item = (&Spanned<&'a str>, &Option<Spanned<&'a str>>)> {
@@ -62,12 +62,12 @@ impl<'a> ConfSection<'a> {
     }
 }
 
-/// What isspace(3) calls blank; U+00A0 in a command is not.
+/// Whether isspace(3) calls it blank; U+00A0 in a command is not blank.
 fn blank(c: char) -> bool {
     c.is_ascii_whitespace() || c == '\x0b'
 }
 
-/// `text` without outer blanks; `begin` is where `text` stands.
+/// Returns `text` without outer blanks; `begin` is the offset of `text`.
 fn trimmed(text: &str, begin: usize) -> Spanned<&str> {
     let inner = text.trim_start_matches(blank);
     let start = begin + (text.len() - inner.len());
@@ -75,7 +75,7 @@ fn trimmed(text: &str, begin: usize) -> Spanned<&str> {
     Spanned::new(inner, start..start + inner.len())
 }
 
-/// Takes a file apart, reporting what is no line of a knockd.conf.
+/// Takes a file apart, and reports lines that a knockd.conf cannot have.
 pub(crate) fn lines<'a>(source: &'a ConfigText, faults: &mut Faults) -> ConfFile<'a> {
     let mut file = ConfFile::default();
     for (begin, text) in source.each_line() {
@@ -118,7 +118,7 @@ pub(crate) fn lines<'a>(source: &'a ConfigText, faults: &mut Faults) -> ConfFile
     file
 }
 
-/// The first byte that is not UTF-8 in `span`.
+/// Returns the first byte in `span` that is not UTF-8.
 fn foreign(source: &ConfigText, span: &Span) -> Option<Span> {
     let all = source.foreign();
     let next = all.get(all.partition_point(|at| *at < span.start))?;
@@ -126,8 +126,8 @@ fn foreign(source: &ConfigText, span: &Span) -> Option<Span> {
         .then(|| *next..*next + char::REPLACEMENT_CHARACTER.len_utf8())
 }
 
-/// `[name]`: the line ends with the bracket; a bracket within the name is part of it. What
-/// follows a broken header belongs to no other section.
+/// Reads `[name]`: the line ends with the bracket; a bracket within the name is part of it. Lines below
+/// a broken header belong to no other section.
 fn header<'a>(text: &'a str, span: &Span, faults: &mut Faults) -> ConfSection<'a> {
     let inner = text.strip_prefix('[').unwrap_or(text);
     let name = inner.strip_suffix(']');
@@ -155,7 +155,7 @@ fn header<'a>(text: &'a str, span: &Span, faults: &mut Faults) -> ConfSection<'a
     }
 }
 
-/// `key`, or `key = value`: only the first `=` divides.
+/// Reads `key`, or `key = value`: the first `=` divides.
 fn directive(text: &str, begin: usize) -> ConfLine<'_> {
     match text.split_once('=') {
         None => ConfLine::Directive {

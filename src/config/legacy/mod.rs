@@ -1,6 +1,6 @@
-//! knockd.conf, as knock 0.8 reads it: its keys, that of a patch of it which is much used
-//! (`Seq_Cooldown`), and no others. Where 0.8 is silent about
-//! what it does not understand (`seq_timeout = 5x`, a port 0), we are not.
+//! knockd.conf, as knock 0.8 reads it. It has the keys of 0.8, the key `Seq_Cooldown` of a patch that is
+//! much used, and no others. Values that 0.8 does not understand and takes in silence
+//! (`seq_timeout = 5x`, a port 0) are reported.
 
 mod door;
 mod keys;
@@ -26,8 +26,7 @@ const DEFAULTS: Defaults = Defaults {
 /// The one interface 0.8 listens on if neither the file nor `-i` names another.
 const DEFAULT_INTERFACE: &str = "eth0";
 
-/// Reads the text. What it says is always judged as a whole: a knockd.conf has no
-/// brackets to leave open.
+/// Reads the text. Its draft is always complete: a knockd.conf has no brackets to leave open.
 pub(super) fn read(source: &ConfigText, faults: &mut Faults) -> ConfigDraft {
     let file = lines(source, faults);
     let mut draft = ConfigDraft {
@@ -46,7 +45,7 @@ pub(super) fn read(source: &ConfigText, faults: &mut Faults) -> ConfigDraft {
             options(section, &mut draft, faults);
         } else {
             let door = door::read(section, faults);
-            // Of a section without a proper header the keys are looked at and no more.
+            // The keys of a section without a proper header are checked, and then dropped.
             if section.sound {
                 draft.doors.push(door);
             }
@@ -60,15 +59,15 @@ pub(super) fn read(source: &ConfigText, faults: &mut Faults) -> ConfigDraft {
     draft
 }
 
-/// To 0.8 two sections of one name are two doors. Pending stops and attempts are kept by the
-/// door's name, so that the second is called otherwise.
+/// Gives the second of two doors with one name another name. To 0.8 two sections of one name are two
+/// doors; knockd keeps pending stops and attempts by the door's name.
 fn tell_apart(doors: &mut [DraftDoor], source: &ConfigText, faults: &mut Faults) {
     let mut taken: HashSet<String> = HashSet::new();
-    // Where the first of each name stands.
+    // The offset of the first door of each name.
     let mut first: HashMap<String, usize> = HashMap::new();
     let names = doors.iter().map(|door| door.name.value.clone());
     let all: HashSet<String> = names.collect();
-    // Where the search for a free number goes on: a file may have thousands of one name.
+    // The number at which the search for a free one goes on: a file may have thousands of one name.
     let mut next: HashMap<String, u32> = HashMap::new();
     for door in doors {
         let old = &door.name.value;

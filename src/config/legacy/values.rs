@@ -19,7 +19,7 @@ fn ignored<'f>(value: &Spanned<&str>, what: &str, faults: &'f mut Faults) -> Rep
         .help("a comment has a line of its own")
 }
 
-/// `7000,8000:udp`. All steps that are wrong are reported.
+/// Reads a sequence: `7000,8000:udp`. Every faulty step is reported.
 pub(super) fn sequence(value: &Spanned<&str>, faults: &mut Faults) -> Option<SpannedList<Step>> {
     let mut steps = Some(Vec::new());
     let mut begin = value.span.start;
@@ -58,7 +58,8 @@ pub(super) fn sequence(value: &Spanned<&str>, faults: &mut Faults) -> Option<Spa
     steps
 }
 
-/// What to write in place of a text that is no step: as in a knockd.toml, or a service's name.
+/// Returns what to write in place of a text that is no step: one spelt as in a knockd.toml, or the name
+/// of a service.
 fn advice(text: &str) -> Option<String> {
     let (port, protocol) = match text.split_once(['/', ':']) {
         Some((port, protocol)) => (port.trim(), protocol.trim().to_ascii_lowercase()),
@@ -76,7 +77,7 @@ fn advice(text: &str) -> Option<String> {
     })
 }
 
-/// Whole seconds.
+/// Reads whole seconds.
 pub(super) fn seconds(value: &Spanned<&str>, faults: &mut Faults) -> Option<Duration> {
     let end = value
         .value
@@ -93,7 +94,7 @@ pub(super) fn seconds(value: &Spanned<&str>, faults: &mut Faults) -> Option<Dura
     Some(Duration::from_secs(seconds.into()))
 }
 
-/// `syn,!ack`.
+/// Reads TCP flags: `syn,!ack`.
 pub(super) fn flags(value: &Spanned<&str>, faults: &mut Faults) -> Option<TcpFlags> {
     match value.value.parse() {
         Ok(flags) => Some(flags),
@@ -104,8 +105,8 @@ pub(super) fn flags(value: &Spanned<&str>, faults: &mut Faults) -> Option<TcpFla
     }
 }
 
-/// `192.0.2.1`. (0.8 hands the word to libpcap, which would look up a name, once, at
-/// start; whoever answers then chooses what is watched.)
+/// Reads an address: `192.0.2.1`. (knock 0.8 hands the word to libpcap, which would look up a name
+/// once, at start. Then the name server chooses which address is watched.)
 pub(super) fn address(value: &Spanned<&str>, faults: &mut Faults) -> Option<IpAddr> {
     let address = value.value.parse().ok();
     if address.is_none() {

@@ -12,7 +12,7 @@ use crate::config::draft::{DraftClose, DraftDoor, DraftElement, Field, SpannedLi
 use crate::config::text::Spanned;
 use crate::model::SetPath;
 
-/// How long a name may be: it stands in nft comments (128 bytes) and log lines.
+/// The greatest length of a name: it stands in nft comments (128 bytes) and log lines.
 const NAME_MAX: usize = 64;
 
 pub(super) fn read(name: Spanned<String>, keys: &mut Keys<'_>, faults: &mut Faults) -> DraftDoor {
@@ -42,8 +42,8 @@ pub(super) fn read(name: Spanned<String>, keys: &mut Keys<'_>, faults: &mut Faul
     }
 }
 
-/// One word: letters, digits, `_`, `-` and `.`. It must survive in an nft comment, a log
-/// line that a script takes apart, and a command line.
+/// Reports a name that is not one word of letters, digits, `_`, `-` and `.`. It must survive in an
+/// nft comment, in a log line that a script takes apart, and in a command line.
 fn check_name(name: &Spanned<String>, faults: &mut Faults) {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     let message = if name.value.is_empty() {
@@ -58,7 +58,7 @@ fn check_name(name: &Spanned<String>, faults: &mut Faults) {
     faults.error(&name.span, message);
 }
 
-/// `"all"`, or a list of ports.
+/// Reads `"all"`, or a list of ports.
 fn close(value: TomlValue<'_>, faults: &mut Faults) -> Option<DraftClose> {
     let Some(word) = value.value.as_str() else {
         return list(value, faults, PORTS, ports).map(DraftClose::Ports);
@@ -82,7 +82,7 @@ fn close(value: TomlValue<'_>, faults: &mut Faults) -> Option<DraftClose> {
     None
 }
 
-/// One `{ table = …, set = … }`, or a list of them.
+/// Reads one `{ table = …, set = … }`, or a list of them.
 fn elements(
     value: TomlValue<'_>,
     faults: &mut Faults,
@@ -142,7 +142,7 @@ fn element(value: TomlValue<'_>, faults: &mut Faults, timed: bool) -> Option<Dra
     })
 }
 
-/// `inet filter`: family and table, as nft names them.
+/// Reads `inet filter`: family and table, as nft names them.
 fn table_path(value: TomlValue<'_>, faults: &mut Faults) -> Option<(String, String)> {
     let span = value.span.clone();
     let path = text(value, faults)?;

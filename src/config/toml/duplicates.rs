@@ -1,5 +1,5 @@
-//! Headers and keys that stand in a file twice: TOML's parser reports each of them, and all that
-//! stands under a second header as well.
+//! Headers and keys that stand in a file twice. TOML's parser reports each of them, and every key under
+//! a second header as well; here the second header alone is reported.
 
 use std::collections::HashSet;
 
@@ -7,10 +7,10 @@ use super::keys::bare;
 use crate::config::diagnostic::Faults;
 use crate::config::text::{ConfigText, Span};
 
-/// Those of one file.
+/// The duplicates of one file.
 pub(super) struct Duplicates<'a> {
     source: &'a ConfigText,
-    /// Lines of headers that have been reported.
+    /// The lines of headers that have been reported.
     told: HashSet<usize>,
 }
 
@@ -20,8 +20,8 @@ impl<'a> Duplicates<'a> {
         Self { source, told }
     }
 
-    /// Reports the second of two, which the parser stumbled over at `span`, with the lines of
-    /// both; once, whatever it makes of the keys below.
+    /// Reports the second of two headers or keys, which the parser rejected at `span`, with the lines
+    /// of both. A header is reported once, however many of its keys the parser rejects.
     pub(super) fn report(&mut self, span: &Span, faults: &mut Faults) {
         let here = self.source.line_index(span.start);
         let above = |index: &usize| header(self.source.line(*index).1).is_some();
@@ -60,7 +60,7 @@ impl<'a> Duplicates<'a> {
         header(self.source.line(index).1)
     }
 
-    /// Where the last part of a header's name stands.
+    /// Returns the place of the last part of a header's name.
     fn name_in(&self, index: usize) -> Span {
         let (begin, line) = self.source.line(index);
         let end = line.find(']').unwrap_or(line.len());
@@ -69,7 +69,7 @@ impl<'a> Duplicates<'a> {
         begin + start..begin + end
     }
 
-    /// A key that stands twice below one header.
+    /// Reports a key that stands twice below one header.
     fn key(&self, span: &Span, section: usize, here: usize, faults: &mut Faults) {
         let name = self.source.text().get(span.clone()).unwrap_or_default();
         let is_same = |index: &usize| {
@@ -96,7 +96,7 @@ impl<'a> Duplicates<'a> {
     }
 }
 
-/// A header's name, without blanks and quotes; `None` if the line is none.
+/// Returns a header's name, without blanks and quotes; `None` if the line is no header.
 fn header(line: &str) -> Option<String> {
     let inner = line.trim_start().strip_prefix('[')?;
     let (name, _) = inner.split_once(']')?;

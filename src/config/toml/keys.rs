@@ -1,4 +1,4 @@
-//! A table whose keys are asked for one by one; what nobody asked for is unknown.
+//! A table whose keys are asked for one by one. A key that nobody has asked for is unknown.
 
 use ::toml::de::{DeTable, DeValue};
 
@@ -10,7 +10,7 @@ use crate::config::suggest::nearest;
 use crate::config::text::{Span, Spanned};
 
 pub(super) struct Keys<'a> {
-    /// What stands before a key in a message: `log.`.
+    /// The table's name before a key in a message: `log.`.
     prefix: &'static str,
     entries: Vec<(&'a str, Span, TomlValue<'a>)>,
     asked: Vec<&'static str>,
@@ -29,7 +29,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The value of a key and where the key stands.
+    /// Returns the value of a key, and the key's place.
     pub(super) fn take(&mut self, key: &'static str) -> Option<(Span, TomlValue<'a>)> {
         self.asked.push(key);
         let index = self.entries.iter().position(|(k, _, _)| *k == key)?;
@@ -37,7 +37,7 @@ impl<'a> Keys<'a> {
         Some((span, value))
     }
 
-    /// A key's value as `read` understands it; `read` reports what it does not.
+    /// Returns a key's value as `read` understands it; `read` reports its faults.
     pub(super) fn field<T>(
         &mut self,
         key: &'static str,
@@ -96,7 +96,7 @@ impl<'a> Keys<'a> {
         unknown
     }
 
-    /// What to do about a key that nobody has asked for.
+    /// Returns what to do about a key that nobody has asked for.
     fn help(&self, key: &str, value: &DeValue<'_>) -> String {
         let lower = key.to_ascii_lowercase().replace('-', "_");
         let is_top = self.prefix.is_empty();
@@ -139,13 +139,13 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Whether it looks like a key: what does not may be the rest of a value, and a secret.
+/// Whether a text looks like a key. Any other text may be the rest of a value, and a secret.
 fn is_word(key: &str) -> bool {
     let word = |c: char| c.is_ascii_alphabetic() || "_-".contains(c);
     !key.is_empty() && key.chars().all(|c| word(c) || c == '6')
 }
 
-/// A name as it stands in a header.
+/// Returns a name as it is written in a header.
 pub(super) fn bare(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
     if !name.is_empty() && name.chars().all(plain) {
@@ -155,21 +155,21 @@ pub(super) fn bare(name: &str) -> String {
     }
 }
 
-/// What people call a key that has another name in either format.
+/// Names that people have for a key and neither format has.
 const ALIASES: [(&str, &str); 3] = [
     ("port", "open"),
     ("cooldown", "seq_cooldown"),
     ("source", "from"),
 ];
 
-/// The name that a key of knock 0.8, or one by another name, has here.
+/// Returns the name in a knockd.toml of a key of knock 0.8, or of a key by another name.
 fn alias(key: &str) -> Option<&'static str> {
     let other = ALIASES.iter().find(|(other, _)| *other == key);
     let conf = || Key::of_conf(key)?.toml;
     other.map(|(_, name)| *name).or_else(conf)
 }
 
-/// Where a key belongs that stands below the wrong header.
+/// Returns where a key belongs that stands below the wrong header.
 fn place(key: &str) -> Option<&'static str> {
     let place = match Key::of_toml(key)?.header {
         Header::Top if key == "log" => {
@@ -185,7 +185,7 @@ fn place(key: &str) -> Option<&'static str> {
     Some(place)
 }
 
-/// What became of the options of a knockd.conf.
+/// Returns what to write in place of an option of a knockd.conf.
 fn retired(key: &str) -> Option<&'static str> {
     match key {
         "logfile" => Some("here it is log = { file = \"/var/log/knockd/knockd.log\" }"),

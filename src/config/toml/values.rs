@@ -31,7 +31,7 @@ impl<'a> TomlValue<'a> {
     }
 }
 
-/// What a value is, in words.
+/// Returns the type of a value, in words.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -49,7 +49,7 @@ fn wrong<'f>(value: &TomlValue<'_>, faults: &'f mut Faults, wanted: &str) -> Rep
     faults.error(&value.span, message)
 }
 
-/// A number or word given bare, put into quotes for the help.
+/// Returns the text of a number or a word without quotes, for a help that puts it into quotes.
 fn bare(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::Integer(n) => Some(n.as_str().to_owned()),
@@ -68,17 +68,17 @@ fn string<'a>(value: &TomlValue<'a>, faults: &mut Faults, wanted: &str) -> Optio
     None
 }
 
-/// Any string.
+/// Reads any string.
 pub(super) fn text(value: TomlValue<'_>, faults: &mut Faults) -> Option<String> {
     string(&value, faults, "a string").map(str::to_owned)
 }
 
-/// A file's name.
+/// Reads the name of a file.
 pub(super) fn path(value: TomlValue<'_>, faults: &mut Faults) -> Option<PathBuf> {
     string(&value, faults, "the name of a file").map(PathBuf::from)
 }
 
-/// `true` or `false`.
+/// Reads `true` or `false`.
 pub(super) fn boolean(value: TomlValue<'_>, faults: &mut Faults) -> Option<bool> {
     if let DeValue::Boolean(yes) = value.value {
         return Some(*yes);
@@ -94,7 +94,7 @@ pub(super) fn boolean(value: TomlValue<'_>, faults: &mut Faults) -> Option<bool>
     None
 }
 
-/// A whole number; whether it is in bounds is the check's affair.
+/// Reads a whole number. The check judges its bounds.
 pub(super) fn integer(value: TomlValue<'_>, faults: &mut Faults) -> Option<i64> {
     let DeValue::Integer(number) = value.value else {
         let text = value.value.as_str().unwrap_or_default().trim();
@@ -111,7 +111,7 @@ pub(super) fn integer(value: TomlValue<'_>, faults: &mut Faults) -> Option<i64> 
     read
 }
 
-/// One of a few words.
+/// Reads one of a few words.
 pub(super) fn word<T: Copy>(
     value: TomlValue<'_>,
     faults: &mut Faults,
@@ -133,14 +133,14 @@ pub(super) fn word<T: Copy>(
     None
 }
 
-/// What the elements of a list are.
+/// The kind of a list's elements.
 #[derive(Clone, Copy)]
 pub(super) struct Items {
-    /// One of them, quotes and all.
+    /// An example of one, with its quotes.
     pub(super) example: &'static str,
-    /// Puts one that is written otherwise as it is written here.
+    /// Rewrites an element of another spelling in the spelling of a knockd.toml.
     pub(super) spell: fn(&str) -> String,
-    /// Whether they are nobody else's business.
+    /// Whether they are secret.
     pub(super) is_secret: bool,
 }
 
@@ -172,7 +172,7 @@ pub(super) const NAMES: Items = Items {
     is_secret: false,
 };
 
-/// `7000,8000:udp` as the inside of a list: `"7000/tcp", "8000/udp"`.
+/// Returns a text such as `7000,8000:udp` as the inside of a list: `"7000/tcp", "8000/udp"`.
 pub(super) fn spelled(text: &str, spell: fn(&str) -> String) -> String {
     let parts = text.split(|c: char| c == ',' || c == ';' || c.is_whitespace());
     let parts = parts.map(|part| part.trim_matches(['"', '\'', '[', ']']));
@@ -181,8 +181,8 @@ pub(super) fn spelled(text: &str, spell: fn(&str) -> String) -> String {
     quoted.collect::<Vec<_>>().join(", ")
 }
 
-/// A port as it is written here, if it is one in another spelling: that of knock 0.8, in which a
-/// bare number is TCP, or a service's name. Else what was given.
+/// Returns a port in the spelling of a knockd.toml, if it is given as knock 0.8 spells it (there a
+/// bare number is TCP), or by the name of a service. Returns any other text as it is.
 fn port_here(text: &str) -> String {
     if text.parse::<PortRange>().is_ok() {
         return text.to_owned();
@@ -197,7 +197,7 @@ fn port_here(text: &str) -> String {
     }
 }
 
-/// A list, each element read by `read`; all that are wrong are reported.
+/// Reads a list, each element by `read`. Every faulty element is reported.
 pub(super) fn list<'a, T>(
     value: TomlValue<'a>,
     faults: &mut Faults,
@@ -230,7 +230,7 @@ pub(super) fn list<'a, T>(
     all
 }
 
-/// A string that the model's own parser reads.
+/// Reads a string by the model's own parser.
 fn parsed<T>(value: TomlValue<'_>, faults: &mut Faults, wanted: &str) -> Option<T>
 where
     T: FromStr,
@@ -245,12 +245,12 @@ where
     }
 }
 
-/// `17301/tcp`.
+/// Reads a step: `17301/tcp`.
 pub(super) fn step(value: TomlValue<'_>, faults: &mut Faults) -> Option<Step> {
     port(&value, faults, STEPS)
 }
 
-/// `22/tcp`, `60000-61000/udp`.
+/// Reads a port or a range: `22/tcp`, `60000-61000/udp`.
 pub(super) fn ports(value: TomlValue<'_>, faults: &mut Faults) -> Option<PortRange> {
     port(&value, faults, PORTS)
 }
@@ -298,14 +298,14 @@ where
     None
 }
 
-/// `write "22/tcp" or "22/udp"`, if that is a port.
+/// Returns the help `write "22/tcp" or "22/udp"`, if the number is a port.
 fn either<T: FromStr>(number: &str) -> Option<String> {
     let number = number.trim();
     format!("{number}/tcp").parse::<T>().ok()?;
     Some(format!("write \"{number}/tcp\" or \"{number}/udp\""))
 }
 
-/// What to write in place of a text that is no port.
+/// Returns what to write in place of a text that is no port.
 fn advice<T: FromStr>(text: &str) -> Option<String> {
     let text = text.trim();
     if let Some(help) = either::<T>(text) {
@@ -327,8 +327,8 @@ fn advice<T: FromStr>(text: &str) -> Option<String> {
     Some(format!("write \"{meant}\""))
 }
 
-/// A port that is written otherwise, as it is written here: `22:tcp`, `tcp/22`, `ssh`, `22/tcpp`,
-/// `60000:61000/udp`, `61000-60000/udp`.
+/// Returns the port or range that another spelling most likely means: `22:tcp`, `tcp/22`, `ssh`,
+/// `22/tcpp`, `60000:61000/udp`, `61000-60000/udp`.
 fn meant(text: &str) -> Option<String> {
     let (left, right) = match text.rsplit_once(['/', ':']) {
         Some((left, right)) => (left.trim(), right.trim()),
@@ -356,17 +356,17 @@ fn meant(text: &str) -> Option<String> {
     one(&ports).or_else(turned).map(|range| range.to_string())
 }
 
-/// `192.0.2.0/24`, `2001:db8::1`.
+/// Reads an address or a prefix: `192.0.2.0/24`, `2001:db8::1`.
 pub(super) fn prefix(value: TomlValue<'_>, faults: &mut Faults) -> Option<Prefix> {
     parsed(value, faults, "an address or a prefix")
 }
 
-/// `syn,!ack`, `any`.
+/// Reads TCP flags: `syn,!ack`, `any`.
 pub(super) fn flags(value: TomlValue<'_>, faults: &mut Faults) -> Option<TcpFlags> {
     parsed(value, faults, "TCP flags, such as \"syn,!ack\",")
 }
 
-/// `192.0.2.1`.
+/// Reads an address: `192.0.2.1`.
 pub(super) fn address(value: TomlValue<'_>, faults: &mut Faults) -> Option<std::net::IpAddr> {
     let text = string(&value, faults, "an address")?;
     let address = text.parse().ok();
@@ -379,12 +379,12 @@ pub(super) fn address(value: TomlValue<'_>, faults: &mut Faults) -> Option<std::
     address
 }
 
-/// `30s`, `1h 30m`.
+/// Reads a duration: `30s`, `1h 30m`.
 pub(super) fn duration(value: TomlValue<'_>, faults: &mut Faults) -> Option<Duration> {
     time(&value, faults, "a duration, such as \"30s\" or \"1h 30m\",")
 }
 
-/// A duration, or `until closed`.
+/// Reads a duration, or `until closed`.
 pub(super) fn lifetime(value: TomlValue<'_>, faults: &mut Faults) -> Option<Lifetime> {
     let wanted = "a duration, such as \"30s\", or \"until closed\"";
     let Some(text) = value.value.as_str() else {
@@ -402,7 +402,7 @@ pub(super) fn lifetime(value: TomlValue<'_>, faults: &mut Faults) -> Option<Life
     time(&value, faults, wanted).map(Lifetime::For)
 }
 
-/// What people write for an opening without an end.
+/// Whether a text is one that people write for an opening without an end.
 fn is_for_ever(text: &str) -> bool {
     let words = [
         "until closed",

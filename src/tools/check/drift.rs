@@ -1,5 +1,5 @@
-//! How the table in the kernel differs from the one that is configured, in nft's text:
-//! both are listed by the same program, so that only what differs in truth does so there.
+//! Compares the table in the kernel with the configured one, in nft's text. The same nft lists both,
+//! so that two equal tables have equal text.
 
 use std::fmt::Write as _;
 
@@ -11,11 +11,11 @@ use super::program;
 use super::replica::{Arrangement, Replica};
 use crate::firewall::ruleset::{GUARDED, Ruleset, SetContent, is_set_of_guarded};
 
-/// Lines of agreement around a difference.
+/// How many equal lines are shown around a difference.
 const CONTEXT: usize = 2;
 
-/// A diff from the configured table to the one there is; `None` if they agree. Leaves the
-/// table alone in the copy.
+/// Returns a diff from the configured table to the table in the kernel; `None` if they agree.
+/// Afterwards the replica has our table and no other.
 pub(super) fn drift(copy: &Replica<'_>, ruleset: &Ruleset) -> Result<Option<String>, ProbeError> {
     let list = || program::run("nft", &["-s", "list", "table", "inet", &ruleset.table], "");
     let state = Arrangement {
@@ -28,11 +28,11 @@ pub(super) fn drift(copy: &Replica<'_>, ruleset: &Ruleset) -> Result<Option<Stri
     Ok(diff(&configured, &there))
 }
 
-/// The lines without what may differ: the flags that keep others away (nft 1.0.6 breaks the
-/// line of those that it does not know), the comment, which names the file that the daemon
-/// reads (another may be checked, before it takes that one's place), openings, the order of
-/// elements and of sets, and the number in the name of the set of guarded ports: a reload adds
-/// sets at the end, and another set for other ports.
+/// Returns the lines of a listing without anything that may differ: openings, the order of elements
+/// and of sets, the flags that keep others away (nft 1.0.6 breaks the line if it does not know a
+/// flag), the comment, and the number in the name of the set of guarded ports. A reload adds sets at
+/// the end, and another set for other ports. The comment names the file that the daemon reads; a new
+/// file may be checked before it takes the place of that one.
 fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut elements: Option<String> = None;

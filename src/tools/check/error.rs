@@ -4,7 +4,7 @@ use std::io;
 
 use crate::firewall::FirewallError;
 
-/// What kept a copy from being made or tried.
+/// Why a replica could not be made or tried.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProbeError {
     #[error("there is no {program}: install it ({package})")]

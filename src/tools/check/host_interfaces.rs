@@ -1,4 +1,4 @@
-//! The interfaces of this host, as a copy of it must have them.
+//! The interfaces of this host, as its replica must have them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,31 +11,32 @@ use nix::sys::socket::SockaddrStorage;
 use crate::firewall::ruleset::IpFamily;
 use crate::model::Pattern;
 
-/// An interface.
+/// An interface of this host.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct HostInterface {
     pub(super) name: String,
     pub(super) up: bool,
     pub(super) loopback: bool,
-    /// With the length of the network's prefix. HostInterface-local ones make themselves.
+    /// The addresses, each with the length of its network's prefix. Link-local addresses are left
+    /// out: the kernel gives them to a replica's interfaces by itself.
     pub(super) addresses: Vec<(IpAddr, u32)>,
 }
 
 impl HostInterface {
-    /// Where somebody from outside may connect to.
+    /// Returns the addresses of a family that somebody outside may connect to.
     pub(super) fn addresses(&self, family: IpFamily) -> impl Iterator<Item = IpAddr> {
         let addresses = self.addresses.iter().map(|(address, _)| *address);
         addresses.filter(move |a| IpFamily::of(*a) == family)
     }
 
-    /// Whether knocks come in here.
+    /// Whether knocks come in by this interface.
     pub(super) fn counts(&self, interfaces: &[Pattern]) -> bool {
         let meant = interfaces.is_empty() || interfaces.iter().any(|p| p.matches(&self.name));
         meant && self.up && !self.loopback && !self.addresses.is_empty()
     }
 }
 
-/// Those of the namespace of the calling thread.
+/// Returns the interfaces of the calling thread's network namespace.
 pub(super) fn all() -> io::Result<Vec<HostInterface>> {
     let mut links: BTreeMap<String, HostInterface> = BTreeMap::new();
     for entry in getifaddrs().map_err(io::Error::from)? {

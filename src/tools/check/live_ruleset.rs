@@ -1,5 +1,5 @@
-//! The live ruleset, taken apart: what can be copied, what cannot, and which chains may
-//! stand in the way.
+//! The live ruleset, taken apart: the tables that a replica can have, the parts that it cannot, and
+//! the chains that may stop a connection.
 
 use std::collections::BTreeSet;
 
@@ -9,42 +9,42 @@ use super::error::ProbeError;
 use super::program;
 use crate::firewall::Inspection;
 
-/// What others have in nftables.
+/// All tables in nftables but our own.
 #[derive(Debug, Default)]
 pub(super) struct LiveRuleset {
     pub(super) tables: Vec<LiveTable>,
     /// Base chains that a connection to this host, or the answer to it, may pass.
     pub(super) chains: Vec<BaseChain>,
-    /// What a copy does not have; each names it.
+    /// What a replica lacks, each named in a few words.
     pub(super) unseen: Vec<String>,
 }
 
-/// A table as it can be read back.
+/// A table, in a form that can be read back.
 #[derive(Debug)]
 pub(super) struct LiveTable {
     pub(super) name: TableName,
     pub(super) source: TableText,
-    /// Whether a program keeps it for itself (firewalld from 2.0 on): nobody else may change it.
+    /// Whether a program owns it (firewalld from 2.0 on): nobody else may change it.
     pub(super) owned: bool,
-    /// Whether it is a knockd's, of another configuration.
+    /// Whether a knockd of another configuration has made it.
     pub(super) guard: bool,
-    /// Whether some rule of it leaves it to a program what becomes of a packet.
+    /// Whether a rule of it lets a program decide on packets.
     pub(super) asks: bool,
 }
 
-/// IpFamily and name: `inet filter`.
+/// The family and name of a table: `inet filter`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TableName {
     pub(super) family: String,
     pub(super) name: String,
 }
 
-/// Who can read a table back.
+/// The text of a table, by the program that can read it back.
 #[derive(Debug)]
 pub(super) enum TableText {
-    /// nft.
+    /// Text for nft.
     Nft(String),
-    /// `iptables-nft-restore` or `ip6tables-nft-restore`: nft prints no more than hints of
+    /// Text for `iptables-nft-restore` or `ip6tables-nft-restore`: nft prints no more than hints of
     /// the extensions of iptables.
     Iptables(String),
 }
@@ -57,12 +57,12 @@ pub(super) struct BaseChain {
     pub(super) kind: String,
     pub(super) hook: String,
     pub(super) drops: bool,
-    /// Whether iptables made it, by its shape.
+    /// Whether iptables seems to have made it.
     pub(super) iptables: bool,
 }
 
 impl TableName {
-    /// iptables' program for the table, if it may be one of its.
+    /// Returns the program of iptables for the table, if iptables may have made it.
     pub(super) fn iptables(&self) -> Option<&'static str> {
         let known = ["filter", "nat", "mangle", "raw", "security"];
         match self.family.as_str() {
@@ -79,15 +79,16 @@ impl std::fmt::Display for TableName {
     }
 }
 
-/// What interfaces have beside their names: those of a copy are all of one kind and group, but
-/// that its loopback is one (`iiftype loopback`, which every knockd's guard asks for).
+/// The words that ask for properties of an interface other than its name. The interfaces of a
+/// replica are all of one kind and group. Only its loopback is as in truth: `iiftype loopback`, which
+/// the guard of every knockd asks for, is no such word.
 const STRANGE: [&str; 9] = [
     "iifgroup", "oifgroup", "iifkind", "oifkind", "iiftype", "oiftype", "sdif", "sdifname",
     "devgroup",
 ];
 
 impl TableText {
-    /// What it asks of a packet that a copy cannot have.
+    /// Returns a word by which the table asks for something that a replica cannot have.
     fn strange(&self) -> Option<&'static str> {
         let (Self::Nft(text) | Self::Iptables(text)) = self;
         let text = text.replace("iiftype loopback", "");
@@ -95,8 +96,8 @@ impl TableText {
         STRANGE.into_iter().find(has)
     }
 
-    /// Whether a program is asked, by `queue` or NFQUEUE. In a copy nobody answers, and the
-    /// packet is dropped, or let pass unasked.
+    /// Whether the table asks a program, by `queue` or NFQUEUE. In a replica nobody answers: the
+    /// packet is dropped, or passes unasked.
     fn asks(&self) -> bool {
         match self {
             Self::Nft(text) => {
@@ -109,12 +110,13 @@ impl TableText {
 }
 
 impl LiveRuleset {
-    /// The table that a chain belongs to.
+    /// Returns the table that a chain belongs to.
     pub(super) fn table(&self, chain: &BaseChain) -> Option<&LiveTable> {
         self.tables.iter().find(|t| t.name == chain.table)
     }
 
-    /// The numbers in its text: some of them are ports where one rule ends and another begins.
+    /// Returns the numbers in the text of all tables: some of them are ports where one rule ends and
+    /// another begins.
     pub(super) fn numbers(&self) -> BTreeSet<u16> {
         let texts = self.tables.iter().map(|table| match &table.source {
             TableText::Nft(text) | TableText::Iptables(text) => text,
@@ -125,7 +127,7 @@ impl LiveRuleset {
             .collect()
     }
 
-    /// Reads all but what is ours.
+    /// Reads all tables but our own.
     pub(super) fn read(inspection: &Inspection) -> Result<Self, ProbeError> {
         let text = program::run("nft", &["-s", "list", "ruleset"], "")?;
         let among =
@@ -138,7 +140,7 @@ impl LiveRuleset {
             }
             let mut chains = base.iter().filter(|c| c.table == name);
             if name.family == "bridge" {
-                // What it forwards is for others.
+                // Forwarded packets are for others.
                 if chains.all(|c| c.hook == "forward") {
                     continue;
                 }
@@ -172,12 +174,12 @@ impl LiveRuleset {
         }
         let there = |chain: &BaseChain| live.tables.iter().any(|t| t.name == chain.table);
         live.chains = base.into_iter().filter(there).collect();
-        // What is forwarded is not for this host, and ARP is not asked in a copy.
         // Where iptables is not installed, its tables are nft's to change.
         for chain in &mut live.chains {
             let table = live.tables.iter().find(|t| t.name == chain.table);
             chain.iptables &= table.is_some_and(|t| matches!(t.source, TableText::Iptables(_)));
         }
+        // Forwarded packets are not for this host, and nobody asks by ARP in a replica.
         live.chains
             .retain(|chain| chain.hook != "forward" && chain.table.family != "arp");
         live.unseen.extend(legacy());
@@ -185,14 +187,15 @@ impl LiveRuleset {
     }
 }
 
-/// A table as iptables writes it; `None` if it is not there, or the table is not its own.
+/// Returns a table as iptables writes it; `None` if iptables is not installed, or the table is not
+/// its own.
 fn saved(program: &str, table: &TableName) -> Option<String> {
     let text = program::run(&format!("{program}-save"), &["-t", &table.name], "").ok()?;
     let marker = format!("*{}", table.name);
     text.lines().any(|line| line == marker).then_some(text)
 }
 
-/// Tables of the older iptables, of which nftables knows nothing.
+/// Returns what a replica lacks of the older iptables, of which nftables knows nothing.
 fn legacy() -> Option<String> {
     let mut families = [
         ("ip_tables_names", "iptables-legacy-save"),
@@ -208,7 +211,7 @@ fn legacy() -> Option<String> {
     rules.then(|| "the rules of iptables-legacy, which nft does not see".to_owned())
 }
 
-/// Whether what iptables-save(8) prints does anything.
+/// Whether rules or policies, as iptables-save(8) prints them, do anything.
 fn acts(saved: &str) -> bool {
     let drops = |line: &str| line.starts_with(':') && line.contains(" DROP ");
     let mut lines = saved.lines();
@@ -222,7 +225,7 @@ struct Listed {
     owned: bool,
 }
 
-/// The tables of a listing, in words that can be read back.
+/// Returns the tables of a listing, each in words that can be read back.
 fn split(listing: &str) -> Vec<Listed> {
     let mut tables: Vec<Listed> = Vec::new();
     for line in listing.lines() {

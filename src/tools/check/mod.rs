@@ -1,10 +1,10 @@
 //! `knockd check`: do the doors work on this machine, beside what else is in nftables?
 //!
-//! Rules are not read, they are tried. The live ruleset is copied into a network namespace
-//! of its own that has this host's interfaces and addresses, our table is put beside it, and
-//! somebody on the other end of a wire connects: before he has knocked, and after. What is
-//! stopped is tried again with the chains of others taken away and put back, and so is the
-//! line that mends it before it is printed. The live system is looked at, never changed.
+//! Rules are not read, they are tried. The live ruleset is copied into a network namespace of its own
+//! that has this host's interfaces and addresses: the [`replica`]. Our table is put beside it. A client
+//! at the other end of a wire connects, before it has knocked and after: a [`trial`]. A trial that is
+//! stopped is repeated with the chains of others taken away and put back: the [`search`]. A line that
+//! lets it pass is tried before it is printed. The live system is looked at, never changed.
 
 mod drift;
 mod error;
@@ -42,13 +42,13 @@ use crate::firewall::ruleset::{IpFamily, Ruleset};
 use crate::firewall::{self, FirewallError, Notice, Presence};
 use crate::model::{Config, Firewall, Pattern};
 
-/// Looks at the live system and tries every door in a copy of it. The configuration is that
+/// Looks at the live system and tries every door in a replica of it. `config` is the configuration
 /// of the file at `path`.
 ///
 /// # Errors
 ///
-/// If nftables cannot be read, for want of privilege mostly; or the configuration has no
-/// table. Whatever else is in the way stands in the report.
+/// If nftables cannot be read, mostly for want of privilege, or if the configuration has no table.
+/// Everything else that fails stands in the report.
 pub fn probe(config: &Config, path: &Path) -> Result<CheckReport, FirewallError> {
     let (Some(ruleset), Some(firewall)) = (Ruleset::new(config), &config.firewall) else {
         return Err(FirewallError::None);
@@ -56,7 +56,7 @@ pub fn probe(config: &Config, path: &Path) -> Result<CheckReport, FirewallError>
     let ruleset = ruleset.of(path);
     let inspection = firewall::inspect(&ruleset)?;
     let remarks: Vec<String> = inspection.notices.iter().map(Notice::to_string).collect();
-    // What can be told without a comparison.
+    // The states that need no comparison.
     let plain = match inspection.table {
         Presence::Absent => Some(TableState::Absent),
         Presence::Foreign => Some(TableState::Foreign),
@@ -77,7 +77,7 @@ pub fn probe(config: &Config, path: &Path) -> Result<CheckReport, FirewallError>
     })
 }
 
-/// Our table and the doors.
+/// Returns the state of our table, and the reports of the doors.
 fn look(
     config: &Config,
     firewall: &Firewall,
@@ -85,8 +85,7 @@ fn look(
     mut live: LiveRuleset,
     plain: &Option<TableState>,
 ) -> Result<(TableState, Vec<DoorReport>), ProbeError> {
-    // Each trial takes three files; where that is not to be had it is said of those it is not
-    // had for.
+    // Each trial takes three files. A trial that cannot have them is reported as such.
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
@@ -137,7 +136,7 @@ fn look(
     Ok((table, doors(config, &found, &why)))
 }
 
-/// The interfaces that the configuration names and that are not there.
+/// Returns the interfaces that the configuration names and this host does not have.
 #[must_use]
 pub fn missing(config: &Config) -> Vec<&str> {
     let named = config.interfaces.iter().filter(|name| name.is_literal());
@@ -145,7 +144,7 @@ pub fn missing(config: &Config) -> Vec<&str> {
     named.map(Pattern::as_str).filter(absent).collect()
 }
 
-/// What is to be tried on one interface.
+/// Returns the trials of one interface.
 fn trials(
     config: &Config,
     firewall: &Firewall,
@@ -179,7 +178,7 @@ fn trials(
     trials
 }
 
-/// The findings by door; `why` is said of those for which there is none.
+/// Returns the findings by door. A door that opens ports and has no finding is reported with `why`.
 fn doors(config: &Config, found: &[(usize, Way, DoorVerdict)], why: &str) -> Vec<DoorReport> {
     let each = config.doors.iter().enumerate().map(|(i, door)| {
         let mut findings: Vec<Finding> = Vec::new();

@@ -9,8 +9,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::error::ProbeError;
 
-/// A network namespace of our own, with nothing in it. It ends with the last thread,
-/// process and socket in it, and this handle.
+/// A handle to a network namespace of our own. The namespace ends with this handle and the last
+/// thread, process and socket in it.
 #[derive(Debug)]
 pub(super) struct Netns(File);
 
@@ -23,8 +23,8 @@ impl Netns {
         made.map(Self).map_err(ProbeError::Namespace)
     }
 
-    /// Does something in it: the sockets it makes and the programs it starts belong there.
-    /// A namespace is a thread's own (setns(2)), so this is done on another one.
+    /// Does `work` in the namespace: the sockets that it makes and the programs that it starts belong
+    /// there. A thread has a namespace of its own (setns(2)), so another thread does the work.
     pub(super) fn within<T: Send>(
         &self,
         work: impl FnOnce() -> Result<T, ProbeError> + Send,
@@ -36,7 +36,7 @@ impl Netns {
         })
     }
 
-    /// A path by which another program finds it, as long as this handle lives.
+    /// Returns a path by which another program finds the namespace, as long as this handle lives.
     pub(super) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }

@@ -1,5 +1,5 @@
-//! The programs that do what only they can: nft(8), which alone can write any ruleset as
-//! text and read it back, ip(8), and iptables(8) for tables that are its own.
+//! Runs other programs: nft(8), which alone can write any ruleset as text and read it back, ip(8),
+//! and iptables(8) for its own tables.
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -8,7 +8,7 @@ use std::thread;
 
 use super::error::ProbeError;
 
-/// Runs a program to its end with this on its standard input; gives what it prints.
+/// Runs a program to its end with `input` on its standard input. Returns its standard output.
 pub(super) fn run(program: &str, args: &[&str], input: &str) -> Result<String, ProbeError> {
     let missing = |error: io::Error| {
         if error.kind() == io::ErrorKind::NotFound {
@@ -30,7 +30,7 @@ pub(super) fn run(program: &str, args: &[&str], input: &str) -> Result<String, P
         .map_err(missing)?;
     let pipe = child.stdin.take();
     let output = thread::scope(|scope| {
-        // Beside, or a program that says much while it reads would wait for us, and we for it.
+        // On another thread: a program that writes much while it reads would wait for us, and we for it.
         scope.spawn(move || {
             // A program that fails early reads no further; its status tells.
             pipe.map(|mut pipe| pipe.write_all(input.as_bytes()))
@@ -39,7 +39,7 @@ pub(super) fn run(program: &str, args: &[&str], input: &str) -> Result<String, P
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        // nft says where, and shows the place: the rest is for eyes, not for one line.
+        // The first line says where and why; the lines below show the place.
         let mut lines = said.lines().filter(|line| !line.starts_with('#'));
         let why = lines.next().unwrap_or("it does not say why");
         return Err(failed(program, args, why.to_owned()));
@@ -52,7 +52,8 @@ fn failed(program: &str, args: &[&str], why: String) -> ProbeError {
     ProbeError::Tool { line, why }
 }
 
-/// After `su` without `-`, Debian's root lacks the directories that these lie in.
+/// Returns PATH with the directories of these programs, which Debian's root lacks after `su` without
+/// `-`.
 fn path() -> OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin:/usr/bin:/bin");

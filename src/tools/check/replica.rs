@@ -1,5 +1,5 @@
-//! A throw-away copy of this host: its interfaces and addresses, its ruleset, and on the
-//! other end of each wire somebody who knocks.
+//! A throw-away copy of this host: its interfaces and addresses, its ruleset, and a client at the
+//! other end of each wire.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,33 +14,33 @@ use crate::firewall::Ruleset;
 use crate::firewall::{GuardTable, Mode};
 use crate::model::{Effect, OnStop, Timestamp};
 
-/// The copy, and the namespace of those outside.
+/// The copy of this host, and the namespace of the clients outside.
 #[derive(Debug)]
 pub(super) struct Replica<'a> {
     pub(super) server: Netns,
     pub(super) client: Netns,
     links: &'a [HostInterface],
-    /// Which of them there are, by place.
+    /// The indices of the interfaces that could be made.
     wired: BTreeSet<usize>,
 }
 
-/// What is to stand in the copy, beside the tables of others.
+/// What stands in the replica beside the tables of others, and how these are changed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Arrangement<'a> {
-    /// Chains that let everything pass.
+    /// Chains whose rules and policy are taken away, so that everything passes.
     pub(super) silent: Vec<&'a BaseChain>,
-    /// Chains whose policy is *accept*, whatever it is in truth.
+    /// Chains whose policy is made *accept*.
     pub(super) lenient: Vec<&'a BaseChain>,
-    /// Command lines of nft or iptables, run last.
+    /// Command lines of nft or iptables, run after all tables of others are loaded.
     pub(super) lines: Vec<String>,
     /// Our own table.
     pub(super) ruleset: Option<&'a Ruleset>,
-    /// What has been knocked for.
+    /// The effects of the knocks that have been made.
     pub(super) effects: Vec<Effect>,
 }
 
 impl<'a> Replica<'a> {
-    /// A copy without any rules yet.
+    /// Makes a replica without any rules yet.
     pub(super) fn new(links: &'a [HostInterface]) -> Result<Self, ProbeError> {
         let mut copy = Self {
             server: Netns::new()?,
@@ -92,7 +92,7 @@ impl<'a> Replica<'a> {
         Ok(copy)
     }
 
-    /// Leaves out of `live` what the copy cannot have.
+    /// Takes the tables out of `live` that the replica cannot have.
     pub(super) fn sift(&self, live: &mut LiveRuleset) -> Result<(), ProbeError> {
         let tables = std::mem::take(&mut live.tables);
         for table in tables {
@@ -110,7 +110,7 @@ impl<'a> Replica<'a> {
         Ok(())
     }
 
-    /// Puts the rules in place.
+    /// Puts the rules of an arrangement in place of all that are there.
     pub(super) fn arrange(
         &self,
         live: &LiveRuleset,
@@ -157,8 +157,8 @@ impl<'a> Replica<'a> {
         })
     }
 
-    /// Puts the sources behind the interface, and makes both sides know each other: nobody
-    /// has to ask by ARP or neighbour discovery, which a ruleset may drop.
+    /// Puts the sources behind the interface, and gives both sides the other's link-layer address:
+    /// nobody has to ask by ARP or neighbour discovery, which a ruleset may drop.
     pub(super) fn attach(
         &self,
         interface: &HostInterface,
@@ -207,13 +207,15 @@ fn load(table: &LiveTable) -> Result<(), ProbeError> {
     }
 }
 
-/// Addresses that nobody else has, since nobody else is there (locally administered).
+/// Returns a link-layer address, locally administered: nobody else is in the replica who might have
+/// it.
 fn mac(side: u8, i: usize) -> String {
     let [.., high, low] = i.to_be_bytes();
     format!("02:6b:6e:{side:02x}:{high:02x}:{low:02x}")
 }
 
-/// Duplicate address detection would keep an address from being used for a second.
+/// Returns the word that turns duplicate address detection off: it would keep an address from being
+/// used for a second.
 fn nodad(address: &IpAddr) -> &'static str {
     match address {
         IpAddr::V4(_) => "",

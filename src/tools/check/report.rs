@@ -1,4 +1,4 @@
-//! What was found, for whoever asked.
+//! What `knockd check` has found, in types and in words.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,44 +11,44 @@ use crate::model::PortRange;
 /// The live system, as far as it concerns the doors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckReport {
-    /// Our own table.
+    /// The state of our own table.
     pub table: TableState,
     /// Each door, in the order of the configuration.
     pub doors: Vec<DoorReport>,
-    /// What is wrong with the sets of the administrator's that doors fill, each a sentence.
+    /// What is wrong with the administrator's sets that doors fill, each in a sentence.
     pub remarks: Vec<String>,
 }
 
 /// Whether our table is as the configuration says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableState {
-    /// It is.
+    /// It is as configured.
     AsConfigured,
-    /// There is none: nothing is guarded.
+    /// There is no table: nothing is guarded.
     Absent,
-    /// There is one of that name that knockd has not made, and does not touch.
+    /// Somebody else has made a table of that name, and knockd does not touch it.
     Foreign,
-    /// It is otherwise: a diff of nft's text, from what is configured to what is there.
+    /// It differs: a diff of nft's text, from the configured table to the table in the kernel.
     Drifted(String),
-    /// It could not be compared; why.
+    /// Why it could not be compared.
     Unknown(String),
 }
 
-/// What was found of one door.
+/// All that was found about one door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DoorReport {
-    /// Its name.
+    /// The door's name.
     pub door: Arc<str>,
-    /// What was found; each concerns other ways in.
+    /// The findings: no two of them concern the same way in.
     pub findings: Vec<Finding>,
 }
 
-/// One thing found, and the ways in for which it holds.
+/// A verdict, and the ways in for which it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What.
+    /// The verdict.
     pub verdict: DoorVerdict,
-    /// Where; empty if no packet was sent.
+    /// The ways in; none if no packet was sent.
     pub ways: Vec<Way>,
 }
 
@@ -59,51 +59,51 @@ pub struct Way {
     pub interface: String,
     /// The address family.
     pub family: IpFamily,
-    /// What the door opens; of a range, one port, if its ports do not fare alike.
+    /// The ports that the door opens; one port of a range if the verdicts on its ports differ.
     pub ports: PortRange,
-    /// The address of this host, if those of the interface do not fare alike.
+    /// The address of this host, if the verdicts on the interface's addresses differ.
     pub address: Option<IpAddr>,
 }
 
-/// What becomes of somebody who has knocked.
+/// What becomes of a client that has knocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DoorVerdict {
-    /// He gets in, and who has not knocked does not.
+    /// It gets in, and a client that has not knocked does not.
     Works,
-    /// He gets in; so does everybody else.
+    /// It gets in, and so does everybody else.
     Unguarded,
-    /// Other tables stop him.
+    /// Other tables stop it.
     Blocked {
-        /// The chains that do, each by itself.
+        /// The chains that stop it.
         by: Vec<Blocker>,
-        /// What mends it; tried, and found to.
+        /// What lets it pass: this was tried.
         repair: Option<Repair>,
     },
-    /// That cannot be found out; why.
+    /// Why that cannot be found out.
     CannotTell(String),
     /// The door opens no port.
     NothingToTry,
-    /// Nobody can knock at the door: why.
+    /// Why nobody can knock at the door.
     NobodyMay(String),
 }
 
-/// A chain that stops who has knocked.
+/// A chain that stops clients that have knocked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Blocker {
-    /// IpFamily, table and chain, in nft's words.
+    /// Family, table and chain, in nft's words.
     pub chain: String,
-    /// Whether its policy does it; if not, a rule in it or in a chain it calls.
+    /// Whether its policy stops them; if not, a rule in it or in a chain that it calls.
     pub policy: bool,
 }
 
-/// What mends it.
+/// What the administrator does so that a door works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repair {
-    /// What `[firewall] mark` must be set to first, where it is not.
+    /// The value that `[firewall] mark` must be set to first, if it is not set.
     pub mark: Option<u32>,
-    /// Command lines, to be run by root.
+    /// Command lines for root to run.
     pub lines: Vec<String>,
-    /// How to keep that over a reboot.
+    /// How to keep that over a reboot, each in a sentence.
     pub keep: Vec<String>,
 }
 
@@ -113,18 +113,18 @@ const HANGS: &str = "knockd does not answer: systemctl restart knockd";
 /// Whether a daemon runs with the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DaemonState {
-    /// It answers.
+    /// A daemon answers.
     Runs,
-    /// It is there and does not answer.
+    /// A daemon is there and does not answer.
     Hangs,
-    /// There is none.
+    /// There is no daemon.
     Absent,
 }
 
 impl CheckReport {
-    /// Returns what is not as it should be, each in a few words with what to do, if that is one
-    /// command; nothing if all is well, as far as can be told. `daemon` is called only where it
-    /// matters: an answer of a daemon that hangs is waited for.
+    /// Returns the problems, each in a few words, with what to do if that is one command; none if all
+    /// is well, as far as can be told. `daemon` is called only where it matters: it waits for a daemon
+    /// that hangs.
     #[must_use]
     pub fn problems(&self, daemon: impl FnOnce() -> DaemonState) -> Vec<String> {
         let Self {
@@ -173,9 +173,9 @@ impl DoorVerdict {
 }
 
 impl fmt::Display for DoorReport {
-    /// A line for each finding, and under it what to do.
+    /// Writes a line for each finding, and under it what to do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Ports are named where not all of them fare alike.
+        // Ports are named where the verdicts on them differ.
         let ports = self.findings.len() > 1;
         for Finding { verdict, ways } in &self.findings {
             let door = &self.door;

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 
 use crate::model::Pattern;
 
-/// Where nft looks for what is included by a relative path (nft(8), *-I*).
+/// The directory in which nft looks for files included by a relative path (nft(8), *-I*).
 const INCLUDED: &str = "/etc";
 
 /// A file of a saved ruleset that has our table in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedTable {
-    /// Which.
+    /// The file.
     pub file: PathBuf,
-    /// Where: from which line to which, both of them included.
+    /// The lines: from which to which, both included.
     pub lines: Vec<(usize, usize)>,
 }
 
@@ -35,10 +35,10 @@ impl fmt::Display for SavedTable {
     }
 }
 
-/// Which files of a saved ruleset, an nftables.conf and what it includes, have the table of
-/// that name in them, and where. nft reads all of them in one transaction, and a table that is
-/// owned is nobody else's to change: as long as it is there, nothing of the ruleset can be
-/// loaded beside a running daemon. What is not there, or not ours to read, has nothing in it.
+/// Returns the files of a saved ruleset that have the table of that name in them, and in which
+/// lines: an nftables.conf, and the files that it includes. nft reads all of them in one transaction,
+/// and nobody but its owner may change an owned table. So, as long as the table is in there, nothing
+/// of the ruleset can be loaded beside a running daemon. A file that cannot be read counts as empty.
 #[must_use]
 pub fn saved_in(ruleset: &Path, table: &str) -> Vec<SavedTable> {
     let mut seen = BTreeSet::new();
@@ -62,14 +62,14 @@ pub fn saved_in(ruleset: &Path, table: &str) -> Vec<SavedTable> {
     found
 }
 
-/// What a line includes.
+/// Returns the path that a line includes, if it includes one.
 fn included(line: &str) -> Option<PathBuf> {
     let rest = line.trim_start().strip_prefix("include")?.trim_start();
     let (path, _) = rest.strip_prefix('"')?.split_once('"')?;
     Some(Path::new(INCLUDED).join(path))
 }
 
-/// The files that a path means; its last part may be a pattern.
+/// Returns the files that a path stands for: its last part may be a pattern.
 fn files(path: PathBuf) -> Vec<PathBuf> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str))
     else {
@@ -86,10 +86,10 @@ fn files(path: PathBuf) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A statement of nft's at the top of a file, as it is read.
+/// A statement of nft at the top level of a file, while it is read.
 #[derive(Default)]
 struct Statement {
-    /// What stands before its block, if it has one.
+    /// The words before its block, or all if it has none.
     words: Vec<String>,
     word: String,
     first: usize,
@@ -112,7 +112,7 @@ impl Statement {
         self.words.extend(Some(word).filter(|w| !w.is_empty()));
     }
 
-    /// Whether it makes, fills, empties or deletes the table, or something in it.
+    /// Whether it makes, fills, empties or deletes the table or something in it.
     fn is_about(&self, table: &str) -> bool {
         let at = self.words.iter().position(|w| w == "inet");
         let named = at.and_then(|at| self.words.get(at + 1));
@@ -120,7 +120,7 @@ impl Statement {
     }
 }
 
-/// The lines of the statements that are about the table of that name.
+/// Returns the lines of the statements about the table of that name.
 fn lines_of(saved: &str, table: &str) -> Vec<(usize, usize)> {
     let mut found: Vec<(usize, usize)> = Vec::new();
     let mut statement = Statement::default();

@@ -158,8 +158,7 @@ impl Services {
         Ok(passed)
     }
 
-    /// Takes who has come, and says back what is said. Whether it arrives is what the client
-    /// finds out.
+    /// Accepts connections, and sends back all that comes in. The client finds out whether it arrives.
     fn serve(&self, guests: &mut Vec<TcpStream>) {
         for listener in &self.tcp {
             while let Ok((guest, _)) = listener.accept() {
@@ -171,7 +170,7 @@ impl Services {
         let mut buffer = [0; 64];
         guests.retain_mut(|guest| {
             match guest.read(&mut buffer) {
-                // He has gone.
+                // The client has closed it.
                 Ok(0) => return false,
                 Ok(n) => {
                     let _ = guest.write(buffer.get(..n).unwrap_or_default());
@@ -188,23 +187,23 @@ impl Services {
     }
 }
 
-/// What has become of an attempt.
+/// What has become of a client's connection.
 enum Progress {
     Waits,
     Through,
     Refused,
 }
 
-/// One attempt, under way. Its socket is connected, or about to be.
+/// The client of a trial. Its socket is connected, or about to be.
 #[derive(Debug)]
 struct TrialClient {
     socket: Socket,
-    /// How often it has spoken; 0 as long as there is no connection.
+    /// How often it has sent its words; 0 as long as there is no connection.
     said: usize,
 }
 
 impl TrialClient {
-    /// `None` if it is refused at once.
+    /// Begins to connect; returns `None` if that is refused at once.
     fn start(trial: &Trial) -> io::Result<Option<Self>> {
         let from = SocketAddr::new(trial.source, 0);
         let (protocol, to) = trial.target();
@@ -230,7 +229,7 @@ impl TrialClient {
         (self.socket.as_fd(), flags)
     }
 
-    /// Does what can be done now.
+    /// Goes on as far as it can without waiting.
     fn go_on(&mut self) -> Progress {
         if self.said == 0 {
             return match self.socket.take_error() {

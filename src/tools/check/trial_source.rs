@@ -1,16 +1,16 @@
-//! From where the trial connections come.
+//! The source addresses of trials.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::firewall::ruleset::IpFamily;
 use crate::model::{Door, Prefix};
 
-/// How many addresses of each network are thought of.
+/// How many addresses of each network are considered.
 const TRIED: u32 = 64;
 
-/// An address that may knock at the door, is none of our own, and has to knock; `None` if
-/// there is none of that family. With nothing configured, one for documentation (RFC 5737,
-/// RFC 3849), which nobody bears.
+/// Returns an address of a family that may knock at the door, has to knock, and is none of our own;
+/// `None` if there is no such address. Where the door takes every source, it is one for documentation
+/// (RFC 5737, RFC 3849), which no host has.
 pub(super) fn of(
     door: &Door,
     family: IpFamily,
@@ -36,7 +36,7 @@ pub(super) fn of(
         .find(|a| !own(*a) && !trusted.iter().any(|t| t.contains(*a)))
 }
 
-/// The first addresses of a network, the one that names it apart.
+/// Returns the first addresses of a network, without the address that names the network.
 fn hosts(network: &Prefix) -> impl Iterator<Item = IpAddr> {
     let (first, network) = (network.address(), *network);
     let start = u32::from(network.last() != first);

@@ -1,4 +1,4 @@
-//! By which ways a door is tried, and what they have in common.
+//! The ways in by which a door is tried: chosen before, and put together after the trials.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
@@ -9,14 +9,14 @@ use super::trial::Trial;
 use crate::firewall::ruleset::IpFamily;
 use crate::model::PortRange;
 
-/// How many addresses of one family and interface are tried. A host may have thousands.
+/// How many addresses of one family and interface are tried: a host may have thousands.
 pub(super) const ADDRESSES: usize = 8;
 
 /// How many ports of a range are tried.
 const PORTS: usize = 16;
 
-/// The ports of a range that are tried: its ends, and where a ruleset with these numbers in
-/// it may change its mind.
+/// Returns the ports of a range that are tried: its ends, and ports at which a ruleset with these
+/// numbers in it may begin to decide otherwise.
 pub(super) fn samples(ports: &PortRange, numbers: &BTreeSet<u16>) -> BTreeSet<NonZeroU16> {
     let mut samples = BTreeSet::from([ports.first, ports.last]);
     let inside = numbers.range(ports.first.get()..=ports.last.get());
@@ -29,8 +29,8 @@ pub(super) fn samples(ports: &PortRange, numbers: &BTreeSet<u16>) -> BTreeSet<No
     samples
 }
 
-/// The ways of one interface, with what became of each: where all ports of a range and all
-/// addresses fare alike, they are one.
+/// Returns the ways in by one interface, each with its verdict. Ports of a range, and addresses,
+/// that all have the same verdict are one way.
 pub(super) fn ways(
     link: &HostInterface,
     tried: impl Iterator<Item = (Trial, DoorVerdict)>,
@@ -74,7 +74,7 @@ pub(super) fn ways(
     ways
 }
 
-/// Whether those of which something is the same fare alike.
+/// Whether all trials with the same `key` have the same verdict.
 fn alike<K: PartialEq>(group: &[(Trial, DoorVerdict)], key: impl Fn(&Trial) -> K) -> bool {
     group.iter().all(|(trial, verdict)| {
         let mut same = group.iter().filter(|(t, _)| key(t) == key(trial));

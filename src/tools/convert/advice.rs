@@ -1,4 +1,4 @@
-//! What a firewall that drops by policy needs, beside knockd's own table.
+//! Advice for a firewall that drops by policy, beside knockd's own table.
 //!
 //! An `accept` in one nftables chain does not overrule another's `drop`. So what knockd lets
 //! in must be let in there as well: known by its mark, or, where a mark cannot be asked
@@ -13,7 +13,7 @@ use crate::model::SetPath;
 /// The letters `kn`.
 pub(super) const MARK: &str = "0x6b6e";
 
-/// Whether one of the firewalls at work can ask for a mark.
+/// Whether a rule of one of the firewalls at work can ask for a mark.
 pub(super) fn needs_mark(done: &[&Native]) -> bool {
     opening(done).any(|native| match native.tool {
         Tool::Iptables | Tool::Nft(_) | Tool::Ufw => true,
@@ -54,7 +54,7 @@ pub(super) fn advise(out: &mut Output<'_>, done: &[&Native], kept: bool) {
     }
 }
 
-/// Sets of the administrator's whose elements end by themselves now.
+/// Writes which of the administrator's sets have elements that end by themselves now.
 fn sets(out: &mut Output<'_>, done: &[&Native]) {
     let all: BTreeSet<&SetPath> = done.iter().flat_map(|native| &native.timed).collect();
     if all.is_empty() {

@@ -79,7 +79,7 @@ pub(super) fn write(
     }
 }
 
-/// A value that is the same in both formats, but for its quotes.
+/// Returns a value that is the same in both formats, but for its quotes.
 fn raw(toml: &str, text: &str, door: &Door) -> String {
     let timeout = door.commands.as_ref().map(|c| c.timeout);
     match (toml, timeout) {
@@ -98,7 +98,7 @@ fn digits(text: &str) -> &str {
     text.get(..end.unwrap_or(text.len())).unwrap_or(text)
 }
 
-/// The keys in place of commands.
+/// Writes the keys in place of commands.
 fn act(out: &mut Output<'_>, native: &Native) {
     match &native.act {
         Act::Open(ports, lifetime) => {

@@ -1,8 +1,8 @@
 //! `knockd convert`: TOML that makes the same decisions as a knockd.conf.
 //!
 //! The old file is followed line by line, so that comments stay beside what they explain.
-//! What the two formats take differently when nothing is said (`seq_timeout`, `tcp_flags`,
-//! the interface) is written out.
+//! Settings whose defaults differ in the two formats (`seq_timeout`, `tcp_flags`, the interface) are
+//! written out.
 
 mod advice;
 mod door_keys;
@@ -23,7 +23,7 @@ use crate::model::{Config, Door};
 pub struct Conversion {
     /// The text.
     pub toml: String,
-    /// What its owner should know, in the order of the file.
+    /// Notes for its owner, in the order of the file.
     pub notes: Vec<ConversionNote>,
 }
 
@@ -33,7 +33,7 @@ pub struct Conversion {
 ///
 /// # Errors
 ///
-/// What is wrong with the file, if it cannot be used.
+/// The faults of the file, if it cannot be used.
 pub fn convert(
     name: &str,
     text: impl AsRef<[u8]>,

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-/// As many characters of an old name are kept; a number may follow.
+/// How many characters of an old name are kept; a number may follow.
 const KEPT: usize = 56;
 
-/// A name for each door, the same one wherever it can be, all different.
+/// Returns a name for each door: the old one wherever it can be, and no name twice.
 pub(super) fn words(old: &[&str]) -> Vec<String> {
     let fits = |name: &str| name == word(name);
     let mut taken: HashSet<String> = old

@@ -3,12 +3,12 @@
 use super::write;
 use crate::config::{ConfLine, ConfSection, ConfigText};
 
-/// Something that could not be carried over as it was, or that is left to do.
+/// A note about something that could not be carried over as it was, or that is left to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConversionNote {
     /// The line of the knockd.conf, from 1; 0 if none is meant.
     pub line: usize,
-    /// What.
+    /// The note itself.
     pub message: String,
 }
 
@@ -37,14 +37,14 @@ impl<'a> Output<'a> {
         self.line(&format!("{key} = {value}"));
     }
 
-    /// An empty line, but never two, nor one at the beginning.
+    /// Writes an empty line, but never two, nor one at the beginning.
     pub(super) fn gap(&mut self) {
         if !self.toml.is_empty() && !self.toml.ends_with("\n\n") {
             self.toml.push('\n');
         }
     }
 
-    /// Something the owner should know, said in the text as well.
+    /// Notes something for the owner, and writes it into the text as well.
     pub(super) fn note(&mut self, place: Option<usize>, message: String) {
         self.line(&format!("# {}", write::comment(&message)));
         self.silent_note(place, message);
@@ -63,7 +63,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// The remarks behind a section's last key: they speak of what comes next.
+    /// Writes the remarks behind a section's last key: they belong to the next section.
     pub(super) fn tail(&mut self, section: &ConfSection<'_>) {
         let (_, tail) = section.split();
         if !tail.is_empty() {

@@ -1,6 +1,5 @@
-//! `--native`: command strings that plainly let %IP% in at a port, or keep it out, become
-//! what knockd does by itself. Whatever says more than that is left alone: a wrong guess
-//! would open a host or shut it.
+//! `--native`: command strings that plainly let %IP% in at a port, or keep it out, become keys of
+//! knockd's own. A command that says more is left alone: a wrong guess would open a host or shut it.
 
 mod firewalld;
 mod iptables;
@@ -17,22 +16,22 @@ pub(super) use self::parsed::Tool;
 use self::parsed::{AddressFamilies, ParsedCommand, RuleChange};
 use crate::model::{Commands, Door, Lifetime, PortRange, Prefix, SetElement, SetPath, Step};
 
-/// What a door does in place of its commands.
+/// The keys and commands of a door in place of its old commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Native {
     pub(super) tool: Tool,
     pub(super) act: Act,
-    /// IPv6 sources were told to do nothing.
+    /// Whether the door did nothing for IPv6 sources.
     pub(super) only_v4: bool,
-    /// Sets whose elements get a time now, and had none: not each set takes that.
+    /// Sets whose elements had no timeout and get one now: not each set takes that.
     pub(super) timed: Vec<SetPath>,
-    /// What followed the rule in the command, and is a command by itself; at the stop, too.
+    /// The commands that followed the rule in the start command, and in the stop command.
     pub(super) rest: [Option<String>; 2],
     /// The time from start to stop, for the rest.
     pub(super) stops_after: Duration,
 }
 
-/// The keys it gets.
+/// The keys that a door gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Act {
     Open(Vec<PortRange>, Lifetime),
@@ -41,7 +40,8 @@ pub(super) enum Act {
     Remove(Vec<SetElement>),
 }
 
-/// For each door: what it does natively, or why its commands stay; `None` if it has none.
+/// Returns for each door what takes the place of its commands, or why they stay; `None` if it has no
+/// commands.
 pub(super) fn turn(doors: &[Door]) -> Vec<Option<Result<Native, String>>> {
     let steps: BTreeSet<Step> = doors.iter().flat_map(|d| d.sequence.clone()).collect();
     let one = |door: &Door| {
@@ -49,13 +49,13 @@ pub(super) fn turn(doors: &[Door]) -> Vec<Option<Result<Native, String>>> {
         Some(turn_one(door, commands, &steps))
     };
     let mut turned: Vec<_> = doors.iter().map(one).collect();
-    // Who opens and who closes it do it in one way, both or neither. Each that stays a command
-    // may keep others from being turned.
+    // A door that opens and a door that closes the same are turned both or neither. Each door that
+    // stays a command may keep others from being turned.
     while keep_openers(doors, &mut turned) | keep_closers(&mut turned) {}
     turned
 }
 
-/// A door that closes what a command has opened stays a command too. Whether there was one.
+/// Keeps the commands of doors that close what a command has opened. Returns whether there was one.
 fn keep_closers(turned: &mut [Option<Result<Native, String>>]) -> bool {
     let opened = |turned: &[Option<Result<Native, String>>]| -> Vec<PortRange> {
         let lists = turned.iter().filter_map(|t| match t {
@@ -85,8 +85,8 @@ fn keep_closers(turned: &mut [Option<Result<Native, String>>]) -> bool {
     any
 }
 
-/// A door stays a command if one that may close what it opens stays one: a command does not
-/// close what knockd has opened. Whether there was one.
+/// Keeps the commands of a door if another door, whose commands stay, may close what it opens: a
+/// command does not close what knockd has opened. Returns whether there was one.
 fn keep_openers(doors: &[Door], turned: &mut [Option<Result<Native, String>>]) -> bool {
     let kept: Vec<&Door> = doors
         .iter()
@@ -119,7 +119,7 @@ fn may_close(door: &Door, ports: &[PortRange]) -> bool {
     let Some(commands) = &door.commands else {
         return false;
     };
-    // What it does at its start: a stop ends what it has itself begun.
+    // Its start commands alone: a stop ends what its own start has begun.
     let starts = [&commands.start, &commands.start_6].into_iter().flatten();
     let mut starts = starts.filter(|command| !command.is_empty());
     starts.any(|command| match understand(divided(command).0) {
@@ -139,7 +139,7 @@ fn may_close(door: &Door, ports: &[PortRange]) -> bool {
     })
 }
 
-/// Words that a command has in it which takes something away, or that is called so.
+/// Words in a command that takes something away.
 #[rustfmt::skip]
 const CLOSING: [&str; 25] = [
     "-D", "--delete", "-F", "--flush", "-X", "delete", "del", "destroy", "flush", "remove",
@@ -147,8 +147,8 @@ const CLOSING: [&str; 25] = [
     "restore", "reload", "restart", "stop", "kill",
 ];
 
-/// Of a command that is not understood: whether it is one of those that close, by its words, by
-/// the door's name, or since it names a port that is opened and does not plainly open it.
+/// Whether a command that is not understood seems to close: by its words, by the door's name, or since
+/// it names a port that is opened and does not plainly open it.
 fn looks_closing(name: &str, command: &str, ports: &[PortRange]) -> bool {
     fn words(command: &str) -> impl Iterator<Item = &str> {
         command.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))

@@ -137,7 +137,7 @@ fn rule(words: &[&str]) -> Result<ParsedCommand, String> {
 fn is_comment(rest: &[&str]) -> Result<bool, String> {
     match rest {
         [] | ["comment", _] => Ok(true),
-        // Its quotes were the shell's.
+        // The shell has taken the quotes away.
         ["comment", ..] => Err("its comment is not one word".into()),
         [other, ..] => Err(unusual(other)),
     }

@@ -1,4 +1,4 @@
-//! What a command of a firewall says of one source.
+//! A command of a firewall, understood: the change that it makes for one source.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(in crate::tools::convert) enum Tool {
     Firewalld(Option<String>),
 }
 
-/// Which addresses the program takes.
+/// The families of addresses that a program takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AddressFamilies {
     V4,
@@ -27,7 +27,7 @@ pub(super) enum AddressFamilies {
     Both,
 }
 
-/// What a command does for %IP%.
+/// The change that a command makes for %IP%.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RuleChange {
     /// Puts a rule in place that accepts.
@@ -42,7 +42,7 @@ pub(super) enum RuleChange {
     Remove(SetPath, Vec<PortRange>),
 }
 
-/// A command understood.
+/// A command, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ParsedCommand {
     pub(super) tool: Tool,
@@ -52,7 +52,7 @@ pub(super) struct ParsedCommand {
     pub(super) lifetime: Option<Duration>,
 }
 
-/// `%IP%`, alone or as a network of one address.
+/// Whether a word is `%IP%`, alone or as a network of one address.
 pub(super) fn is_source(word: &str) -> bool {
     matches!(
         word,
@@ -60,7 +60,7 @@ pub(super) fn is_source(word: &str) -> bool {
     )
 }
 
-/// `tcp`, `udp`, or their numbers.
+/// Reads `tcp`, `udp`, or their numbers.
 pub(super) fn protocol(word: &str) -> Option<Protocol> {
     match word.to_ascii_lowercase().as_str() {
         "tcp" | "6" => Some(Protocol::Tcp),
@@ -69,7 +69,7 @@ pub(super) fn protocol(word: &str) -> Option<Protocol> {
     }
 }
 
-/// `22`, `ssh`, `22,80`, `60000:61000`; `between` divides the ends of a range.
+/// Reads `22`, `ssh`, `22,80`, `60000:61000`; `between` divides the ends of a range.
 pub(super) fn ports(
     text: &str,
     between: char,
@@ -91,12 +91,12 @@ pub(super) fn ports(
     Ok(all)
 }
 
-/// What follows an option, which does not go without.
+/// Returns the value behind an option that needs one.
 pub(super) fn value_of<'a>(option: &str, next: Option<&'a str>) -> Result<&'a str, String> {
     next.ok_or_else(|| format!("`{option}` lacks its value"))
 }
 
-/// What is said of a word that makes a rule more than an opening.
+/// Returns the reason that a word makes a rule more than an opening.
 pub(super) fn unusual(word: &str) -> String {
     format!("`{}` is more than an opening can say", word.escape_debug())
 }

@@ -1,6 +1,6 @@
 //! Command strings that sh would take for one command and a few words.
 
-/// The words of a command, or what makes it more than that.
+/// Returns the words of a command, or why it is more than words.
 pub(super) fn words(command: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -41,8 +41,8 @@ pub(super) fn words(command: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// What stands before the first `&&` or `;` outside of quotes, and what follows, if both are
-/// something.
+/// Returns the text before the first `&&` or `;` outside of quotes, and the text behind it, if neither
+/// is empty.
 pub(super) fn divide(command: &str) -> Option<(&str, &str)> {
     let mut quote = None;
     let mut chars = command.char_indices();
@@ -68,7 +68,7 @@ pub(super) fn divide(command: &str) -> Option<(&str, &str)> {
     (!first.is_empty() && !rest.is_empty() && !rest.starts_with('#')).then_some((first, rest))
 }
 
-/// What stands between double quotes, up to the closing one.
+/// Reads the text between double quotes, up to the closing one.
 fn quoted(chars: &mut std::str::Chars<'_>, word: &mut String) -> Result<(), String> {
     loop {
         match chars.next() {

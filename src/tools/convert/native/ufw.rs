@@ -41,7 +41,7 @@ pub(super) fn read(words: &[String]) -> Result<ParsedCommand, String> {
         }
     }
     let list = list.ok_or("it is not for a port")?;
-    // Of a service's name it takes the protocols that /etc/services has.
+    // For the name of a service ufw takes the protocols that /etc/services has.
     if only.is_none() && list.contains(|c: char| c.is_ascii_alphabetic()) {
         return Err(unusual(&list));
     }
