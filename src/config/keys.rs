@@ -124,6 +124,7 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Diagnostic, Format, Host, parse};
 
     #[test]
     fn a_name_stands_for_one_key() {
@@ -135,5 +136,23 @@ mod tests {
         }
         let conf = Key::of_conf("TimeOut").expect("a key");
         assert_eq!(conf.toml, Some("seq_timeout"));
+    }
+
+    #[test]
+    fn the_table_has_every_key_that_a_knockd_toml_may_have() {
+        for header in ["", "[log]\n", "[firewall]\n", "[door.a]\n"] {
+            let text = format!("{header}wwwwwwww = 1\n");
+            let report = parse("f", &text, Format::Toml, &Host::default());
+            let unknown = |d: &&Diagnostic| d.message.contains("wwwwwwww");
+            let fault = report.diagnostics.iter().find(unknown);
+            let help = fault.and_then(|fault| fault.help.as_deref());
+            let (_, names) = help
+                .and_then(|help| help.split_once("there are "))
+                .expect("the keys that there are");
+            for name in names.split(", ").map(|name| name.trim_matches('`')) {
+                let is_table = ["door", "firewall"].contains(&name);
+                assert!(is_table || Key::of_toml(name).is_some(), "{name}");
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::native::{Act, Native, Tool};
-use super::output::Output;
+use super::output::TomlOutput;
 use crate::model::SetPath;
 
 /// The letters `kn`.
@@ -27,7 +27,7 @@ fn opening<'a>(done: &'a [&'a Native]) -> impl Iterator<Item = &'a Native> {
 }
 
 /// Writes the lines at the end, and notes them.
-pub(super) fn advise(out: &mut Output<'_>, done: &[&Native], kept: bool) {
+pub(super) fn advise(out: &mut TomlOutput<'_>, done: &[&Native], kept: bool) {
     sets(out, done);
     let tools: BTreeSet<&Tool> = opening(done).map(|native| &native.tool).collect();
     if tools.is_empty() {
@@ -55,7 +55,7 @@ pub(super) fn advise(out: &mut Output<'_>, done: &[&Native], kept: bool) {
 }
 
 /// Writes which of the administrator's sets have elements that end by themselves now.
-fn sets(out: &mut Output<'_>, done: &[&Native]) {
+fn sets(out: &mut TomlOutput<'_>, done: &[&Native]) {
     let all: BTreeSet<&SetPath> = done.iter().flat_map(|native| &native.timed).collect();
     if all.is_empty() {
         return;

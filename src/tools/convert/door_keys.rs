@@ -1,7 +1,7 @@
 //! The keys of one door.
 
 use super::native::{Act, Native, every_v4};
-use super::output::Output;
+use super::output::TomlOutput;
 use super::write;
 use crate::config::{ConfLine, ConfSection, Key};
 use crate::model::{Door, Protocol, SetElement, TcpFlags};
@@ -12,7 +12,7 @@ fn toml_key(old: &str) -> Option<&'static str> {
 }
 
 pub(super) fn write(
-    out: &mut Output<'_>,
+    out: &mut TomlOutput<'_>,
     section: &ConfSection<'_>,
     door: &Door,
     native: Option<&Native>,
@@ -99,7 +99,7 @@ fn digits(text: &str) -> &str {
 }
 
 /// Writes the keys in place of commands.
-fn act(out: &mut Output<'_>, native: &Native) {
+fn act(out: &mut TomlOutput<'_>, native: &Native) {
     match &native.act {
         Act::Open(ports, lifetime) => {
             out.set("open", &write::list(ports));

@@ -14,7 +14,7 @@ mod write;
 pub use self::output::ConversionNote;
 
 use self::native::{Act, Native};
-use self::output::Output;
+use self::output::TomlOutput;
 use crate::config::{self, ConfFile, ConfLine, ConfSection, ConfigText, Diagnostic, Spanned};
 use crate::model::{Config, Door};
 
@@ -41,7 +41,7 @@ pub fn convert(
 ) -> Result<Conversion, Vec<Diagnostic>> {
     let source = ConfigText::from_bytes(name, text.as_ref());
     let (file, config) = config::read_legacy(&source)?;
-    let mut out = Output::new(&source);
+    let mut out = TomlOutput::new(&source);
     write_file(&mut out, &file, &config, native);
     out.notes.sort_by_key(|note| (note.line == 0, note.line));
     Ok(Conversion {
@@ -50,7 +50,7 @@ pub fn convert(
     })
 }
 
-fn write_file(out: &mut Output<'_>, file: &ConfFile<'_>, config: &Config, native: bool) {
+fn write_file(out: &mut TomlOutput<'_>, file: &ConfFile<'_>, config: &Config, native: bool) {
     for line in &file.preamble {
         out.remark(line);
     }
@@ -82,7 +82,7 @@ fn write_file(out: &mut Output<'_>, file: &ConfFile<'_>, config: &Config, native
 }
 
 /// `[options]`, be it one section or several: TOML has these keys at the top.
-fn write_options(out: &mut Output<'_>, sections: &[&ConfSection<'_>], config: &Config) {
+fn write_options(out: &mut TomlOutput<'_>, sections: &[&ConfSection<'_>], config: &Config) {
     let last = |wanted: &str| {
         let all = sections.iter().flat_map(|s| s.directives());
         all.filter(|(key, _)| key.value.eq_ignore_ascii_case(wanted))
@@ -119,7 +119,7 @@ fn write_options(out: &mut Output<'_>, sections: &[&ConfSection<'_>], config: &C
     }
 }
 
-fn write_log(out: &mut Output<'_>, config: &Config) {
+fn write_log(out: &mut TomlOutput<'_>, config: &Config) {
     let file = config.log.file.as_ref();
     let file = file.map(|f| format!("file = {}", write::string(&f.to_string_lossy())));
     let syslog = config.log.syslog.then(|| "syslog = true".to_owned());
@@ -127,7 +127,7 @@ fn write_log(out: &mut Output<'_>, config: &Config) {
     out.set("log", &format!("{{ {} }}", both.join(", ")));
 }
 
-fn write_pid_file(out: &mut Output<'_>, key: &Spanned<&str>, config: &Config) {
+fn write_pid_file(out: &mut TomlOutput<'_>, key: &Spanned<&str>, config: &Config) {
     if let Some(file) = &config.pid_file {
         let message = format!(
             "PidFile is no key of TOML: start knockd with -p {}",
@@ -137,7 +137,7 @@ fn write_pid_file(out: &mut Output<'_>, key: &Spanned<&str>, config: &Config) {
     }
 }
 
-fn write_firewall(out: &mut Output<'_>, done: &[&Native]) {
+fn write_firewall(out: &mut TomlOutput<'_>, done: &[&Native]) {
     out.gap();
     out.line("[firewall]");
     out.line("# Ports that doors open are shut to everybody else from now on.");
@@ -150,7 +150,7 @@ fn write_firewall(out: &mut Output<'_>, done: &[&Native]) {
 }
 
 fn write_door(
-    out: &mut Output<'_>,
+    out: &mut TomlOutput<'_>,
     section: &ConfSection<'_>,
     name: &str,
     door: &Door,

@@ -13,13 +13,13 @@ pub struct ConversionNote {
 }
 
 /// The text as far as it has come.
-pub(super) struct Output<'a> {
+pub(super) struct TomlOutput<'a> {
     pub(super) source: &'a ConfigText,
     pub(super) toml: String,
     pub(super) notes: Vec<ConversionNote>,
 }
 
-impl<'a> Output<'a> {
+impl<'a> TomlOutput<'a> {
     pub(super) fn new(source: &'a ConfigText) -> Self {
         Self {
             source,
