@@ -66,8 +66,8 @@ fn stands(table: &str) -> Result<bool, Fault> {
     Ok(false)
 }
 
-/// Obeys with no daemon; returns lines for the user, `None` if there is no table. `nobody` says why
-/// there is no daemon.
+/// Obeys with no daemon; returns lines for the user, `None` if there is no table to close openings in.
+/// `nobody` says why there is no daemon.
 ///
 /// # Errors
 /// The order is for a daemon alone, a daemon has the table after all, or the kernel refuses.
@@ -85,8 +85,10 @@ pub fn obey(
         Order::Close { address, all: _ } => close(options, *address),
         Order::Clear => {
             let table = table_name(options);
-            let is_cleared = clear(options, &table)?;
-            Ok(is_cleared.then(|| vec![requests::removed(&table)]))
+            Ok(Some(vec![match clear(options, &table)? {
+                true => requests::removed(&table),
+                false => requests::no_table(&table),
+            }]))
         }
         Order::Status | Order::Reload => Err(Fault::Unavailable(nobody)),
     }
