@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 /// Has all threads use one heap; to be called before there is a second thread. By default each gets
-/// a heap of its own, which keeps what one reload has needed for the next: of 500 doors 0.6 MiB.
+/// a heap of its own, and the configurations of two reloads may lie in two.
 pub(super) fn share() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt(3) takes no pointer, and no other thread is in the allocator.
@@ -13,8 +13,8 @@ pub(super) fn share() {
 }
 
 /// Gives free memory back to the kernel. glibc does so by itself only at the end of the heap, and only
-/// past twice the largest block ever unmapped (mallopt(3), `M_TRIM_THRESHOLD`): of 500 doors 0.8 MiB
-/// would stay for good.
+/// past twice the largest block ever unmapped (mallopt(3), `M_TRIM_THRESHOLD`): of 500 doors 0.4 MiB
+/// would stay for good, and 1.0 MiB after a reload.
 pub(super) fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim(3) takes no pointer, touches free memory alone and may be called
