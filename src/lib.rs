@@ -9,8 +9,10 @@
 //! ```
 //!
 //! A room imports [`model`], `netlink` and itself; only `daemon`, `tools` and `cli` see more than
-//! these.
-//! `tools` is what an administrator runs once; the daemon does not see it.
+//! these. `tools` is what an administrator runs once; the daemon does not see it.
+//!
+//! contrib/ARCHITECTURE.md is the design: the rules of matching, the life of the table, and which
+//! file to open for which change.
 
 pub mod client;
 pub mod model;

@@ -86,7 +86,7 @@ fn document(file: &Path, name: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn the_rules_of_matching() {
+fn every_rule_of_matching_that_is_cited_exists() {
     let page = read(&root().join("contrib/ARCHITECTURE.md"));
     let matching = page
         .split("\n## ")
@@ -108,7 +108,7 @@ fn the_rules_of_matching() {
 }
 
 #[test]
-fn the_documents_and_their_sections() {
+fn every_document_and_section_that_is_cited_exists() {
     none(faults(
         r"([\w./-]*\w\.md)\b`?(?:\]\([^)]*\))?(?:, \*([^*]+)\*)?",
         |file, found| {
@@ -126,7 +126,7 @@ fn the_documents_and_their_sections() {
 }
 
 #[test]
-fn the_manuals_and_their_sections() {
+fn every_manual_and_section_that_is_cited_exists() {
     none(faults(
         r"\b(knock|knockd|knockd\.conf|knockd\.toml)\((\d)\)(?:\]\([^)]*\))?(?:, (?:\*([^*]+)\*|([A-Z][A-Z ]+[A-Z])))?",
         |_, found| {
@@ -147,7 +147,7 @@ fn the_manuals_and_their_sections() {
 }
 
 #[test]
-fn the_files() {
+fn every_file_that_is_cited_exists() {
     let at_root = r"(?:^|[\s`(])((?:src|tests|contrib|man|examples)/[\w./-]*)";
     none(faults(at_root, |_, found| {
         let path = found[1].trim_end_matches('.');
@@ -157,7 +157,7 @@ fn the_files() {
 
 /// The pages name files as they lie in src/, too: `matcher/rules.rs`.
 #[test]
-fn the_files_of_rooms() {
+fn every_file_of_src_that_a_page_names_exists() {
     let src = root().join("src");
     let quoted = pattern(r"`([\w./-]+)`");
     let mut seen = 0;
@@ -181,7 +181,7 @@ fn the_files_of_rooms() {
 
 /// The rows of tables end with tests: first the file, then the names of functions in it.
 #[test]
-fn the_tests_that_hold_what_is_said() {
+fn every_test_that_a_page_names_exists() {
     let word = pattern(r"`([^`]+)`");
     let is_function = pattern(r"^[a-z0-9]+(_[a-z0-9]+)+$");
     let mut named = 0;

@@ -14,7 +14,7 @@ const FILES: [(Shell, &str, &str); 3] = [
     (Shell::Fish, "", ".fish"),
 ];
 
-/// The command without what it does not show in its help: that is for its own use.
+/// Returns the command without its hidden arguments, which are for its own use.
 fn visible(command: &Command) -> Command {
     let arguments = command.get_arguments().filter(|a| !a.is_hide_set());
     let subcommands = command.get_subcommands().filter(|c| !c.is_hide_set());
@@ -22,7 +22,7 @@ fn visible(command: &Command) -> Command {
     let name: &'static str = command.get_name().to_owned().leak();
     Command::new(name)
         .about(command.get_about().cloned().unwrap_or_default())
-        // Both programs bring a flag of their own, which asks for there to be one.
+        // Both programs have a version flag of their own, and clap wants a version for it.
         .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
         .args(arguments.cloned())

@@ -1,6 +1,6 @@
 //! knockd(8) explains every line that the daemon writes to the log. The lines are taken
-//! from its source: what stands in `tracing::info!`, `warn!` and `error!`, and, in the files
-//! that make nothing but lines, in `format!` or `write!`.
+//! from the source: the texts in `tracing::info!`, `warn!` and `error!` and, in the files
+//! that make only lines, in `format!` or `write!`.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use super::tree::sources;
 /// Files whose `format!` makes lines.
 const WORDS: [&str; 1] = ["log/log_lines.rs"];
 
-/// The texts of the macros in `tokens`, wherever they stand.
+/// Adds the texts of the macros in `tokens` to `found`, at any depth.
 fn texts(tokens: TokenStream, macros: &[&str], found: &mut Vec<String>) {
     let tokens: Vec<_> = tokens.into_iter().collect();
     for (i, token) in tokens.iter().enumerate() {
@@ -25,7 +25,7 @@ fn texts(tokens: TokenStream, macros: &[&str], found: &mut Vec<String>) {
         let name = before(2).map(ToString::to_string).unwrap_or_default();
         let is_macro = before(1).is_some_and(|t| t.to_string() == "!");
         if is_macro && macros.contains(&name.as_str()) {
-            // Before it, and a comma, `write!` has where to.
+            // `write!` has the destination and a comma before the text.
             let skipped = if name == "write" { 2 } else { 0 };
             let first = group.stream().into_iter().nth(skipped);
             found.extend(first.and_then(|t| literal(&t.to_string())));
@@ -34,7 +34,7 @@ fn texts(tokens: TokenStream, macros: &[&str], found: &mut Vec<String>) {
     }
 }
 
-/// What stands between the quotes; a backslash at the end of a line joins it to the next.
+/// Returns the text between the quotes. A backslash at the end of a line joins it to the next.
 fn literal(token: &str) -> Option<String> {
     let text = token.strip_prefix('"')?.strip_suffix('"')?;
     let joined: Vec<_> = text
@@ -45,7 +45,7 @@ fn literal(token: &str) -> Option<String> {
     Some(joined.concat())
 }
 
-/// The fixed parts of a format string, in order, blanks folded.
+/// Returns the fixed parts of a format string, in order, with blanks folded.
 fn fixed(format: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut depth = 0;
@@ -121,7 +121,7 @@ fn knockd_8_explains_every_line_of_the_log() {
     let source = std::fs::read_to_string(notices).expect("source");
     let tokens = TokenStream::from_str(&source).expect("Rust");
     texts(tokens, &["write"], &mut said);
-    // As macros, for they are read alike.
+    // Written as macros, so that they are read in the same way.
     let errors = daemon.with_file_name("firewall").join("error.rs");
     let source = std::fs::read_to_string(errors).expect("source");
     let tokens = TokenStream::from_str(&source.replace("#[error(", "#[error!(")).expect("Rust");

@@ -1,5 +1,5 @@
-//! The house keeps its own rules: who imports whom, what lies where, and that what is
-//! written for people is what the programs do.
+//! The rules of the source tree: which file may need which, what lies where, and that the pages
+//! and manuals say what the programs do.
 
 #[macro_use]
 #[path = "../support/mod.rs"]

@@ -29,7 +29,7 @@ fn mandoc_finds_nothing_wrong() {
             .output()
             .expect("mandoc (package mandoc)");
         let said = String::from_utf8_lossy(&output.stdout);
-        // Whether the pages referred to are installed here is no matter of this one's.
+        // Pages that this one refers to need not be installed here.
         let faults: Vec<_> = said
             .lines()
             .filter(|line| !line.contains("referenced manual not found"))
@@ -56,7 +56,7 @@ fn listed(page: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The flags that a program knows, those of its subcommands included. What is hidden is
+/// Returns the flags that a program knows, those of its subcommands included. Hidden flags are
 /// for the program itself.
 fn known(command: &clap::Command) -> BTreeSet<String> {
     let mut flags = BTreeSet::new();
@@ -110,7 +110,7 @@ fn knockd_8_lists_every_flag_and_no_other() {
     assert_eq!(listed(&page("knockd.8")), known(&command));
 }
 
-/// Subcommands stand there as `.It Cm open Ar door address`.
+/// The page lists a subcommand as `.It Cm open Ar door address`.
 #[cfg(feature = "daemon")]
 #[test]
 fn knockd_8_lists_every_subcommand_and_no_other() {

@@ -1,4 +1,4 @@
-//! The README is run: its console blocks, top to bottom, on two hosts of a laboratory.
+//! The README's console blocks are run, top to bottom, on two hosts of a laboratory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,7 +38,7 @@ fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// A command of a console block and what it is said to print (nothing: anything will do).
+/// A command of a console block and the output that the README shows; none: any output will do.
 struct Entry {
     prompt: String,
     command: String,
@@ -64,7 +64,7 @@ fn entries(block: &Block) -> Vec<Entry> {
     entries
 }
 
-/// A line without what changes from run to run: the time that is left (`27s`, `4s992ms`).
+/// Returns a line without the time that is left (`27s`, `4s992ms`), which changes from run to run.
 fn comparable(line: &str) -> String {
     line.split_inclusive([' ', '\t'])
         .map(|word| match word.trim_end().strip_suffix('s') {
@@ -97,7 +97,7 @@ impl Walk {
         }
     }
 
-    /// The arguments, with what has another name here replaced.
+    /// Returns the arguments, with the names that they have in the laboratory.
     fn arguments(&self, words: &str) -> Vec<String> {
         let words = words.replace("server.example.org", SERVER[0]);
         let words = words.split_whitespace();
@@ -107,7 +107,7 @@ impl Walk {
             .collect()
     }
 
-    /// Adds to a `knockd` where its files lie here.
+    /// Adds the options that place the files of a `knockd` in the laboratory.
     fn placed(&self, command: &mut Command) {
         let directory = self.lab.directory();
         command.arg("-c").arg(&self.configuration);
@@ -115,7 +115,7 @@ impl Walk {
         command.arg("--run-dir").arg(directory.join("run"));
     }
 
-    /// The daemon of the README: it listens when this returns.
+    /// Starts the daemon of the README. It listens when this returns.
     fn start(&mut self, arguments: &[String]) {
         let mut command = self.lab.server.command(KNOCKD);
         self.placed(command.args(arguments).arg("-v"));
@@ -243,8 +243,8 @@ fn its_demonstration_ends_well() {
     assert!(story.contains("That is all."), "{story}\n{complaint}");
 }
 
-/// Where it will not come to an end it leaves nothing behind: what cannot be installed is
-/// looked for first.
+/// A demonstration that cannot succeed leaves nothing behind: it looks first for what it cannot
+/// install.
 #[test]
 fn the_demonstration_installs_nothing_without_rust() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -257,7 +257,7 @@ fn the_demonstration_installs_nothing_without_rust() {
         let real = String::from_utf8(real.expect("sh").stdout).expect("a path");
         std::os::unix::fs::symlink(real.trim(), path(name)).expect("a link");
     }
-    // None is installed; and who installs one says so.
+    // No package is installed, and an attempt to install one leaves a trace.
     for name in ["dpkg-query", "apt-get", "sudo", "unshare"] {
         let script = format!(
             "#!{}\necho {name} >>{}\n",

@@ -6,10 +6,10 @@ use knockd::config::{self, Format, Host};
 
 use super::manuals::page;
 
-/// No key, and like none.
+/// This is no key, and resembles none.
 const NO_KEY: &str = "wwwwwwww";
 
-/// Where keys of knockd.toml stand: before the key, after it.
+/// The places for keys in a knockd.toml: the text before the key, the text after it.
 const PLACES: [(&str, &str); 6] = [
     ("", ""),
     ("[log]\n", ""),
@@ -23,13 +23,13 @@ fn diagnostics(text: &str, format: Format) -> Vec<config::Diagnostic> {
     config::parse("FILE", text, format, &Host::default()).diagnostics
 }
 
-/// The words that a help puts between two `quote`s.
+/// Returns the words that a help has between two `quote`s.
 fn quoted(help: &str, quote: char) -> BTreeSet<String> {
     let words = help.split(quote).skip(1).step_by(2);
     words.map(str::to_owned).collect()
 }
 
-/// The keys that the parser offers to somebody who wrote one it does not know.
+/// Returns the keys that the parser offers in place of an unknown one.
 fn offered(before: &str, after: &str) -> BTreeSet<String> {
     let text = format!("{before}{NO_KEY} = 1{after}");
     let found = diagnostics(&text, Format::Toml);
@@ -44,7 +44,7 @@ fn offered(before: &str, after: &str) -> BTreeSet<String> {
     quoted(keys, '`')
 }
 
-/// What a page lists: `.It Cm start_command_6 , stop_command_6` and `.It Cm LogFile No = …`.
+/// Returns the keys that a page lists: `.It Cm start_command_6 , stop_command_6` and `.It Cm LogFile No = …`.
 fn listed(page: &str) -> BTreeSet<String> {
     let items = page.lines().filter_map(|line| line.strip_prefix(".It Cm "));
     items
@@ -90,8 +90,8 @@ fn knockd_toml_5_names_every_word_a_key_may_have() {
     }
 }
 
-/// Each directive of knock 0.8 with a value, as its own manual has them, and `Seq_Cooldown` of a
-/// patched one: they are no more and no fewer for ever.
+/// Each directive of knock 0.8 with a value, from that program's manual, and `Seq_Cooldown` of a
+/// patch. This list will never change.
 const DIRECTIVES: [(&str, &str); 18] = [
     ("UseSyslog", ""),
     ("LogFile", "/var/log/knockd.log"),

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Copies the units to where nothing else lies, with the program that is being tested in
-/// place of the installed one, and has systemd judge them. What it says of them, most of
-/// which it does not think worth an exit code.
+/// Has systemd judge units in a directory of their own. Returns what it says of them: most faults
+/// do not change its exit code.
 fn verify(directory: &Path, units: &[&str]) -> String {
     let paths: Vec<PathBuf> = units.iter().map(|unit| directory.join(unit)).collect();
     let output = Command::new("systemd-analyze")
@@ -61,7 +60,7 @@ fn systemd_would_say_what_is_wrong() {
     assert!(said.contains("RestrictUnrealtime"), "{said}");
 }
 
-/// `kill` succeeds whatever the daemon makes of it.
+/// A reload by `kill` would succeed even if the daemon refused the file.
 #[test]
 fn a_reload_is_what_the_daemon_makes_of_it() {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
@@ -73,8 +72,8 @@ fn a_reload_is_what_the_daemon_makes_of_it() {
     assert_eq!(reload, ["ExecReload=/usr/sbin/knockd $KNOCKD_OPTS reload"]);
 }
 
-/// A guard that comes before nftables.service is flushed away again; one that comes after
-/// the network comes too late.
+/// A guard that comes before nftables.service is flushed away again. A guard that comes after
+/// the network is too late.
 #[test]
 fn the_guard_comes_between_the_flush_and_the_network() {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
