@@ -59,7 +59,7 @@ fn advised(diagnostic: &Diagnostic) -> Vec<String> {
 }
 
 /// The text with `new` in the place that the diagnostic means.
-fn mended(text: &str, diagnostic: &Diagnostic, new: &str) -> String {
+fn with_advice(text: &str, diagnostic: &Diagnostic, new: &str) -> String {
     let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
     let line = &mut lines[diagnostic.line - 1];
     let chars: Vec<char> = line.chars().collect();
@@ -97,10 +97,10 @@ fn follow(name: &str, mut text: String, kinds: &mut BTreeSet<String>) -> usize {
                 .filter(is_syntax)
                 .count()
         };
-        let mut mend = String::new();
+        let mut fixed = String::new();
         for new in &advice {
-            mend = mended(&text, diagnostic, new);
-            let then = faults(name, &mend);
+            fixed = with_advice(&text, diagnostic, new);
+            let then = faults(name, &fixed);
             let same = |d: &&Diagnostic| {
                 (d.line, d.column, &d.message)
                     == (diagnostic.line, diagnostic.column, &diagnostic.message)
@@ -122,7 +122,7 @@ fn follow(name: &str, mut text: String, kinds: &mut BTreeSet<String>) -> usize {
                 .collect::<Vec<_>>()
                 .join(" "),
         );
-        text = mend;
+        text = fixed;
     }
     panic!("no end of {name}:\n{text}");
 }
@@ -171,7 +171,7 @@ fn files_of_the_usual_slips_pass_after_their_helps() {
                 .into_iter()
                 .find_map(|d| Some((d.clone(), advised(&d))).filter(|(_, a)| !a.is_empty()))
             {
-                text = mended(&text, &diagnostic, &advice[0]);
+                text = with_advice(&text, &diagnostic, &advice[0]);
                 rounds += 1;
                 assert!(rounds < 20, "{text}");
             }

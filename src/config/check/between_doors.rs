@@ -10,14 +10,14 @@ use super::super::text::Spanned;
 use crate::model::{BEGUN_AT_ONCE, PortRange, Prefix, Step};
 
 pub(super) fn check(draft: &ConfigDraft, faults: &mut Faults) {
-    steps_that_are_not_heard(draft, faults);
+    steps_that_are_not_seen(draft, faults);
     common_sequences(&draft.doors, faults);
     common_beginnings(&draft.doors, faults);
 }
 
 /// Reports steps that are ignored or opened: the socket filter drops packets to such ports. (Besides,
 /// a source that cannot reach a guarded port must be able to knock.)
-fn steps_that_are_not_heard(draft: &ConfigDraft, faults: &mut Faults) {
+fn steps_that_are_not_seen(draft: &ConfigDraft, faults: &mut Faults) {
     let ConfigDraft { doors, ignore, .. } = draft;
     let mut steps: BTreeMap<Step, &str> = BTreeMap::new();
     for door in doors {

@@ -1,6 +1,7 @@
 //! The one check: a draft of either format becomes a [`Config`], or the reasons why not.
 
 mod between_doors;
+mod commands;
 mod door;
 mod fields;
 mod firewall;

@@ -96,7 +96,7 @@ fn rich(rule: &str, added: bool) -> Result<ParsedCommand, String> {
     if !source {
         return Err("it is not for %IP%".into());
     }
-    let deed = match (accepts, added) {
+    let change = match (accepts, added) {
         (Some(true), true) => RuleChange::Accept(ports),
         (Some(true), false) => RuleChange::Unaccept(ports),
         (Some(false), true) => RuleChange::Refuse(ports),
@@ -106,7 +106,7 @@ fn rich(rule: &str, added: bool) -> Result<ParsedCommand, String> {
     Ok(ParsedCommand {
         tool: Tool::Firewalld(None),
         family,
-        deed,
+        change,
         lifetime: None,
     })
 }

@@ -32,7 +32,7 @@ impl IptablesRule {
         if !self.source {
             return Err("it is not for %IP% (-s)".into());
         }
-        let deed = match (self.added, self.target.as_deref()) {
+        let change = match (self.added, self.target.as_deref()) {
             (Some(true), Some("ACCEPT")) => RuleChange::Accept(ports),
             (Some(false), Some("ACCEPT")) => RuleChange::Unaccept(ports),
             (Some(true), Some("DROP" | "REJECT")) => RuleChange::Refuse(ports),
@@ -46,7 +46,7 @@ impl IptablesRule {
         Ok(ParsedCommand {
             tool: Tool::Iptables,
             family,
-            deed,
+            change,
             lifetime: None,
         })
     }

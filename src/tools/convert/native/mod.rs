@@ -123,7 +123,7 @@ fn may_close(door: &Door, ports: &[PortRange]) -> bool {
     let starts = [&commands.start, &commands.start_6].into_iter().flatten();
     let mut starts = starts.filter(|command| !command.is_empty());
     starts.any(|command| match understand(divided(command).0) {
-        Ok(ParsedCommand { deed, .. }) => match deed {
+        Ok(ParsedCommand { change, .. }) => match change {
             RuleChange::Unaccept(closed) | RuleChange::Refuse(closed) => {
                 let meets = |p: &PortRange| ports.iter().any(|o| o.overlaps(p));
                 closed.iter().any(meets)
@@ -285,7 +285,7 @@ fn both(
             ports,
         }]
     };
-    let act = match (start.deed, stop.map(|s| s.deed)) {
+    let act = match (start.change, stop.map(|s| s.change)) {
         (RuleChange::Accept(ports), None) => Act::Open(ports, lifetime),
         (RuleChange::Accept(ports), Some(RuleChange::Unaccept(stop))) if ports == stop => {
             Act::Open(ports, lifetime)

@@ -67,7 +67,7 @@ fn element(words: &[&str], added: bool) -> Result<ParsedCommand, String> {
         ["timeout", time] => Some(duration(time)?),
         [other, ..] => return Err(unusual(other)),
     };
-    let deed = if added {
+    let change = if added {
         RuleChange::Add(path, list)
     } else {
         RuleChange::Remove(path, list)
@@ -75,7 +75,7 @@ fn element(words: &[&str], added: bool) -> Result<ParsedCommand, String> {
     Ok(ParsedCommand {
         tool: Tool::NftSet,
         family: AddressFamilies::Both,
-        deed,
+        change,
         lifetime,
     })
 }
@@ -101,7 +101,7 @@ fn rule(words: &[&str]) -> Result<ParsedCommand, String> {
     let mut rest = words.get(taken..).unwrap_or_default();
     let mut addresses = None;
     let mut list = None;
-    let deed: fn(Vec<PortRange>) -> RuleChange = loop {
+    let change: fn(Vec<PortRange>) -> RuleChange = loop {
         rest = match rest {
             ["position" | "index", _, rest @ ..] | ["counter", rest @ ..] => rest,
             ["ip", "saddr", source, rest @ ..] if is_source(source) => {
@@ -128,7 +128,7 @@ fn rule(words: &[&str]) -> Result<ParsedCommand, String> {
     Ok(ParsedCommand {
         tool: Tool::Nft(format!("{family} {table} {chain}")),
         family: addresses.ok_or("it is not for %IP%")?,
-        deed: deed(list.ok_or("it is not for a port")?),
+        change: change(list.ok_or("it is not for a port")?),
         lifetime: None,
     })
 }

@@ -47,7 +47,7 @@ pub(super) enum RuleChange {
 pub(super) struct ParsedCommand {
     pub(super) tool: Tool,
     pub(super) family: AddressFamilies,
-    pub(super) deed: RuleChange,
+    pub(super) change: RuleChange,
     /// When the program itself undoes it.
     pub(super) lifetime: Option<Duration>,
 }

@@ -10,7 +10,7 @@ fn seen(command: &str) -> String {
                 all.join(",")
             };
             let path = |p: &SetPath| format!("{} {} {}", p.family, p.table, p.set);
-            let deed = match &understood.deed {
+            let change = match &understood.change {
                 RuleChange::Accept(ports) => format!("accept {}", list(ports)),
                 RuleChange::Unaccept(ports) => format!("unaccept {}", list(ports)),
                 RuleChange::Refuse(ports) => format!("refuse {}", list(ports)),
@@ -20,7 +20,7 @@ fn seen(command: &str) -> String {
             let until = understood.lifetime.map(|l| format!(" {}s", l.as_secs()));
             format!(
                 "{} {:?}{}",
-                deed.trim_end(),
+                change.trim_end(),
                 understood.family,
                 until.unwrap_or_default()
             )

@@ -54,7 +54,7 @@ pub(super) fn read(words: &[String]) -> Result<ParsedCommand, String> {
     if !source {
         return Err("it is not for %IP%".into());
     }
-    let deed = match (verdict, deleted) {
+    let change = match (verdict, deleted) {
         (Some(true), false) => RuleChange::Accept(all),
         (Some(true), true) => RuleChange::Unaccept(all),
         (Some(false), false) => RuleChange::Refuse(all),
@@ -64,7 +64,7 @@ pub(super) fn read(words: &[String]) -> Result<ParsedCommand, String> {
     Ok(ParsedCommand {
         tool: Tool::Ufw,
         family: AddressFamilies::Both,
-        deed,
+        change,
         lifetime: None,
     })
 }
