@@ -5,11 +5,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod circles;
 mod citations;
 mod completions;
 #[cfg(feature = "daemon")]
 mod log_lines;
 mod manuals;
+mod names;
 #[cfg(feature = "daemon")]
 mod readme;
 mod rooms;

@@ -203,6 +203,18 @@ impl Tree {
         elsewhere
     }
 
+    /// The types and traits, but those of tests: which, and the files that define one of that
+    /// name.
+    pub(crate) fn types(&self) -> BTreeMap<&str, Vec<&Path>> {
+        let mut types = BTreeMap::<&str, Vec<_>>::new();
+        for module in self.0.values().filter(|m| !m.is_test) {
+            for name in &module.types {
+                types.entry(name).or_default().push(module.file.as_path());
+            }
+        }
+        types
+    }
+
     /// The other crates that each file names, but in its tests.
     pub(crate) fn crates(&self) -> BTreeSet<(&Path, &str)> {
         let mut crates = BTreeSet::new();
