@@ -23,6 +23,7 @@ mod gauge;
 mod guard;
 mod manager;
 mod meddlers;
+mod reloads;
 mod restarts;
 mod rivals;
 mod saved;

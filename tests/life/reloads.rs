@@ -1,0 +1,97 @@
+//! Reloads that change guarded ports amid a flood: no packet is lost meanwhile, and every knock
+//! opens.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::forge::{self, DOORS};
+use crate::rounds;
+use crate::site::Site;
+use crate::support::frame::{send_datagram, source};
+use crate::support::{Lab, wait_until};
+
+/// Packets a millisecond: 50,000 a second, and fewer for a machine that has something else to do.
+const RATES: [u32; 4] = [50, 25, 12, 6];
+
+/// The port of the flood, which is of no door.
+const STRAY: u16 = 8080;
+
+/// Datagrams from many addresses, until it is over.
+fn flood(wire: &socket2::Socket, rate: u32, sent: &AtomicUsize, over: &AtomicBool) {
+    let begun = Instant::now();
+    while !over.load(Ordering::Acquire) {
+        let due = begun.elapsed().as_micros() * u128::from(rate) / 1000;
+        while (sent.load(Ordering::Acquire) as u128) < due {
+            let number = sent.fetch_add(1, Ordering::AcqRel);
+            send_datagram(wire, source(100_000 + number % 100_000), STRAY);
+        }
+        thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// Ends a flood, also when the test fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+fn packets(site: &Site<'_>, which: &str) -> u64 {
+    let count = site.status()["packets"][which].as_u64();
+    count.expect("a count of packets")
+}
+
+#[test]
+fn no_packet_is_lost_by_a_reload_that_changes_guarded_ports() {
+    needs!(Laboratory);
+    let lab = Lab::new();
+    let site = Site::new(&lab, DOORS);
+    let wires = [(); 2].map(|()| lab.client.frames("eth0"));
+    let [knocks, strays] = &wires;
+    let daemon = site.start("");
+    // The port of the first door is guarded throughout; another comes and goes, and a range.
+    let variants = [
+        DOORS.replace("[\"443/tcp\"]", "[\"443/tcp\", \"993/tcp\"]"),
+        DOORS.replace("[\"443/tcp\"]", "[\"443/tcp\", \"60000-61000/udp\"]"),
+        DOORS.to_owned(),
+    ];
+    let rounds = rounds(100);
+    let reloads = || {
+        for (round, text) in variants.iter().cycle().take(rounds).enumerate() {
+            site.configure(text);
+            forge::knock(knocks, source(round), forge::SSH);
+            let said = site.reload(&daemon);
+            let good = said.iter().any(|line| line.contains("is in force"));
+            assert!(good, "{}", said.join("\n"));
+        }
+    };
+    // Amid a flood of this rate; returns how many packets came and how many of them were lost.
+    let amid = |rate, task: &dyn Fn()| {
+        let (sent, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let before = packets(&site, "lost");
+        thread::scope(|scope| {
+            scope.spawn(|| flood(strays, rate, &sent, &over));
+            let _end = End(&over);
+            task();
+        });
+        (sent.into_inner(), packets(&site, "lost") - before)
+    };
+    let pause = || thread::sleep(Duration::from_secs(3));
+    let carried = |rate: &u32| amid(*rate, &pause).1 == 0;
+    let rate = RATES.into_iter().find(carried);
+    let rate = rate.expect("a machine that reads a flood where nothing is reloaded");
+    let begun = Instant::now();
+    let (sent, lost) = amid(rate, &reloads);
+    let took = begun.elapsed();
+    println!("{rounds} reloads in {took:?} amid {sent} packets, {rate} a ms: {lost} lost");
+    assert_eq!(lost, 0);
+    wait_until("every knock to open", || site.status()["opened"] == rounds);
+
+    wait_until("the sets that nothing uses to go", || {
+        let listed = lab.server.run("nft list sets inet");
+        listed.matches("\tset guarded").count() == 1
+    });
+}
