@@ -5,7 +5,7 @@
 //! ```text
 //! capture ──Frame──▶ decode ──Knock──▶ matcher ──Event──▶ action ──Effect──▶ firewall ──Transaction──▶ kernel
 //!                                                               └──StartCommand──▶ command ──▶ sh -c
-//! config (TOML | knockd.conf) ──Draft──▶ check ──Config──▶ everything above
+//! config (TOML | knockd.conf) ──ConfigDraft──▶ check ──Config──▶ everything above
 //! ```
 //!
 //! A room imports [`model`], `netlink` and itself; only `daemon`, `tools` and `cli` see more than
