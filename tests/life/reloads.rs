@@ -14,7 +14,7 @@ use crate::support::{Lab, wait_until};
 /// Packets a millisecond, attempt by attempt: a machine that has something else to do loses some
 /// without any reload. The ring holds 145 ms of the first rate, so a reload that holds up the
 /// loop for 0.3 s loses some at the lowest, too.
-const RATES: [u32; 6] = [50, 50, 50, 25, 25, 25];
+const RATES: [u32; 3] = [50, 50, 25];
 
 /// The port of the flood, which is of no door.
 const STRAY: u16 = 8080;
@@ -82,6 +82,7 @@ fn no_packet_is_lost_by_a_reload_that_changes_guarded_ports() {
         (sent.into_inner(), packets(&site, "lost") - before)
     };
     let opened = || site.status()["opened"].as_u64().expect("a count");
+    let mut starved = true;
     let read_all = RATES.iter().enumerate().any(|(attempt, rate)| {
         let (before, begun) = (opened(), Instant::now());
         let (sent, lost) = amid(*rate, &|| reloads(attempt));
@@ -90,10 +91,14 @@ fn no_packet_is_lost_by_a_reload_that_changes_guarded_ports() {
         if lost == 0 {
             let wanted = before + u64::try_from(rounds).expect("a small number");
             wait_until("every knock to open", || opened() == wanted);
+            return true;
         }
-        lost == 0
+        let (_, idle) = amid(*rate, &|| thread::sleep(took));
+        println!("as long without a reload: {idle} lost");
+        starved &= idle > 0;
+        false
     });
-    assert!(read_all, "packets were lost in every attempt");
+    assert!(read_all || starved, "packets were lost by reloads alone");
 
     wait_until("the sets that nothing uses to go", || {
         let listed = lab.server.run("nft list sets inet");
