@@ -5,9 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
-    recvfrom, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, send,
+    setsockopt, socket, sockopt,
 };
+use rustix::buffer::spare_capacity;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{RecvFlags, recvfrom};
 
 use super::message::{DONE, DUMP_INTERRUPTED, ERROR, Message, Messages};
 use super::request::NetlinkRequest;
@@ -38,8 +41,7 @@ impl From<Errno> for NetlinkRefusal {
 pub(crate) struct NetlinkSocket {
     fd: OwnedFd,
     port: u32,
-    /// Not written to but by the kernel: of its pages only those are resident that some answer
-    /// has needed.
+    /// Never zeroed: of its pages only those are resident that some answer has needed.
     buffer: Vec<u8>,
     seq: u32,
 }
@@ -58,7 +60,7 @@ impl NetlinkSocket {
         Ok(Self {
             fd,
             port,
-            buffer: vec![0; BUFFER],
+            buffer: Vec::with_capacity(BUFFER),
             seq: 0,
         })
     }
@@ -206,13 +208,18 @@ impl NetlinkSocket {
     /// that something was lost. Datagrams from elsewhere than the kernel are passed over.
     pub(crate) fn receive(&mut self, mut take: impl FnMut(&Message<'_>)) -> Result<bool, Errno> {
         loop {
-            match recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), &mut self.buffer) {
-                Ok((length, Some(sender))) if sender.pid() == 0 => {
-                    let datagram = self.buffer.get(..length).unwrap_or_default();
-                    Messages(datagram).for_each(|message| take(&message));
-                    return Ok(true);
+            self.buffer.clear();
+            let room = spare_capacity(&mut self.buffer);
+            let received = recvfrom(&self.fd, room, RecvFlags::DONTWAIT);
+            match received.map_err(|error| Errno::from_raw(error.raw_os_error())) {
+                Ok((_, _, sender)) => {
+                    let sender = sender.and_then(|any| SocketAddrNetlink::try_from(any).ok());
+                    if sender.is_some_and(|sender| sender.pid() == 0) {
+                        Messages(&self.buffer).for_each(|message| take(&message));
+                        return Ok(true);
+                    }
                 }
-                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Ok(false),
                 Err(errno) => return Err(errno),
             }

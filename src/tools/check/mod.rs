@@ -1,9 +1,9 @@
 //! `knockd check`: do the doors work on this machine, beside what else is in nftables?
 //!
 //! Rules are not read, they are tried. The live ruleset is copied into a network namespace of its own
-//! that has this host's interfaces and addresses: the [`replica`]. Our table is put beside it. A client
-//! at the other end of a wire connects, before it has knocked and after: a [`trial`]. A trial that is
-//! stopped is repeated with the chains of others taken away and put back: the [`search`]. A line that
+//! that has this host's interfaces and addresses: the `replica`. Our table is put beside it. A client
+//! at the other end of a wire connects, before it has knocked and after: a `trial`. A trial that is
+//! stopped is repeated with the chains of others taken away and put back: the `search`. A line that
 //! lets it pass is tried before it is printed. The live system is looked at, never changed.
 
 mod drift;
