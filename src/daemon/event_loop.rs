@@ -487,7 +487,7 @@ impl Daemon<'_> {
                 }
                 let stays = format!("{path} cannot be used: the running configuration stays");
                 tracing::error!("{stays}");
-                self.refuse(&faults);
+                self.refuse(&unusable.errors());
                 // Who asks is root, and shows the lines to a terminal alone.
                 let mut faults = unusable.shown_to(Audience::Terminal);
                 faults.push(stays);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::action::one_time::{LiveSequence, SkippedLine};
 use crate::action::used_sequences::UsedSequences;
-use crate::config::{self, Audience, ConfigReport, Diagnostic, LoadError};
+use crate::config::{self, Audience, ConfigReport, Diagnostic, LoadError, Severity};
 use crate::model::{Config, Door, DoorId, Pattern};
 use crate::stderr::complain;
 
@@ -73,6 +73,13 @@ pub(crate) enum Remark {
 }
 
 impl Remark {
+    fn is_warning(&self) -> bool {
+        match self {
+            Self::Diagnostic(diagnostic) => diagnostic.severity == Severity::Warning,
+            Self::Words { .. } => true,
+        }
+    }
+
     /// Returns it as `reader` may see it.
     pub(crate) fn shown_to(&self, reader: Audience) -> String {
         match (self, reader) {
@@ -112,6 +119,17 @@ impl Unusable {
         match self {
             Self::Unread(error) => vec![error.to_string()],
             Self::Faulty(all) => all.iter().map(|one| one.shown_to(reader)).collect(),
+        }
+    }
+
+    /// Returns the errors alone, as a log may show them: why the file is not in use.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        match self {
+            Self::Unread(error) => vec![error.to_string()],
+            Self::Faulty(all) => {
+                let errors = all.iter().filter(|one| !one.is_warning());
+                errors.map(|one| one.shown_to(Audience::Log)).collect()
+            }
         }
     }
 

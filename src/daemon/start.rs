@@ -217,7 +217,8 @@ pub(super) fn first_setup(
             "{path} CANNOT BE USED: running with the last configuration that was good; \
              mend the file and send SIGHUP"
         );
-        setup.refused = Some(RefusedFile::new(RefusedFile::LAST_GOOD.to_owned(), &faults));
+        let why = unusable.map_or_else(Vec::new, |unusable| unusable.errors());
+        setup.refused = Some(RefusedFile::new(RefusedFile::LAST_GOOD.to_owned(), &why));
     }
     Ok(setup)
 }

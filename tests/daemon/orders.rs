@@ -173,7 +173,10 @@ fn a_refused_file_is_told_until_a_good_one_is_read() {
     let said = site.run("reload");
     assert_eq!(said, "the new configuration is in force\n");
 
-    let faulty = format!("{SSH}open_fro = \"1h\"\nsequnce = []\n");
+    // A warning that stands before the errors is not why the file is refused.
+    let weak = "[door.weak]\nsequence = [\"7000/tcp\", \"8000/tcp\", \"9000/tcp\"]\n\
+                open = [\"80/tcp\"]\n";
+    let faulty = format!("{weak}{SSH}open_fro = \"1h\"\nsequnce = []\n");
     site.configure(&faulty);
     let (code, said) = failure(&site.try_run("reload"));
     assert_eq!(code, 78, "{said}");
