@@ -66,13 +66,32 @@ fn sequence(door: &model::Door) -> &[Step] {
 /// Whether an attempt may go on from one door to the other: the names are equal, and so is
 /// everything that decides about an attempt.
 fn decide_alike(one: &model::Door, other: &model::Door) -> bool {
-    one.name == other.name
-        && one.sequence == other.sequence
-        && one.seq_timeout == other.seq_timeout
-        && one.tcp_flags == other.tcp_flags
-        && one.from == other.from
-        && one.target == other.target
-        && one.strays == other.strays
+    let model::Door {
+        name,
+        sequence,
+        seq_timeout,
+        tcp_flags,
+        from,
+        target,
+        strays,
+        // What happens when the attempt is complete.
+        one_time: _,
+        seq_cooldown: _,
+        open: _,
+        open_for: _,
+        max_open: _,
+        close: _,
+        add: _,
+        remove: _,
+        commands: _,
+    } = one;
+    *name == other.name
+        && *sequence == other.sequence
+        && *seq_timeout == other.seq_timeout
+        && *tcp_flags == other.tcp_flags
+        && *from == other.from
+        && *target == other.target
+        && *strays == other.strays
 }
 
 /// A packet, and whether its destination is an address of this host.
