@@ -6,6 +6,7 @@
 //! no file.
 
 mod stops;
+mod version_0_9;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -91,7 +92,12 @@ impl Journal {
         let path = state_dir.join(NAME);
         let (stops, fault) = match read(&path) {
             Ok(text) => {
-                let (stops, damaged) = stops::parse(&text, clocks);
+                let as_now = stops::parse(&text, clocks);
+                let as_before = version_0_9::parse(&text, clocks);
+                let (stops, damaged) = match as_before.1 < as_now.1 {
+                    true => as_before,
+                    false => as_now,
+                };
                 let fault = (damaged > 0).then(|| format!("{damaged} lines of it are damaged"));
                 (stops, fault)
             }

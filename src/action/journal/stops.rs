@@ -53,7 +53,7 @@ impl Clocks {
 
     /// A date in the past is due now. A date in the future is taken as at most `timeout` away: a
     /// clock that has been set back, or starts at 1970, keeps no door open longer.
-    fn to_boot(self, due_ms: u64, timeout: Duration) -> Timestamp {
+    pub(super) fn to_boot(self, due_ms: u64, timeout: Duration) -> Timestamp {
         let wait = Duration::from_millis(due_ms).saturating_sub(self.wall);
         self.boot + wait.min(timeout)
     }

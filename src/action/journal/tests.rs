@@ -85,6 +85,48 @@ fn a_damaged_journal_is_set_aside_and_the_rest_of_it_kept() {
     assert_eq!(found.stops.len(), 2);
 }
 
+/// It was written by the code of that version, at [`CLOCKS`].
+const OF_0_9_0: &str = include_str!("journal-0.9.0");
+
+#[test]
+fn a_journal_of_version_0_9_0_is_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join(NAME);
+    fs::write(&path, OF_0_9_0).expect("written");
+    let (journal, found) = open(dir.path());
+    assert_eq!(found.quarantined, None);
+    let stop = |door: &str, source: &str, command: &str, timeout, due| {
+        let key = DoorSource {
+            door: door.into(),
+            source: source.parse().expect("an address"),
+        };
+        let stop = PendingStop {
+            command: command.into(),
+            timeout: Duration::from_secs(timeout),
+            due: CLOCKS.boot + Duration::from_secs(due),
+        };
+        (key, stop)
+    };
+    let printf = "printf 'a\tb\\n' \"%IP%\"\nlogger closed";
+    let iptables = "iptables -D INPUT -s %IP% -j ACCEPT";
+    let pending = BTreeMap::from([
+        stop("mail", "2001:db8::7", printf, 60, 60),
+        stop("ssh", "192.0.2.7", iptables, 10, 4),
+    ]);
+    assert_eq!(found.stops, pending);
+    drop(journal);
+
+    // A line is damaged: the others are read, and written anew.
+    fs::write(&path, OF_0_9_0.replace("logger", "lagger")).expect("written");
+    let (journal, found) = open(dir.path());
+    assert!(found.quarantined.is_some());
+    assert_eq!(found.stops.len(), 1);
+    drop(journal);
+    let (_journal, again) = open(dir.path());
+    assert_eq!(again.stops, found.stops);
+    assert!(again.quarantined.is_none());
+}
+
 #[test]
 fn nothing_is_run_from_a_file_that_others_could_write() {
     let dir = tempfile::tempdir().expect("a directory");
