@@ -61,7 +61,7 @@ fn no_file_needs_a_file_that_needs_it() {
 #[test]
 fn circles_are_seen() {
     let expected = [
-        "a.rs needs b/c.rs for D, h, m",
+        "a.rs needs b/c.rs for D, h, m, n",
         "b/c.rs needs a.rs for A, Other",
     ];
     assert_eq!(circles(&needs(&Tree::of(&sample()))), expected);

@@ -474,7 +474,14 @@ impl<'a> Visit<'a> for Reader {
     }
 
     fn visit_path(&mut self, path: &'a syn::Path) {
-        self.module.paths.insert(names(path));
+        let names = names(path);
+        // A function of the file's own type, which another file may have added to it.
+        if let [first, .., last] = &names[..]
+            && first == "Self"
+        {
+            self.module.calls.insert(last.clone());
+        }
+        self.module.paths.insert(names);
         visit::visit_path(self, path);
     }
 
@@ -520,7 +527,8 @@ pub(crate) fn sample() -> BTreeMap<PathBuf, String> {
         ),
         (
             "a.rs",
-            "use crate::b::{self, D}; pub struct A(D); fn f() { x!(g, b::h()); g.m() }",
+            "use crate::b::{self, D}; pub struct A(D); fn f() { x!(g, b::h()); g.m() } \
+                    impl A { fn o() { Self::n() } }",
         ),
         (
             "b/mod.rs",
@@ -552,6 +560,7 @@ fn what_is_needed_is_seen() {
         need("a.rs", "b/c.rs", "crate::b::D", false),
         // A function that another file has added to a type of this one.
         need("a.rs", "b/c.rs", "m", false),
+        need("a.rs", "b/c.rs", "n", false),
         need("b/c.rs", "a.rs", "Other", false),
         need("b/c.rs", "a.rs", "super::super::A", false),
         need("b/c.rs", "b/mod.rs", "crate::b::E", false),
