@@ -342,6 +342,8 @@ fn the_level_is_that_of_the_configuration_that_runs() {
     knock_wrong(2, 1, 1);
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_line("192.0.2.77: ssh: OPEN SESAME");
+    // At its end the daemon writes all that the file's thread has not written yet.
+    daemon.terminate();
     assert_eq!(kept("OPEN SESAME"), 0, "{:?}", read(&file));
 }
 
