@@ -48,8 +48,8 @@ struct FilterInput {
 
 impl LiveCapture {
     /// Opens the capture. This takes one or two grace periods of the kernel's RCU, 5 to 20 ms of
-    /// mere waiting: `packet_set_ring()` of net/packet/af_packet.c waits for it,
-    /// with no socket bound yet to wait for.
+    /// mere waiting: `packet_set_ring()` of net/packet/af_packet.c waits for them, though no socket
+    /// is bound yet for which that would be needed.
     ///
     /// # Errors
     ///

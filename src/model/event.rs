@@ -47,7 +47,8 @@ pub enum Cause {
     WrongStep(Step),
     /// There were more strays than the door allows; this is the last of them.
     Strays(Step),
-    /// The table was full, and this attempt had been at the lowest stage longest.
+    /// The table was full, and of the attempts at the lowest stage of its door this one had been
+    /// there longest.
     Evicted,
     /// A reload changed or removed the door.
     Reload,

@@ -36,7 +36,8 @@ const NAMES: [(&str, u8); 6] = [
     ("urg", flag::URG),
 ];
 
-/// Flags that must be set and flags that must be clear; the others do not matter. They are written `syn,!ack`; `any` is every TCP packet.
+/// Flags that must be set and flags that must be clear; the others do not matter. They are written
+/// `syn,!ack`; `any` is every TCP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TcpFlags {
     /// Bits that must be 1.
