@@ -168,7 +168,7 @@ fn a_hundred_pending_stops_survive_a_kill() {
     for n in 0..100 {
         daemon.start("d", &format!("192.0.2.{n}"));
     }
-    // A start that is told of has its stop on the disk.
+    // If a start is reported, its stop is on the disk.
     let mut told = 0;
     while told < 100 {
         let report = daemon.next(SOON).expect("alive");

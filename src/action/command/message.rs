@@ -1,4 +1,4 @@
-//! What the daemon and its helper say to each other; `channel` carries it.
+//! The messages between the daemon and its helper; `channel` carries them.
 //!
 //! A request names a door and an address and no more: whoever holds the daemon's end can have a
 //! configured command started for an address, and cannot choose what is run.

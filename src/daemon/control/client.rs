@@ -24,12 +24,12 @@ const PATIENCE_FOR_A_RELOAD: Duration = Duration::from_secs(60);
 /// unix(7) does not say when there is room.
 const MOMENT: Duration = Duration::from_millis(20);
 
-/// What came of an order.
+/// The result of an order.
 #[derive(Debug)]
 pub enum Obeyed {
     /// The daemon has done it: lines for the user.
     Done(Vec<String>),
-    /// No daemon of this configuration listens: why.
+    /// No daemon of this configuration listens, for this reason.
     Nobody(String),
 }
 

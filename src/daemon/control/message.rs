@@ -1,4 +1,4 @@
-//! What passes over the control socket: orders, and the daemon's replies.
+//! The messages on the control socket: orders, and the daemon's replies.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,17 +13,18 @@ use crate::daemon::state::dir;
 /// The most lines of a reply: nobody reads more, and all of them are in the log.
 const LONGEST_REPLY: usize = 500;
 
-/// An order, and whose daemon is meant.
+/// An order, and the daemon that it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AddressedOrder {
-    /// The names of the daemon's file, see [`names`]; none: whoever listens.
+    /// The names of the daemon's file, see [`names`]. Without any, the daemon that listens obeys.
     pub(crate) of: Vec<String>,
-    /// What is asked of it.
+    /// The order.
     pub(crate) ask: Order,
 }
 
-/// What root may ask of the daemon: on the command line, over the socket, and as it is obeyed.
+/// An order that root may give the daemon. The command line, the socket and the daemon share this
+/// type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Subcommand)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Order {
@@ -99,7 +100,7 @@ fn address(text: &str) -> Result<IpAddr, String> {
     })
 }
 
-/// What the daemon answers.
+/// The daemon's reply to an order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Reply {

@@ -1,4 +1,4 @@
-//! What root asks of the daemon: the socket, the messages, what is done about them.
+//! How root controls the daemon: the socket, its messages, and the code that obeys them.
 
 pub mod client;
 pub(crate) mod message;

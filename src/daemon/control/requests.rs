@@ -1,5 +1,5 @@
-//! What root asks through the control socket, done with the pipeline; and the parts of it that need
-//! no daemon.
+//! Obeys root's orders from the control socket with the pipeline. Some of this is used without a
+//! daemon, too.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

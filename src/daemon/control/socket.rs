@@ -284,7 +284,7 @@ fn receive(mut socket: &Socket) -> io::Result<Option<AddressedOrder>> {
     if let Ok(order) = serde_json::from_slice(&text) {
         return Ok(Some(order));
     }
-    // An older client's, to whoever listens.
+    // An older client names no file: its order is for the daemon that listens.
     let ask = serde_json::from_slice(&text).map_err(io::Error::other)?;
     let of = Vec::new();
     Ok(Some(AddressedOrder { of, ask }))

@@ -8,7 +8,8 @@ use crate::model::Timestamp;
 /// How many lines of one kind are written in one window.
 pub(crate) const PER_WINDOW: u32 = 20;
 
-/// The same of openings and their ends: as long as people cause them, somebody will look for each.
+/// The same for openings and their ends. People cause fewer: so each of theirs is in the log, where
+/// somebody will look for it.
 pub(crate) const OPENINGS_PER_WINDOW: u32 = 300;
 
 /// How long a window is.

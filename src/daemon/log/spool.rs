@@ -1,6 +1,6 @@
 //! A queue before a thread that may have to wait: lines for a pager that is not paged on, for a disk
-//! that does not answer. Nobody else waits for that. What finds no room is counted, and told when
-//! there is room again.
+//! that does not answer. Nobody else waits for that. Jobs that find no room are counted, and the
+//! count is reported once nothing waits.
 
 use std::io;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) trait Job: Send + 'static {
 pub(crate) enum Work<T> {
     /// To be done.
     Job(T),
-    /// So many found no room behind the last of those that waited.
+    /// To be reported: so many jobs found no room behind the last of those that waited.
     Lost(u64),
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Spool<T> {
 #[derive(Debug)]
 enum SpoolEntry<T> {
     Job(T),
-    /// There is something lost to tell of.
+    /// Wakes the thread, so that it reports lost jobs.
     Lost,
     /// Dropped when all before it is done.
     Flush(Sender<()>),
@@ -46,9 +46,9 @@ enum SpoolEntry<T> {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// What the jobs that wait take up, and the one that is at work.
+    /// The bytes of the jobs that wait, and of the one that is at work.
     bytes: AtomicUsize,
-    /// Jobs that are lost and not told of yet.
+    /// How many jobs are lost and not reported yet.
     lost: AtomicU64,
 }
 
@@ -79,7 +79,7 @@ impl<T: Job> Spool<T> {
         Ok(Self { entries, counts })
     }
 
-    /// Has it done, or counts it. Never waits.
+    /// Queues a job, or counts it as lost. Never waits.
     pub(crate) fn push(&self, job: T) {
         let weight = job.weight();
         let add = |bytes: usize| (bytes + weight <= WAITING).then_some(bytes + weight);
@@ -110,7 +110,7 @@ impl<T: Job> Spool<T> {
     }
 }
 
-/// The thread: does what comes. It tells of what was lost when nothing waits, or before a flush.
+/// The thread: does the jobs. It reports lost ones when nothing waits, or before a flush.
 fn serve<T: Job>(
     entries: &Receiver<SpoolEntry<T>>,
     counts: &Counts,

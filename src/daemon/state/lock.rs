@@ -38,7 +38,7 @@ pub enum LockError {
     Held {
         /// The file.
         path: PathBuf,
-        /// What stands in it.
+        /// The text of the file.
         pid: String,
     },
     /// The file cannot be made or written.

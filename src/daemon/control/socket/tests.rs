@@ -125,7 +125,7 @@ fn an_answer_may_be_of_any_size() {
         let reply = serve_until(&mut control, asking, |_| Reply::Refused(long.clone()));
         assert_eq!(reply.unwrap(), Some(Reply::Refused(long.clone())), "{size}");
     }
-    // Who asks and does not read loses his place, and what is kept for him is let go.
+    // A client that does not read its reply loses its place, and the reply is dropped.
     let silent = client(&path);
     silent.send(b"\"status\"").unwrap();
     control.serve(T0, |_| Answer::Now(Reply::Refused("x".repeat(5_000_000))));
@@ -135,7 +135,7 @@ fn an_answer_may_be_of_any_size() {
     assert_eq!(control.next_deadline(), None);
 }
 
-/// Who was told that the daemon does not answer is not obeyed when it goes on.
+/// A client that was told that the daemon does not answer is not obeyed later.
 #[test]
 fn who_has_gone_is_not_obeyed() {
     let dir = tempfile::tempdir().unwrap();
@@ -229,7 +229,7 @@ fn who_has_a_reload_done_is_answered_when_it_is_done_and_not_kept_for_ever() {
     });
     assert_eq!(second(), Some(late.clone()));
     assert_eq!(control.next_deadline(), None);
-    // Nor is there a place for who has gone.
+    // Nor does a client that has gone keep its place.
     drop(ask_for(&mut control, 3));
     poll(&control);
     control.serve(T0, |_| unreachable!("nothing was asked"));
