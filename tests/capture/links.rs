@@ -23,7 +23,7 @@ fn name(name: &str) -> String {
     name.to_owned()
 }
 
-/// Takes news in until it is as it should be; gives the changes. Fails if it never is.
+/// Reads messages until `is_so`, and returns the changes. Fails if that is never so.
 fn until(links: &mut Links, is_so: impl Fn(&Links, &[LinkChange]) -> bool) -> Vec<LinkChange> {
     let end = Instant::now() + SOON;
     let mut changes = Vec::new();

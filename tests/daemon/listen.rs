@@ -84,7 +84,7 @@ fn several_interfaces_are_heard_and_others_are_not() {
     assert_eq!(sources, ["198.51.102.77", CLIENT[0]]);
 }
 
-/// An interface that is not there is waited for, and heard when it comes.
+/// The daemon waits for an interface that is not there, and listens on it when it comes.
 #[test]
 fn an_interface_may_come_later() {
     needs!(Laboratory);

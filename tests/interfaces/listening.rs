@@ -54,7 +54,7 @@ impl<'lab> ListeningDaemon<'lab> {
         self.client = client;
     }
 
-    /// Both clients knock, and a datagram rings: each is heard, once.
+    /// Both clients knock at `ssh`, and a datagram at `ring`: each opens its door, once.
     #[track_caller]
     pub(crate) fn opens_at(&mut self, server: &str) {
         // Packets that are sent while the neighbour's address is still asked for may change their order.

@@ -48,7 +48,7 @@ fn what_a_router_forwards_is_not_read() {
         read.is_some_and(|read| (6..30).contains(&read)),
         "{read:?} of 126"
     );
-    // An address that comes is heard.
+    // A knock at an address that comes later is read.
     lab.server.add_address("eth0", "192.0.2.99");
     daemon.wait_for_line("has the address 192.0.2.99");
     lab.client.run("ip neigh flush all");
