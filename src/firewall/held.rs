@@ -1,7 +1,8 @@
 //! The table that a daemon holds: what it should be, what is open in it, and the kernel's side of
 //! it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use super::admin_sets::AdminSets;
 use super::error::{FirewallError, steadily};
@@ -9,7 +10,7 @@ use super::kernel::{Kernel, Refused};
 use super::netlink::build::WantedTable;
 use super::netlink::install::{self, Installed};
 use super::netlink::inventory;
-use super::netlink::leftovers::{HELD_UP, Leftover};
+use super::netlink::leftovers::{self, HELD_UP, Leftover, TOGETHER};
 use super::netlink::present::{self, Renamed};
 use super::netlink::verify;
 use super::notice::Notice;
@@ -20,10 +21,10 @@ use super::transaction::Transaction;
 use crate::model::{SetPath, Timestamp};
 
 /// How long after an error the kernel is asked again.
-pub(super) const REFILL: std::time::Duration = std::time::Duration::from_secs(1);
+pub(super) const REFILL: Duration = Duration::from_secs(1);
 
-/// How many openings are asked for, or leftovers deleted, at once: each is a question to the
-/// kernel, of some 5 µs, and packets wait meanwhile.
+/// How many openings are asked for at once: each is a question to the kernel, of some 5 µs, and
+/// packets wait meanwhile.
 pub(super) const AT_ONCE: usize = 256;
 
 /// The table, as far as its daemon knows.
@@ -102,10 +103,11 @@ impl HeldTable {
         if !why.may_be_half_done() {
             return why;
         }
+        let begun = Instant::now();
         let ruleset = self.ruleset.clone();
         match self.make(&ruleset, known) {
             Ok(made) => {
-                self.settle(made.installed, now);
+                self.settle(made.installed, now + begun.elapsed());
                 why
             }
             Err(then) => FirewallError::HalfDone {
@@ -115,8 +117,8 @@ impl HeldTable {
         }
     }
 
-    /// Takes note of a change that was made: of the ruleset and of what the change has left
-    /// behind. Returns why some openings are missing.
+    /// Takes note of a change that was made at `now`, not before: of the ruleset and of what the
+    /// change has left behind. Returns why some openings are missing.
     pub(super) fn settle(&mut self, installed: Installed, now: Timestamp) -> Option<FirewallError> {
         let Installed {
             origin: _,
@@ -129,7 +131,7 @@ impl HeldTable {
         let (ruleset, opened) = (&self.ruleset, self.ruleset.opened());
         // Not what the new ruleset uses again, nor the sets of a table that goes as a whole.
         self.leftovers.retain(|leftover, _| match leftover {
-            Leftover::Opening(slot) => !slot.place.is_one_of(&opened),
+            Leftover::Opening(slot) => !slot.place.overlaps(&opened),
             Leftover::Set(name) => !renamed && ruleset.sets.iter().all(|set| set.name != *name),
             Leftover::Table(name) => **name != *ruleset.table,
         });
@@ -139,34 +141,30 @@ impl HeldTable {
         lost
     }
 
-    /// Deletes all leftovers as soon as no packet uses them. Only where no loop waits for it.
-    pub(super) fn finish(&mut self, now: Timestamp) -> Option<Notice> {
-        if self.leftovers.is_empty() {
-            return None;
-        }
-        super::netlink::leftovers::grace();
-        for due in self.leftovers.values_mut() {
-            *due = now;
-        }
-        let mut notice = None;
-        while notice.is_none() && self.leftovers.values().any(|due| *due <= now) {
-            notice = self.shrink(now);
-        }
-        notice
+    /// Deletes all leftovers as soon as no packet uses them. Only where no loop waits for it. After
+    /// an error they stay, for [`Self::shrink`].
+    pub(super) fn finish(&mut self) -> Result<(), FirewallError> {
+        let all: BTreeSet<Leftover> = self.leftovers.keys().cloned().collect();
+        leftovers::finish(&mut self.kernel.socket, &self.ruleset, &all)?;
+        self.leftovers.clear();
+        Ok(())
     }
 
     /// Deletes the leftovers that no packet uses any more, some at a time.
     pub(super) fn shrink(&mut self, now: Timestamp) -> Option<Notice> {
         let due = self.leftovers.iter().filter(|(_, due)| **due <= now);
-        let due: Vec<Leftover> = due.map(|(l, _)| l.clone()).take(AT_ONCE).collect();
+        let due: Vec<Leftover> = due.map(|(l, _)| l.clone()).take(TOGETHER).collect();
+        if due.is_empty() {
+            return None;
+        }
+        let deleted = leftovers::delete(&mut self.kernel.socket, &self.ruleset, &due);
+        if let Err(error) = deleted {
+            self.leftovers
+                .values_mut()
+                .for_each(|due| *due = (*due).max(now + REFILL));
+            return self.report(error);
+        }
         for leftover in due {
-            let socket = &mut self.kernel.socket;
-            if let Err(error) = leftover.delete(socket, &self.ruleset) {
-                self.leftovers
-                    .values_mut()
-                    .for_each(|due| *due = (*due).max(now + REFILL));
-                return self.report(error);
-            }
             self.leftovers.remove(&leftover);
         }
         None
@@ -213,6 +211,7 @@ impl HeldTable {
 
     /// Builds the table anew, with the openings that we know of.
     pub(super) fn restore(&mut self, now: Timestamp) -> Result<(), FirewallError> {
+        let begun = Instant::now();
         let Kernel { socket, flags, .. } = &mut self.kernel;
         let present = present::look(socket, &self.ruleset, Renamed::None)?;
         let keep = self.openings.found(now);
@@ -223,8 +222,9 @@ impl HeldTable {
         let (lost, leftovers) = install::rebuild(socket, wanted, &present, &keep)?;
         self.leftovers
             .retain(|leftover, _| leftover.table().is_some());
+        let due = now + begun.elapsed() + HELD_UP;
         for leftover in leftovers {
-            self.leftovers.entry(leftover).or_insert(now + HELD_UP);
+            self.leftovers.entry(leftover).or_insert(due);
         }
         lost.map_or(Ok(()), Err)
     }

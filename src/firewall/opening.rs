@@ -108,9 +108,9 @@ impl OpeningPlace {
         matches!(self, Self::Ports(_))
     }
 
-    /// Whether it is one of these ports or ranges of this host.
-    pub(super) fn is_one_of(&self, all: &BTreeSet<PortRange>) -> bool {
-        matches!(self, Self::Ports(ports) if all.contains(ports))
+    /// Whether some port of it is among these ports and ranges of this host.
+    pub(super) fn overlaps(&self, all: &BTreeSet<PortRange>) -> bool {
+        matches!(self, Self::Ports(ports) if all.iter().any(|other| other.overlaps(ports)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The table that lives: started, changed, watched, stopped.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -79,6 +79,7 @@ impl GuardTable {
         mode: Mode,
         now: Timestamp,
     ) -> Result<(Self, Started), FirewallError> {
+        let begun = Instant::now();
         let mut socket = socket::open().map_err(FirewallError::reading)?;
         let mut flags = match mode {
             Mode::Auto => OWNED,
@@ -115,9 +116,11 @@ impl GuardTable {
             watch: None,
             crowded: Vec::new(),
         };
-        let mut started = table.begin(made, now);
+        let mut started = table.begin(made, now, begun);
         // Nobody waits for packets yet.
-        started.notices.extend(table.held.finish(now));
+        if let Err(error) = table.held.finish() {
+            started.notices.extend(table.held.report(error));
+        }
         started.notices.extend(said);
         Ok((table, started))
     }
@@ -129,6 +132,7 @@ impl GuardTable {
     ///
     /// As for [`Self::start`]; the old table stays, or is made again.
     pub fn reload(&mut self, ruleset: Ruleset, now: Timestamp) -> Result<Started, FirewallError> {
+        let begun = Instant::now();
         let postponed = self.watch.as_ref().is_some_and(|w| w.postponed.is_some());
         // An opening that the kernel lacks for the moment is not closed.
         let known = match postponed {
@@ -136,25 +140,27 @@ impl GuardTable {
             false => Vec::new(),
         };
         let made = self.held.make(&ruleset, &known);
-        let mut made = made.map_err(|why| self.held.put_back(why, &known, now))?;
+        let mut made =
+            made.map_err(|why| self.held.put_back(why, &known, now + begun.elapsed()))?;
         if let Some(watch) = &mut self.watch {
             watch.postponed = None;
         }
         made.removed.extend(self.held.leave_sets(&ruleset));
-        Ok(self.begin(made, now))
+        Ok(self.begin(made, now, begun))
     }
 
     /// After the table was made: notes the openings, begins to watch, and looks at what the kernel
-    /// made of it. The kernel has the ruleset now: no error makes it the old one again.
-    fn begin(&mut self, made: Made, now: Timestamp) -> Started {
+    /// made of it. The kernel has the ruleset now: no error makes it the old one again. `begun` is
+    /// when it was `now`: to read and write many openings takes a while.
+    fn begin(&mut self, made: Made, now: Timestamp, begun: Instant) -> Started {
         let Made {
             installed,
             keep,
             removed,
         } = made;
         let origin = installed.origin;
-        let lost = self.held.settle(installed, now);
         self.held.openings.replace(&keep, now);
+        let lost = self.held.settle(installed, now + begun.elapsed());
         self.held.sets = AdminSets::new(&self.held.ruleset);
         let mut notices = Vec::new();
         if let Some(error) = lost {
@@ -431,18 +437,21 @@ impl GuardTable {
     ///
     /// If the kernel refuses: the table then stands as it was, and can be used on.
     pub fn stop(&mut self, on_stop: OnStop) -> Result<(), FirewallError> {
-        let HeldTable {
-            kernel, ruleset, ..
-        } = &mut self.held;
-        let done = match on_stop {
-            OnStop::Keep => plain(&mut kernel.socket, ruleset, Renamed::None).map(|_| ()),
-            OnStop::Remove => offline::remove(&mut kernel.socket, &ruleset.table).map(|_| ()),
-        };
+        // A table that was renamed a moment ago would stay, for nobody else knows of it.
+        let done = self.held.finish().and_then(|()| {
+            let HeldTable {
+                kernel, ruleset, ..
+            } = &mut self.held;
+            match on_stop {
+                OnStop::Keep => plain(&mut kernel.socket, ruleset, Renamed::None).map(|_| ()),
+                OnStop::Remove => offline::remove(&mut kernel.socket, &ruleset.table).map(|_| ()),
+            }
+        });
         done.map_err(|why| {
             let why = self
                 .held
                 .put_back(why, &[], Timestamp::from_epoch(Duration::ZERO));
-            // What is left behind is due at once, then: nobody waits for packets here.
+            // What is left behind is due at once, then.
             leftovers::grace();
             why
         })

@@ -1,15 +1,22 @@
 //! A table changes, or one takes the place of another: no packet sees half of either.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use knockd::firewall::{Mode, Origin};
 use knockd::model::OnStop;
 
 use crate::agent::{
-    Agent, Owner, Started, clear, guard, guard_for, list, millis, reload, start, stop,
+    Agent, News, Opening, Owner, Started, clear, due, fill, guard, guard_for, list, millis, reload,
+    run, start, stop,
 };
 use crate::life::{TOML, open_some, some_opened, ssh_opened};
 use crate::support::{Lab, Process, wait_for};
+
+/// Two doors as in [`TOML`], in a table of another name.
+fn renamed() -> String {
+    TOML.replace("[firewall]", "[firewall]\ntable = \"doors\"")
+}
 
 /// As a crash may leave it, in the middle of a replacement.
 #[test]
@@ -121,12 +128,11 @@ fn rules_and_what_they_look_into_never_change_together() {
     needs!(Laboratory);
     let lab = Lab::new();
     let path = lab.write("knockd.toml", TOML);
-    let renamed = TOML.replace("[firewall]", "[firewall]\ntable = \"doors\"");
-    let renamed = lab.write("renamed.toml", &renamed);
+    let renamed = lab.write("renamed.toml", &renamed());
     let other = lab.write("other.toml", &TOML.replace("443/tcp", "993/tcp"));
     let ranges = TOML.replace("60000-61000", "60000-61001");
     let ranges = lab.write("ranges.toml", &ranges);
-    let run = || {
+    let changes = || {
         for mode in [Mode::Auto, Mode::Watch] {
             let mut agent = Agent::new(&lab.server);
             agent.order(start(mode, &path));
@@ -136,14 +142,14 @@ fn rules_and_what_they_look_into_never_change_together() {
                 let listed = ["doors", "knockd"].map(|table| agent.order(list(table)));
                 let ssh = listed.iter().any(|listed| listed.contains(&ssh_opened()));
                 assert!(ssh, "{listed:?}");
-                agent.order(crate::agent::run(millis(300)));
+                agent.order(run(millis(300)));
                 let tables = lab.server.run("nft list tables");
                 assert_eq!(tables.lines().count(), 1, "{tables}");
             }
             agent.order(stop(OnStop::Keep));
         }
     };
-    let transactions = transactions(&lab, run);
+    let transactions = transactions(&lab, changes);
     let mut tables = BTreeSet::new();
     let (mut rewritten, mut deleted) = (0, 0);
     for lines in transactions {
@@ -186,4 +192,132 @@ fn rules_and_what_they_look_into_never_change_together() {
     }
     assert!(rewritten >= 8, "{rewritten}");
     assert!(deleted >= 6, "{deleted}");
+}
+
+/// The old table guards for a moment yet. It must not outlive its daemon, which alone knows of it.
+#[test]
+fn a_stop_a_moment_after_the_table_was_renamed_leaves_no_second_guard() {
+    needs!(Laboratory);
+    for mode in [Mode::Auto, Mode::Watch] {
+        for (on_stop, rest) in [(OnStop::Keep, "table inet doors\n"), (OnStop::Remove, "")] {
+            let lab = Lab::new();
+            let path = lab.write("knockd.toml", TOML);
+            let renamed = lab.write("renamed.toml", &renamed());
+            let mut agent = Agent::new(&lab.server);
+            agent.order(start(mode, &path));
+            agent.order(reload(&renamed));
+            agent.order(stop(on_stop));
+            let tables = lab.server.run("nft list tables");
+            assert_eq!(tables, rest, "{mode:?} {on_stop:?}");
+        }
+    }
+}
+
+/// An opening is in both tables then, and goes from the new one.
+#[test]
+fn a_door_may_go_a_moment_after_its_table_was_renamed() {
+    needs!(Laboratory);
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let first = lab.write("renamed.toml", &renamed());
+    // Its port stays guarded, by a door of another name.
+    let second = renamed().replace("[door.ssh]", "[door.shell]");
+    let second = lab.write("second.toml", &second);
+    let mut agent = Agent::start(&lab.server, &path);
+    open_some(&mut agent);
+    agent.order(reload(&first));
+    let started = agent.order(reload(&second));
+    assert_eq!(
+        started,
+        Started::quietly(Origin::Adopted, true, 2).removing(1)
+    );
+    let [_, mosh @ ..] = some_opened();
+    assert_eq!(agent.order(list("doors")), mosh);
+}
+
+/// A port that lies in a range now is guarded on: who may not come in any more is kept out at once.
+#[test]
+fn an_opening_that_a_range_covers_is_closed_at_once() {
+    needs!(Laboratory);
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let range = TOML.replace("[\"22/tcp\"]", "[\"20-30/tcp\"]");
+    let range = lab.write("range.toml", &range);
+    let mut agent = Agent::start(&lab.server, &path);
+    open_some(&mut agent);
+    agent.order(reload(&range));
+    let [_, mosh @ ..] = some_opened();
+    assert_eq!(agent.order(list("knockd")), mosh);
+}
+
+/// Each transaction is told to all who watch, the daemon among them, and there is room for some
+/// hundred.
+#[test]
+fn a_thousand_openings_of_a_port_that_goes_are_no_news() {
+    needs!(Laboratory);
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let other = lab.write("other.toml", &TOML.replace("22/tcp", "23/tcp"));
+    let mut agent = Agent::watch(&lab.server, &path);
+    agent.order(fill(2000, "22/tcp", Duration::from_secs(3600)));
+    agent.order(run(millis(50)));
+    let started = agent.order(reload(&other));
+    assert_eq!(
+        started,
+        Started::quietly(Origin::Rebuilt, false, 0).removing(2000)
+    );
+    assert_eq!(agent.order(run(millis(500))), News::none());
+    assert_eq!(agent.order(list("knockd")), Opening::NONE);
+}
+
+/// What the old rules use stays for 100 ms from the change of the rules on, however long it took
+/// to read the table before.
+#[test]
+fn what_old_rules_use_stays_as_long_where_a_reload_takes_its_time() {
+    needs!(Laboratory);
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let other = lab.write("other.toml", &TOML.replace("443/tcp", "993/tcp"));
+    let mut agent = Agent::start(&lab.server, &path);
+    agent.order(fill(5000, "22/tcp", Duration::from_secs(3600)));
+    let mut all = Vec::new();
+    for next in [&other, &path].into_iter().cycle().take(10) {
+        agent.order(reload(next));
+        all.extend(agent.order(due()));
+        agent.order(run(millis(300)));
+    }
+    let longest = all.iter().max().copied();
+    assert!(longest > Some(millis(85)), "{all:?}");
+}
+
+/// Waiting for packets to leave the rules would hold up those that knock.
+#[test]
+fn a_reload_waits_for_no_packet() {
+    needs!(Laboratory, Tool("strace"));
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let others = [
+        renamed(),
+        TOML.replace("443/tcp", "993/tcp"),
+        TOML.replace("60000-61000", "60000-61001"),
+        TOML.replace("[firewall]", "[firewall]\nguard = \"reject\""),
+    ];
+    let mut number = 0;
+    let others = others.map(|text| {
+        number += 1;
+        lab.write(&format!("other{number}.toml"), &text)
+    });
+    let mut agent = Agent::start(&lab.server, &path);
+    let mut strace = lab
+        .server
+        .inject(agent.id(), "membarrier:delay_exit=1:when=1+");
+    for other in &others {
+        for next in [other, &path] {
+            agent.order(reload(next));
+        }
+    }
+    assert_eq!(strace.count("membarrier("), 0, "{:?}", strace.lines());
+    // It would have been seen.
+    agent.order(stop(OnStop::Keep));
+    strace.wait_for_line("membarrier(");
 }

@@ -26,13 +26,13 @@
 //!
 //! If we die in the middle a guard stands, and the next start clears up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 
 use super::build::{LabelledBatch, Meanwhile, WantedTable, add, build, close};
 use super::inventory::{self, TableContent, TableInfo};
-use super::leftovers::{Leftover, grace};
+use super::leftovers::{self, Leftover, grace};
 use super::present::{self, ORPHAN, OWNED, Origin, Present};
 use super::{structure, verify};
 use crate::firewall::error::{FirewallError, MessageKind};
@@ -193,10 +193,16 @@ fn change(
 
     let kept: BTreeSet<&OpeningSlot> = keep.iter().map(|f| &f.slot).collect();
     let there = present.openings.iter().filter(is_there);
-    let gone = there.filter(|f| !kept.contains(&f.slot));
-    // What the ports of the others are is not guarded any more: they let nobody in.
+    // An opening that is in a renamed table, too, was found twice.
+    let gone: BTreeMap<&OpeningSlot, &FoundOpening> = there
+        .filter(|f| !kept.contains(&f.slot))
+        .map(|f| (&f.slot, f))
+        .collect();
+    // The ports of the others are not guarded any more: those openings let nobody in.
     let opened = ruleset.opened();
-    let (now, later): (Vec<_>, Vec<_>) = gone.partition(|f| f.slot.place.is_one_of(&opened));
+    let (now, later): (Vec<_>, Vec<_>) = gone
+        .into_values()
+        .partition(|f| f.slot.place.overlaps(&opened));
     close(socket, ruleset, &present.again(ruleset, now))?;
     let mut leftovers: BTreeSet<Leftover> = later
         .into_iter()
@@ -293,7 +299,7 @@ fn replace(
     {
         // Refused, the old one guards, and must do so alone. Else the one beside it stays: the
         // next attempt begins with what is there.
-        let _ = Leftover::Table(name.clone()).delete(socket, &beside);
+        let _ = leftovers::delete(socket, &beside, [&Leftover::Table(name.clone())]);
     }
     replaced.map(|_| name)
 }

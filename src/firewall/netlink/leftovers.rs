@@ -25,6 +25,9 @@ use crate::netlink::NetlinkSocket;
 /// the processor away, and more.
 pub(in crate::firewall) const HELD_UP: Duration = Duration::from_millis(100);
 
+/// How many leftovers go in one transaction: packets wait meanwhile.
+pub(in crate::firewall) const TOGETHER: usize = 256;
+
 /// One thing that is left behind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::firewall) enum Leftover {
@@ -49,40 +52,58 @@ impl Leftover {
         }
     }
 
-    /// Deletes it, if it is there. `ruleset` is that of our table.
-    pub(in crate::firewall) fn delete(
-        &self,
-        socket: &mut NetlinkSocket,
-        ruleset: &Ruleset,
-    ) -> Result<(), FirewallError> {
-        let mut batch = Batch::new();
-        let what = match self {
+    /// Writes the message that deletes it, if there must be one: an opening of a range goes with
+    /// the set of that range. Returns what it does.
+    fn write_deletion(&self, batch: &mut Batch, ruleset: &Ruleset) -> Option<String> {
+        Some(match self {
             Self::Opening(slot) => {
-                // One of a range goes with the set of that range.
-                let Some(element) = slot.key(ruleset) else {
-                    return Ok(());
-                };
-                elements::delete_all(&mut batch, std::slice::from_ref(&element));
+                let element = slot.key(ruleset)?;
+                elements::delete_all(batch, std::slice::from_ref(&element));
                 format!("delete element {}", render::path(&element.set))
             }
             Self::Set(name) => {
-                structure::delete_set(&mut batch, &ruleset.table, name);
+                structure::delete_set(batch, &ruleset.table, name);
                 format!("delete set inet {} {name}", ruleset.table)
             }
             Self::Table(name) => {
-                structure::delete_table(&mut batch, name);
+                structure::delete_table(batch, name);
                 format!("delete table inet {name}")
             }
-        };
-        match socket::commit(socket, &mut batch) {
-            Ok(()) => Ok(()),
-            // It has run out, or somebody else has deleted it.
-            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(()),
-            Err(BatchRefusal { errno, .. }) => {
-                let kind = MessageKind::Other;
-                Err(FirewallError::refused(&ruleset.table, kind, what, errno))
-            }
+        })
+    }
+}
+
+/// Deletes leftovers, those that are there, in one transaction: all who watch nftables are told of
+/// each transaction, the daemon among them. `ruleset` is that of our table.
+pub(in crate::firewall) fn delete<'a>(
+    socket: &mut NetlinkSocket,
+    ruleset: &Ruleset,
+    leftovers: impl IntoIterator<Item = &'a Leftover>,
+) -> Result<(), FirewallError> {
+    let mut leftovers: Vec<&Leftover> = leftovers.into_iter().collect();
+    loop {
+        let mut batch = Batch::new();
+        // Each message of the batch: which leftover it deletes, and what it does.
+        let mut messages = Vec::new();
+        for (place, leftover) in leftovers.iter().enumerate() {
+            let what = leftover.write_deletion(&mut batch, ruleset);
+            messages.extend(what.map(|what| (place, what)));
         }
+        let Err(BatchRefusal { index, errno }) = socket::commit(socket, &mut batch) else {
+            return Ok(());
+        };
+        let failed = index.and_then(|index| messages.into_iter().nth(index));
+        let what = match failed {
+            // It has run out, or somebody else has deleted it.
+            Some((place, _)) if errno == Errno::ENOENT => {
+                leftovers.remove(place);
+                continue;
+            }
+            Some((_, what)) => what,
+            None => "the transaction".to_owned(),
+        };
+        let kind = MessageKind::Other;
+        return Err(FirewallError::refused(&ruleset.table, kind, what, errno));
     }
 }
 
@@ -116,11 +137,9 @@ pub(in crate::firewall) fn finish(
         return Ok(());
     }
     grace();
-    let mut done = Ok(());
-    for leftover in leftovers {
-        done = done.and(leftover.delete(socket, ruleset));
-    }
-    done
+    let all: Vec<&Leftover> = leftovers.iter().collect();
+    all.chunks(TOGETHER)
+        .try_for_each(|some| delete(socket, ruleset, some.iter().copied()))
 }
 
 /// Deletes the table of that name if it is there and ours, and every table that a crash has left
