@@ -68,6 +68,12 @@ pub(crate) fn kernel_lacks(what: &str) {
     say_left_out("a test", &format!("this kernel has no {what}"));
 }
 
+/// Says that the calling test could not judge what it is about, since this machine was too busy: with
+/// `CI=true` too, for the same reason.
+pub(crate) fn machine_is_busy(what: &str) {
+    say_left_out("a test", &format!("this machine is too busy to {what}"));
+}
+
 /// Returns whether the calling test must be left out, and then says so.
 ///
 /// # Panics
