@@ -73,8 +73,7 @@ fn a_clock_set_back_keeps_nothing_open_longer_than_the_timeout() {
     assert_eq!(stops.len(), 2);
 }
 
-/// Version 0.9.0 wrote its journal so. It is not read: a daemon that stops takes the file away,
-/// so one is there only after a crash, and then its owner is told where it is kept.
+/// A line as version 0.9.0 wrote it is one, too: `version_0_9` reads a journal of such lines.
 #[test]
 fn lines_of_another_format_count_as_damaged() {
     let old = "c0ffee0123456789\tarm\t1795357210000\t10000\t192.0.2.7\tssh\ttrue\n";
