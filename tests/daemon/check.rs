@@ -62,6 +62,19 @@ fn a_door_alone_works() {
     assert_eq!(before, after, "looked at, never changed");
 }
 
+/// DHCP gives an address with the network's prefix, and an administrator adds it with another.
+#[test]
+fn an_address_with_two_prefixes_is_tried_as_one() {
+    needs!(Laboratory);
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let _daemon = site.start("");
+    lab.server
+        .run(&format!("ip address add {}/25 dev eth0", SERVER[0]));
+    let (_, said) = site.check();
+    assert_eq!(said[1], "ssh: works (eth0, IPv4 and IPv6)", "{said:#?}");
+}
+
 #[test]
 fn a_set_that_the_door_fills_may_let_it_in() {
     needs!(Laboratory);

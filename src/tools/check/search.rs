@@ -72,11 +72,12 @@ impl<'a> Search<'a> {
             verdicts.extend(round.after_knocks(group)?);
         }
         let untried = || DoorVerdict::CannotTell("it was not tried".to_owned());
-        let each = trials.iter().map(|trial| verdicts.remove(trial));
+        // Trials may be equal: an interface may have an address twice, with two prefixes.
+        let each = trials.iter().map(|trial| verdicts.get(trial).cloned());
         Ok(each.map(|found| found.unwrap_or_else(untried)).collect())
     }
 
-    /// Our table beside those of others, after these effects.
+    /// Returns our table beside those of others, after these effects.
     fn arrangement(&self, effects: &[Effect]) -> Arrangement<'a> {
         Arrangement {
             ruleset: Some(self.ruleset),
@@ -165,7 +166,7 @@ impl<'a> Round<'a, '_> {
         let effects = self.search.effects(&failed);
         let arrangement = self.search.arrangement(&effects);
         let mut verdicts = Vec::new();
-        // A rule may let in so many at a time: who comes too late is tried again.
+        // A rule may limit how many it lets in at a time: a trial that comes too late is repeated.
         while !failed.is_empty() {
             let (passed, late) = self.run(&arrangement, &failed)?;
             failed = late;
