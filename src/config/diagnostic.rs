@@ -21,9 +21,9 @@ pub enum Severity {
     Warning,
 }
 
-/// One fault of a configuration. Displayed as `file:line:column: message`, the line and a
-/// caret under the place, and what to do where that is not plain from the message: all of it,
-/// as for a terminal; [`Diagnostic::shown_to`] says less.
+/// One fault of a configuration. Its `Display` is the text for a terminal, which has everything:
+/// `file:line:column: message`, the line, a caret under the place, and a help where the message does
+/// not say what to do. [`Diagnostic::shown_to`] returns less for other audiences.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// How bad it is.
@@ -44,7 +44,7 @@ pub struct Diagnostic {
     excerpt: Option<[String; 2]>,
     /// Whether the line may hold a secret.
     is_secret: bool,
-    /// The message and the help without what they quote of a secret, if they do.
+    /// The message and the help for a log, if the others quote a secret.
     quiet: Option<Quiet>,
 }
 

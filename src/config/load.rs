@@ -151,7 +151,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (toml, conf) = (dir.path().join("k.toml"), dir.path().join("k.conf"));
         let chosen = || choose(&toml, &conf);
-        // What is looked for first is what is said to be missing.
+        // If neither file is there, the one that is looked for first is reported as missing.
         assert_eq!(chosen().path, toml);
         write(&conf, "").expect("a file");
         assert_eq!((chosen().path, chosen().note), (conf.clone(), None));

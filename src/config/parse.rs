@@ -98,7 +98,7 @@ pub(super) fn judge(source: &ConfigText, format: Format, host: &Host) -> ConfigR
 ///
 /// # Errors
 ///
-/// What is wrong with the file, if it cannot be used, or is no knockd.conf.
+/// The faults of the file, if it cannot be used or is no knockd.conf.
 pub(crate) fn read_legacy(source: &ConfigText) -> Result<(ConfFile<'_>, Config), Vec<Diagnostic>> {
     let whole = |why| vec![Diagnostic::whole(Severity::Error, source.name(), why)];
     if let Some(why) = source.no_text() {
@@ -112,7 +112,7 @@ pub(crate) fn read_legacy(source: &ConfigText) -> Result<(ConfFile<'_>, Config),
     let mut faults = Faults::default();
     let draft = legacy::read(source, &mut faults);
     match check::check(&draft, &Host::default(), &mut faults) {
-        // What is wrong with these lines has been reported.
+        // The faults of these lines have been reported.
         Some(config) => Ok((legacy::lines(source, &mut Faults::default()), config)),
         None => Err(faults.into_diagnostics(source)),
     }

@@ -40,7 +40,7 @@ pub(crate) struct TextPosition {
 }
 
 impl ConfigText {
-    /// A text; `name` is what diagnostics call it.
+    /// Takes a text. Diagnostics call it `name`.
     pub(crate) fn new(name: &str, text: &str) -> Self {
         Self {
             no_text: no_text(text.as_bytes()),
@@ -48,8 +48,8 @@ impl ConfigText {
         }
     }
 
-    /// Bytes of a file. Those that are not UTF-8 are replaced and remembered: in a
-    /// comment of an old file they do no harm.
+    /// Takes the bytes of a file. Bytes that are not UTF-8 are replaced and remembered: in a comment
+    /// of an old file they do no harm.
     pub(crate) fn from_bytes(name: &str, bytes: &[u8]) -> Self {
         let mut text = String::with_capacity(bytes.len());
         let mut foreign = Vec::new();

@@ -82,7 +82,7 @@ impl<'a> Keys<'a> {
         Some(made)
     }
 
-    /// Reports what has not been asked for; whether there was any.
+    /// Reports the keys that nobody has asked for. Returns whether there are any.
     pub(super) fn finish(&mut self, faults: &mut Faults) -> bool {
         let unknown = !self.entries.is_empty();
         for (key, span, value) in std::mem::take(&mut self.entries) {

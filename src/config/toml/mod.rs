@@ -25,8 +25,8 @@ const DEFAULTS: Defaults = Defaults {
     tcp_flags: TcpFlags::SYN,
 };
 
-/// Reads the text. `None` if it is no TOML: then the rest of it has been looked through
-/// for faults, but what it says as a whole cannot be judged.
+/// Reads the text. Returns `None` if it is no TOML: then the rest of it has been searched for faults,
+/// but the file as a whole cannot be judged.
 pub(super) fn read(source: &ConfigText, faults: &mut Faults) -> Option<ConfigDraft> {
     let (document, errors) = DeTable::parse_recoverable(source.text());
     if errors.is_empty() {

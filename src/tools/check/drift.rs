@@ -79,9 +79,8 @@ fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
     let first = lines.iter().position(is_set).unwrap_or(lines.len());
     let chains = lines.iter().position(|line| line.starts_with("\tchain "));
     let chains = lines.split_off(chains.unwrap_or(lines.len()).max(first));
-    let mut sets = lines.split_off(first);
     let mut blocks: Vec<Vec<String>> = Vec::new();
-    for line in sets.drain(..) {
+    for line in lines.split_off(first) {
         match blocks.last_mut() {
             Some(block) if !is_set(&line) => block.push(line),
             _ => blocks.push(vec![line]),
@@ -93,7 +92,7 @@ fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
     lines
 }
 
-/// The line with the usual name of the set of guarded ports.
+/// Returns the line with the usual name of the set of guarded ports.
 fn with_usual_name(line: &str) -> String {
     let usual = |word: &str| match word.strip_prefix('@').unwrap_or(word) {
         name if is_set_of_guarded(name) => word.replace(name, GUARDED),

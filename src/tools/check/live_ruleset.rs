@@ -148,7 +148,7 @@ impl LiveRuleset {
                 live.unseen.push(format!("table {name}: {unseen}"));
                 continue;
             }
-            // iptables-save says nothing of what is not its own, so that is asked of the chains.
+            // iptables-save leaves out chains that iptables has not made: here there must be none.
             let rules = match name.iptables() {
                 Some(program) if chains.all(|c| c.iptables) => saved(program, &name),
                 Some(_) | None => None,

@@ -117,7 +117,8 @@ impl<'a> Replica<'a> {
         state: &Arrangement<'_>,
     ) -> Result<(), ProbeError> {
         self.server.within(|| {
-            // Those of nft in one go, the others one by one: their programs flush what is there.
+            // Tables of nft are loaded in one go, those of iptables one by one: its programs flush
+            // the table that they load.
             let mut text = "flush ruleset\n".to_owned();
             for table in &live.tables {
                 if let TableText::Nft(rules) = &table.source {

@@ -325,8 +325,8 @@ fn both(
     Ok((start.tool, act, timed))
 }
 
-/// A command and what else is run after it, divided by the first `&&` or `;`. One that may undo
-/// what the first has done, or do more of it, is not divided from it.
+/// Divides a command string at the first `&&` or `;`. Returns the first command and the rest. The
+/// string stays whole if the rest may undo what the first command does, or do more of it.
 fn divided(command: &str) -> (&str, Option<&str>) {
     match shell::divide(command) {
         Some((first, rest)) if understand(first).is_ok() && !may_undo(rest) => (first, Some(rest)),

@@ -143,7 +143,7 @@ fn is_comment(rest: &[&str]) -> Result<bool, String> {
     }
 }
 
-/// `22`, or `{ 22, 80 }`, with the commas standing alone; and what follows.
+/// Reads `22`, or `{ 22, 80 }` with the commas as words. Returns the ports and the words behind them.
 fn set_or_one<'a, 'b>(words: &'b [&'a str]) -> Result<(String, &'b [&'a str]), String> {
     match words {
         ["{", rest @ ..] => {
