@@ -32,7 +32,7 @@ struct AdminSet {
 }
 
 impl AdminSets {
-    /// All sets that some door names, none of them looked at.
+    /// Returns all sets that some door names; none of them has been inspected yet.
     pub(super) fn new(ruleset: &Ruleset) -> Self {
         let state = AdminSet {
             shape: Shape::Awaited,
@@ -59,7 +59,7 @@ impl AdminSets {
         self.sets.get(path).map_or(Shape::Unfit, |s| s.shape)
     }
 
-    /// Why nothing goes into it for now, if so.
+    /// Returns the notice that says why nothing can be put into a set for now, if nothing can.
     pub(super) fn obstacle(&self, path: &SetPath) -> Option<Notice> {
         let state = self.sets.get(path)?;
         let path = path.clone();
@@ -73,7 +73,7 @@ impl AdminSets {
         }
     }
 
-    /// It is not there any more.
+    /// Notes that a set does not exist any more.
     pub(super) fn lose(&mut self, path: &SetPath) {
         if let Some(state) = self.sets.get_mut(path) {
             state.shape = Shape::Awaited;
@@ -298,7 +298,7 @@ fn owned(path: &SetPath, port: Option<u32>) -> String {
     )
 }
 
-/// What is to be said of a set that was looked at and fits, and would not have it after all.
+/// Returns the notice for a set that passed inspection and refused the element all the same.
 pub(super) fn refused(path: &SetPath, errno: Errno) -> Notice {
     if errno == Errno::ENOENT {
         return Notice::Awaited { path: path.clone() };

@@ -125,7 +125,7 @@ impl Openings {
             .any(|(_, entry)| *entry.door == *door)
     }
 
-    /// What is to be said of a door that was just opened, if it is open to very many.
+    /// Returns the notice that a door which was just opened is open to very many, if it is.
     pub(super) fn crowded(&mut self, ruleset: &Ruleset, door: &Arc<str>) -> Option<Notice> {
         self.shares.crowded(door, ruleset.share(door))
     }
@@ -175,7 +175,7 @@ impl Openings {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// What should have run out by `now`, the first of it first; so many at most.
+    /// Returns the openings that should have run out by `now`, the earliest first; `most` at most.
     pub(super) fn due(&self, now: Timestamp, most: usize) -> Vec<OpeningSlot> {
         self.deadlines
             .iter()
@@ -191,7 +191,7 @@ impl Openings {
         }
     }
 
-    /// What of `source` is there.
+    /// Returns the openings of `source`.
     fn of(&self, source: IpAddr) -> impl Iterator<Item = &OpeningSlot> {
         // Of all places, the lowest: the first port of the first protocol.
         self.entries
@@ -200,7 +200,7 @@ impl Openings {
             .take_while(move |slot| slot.source == source)
     }
 
-    /// What these effects, which are those of one knock, mean for the sets.
+    /// Returns what these effects, which are those of one knock, change in the sets.
     pub(super) fn plan(
         &self,
         ruleset: &Ruleset,
@@ -305,7 +305,7 @@ impl Openings {
         plan
     }
 
-    /// Like [`Self::close`], but what somebody else has put there goes, too.
+    /// Does the same as [`Self::close`], and removes an element that somebody else has added, too.
     fn remove(&self, plan: &mut Plan, ruleset: &Ruleset, slot: OpeningSlot) {
         if self.current(plan, &slot).is_some() {
             return self.close(plan, ruleset, slot);

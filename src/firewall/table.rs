@@ -322,7 +322,7 @@ impl GuardTable {
         Ok(applied)
     }
 
-    /// What is to be said of doors that are open to very many.
+    /// Takes the notices of doors that are open to very many.
     pub fn crowded(&mut self) -> impl Iterator<Item = Notice> + '_ {
         self.crowded.drain(..)
     }
