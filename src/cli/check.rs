@@ -111,6 +111,7 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
             problems.extend(report.problems(|| match remote::runs(options, &path) {
                 Ok(true) => DaemonState::Runs,
                 Ok(false) => DaemonState::Absent,
+                Err(Fault::Permission(_)) => DaemonState::NotAllowed,
                 Err(_) => DaemonState::Hangs,
             }));
         }

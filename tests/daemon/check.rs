@@ -425,6 +425,23 @@ fn what_is_wrong_is_counted_and_what_to_do_is_said() {
     assert_eq!(complaint(), restart);
 }
 
+/// A reload leaves the sets that the rules no longer look into for a moment.
+#[test]
+fn a_check_right_after_a_reload_finds_the_table_as_configured() {
+    needs!(Laboratory);
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let _daemon = site.start("");
+    let other = SSH.replacen("22/tcp", "23/tcp", 1);
+    let other = other.replacen("open     = [", "open     = [\"60000-61000/udp\", ", 1);
+    for file in [other.as_str(), SSH].repeat(3) {
+        site.configure(file);
+        site.run("reload");
+        let said = site.run("check");
+        assert!(!said.contains("NOT AS CONFIGURED"), "{said}");
+    }
+}
+
 #[test]
 fn a_check_is_printed_as_json() {
     needs!(Laboratory);

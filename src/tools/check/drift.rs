@@ -2,6 +2,7 @@
 //! so that two equal tables have equal text.
 
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use similar::{Algorithm, capture_diff_slices, group_diff_ops};
 
@@ -14,6 +15,10 @@ use crate::firewall::ruleset::{GUARDED, Ruleset, SetContent, is_set_of_guarded};
 /// How many equal lines are shown around a difference.
 const CONTEXT: usize = 2;
 
+/// A reload leaves the sets that the rules no longer look into for some 100 ms: a difference that is
+/// seen for so long is one.
+const AFTER_A_RELOAD: Duration = Duration::from_secs(1);
+
 /// Returns a diff from the configured table to the table in the kernel; `None` if they agree.
 /// Afterwards the replica has our table and no other.
 pub(super) fn drift(copy: &Replica<'_>, ruleset: &Ruleset) -> Result<Option<String>, ProbeError> {
@@ -24,8 +29,14 @@ pub(super) fn drift(copy: &Replica<'_>, ruleset: &Ruleset) -> Result<Option<Stri
     };
     copy.arrange(&LiveRuleset::default(), &state)?;
     let configured = normal(&copy.server.within(list)?, ruleset);
-    let there = normal(&list()?, ruleset);
-    Ok(diff(&configured, &there))
+    let end = Instant::now() + AFTER_A_RELOAD;
+    loop {
+        let found = diff(&configured, &normal(&list()?, ruleset));
+        if found.is_none() || Instant::now() >= end {
+            return Ok(found);
+        }
+        std::thread::sleep(AFTER_A_RELOAD / 10);
+    }
 }
 
 /// Returns the lines of a listing without anything that may differ: openings, the order of elements

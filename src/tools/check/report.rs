@@ -110,6 +110,9 @@ pub struct Repair {
 /// What to do about a daemon that hangs.
 const HANGS: &str = "knockd does not answer: systemctl restart knockd";
 
+/// What to do if it cannot be found out whether a daemon runs.
+const NOT_ALLOWED: &str = "the daemon can be asked by root alone: sudo knockd check";
+
 /// Whether a daemon runs with the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DaemonState {
@@ -119,6 +122,8 @@ pub enum DaemonState {
     Hangs,
     /// There is no daemon.
     Absent,
+    /// The caller may not ask.
+    NotAllowed,
 }
 
 impl CheckReport {
@@ -139,12 +144,14 @@ impl CheckReport {
                 DaemonState::Absent => "knockd is not running: systemctl start knockd",
                 DaemonState::Runs => "there is no table: systemctl reload knockd",
                 DaemonState::Hangs => HANGS,
+                DaemonState::NotAllowed => NOT_ALLOWED,
             }),
             // A restart starts knockd where it does not run.
             TableState::Drifted(_) => Some(match daemon() {
                 DaemonState::Absent => "the table is not as configured: systemctl restart knockd",
                 DaemonState::Runs => "the table is not as configured: systemctl reload knockd",
                 DaemonState::Hangs => HANGS,
+                DaemonState::NotAllowed => NOT_ALLOWED,
             }),
         };
         let mut problems: Vec<_> = problem.into_iter().map(str::to_owned).collect();
