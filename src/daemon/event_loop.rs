@@ -534,6 +534,8 @@ impl Daemon<'_> {
         let lock = done.inspect_err(|_| {
             if let Err(error) = self.listener.set_filter(&self.pipeline.config) {
                 tracing::error!("{error}");
+                // Else knocks are lost until the next change.
+                self.filter_rest = Some(now() + FILTER_REST);
             }
         })?;
         // Another table has another lock, no table has none.

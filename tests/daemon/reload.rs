@@ -89,6 +89,34 @@ fn fail_half_way(changed: &str, tables: usize, least: usize) {
     }
 }
 
+/// The kernel may be short of memory just then: the filter of the refused file lets no UDP pass.
+#[test]
+fn a_filter_that_is_not_put_back_at_once_is_put_back_later() {
+    needs!(Laboratory, Tool("strace"));
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let daemon = site.start("");
+    lab.server.nft("table inet gate { }");
+    let no_udp = MORE.replace("8105/udp", "8105/tcp");
+    site.configure(&format!("firewall.table = \"gate\"\n{no_udp}"));
+    let refused = "setsockopt:error=ENOMEM:when=2";
+    let strace = lab.server.inject(daemon.id(), refused);
+    site.reload(&daemon);
+    wait_until("the refusal", || {
+        let is_refused = |line: &String| {
+            line.contains("SO_ATTACH_FILTER")
+                && line.contains("ENOMEM")
+                && line.contains("INJECTED")
+        };
+        strace.lines().iter().any(is_refused)
+    });
+    strace.kill();
+    wait_until("the opening", || {
+        knock(&lab, SERVER[0], OPEN_SSH);
+        daemon.count("192.0.2.77: ssh: opened 22/tcp") > 0
+    });
+}
+
 #[test]
 fn a_good_file_is_taken_and_openings_of_its_doors_live_on() {
     needs!(Laboratory);
