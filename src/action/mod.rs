@@ -1,5 +1,5 @@
-//! What a completed knock does: the plan of it, commands and the journal of their pending stops,
-//! and files of one-time sequences.
+//! The actions of a completed knock: their plan, commands and the journal of pending stops, and files
+//! of one-time sequences.
 
 pub mod command;
 mod journal;

@@ -57,7 +57,7 @@ pub(crate) struct Sequences {
     pub(crate) live: Option<LiveSequence>,
     /// The lines above it that are no sequence.
     pub(crate) skipped: Vec<SkippedLine>,
-    /// Whether users other than the owner and its group can read the file.
+    /// True if users other than the owner and its group can read the file.
     pub(crate) world_readable: bool,
 }
 
@@ -108,8 +108,8 @@ impl NoSequence {
     }
 }
 
-/// Finds the sequence that is to be knocked next. `left_alone` tells whether packets to a port are
-/// not read, `used` whether a sequence has been used, whatever the file says.
+/// Finds the sequence that is to be knocked next. `left_alone` returns true for a port whose packets are
+/// not read, `used` for a sequence that has been used, whatever the file says.
 ///
 /// # Errors
 ///
@@ -161,8 +161,8 @@ pub(crate) fn current(
 /// Marks a sequence as used. The mark is on the disk when this returns. Call it before the door
 /// acts: then no crash lets the sequence be used twice.
 ///
-/// `remember` is to remember the sequence elsewhere. It is called once the sequence is found in the
-/// file, which is open for writing by then: from there on only the disk can fail.
+/// `remember` is to remember the sequence elsewhere. It is called when the sequence has been found in
+/// the file, which is open for writing by then: after that only the disk can fail.
 ///
 /// The sequence may have moved in the file since it was read: lines above it may have come or gone.
 ///
@@ -369,7 +369,7 @@ mod tests {
             Err(OneTimeError::Changed(_))
         ));
         assert_eq!(f.text(), "# moved down\n#1000\n 2000\n");
-        // At the very place stands a longer line that begins alike.
+        // A longer line that begins alike stands at the same offset.
         let live = f.live();
         fs::write(&f.path, "# moved down\n#1000\n 20001\n").expect("written");
         assert!(mark_used(&f.path, &live, || {}).is_err());

@@ -1,11 +1,11 @@
-//! From a completed knock to what is to be done: a pure function.
+//! Plans the effects of a completed knock: a pure function.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{Close, Config, DoorId, Effect, Effects, Ports, StartCommand};
 
-/// Returns what a completed knock of `source` at `door` does.
+/// Returns the effects of a completed knock of `source` at `door`.
 ///
 /// A set loses its element before another gains one, so that a door that closes everything and
 /// opens one port leaves that port open. A `door` that the configuration does not have does
@@ -49,7 +49,7 @@ pub fn plan(door: DoorId, config: &Config, source: IpAddr) -> Effects {
         ports: element.ports.clone(),
         lifetime: element.lifetime,
     }));
-    // Where there is nothing to start, nothing is stopped either, as in knock 0.8.
+    // If there is nothing to start, nothing is stopped either, as in knock 0.8.
     let commands = configured.commands.as_ref();
     let starts = commands.is_some_and(|commands| commands.start_for(source).is_some());
     let command = starts.then(|| StartCommand {

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-/// Puts a file with these bytes in place of `path`, for its owner's eyes only. It is on the disk
-/// when this returns. If this fails, or at a crash, the file of before is there.
+/// Puts a file with these bytes in place of `path`; only its owner can read it. The file is on the disk
+/// when this returns. If this fails, or after a crash, the old file is there.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = path.with_added_extension("new");
     // Not `create_new`: one may be left from a crash. It is truncated, not followed.
@@ -25,7 +25,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory(path)
 }
 
-/// Takes a file away. That it is gone is on the disk when this returns.
+/// Removes a file. The removal is on the disk when this returns.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Ok(()) => sync_directory(path),

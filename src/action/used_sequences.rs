@@ -18,7 +18,7 @@ use siphasher::sip::SipHasher13;
 use super::state_file;
 use crate::model::Step;
 
-/// So many sequences are remembered; of more, the oldest are forgotten.
+/// How many sequences are remembered. If there are more, the oldest are forgotten.
 const MOST: usize = 65_536;
 
 /// The first line of the file, before the key.
@@ -38,7 +38,7 @@ pub(crate) struct UsedSequences {
 #[derive(Debug)]
 struct Hashes {
     all: HashSet<u64>,
-    /// Those of them that the file is to have, the oldest first.
+    /// The hashes that the file is to have, the oldest first.
     written: Vec<u64>,
 }
 
@@ -115,7 +115,7 @@ impl UsedSequences {
     }
 }
 
-/// Returns the key and the hashes. A last line that was cut off is none.
+/// Returns the key and the hashes. A last line that was cut off does not count.
 fn parse(text: &str) -> Option<([u8; 16], Vec<u64>)> {
     let (first, rest) = text.split_once('\n')?;
     let key = u128::from_str_radix(first.strip_prefix(HEADER)?, 16).ok()?;
@@ -155,7 +155,7 @@ mod tests {
             assert!(use_up(&used, port));
         }
         assert!(!use_up(&used, 3));
-        // Another key: that of the file counts.
+        // With another key, the key in the file still counts.
         let again = UsedSequences::load(folder.path(), [8; 16]);
         assert!(again.has(Path::new(FILE), &steps(3)));
         assert!(!again.has(Path::new(FILE), &steps(21)));

@@ -1,4 +1,4 @@
-//! What is typed to start `knockd`: every flag of knock 0.8, and what is new.
+//! The command line of `knockd`: every flag of knock 0.8, and new flags and subcommands.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,13 @@ use crate::daemon::{self, Options, Order};
     name = "knockd",
     version,
     disable_version_flag = true,
-    // What scripts written for getopt_long(3) may do: say a flag twice, shorten its name.
+    // Scripts written for getopt_long(3) may give a flag twice, or shorten its name.
     args_override_self = true,
     infer_long_args = true,
     max_term_width = 100
 )]
 pub struct Knockd {
-    /// What the daemon listens to and how it runs.
+    /// The flags of the daemon itself.
     #[command(flatten)]
     pub run: Run,
 
@@ -31,7 +31,7 @@ pub struct Knockd {
     #[arg(short = 'V', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
 
-    /// What to do instead of running the daemon.
+    /// The subcommand; without one, the daemon runs.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -142,7 +142,7 @@ pub enum Command {
         #[arg(long, value_name = "FILE", default_value = "/etc/nftables.conf")]
         saved_ruleset: PathBuf,
     },
-    /// What the daemon does, or what can be done without one.
+    /// An order for the daemon. Some are obeyed without a daemon, too.
     #[command(flatten)]
     Order(Order),
     /// The process that runs commands; started by the daemon.
@@ -155,12 +155,12 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 impl Knockd {
-    /// What is meant by what was typed.
+    /// Returns the options that the command line gives.
     pub(super) fn options(&self) -> Options {
         let (run, places) = (&self.run, &self.places);
         Options {
             interfaces: run.interfaces.clone(),
-            // In the background the working directory is another.
+            // The daemon in the background has another working directory.
             config: places.config.as_deref().map(absolute),
             only_ip_v4: run.only_ip_v4,
             lookup: run.lookup,

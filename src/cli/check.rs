@@ -1,4 +1,4 @@
-//! `knockd check`: what is wrong with the file, and whether its doors work here.
+//! `knockd check`: reports the faults of the file, and whether its doors work on this host.
 
 use std::path::{Path, PathBuf};
 
@@ -32,17 +32,17 @@ pub struct Check {
     saved_ruleset: PathBuf,
 }
 
-/// What `knockd check` knows of the running system.
+/// The running system, as far as `knockd check` has looked at it.
 enum LiveCheck {
-    /// Why it was not looked at: nobody asked, or there is nothing to look for.
+    /// The system was not looked at, for this reason: nobody asked, or there is nothing to look for.
     Unasked(&'static str),
-    /// Only root may look at it.
+    /// Only root may look at the system.
     NotAllowed,
-    /// What was found there.
+    /// The findings.
     Seen(CheckReport),
 }
 
-/// Why the running system is not looked at for users other than root.
+/// The reason why the running system is not looked at for users other than root.
 const NEEDS_ROOT: &str = "that needs root (CAP_NET_ADMIN)";
 
 pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
@@ -136,8 +136,8 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     )))
 }
 
-/// Puts "opens to nobody" in place of the findings of doors at which nobody can knock: they let nobody
-/// in, whatever the trials have shown.
+/// Replaces the findings of doors at which nobody can knock by "opens to nobody". Such a door lets
+/// nobody in, whatever the trials have shown.
 fn tell_shut(report: &mut CheckReport, shut: &[ShutDoor]) {
     for door in &mut report.doors {
         let why = shut.iter().find(|shut| shut.name == door.door);
@@ -154,7 +154,8 @@ fn tell_shut(report: &mut CheckReport, shut: &[ShutDoor]) {
     }
 }
 
-/// Returns the interfaces that are named and not there, each with a warning.
+/// Returns the interfaces that the configuration names and this host does not have, each with a
+/// warning.
 fn missing(path: &Path, config: &Config) -> Vec<(String, String)> {
     let missing = probe::missing(config);
     let line = |name: &str| {
@@ -176,7 +177,7 @@ fn look(config: &Config, path: &Path) -> Result<LiveCheck, Fault> {
     }
 }
 
-/// Returns where the ruleset that is loaded at boot has our table in it.
+/// Returns the places of the ruleset that is loaded at boot that have our table in them.
 fn saved_ruleset(file: &Path, config: &Config) -> Vec<SavedTable> {
     let firewall = config.firewall.as_ref();
     firewall.map_or_else(Vec::new, |f| probe::saved_in(file, &f.table))

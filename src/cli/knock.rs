@@ -20,7 +20,7 @@ use crate::stderr::complain;
     name = "knock",
     version,
     disable_version_flag = true,
-    // What scripts written for getopt_long(3) may do: say a flag twice, shorten its name.
+    // Scripts written for getopt_long(3) may give a flag twice, or shorten its name.
     args_override_self = true,
     infer_long_args = true,
     after_help = "Example: knock server.example.org 17301 4022:udp 39855"
@@ -75,7 +75,7 @@ impl FromStr for Port {
 }
 
 impl Args {
-    /// What the user meant.
+    /// Returns the request that the command line makes.
     fn request(self) -> KnockRequest {
         let Self {
             udp,
@@ -109,13 +109,13 @@ impl Args {
     }
 }
 
-/// The whole program.
+/// Runs the program `knock`, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // There is nobody left to tell if printing fails.
+            // If printing fails, there is nobody to report that to.
             let _ = error.print();
             return ExitCode::from(u8::from(error.use_stderr()));
         }

@@ -1,4 +1,4 @@
-//! The program `knockd`: from the command line to what it asks for.
+//! The program `knockd`: reads the command line, and runs the daemon or a subcommand.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::tools;
 use crate::daemon;
 use crate::stderr::complain;
 
-/// What people look for among the subcommands, and where it is.
+/// Returns the command to use in place of a word that people try as a subcommand and that is none.
 fn elsewhere(word: &str) -> Option<String> {
     let pid = running().map_or("PID".to_owned(), |pid| pid.to_string());
     let signal = |signal| format!("kill -{signal} {pid}");
@@ -31,7 +31,7 @@ fn elsewhere(word: &str) -> Option<String> {
     Some(how)
 }
 
-/// The process that runs as the daemon, if its usual files name one that is alive.
+/// Returns the process number of the daemon, if its usual files name a process that is alive.
 fn running() -> Option<u32> {
     let locks = std::fs::read_dir("/run/knockd").into_iter().flatten();
     let locks = locks.filter_map(|entry| Some(entry.ok()?.path()));
@@ -44,7 +44,7 @@ fn running() -> Option<u32> {
     })
 }
 
-/// The clap command, for man pages and completions.
+/// Returns the clap command, for man pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
     Knockd::command()
@@ -53,7 +53,7 @@ pub fn command() -> clap::Command {
 /// EX_USAGE of sysexits(3).
 const USAGE: u8 = 64;
 
-/// The whole of the program `knockd`.
+/// Runs the program `knockd`, and returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.into_iter().collect();
     let parsed = match Knockd::try_parse_from(&args) {
@@ -76,7 +76,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(command) => tools::run(command, &options),
         None if parsed.run.dry_run => daemon::dry_run(&options, parsed.run.read.as_deref()),
         None if options.daemon && options.detached.is_none() => return background(&args),
-        // It says itself what is wrong, in its log.
+        // The daemon reports its fault itself, in its log.
         None => return daemon::run(&options).map_or_else(ExitCode::from, |()| ExitCode::SUCCESS),
     };
     match done {
@@ -88,7 +88,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// `-d`: the same command line again, in a process of its own.
+/// `-d`: runs the same command line again, in a process of its own.
 fn background(args: &[OsString]) -> ExitCode {
     match daemon::background(args.get(1..).unwrap_or_default()) {
         Ok(code) => ExitCode::from(code),

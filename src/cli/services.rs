@@ -1,4 +1,4 @@
-//! Busy services of this host: their packets would be read for nothing.
+//! Finds busy services of this host, whose packets would be read for nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,12 +7,13 @@ use std::ops::RangeInclusive;
 use crate::config::Host;
 use crate::model::{Config, Protocol, Step};
 
-/// From this number on a port has many connections.
+/// The number of connections from which on a port is busy.
 const MANY: usize = 16;
 
-/// The ports that `ignore` had better list: of TCP those with many connections just now, of UDP
-/// all services, if datagrams are read at all. Those that are left alone already are not among
-/// them, nor is any step; a one-time sequence with such a port would be skipped, and that is told.
+/// Returns the ports that `ignore` had better list. These are the TCP ports with many connections just
+/// now, and, if datagrams are read at all, the UDP ports of all services. Ports that are ignored or
+/// opened already are left out, and so are steps. The steps of one-time sequences are not known here: a
+/// sequence with an ignored port is skipped, and the log reports that.
 pub(super) fn worth_ignoring(config: &Config) -> Vec<Step> {
     let read = |file: &str| fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
     let tcp = [read("tcp"), read("tcp6")];
@@ -39,13 +40,13 @@ struct KernelSocket {
     port: u16,
     is_loopback: bool,
     state: u8,
-    /// No process has it: the kernel's own, as WireGuard's is.
+    /// True if no process has the socket: it is the kernel's own, like that of WireGuard.
     is_of_kernel: bool,
 }
 
 /// TCP_LISTEN of the kernel's net/tcp_states.h.
 const LISTEN: u8 = 10;
-/// TCP_CLOSE there: what an unconnected UDP socket is in.
+/// TCP_CLOSE of that file: the state of an unconnected UDP socket.
 const UNCONNECTED: u8 = 7;
 
 fn sockets(texts: &[String]) -> impl Iterator<Item = KernelSocket> {
@@ -86,7 +87,7 @@ fn bound(udp: &[String], ephemeral: &RangeInclusive<u16>) -> Vec<Step> {
     ports(Protocol::Udp, sockets(udp).filter(is_service))
 }
 
-/// Each once.
+/// Returns the ports of these sockets, each once.
 fn ports(protocol: Protocol, sockets: impl Iterator<Item = KernelSocket>) -> Vec<Step> {
     let mut ports: Vec<Step> = sockets
         .filter_map(|socket| Step::new(protocol, socket.port))
@@ -116,7 +117,7 @@ mod tests {
         let mut six = HEAD.to_owned();
         for number in 0..MANY {
             let line = format!("   3: 0A4D4D0A:01BB 0A4D4D0B:{number:04X} 01 00000000:00000000\n");
-            // Of both families, counted together.
+            // Connections of both families are counted together.
             match number % 2 {
                 0 => four += &line,
                 _ => six += &line.replace("0A4D4D0A:", "0000000000000000FFFF00000A4D4D0A:"),
@@ -132,7 +133,7 @@ mod tests {
         let mut text = HEAD.to_owned();
         let rest = "00000000:00000000 00:00000000 00000000   101        0";
         for (number, (address, state, inode)) in [
-            // The kernel's own *:51820 (WireGuard), *:53, 127.0.0.1:323, and what clients have.
+            // The kernel's own *:51820 (WireGuard), *:53, 127.0.0.1:323, and sockets of clients.
             ("00000000:CA6C", "07", 0),
             ("00000000:0035", "07", 17_213),
             ("0100007F:0143", "07", 17_214),

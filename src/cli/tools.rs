@@ -16,7 +16,7 @@ use crate::stderr::complain;
 use crate::tools::check::{SavedTable, saved_in};
 use crate::tools::convert::{self, ConversionNote};
 
-/// Does what the subcommand says.
+/// Runs the subcommand.
 pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
     match command {
         Command::Check(check) => super::check::run(check, options),
@@ -117,7 +117,7 @@ fn status(options: &Options, as_json: bool, saved_ruleset: &Path) -> Result<(), 
     print(&(status.to_string() + &saved.collect::<String>()))
 }
 
-/// Has the daemon obey; where none runs, does what can be done without it.
+/// Sends the order to the daemon. If no daemon runs, obeys as far as that is possible without one.
 fn obey(options: &Options, order: &Order) -> Result<(), Fault> {
     let lines = match remote::order(options, order)? {
         Obeyed::Done(lines) => Some(lines),

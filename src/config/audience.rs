@@ -9,15 +9,14 @@ use super::keys::Key;
 use super::suggest::nearest;
 use super::text::{ConfigText, Span};
 
-/// Who reads a diagnostic, or any other text that may quote a sequence.
+/// The readers of a diagnostic, or of any other text that may quote a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// Whoever sits at the terminal, and may read the file.
+    /// The user at the terminal, who may read the file.
     Terminal,
-    /// A pipe or a file that whoever typed the command has chosen: lines with a sequence in them
-    /// are not shown.
+    /// A pipe or a file that the user has chosen: lines with a sequence in them are not shown.
     Pipe,
-    /// A log, which others read too (systemd's journal is for the group adm): nothing of a
+    /// A log, which others read too (the group adm may read systemd's journal): nothing of a
     /// sequence is shown.
     Log,
 }
@@ -39,9 +38,9 @@ impl Audience {
     }
 }
 
-/// Whether the line of `span` certainly holds no secret: it is a header, or a key that is no secret
-/// with its value, without a remark behind it. Other lines may hold one: a mistyped `sequence`, the
-/// middle of a list that runs over several lines.
+/// Returns whether the line of `span` certainly holds no secret: it is a header, or a key that is no
+/// secret with its value, without a remark behind it. Other lines may hold a secret: a mistyped
+/// `sequence`, or the middle of a list that runs over several lines.
 pub(super) fn is_harmless(source: &ConfigText, span: &Span) -> bool {
     let (_, line) = source.line(source.line_index(span.start));
     let line = line.trim();
@@ -67,7 +66,7 @@ mod tests {
     use super::*;
     use crate::config::diagnostic::Faults;
 
-    /// The same fault, as each reader sees it.
+    /// Returns the same fault, as each reader sees it.
     fn readers(text: &str, needle: &str) -> [String; 3] {
         let source = ConfigText::new("f", text);
         let start = text.find(needle).expect("the needle");

@@ -26,9 +26,8 @@ pub enum Severity {
 /// not say what to do. [`Diagnostic::shown_to`] returns less for other audiences.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
     pub severity: Severity,
-    /// The file.
+    /// The name of the file, as the user gave it.
     pub file: Arc<str>,
     /// The line, from 1; 0 if the file as a whole is meant.
     pub line: usize,
@@ -36,19 +35,19 @@ pub struct Diagnostic {
     pub column: usize,
     /// The length of the place, in characters.
     pub length: usize,
-    /// What is wrong.
+    /// The fault, in words.
     pub message: String,
-    /// What to do about it.
+    /// The advice, if the message alone does not make clear what to do.
     pub help: Option<String>,
     /// The line, and the marks under it.
     excerpt: Option<[String; 2]>,
-    /// Whether the line may hold a secret.
+    /// True if the line may hold a secret.
     is_secret: bool,
     /// The message and the help for a log, if the others quote a secret.
     quiet: Option<Quiet>,
 }
 
-/// The message and the help for a log, in place of those that quote a secret.
+/// The message and the help for a log. They replace a message and a help that quote a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Quiet {
     message: String,
@@ -91,8 +90,8 @@ impl Diagnostic {
         }
     }
 
-    /// Returns the text for an audience: the place, what is wrong and what to do. [`Audience`] says how
-    /// much of a secret each may see.
+    /// Returns the text for an audience: the place, the message and the help. [`Audience`] says how much
+    /// of a secret each may see.
     #[must_use]
     pub fn shown_to(&self, audience: Audience) -> String {
         let mut shown = String::new();
@@ -153,7 +152,7 @@ fn excerpt(source: &ConfigText, span: &Span) -> [String; 2] {
         line.char_indices().take_while(|(i, _)| *i < byte).count()
     };
     let (first, end) = (at(span.start), at(span.end.max(span.start)));
-    // How many characters are left out before the place, so that it is shown.
+    // How many characters before the place are left out, so that the place is shown.
     let skipped = if line.chars().count() > SHOWN {
         first.saturating_sub(SHOWN / 2)
     } else {
@@ -162,7 +161,7 @@ fn excerpt(source: &ConfigText, span: &Span) -> [String; 2] {
     let mut shown = String::new();
     let mut marks = String::new();
     for (i, c) in line.chars().enumerate().skip(skipped).take(SHOWN) {
-        // A file must not steer the terminal of whoever reads about it.
+        // A file must not control the terminal on which its faults are shown.
         let c = if c.is_control() && c != '\t' {
             char::REPLACEMENT_CHARACTER
         } else {
@@ -206,7 +205,8 @@ struct SpannedFault {
     quiet: Option<Quiet>,
 }
 
-/// The faults that parsers and the check have found. They go on after each.
+/// The faults that parsers and the check have found. After each fault they go on, so that all faults
+/// are reported at once.
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<SpannedFault>);
 
@@ -235,7 +235,7 @@ impl Faults {
         ReportedFault(self.0.last_mut())
     }
 
-    /// Whether there is an error among them.
+    /// Returns whether there is an error among the faults.
     pub(super) fn any_error(&self) -> bool {
         self.0.iter().any(|f| f.severity == Severity::Error)
     }
@@ -277,13 +277,13 @@ impl Faults {
 pub(super) struct ReportedFault<'a>(Option<&'a mut SpannedFault>);
 
 impl ReportedFault<'_> {
-    /// Adds what to do about it.
+    /// Adds advice.
     pub(super) fn help(self, help: impl Into<String>) -> Self {
         let help = Some(help.into());
         self.map(|fault| fault.help = help)
     }
 
-    /// Adds what to do about it, if that is known.
+    /// Adds advice, if there is any.
     pub(super) fn help_if(self, help: Option<String>) -> Self {
         self.map(|fault| fault.help = help)
     }

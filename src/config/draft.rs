@@ -1,5 +1,5 @@
-//! A draft: the settings of a file as written, not yet checked. Both formats become one, and one check
-//! makes a [`Config`](crate::model::Config) of it, so that they cannot drift apart.
+//! A draft: the settings of a file as written, not yet checked. Both formats become a draft, and one
+//! check makes a [`Config`](crate::model::Config) of it, so that the formats cannot drift apart.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub(super) enum Field<T> {
     Absent,
     /// In the file, but not readable: the fault has been reported.
     Faulty,
-    /// As read.
+    /// The value as read, and its place.
     Given(Spanned<T>),
 }
 
@@ -54,10 +54,10 @@ impl<T> Field<T> {
 /// A list as written.
 pub(super) type SpannedList<T> = Vec<Spanned<T>>;
 
-/// A file.
+/// The settings of a file.
 #[derive(Debug)]
 pub(super) struct ConfigDraft {
-    /// Whether it is a knockd.conf.
+    /// True for a knockd.conf, false for TOML.
     pub(super) is_legacy: bool,
     pub(super) defaults: Defaults,
     pub(super) interfaces: Field<SpannedList<String>>,
@@ -85,7 +85,7 @@ pub(super) struct DraftLog {
 
 #[derive(Debug)]
 pub(super) struct DraftFirewall {
-    /// The header.
+    /// The place of the header.
     pub(super) span: Span,
     pub(super) table: Field<String>,
     pub(super) guard: Field<Guard>,
@@ -96,9 +96,9 @@ pub(super) struct DraftFirewall {
 
 #[derive(Debug, Default)]
 pub(super) struct DraftDoor {
-    /// As in the header.
+    /// The name in the header.
     pub(super) name: Spanned<String>,
-    /// Whether it has an unknown key, which may be meant for one that the door lacks.
+    /// True if the door has an unknown key, which may be a slip for a key that the door lacks.
     pub(super) misread: bool,
     pub(super) sequence: Field<SpannedList<Step>>,
     pub(super) one_time: Field<PathBuf>,

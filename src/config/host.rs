@@ -23,7 +23,7 @@ impl Default for Host {
 }
 
 impl Host {
-    /// Returns this host, as far as the kernel tells.
+    /// Returns this host. If the kernel does not give its range of ports, the default range is taken.
     pub(crate) fn read(folder: &Path) -> Self {
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
         let parsed = range.ok().and_then(|text| {

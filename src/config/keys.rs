@@ -1,9 +1,9 @@
-//! The keys of both formats: one table for the parsers, for what they suggest in place of a slip,
-//! for who may see a line, and for `knockd convert`.
+//! The keys of both formats, in one table. It serves the parsers, their suggestions for a mistyped key,
+//! the decision who may see a line, and `knockd convert`.
 
 use Header::{Door, Firewall, Log, Options, Top};
 
-/// Where a key stands.
+/// The header under which a key stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Header {
     /// At the top of a knockd.toml, and under `[options]` of a knockd.conf.
@@ -26,8 +26,7 @@ pub(crate) struct Key {
     pub(crate) toml: Option<&'static str>,
     /// Its names in a knockd.conf, in small letters.
     conf: &'static [&'static str],
-    /// Whether its value is nobody else's business: it is a sequence, or a command, which may have
-    /// a password in it.
+    /// True if the value is secret: it is a sequence, or a command, which may have a password in it.
     pub(crate) is_secret: bool,
 }
 
@@ -108,7 +107,7 @@ impl Key {
             .flat_map(|key| key.toml.into_iter().chain(key.conf.iter().copied()))
     }
 
-    /// Whether it stands under the header of a door.
+    /// Returns whether the key stands under the header of a door.
     pub(crate) fn is_of_door(&self) -> bool {
         self.header == Door
     }

@@ -1,4 +1,4 @@
-//! Files: the only I/O of this room.
+//! Reads configuration files: the only I/O of this room.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -17,7 +17,8 @@ pub(crate) const DEFAULT_TOML: &str = "/etc/knockd.toml";
 /// The knockd.conf that is read if nobody names another file.
 pub(crate) const DEFAULT_CONF: &str = "/etc/knockd.conf";
 
-/// Bigger files are no configuration: 65,535 doors fit in it.
+/// The size of the biggest file that is read, in bytes. A bigger file is no configuration: 65,535 doors
+/// fit in this size.
 const SIZE_MAX: u64 = 32 << 20;
 
 /// A file that has been read and judged.
@@ -26,25 +27,23 @@ pub(crate) struct Loaded {
     /// The file's bytes, to be kept or handed on: a pipe cannot be read twice. [`judge_bytes`] returns
     /// the same report of them.
     pub(crate) bytes: Vec<u8>,
-    /// The judgement.
+    /// The configuration and its faults.
     pub(crate) report: ConfigReport,
 }
 
 /// Why a file could not be read at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
-    /// The user may not.
+    /// The user may not read the file.
     #[error("run as root: {} is for root alone", .0.display())]
     NotAllowed(PathBuf),
-    /// The kernel says why.
+    /// The file cannot be opened or read.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Read {
-        /// Which file.
         path: PathBuf,
-        /// Why not.
         source: io::Error,
     },
-    /// It is bigger than any configuration.
+    /// The file is bigger than any configuration.
     #[error("{} is bigger than 32 MiB: that is no configuration", .0.display())]
     TooBig(PathBuf),
 }
@@ -100,8 +99,8 @@ pub(crate) fn judge_bytes(path: &Path, bytes: &[u8], folder: &Path) -> ConfigRep
     judge(&source, format, &Host::read(folder))
 }
 
-/// Opens a file without waiting: a reload must not hang on a pipe whose writer is gone (as
-/// that of `-c <(…)` is by then). One whose writer is there is read to its end.
+/// Opens a file without waiting. A reload must not hang on a pipe whose writer is gone, as that of
+/// `-c <(…)` is by then. A pipe whose writer is there is read to its end.
 fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -114,13 +113,13 @@ fn open(path: &Path) -> io::Result<File> {
 /// The file that is read when nobody names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Choice {
-    /// The file.
     pub(crate) path: PathBuf,
     /// A remark for its owner about the choice.
     pub(crate) note: Option<String>,
 }
 
-/// Chooses between the default files: TOML if it is there. If both are there, the note says so.
+/// Returns one of the default files: the TOML file, unless only the knockd.conf is there. If both are
+/// there, the note says so.
 #[must_use]
 pub(crate) fn choose(toml: &Path, conf: &Path) -> Choice {
     let (has_toml, has_conf) = (toml.exists(), conf.exists());
@@ -224,7 +223,7 @@ mod tests {
             let loaded = scope.spawn(|| load(&path));
             io::Write::write_all(&mut both, b"[a]\nsequence = 5129,48210\n").expect("room");
             while !loaded.is_finished() {
-                // It is open there when somebody else than we has it open.
+                // The pipe is open there when somebody other than this test has it open.
                 let readers = std::fs::read_dir("/proc/self/fd").expect("ours");
                 let at = |entry: &io::Result<std::fs::DirEntry>| {
                     let target = entry.as_ref().ok().map(|e| std::fs::read_link(e.path()));

@@ -1,4 +1,4 @@
-//! A text of either format becomes a [`Config`], or the reasons why not.
+//! Makes a [`Config`] of a text of either format, or the diagnostics why that is impossible.
 
 use std::path::Path;
 
@@ -19,9 +19,9 @@ pub enum Format {
 }
 
 impl Format {
-    /// Returns the format of a file: TOML if its name ends in `.toml`, a knockd.conf if it ends in
-    /// `.conf`, in which a door may have any name. By another name it is TOML if it has a header
-    /// that hardly any but TOML has, `[firewall]` or `[door.…]`.
+    /// Returns the format of a file. A name that ends in `.toml` means TOML. A name that ends in `.conf`
+    /// means a knockd.conf, whatever its headers: a door of knock 0.8 may have any name. By another name
+    /// it is TOML if it has a header `[firewall]` or `[door.…]`, which hardly any knockd.conf has.
     #[must_use]
     pub fn of(path: &Path, text: &str) -> Self {
         let toml_header = |line: &str| {
@@ -94,7 +94,7 @@ pub(super) fn judge(source: &ConfigText, format: Format, host: &Host) -> ConfigR
     }
 }
 
-/// Returns the lines of a knockd.conf for `knockd convert`, and what they mean.
+/// Returns the lines of a knockd.conf for `knockd convert`, and the configuration that they make.
 ///
 /// # Errors
 ///

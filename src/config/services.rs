@@ -1,5 +1,5 @@
-//! Names of services that people write for a port. Not those of /etc/services: a file of another
-//! machine is judged as it would be there, and that list has thousands.
+//! Names of services that people write for a port. /etc/services is not read: a file of another machine
+//! is to be judged as it would be there, and that list has thousands of names.
 
 /// Returns the port of a well-known service, of either protocol.
 pub(crate) fn port(name: &str) -> Option<u16> {

@@ -1,4 +1,4 @@
-//! Did you mean …?
+//! Finds the word for "did you mean …?".
 
 /// Returns the one of `known` that `word` is most likely a slip of the keyboard for.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -28,7 +28,7 @@ pub(crate) struct ConfigText {
     lines: Vec<usize>,
     /// The offsets of bytes that are not UTF-8; each is U+FFFD in the text.
     foreign: Vec<usize>,
-    /// Why it is no text at all, if it is none.
+    /// If the bytes are no text at all: the reason.
     no_text: Option<String>,
 }
 
@@ -133,7 +133,7 @@ impl ConfigText {
     }
 }
 
-/// How many bytes of a file are looked at to tell whether it is a text.
+/// How many bytes of a file are looked at to find out whether it is a text.
 const LOOKED_AT: usize = 8192;
 
 /// Returns why these bytes are no text: they begin with a control character, or have a NUL in them as a

@@ -18,14 +18,15 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 /// is the number of the pipe to answer on. (Not stdin: the configuration may come by that.)
 pub(super) const FLAG: &str = "--detached";
 
-/// The pipe to answer on.
+/// The pipe on which [`ready`] reports to the process in the foreground.
 static ANSWER: Mutex<Option<File>> = Mutex::new(None);
 
 /// Begins the process in the background: it has a session of its own and keeps no folder busy. It
-/// keeps its standard files until [`ready`], to read its configuration and to say why it cannot
-/// start.
+/// keeps its standard files until [`ready`]: it may read its configuration from stdin, and it prints
+/// on stderr why it cannot start.
 pub(crate) fn detach(answer: RawFd) {
-    // Opened anew and closed: no program that is started from now on inherits it.
+    // The pipe is opened anew, with close-on-exec, and the inherited descriptor is closed: no program
+    // that is started from now on inherits it.
     let opened = File::options()
         .write(true)
         .open(format!("/proc/self/fd/{answer}"));
@@ -40,7 +41,7 @@ pub(crate) fn detach(answer: RawFd) {
     let _ = std::env::set_current_dir("/");
 }
 
-/// Tells the process that waits in the foreground that all is well, and leaves its terminal.
+/// Reports to the process that waits in the foreground that all is well, and leaves its terminal.
 ///
 /// # Errors
 /// /dev/null cannot be opened.
@@ -72,7 +73,8 @@ fn null() -> io::Result<File> {
 }
 
 /// Starts the same command line in the background and waits until it is ready; returns the exit code.
-/// If the new process ended first, the code is its own: it has said why on stderr, which it shares.
+/// If the new process ends before it is ready, the code is its own: it has printed the reason on
+/// stderr, which both share.
 ///
 /// # Errors
 /// The process cannot be started.

@@ -1,4 +1,4 @@
-//! The monotonic clock, and lengths of time in words.
+//! The monotonic clock, and durations as text.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) fn now() -> Timestamp {
     })
 }
 
-/// Formats a length of time as an administrator writes it.
+/// Returns a duration as an administrator writes it: `1h 30m`.
 #[must_use]
 pub fn duration(time: Duration) -> String {
     humantime::format_duration(time).to_string()

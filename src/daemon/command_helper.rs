@@ -1,5 +1,5 @@
-//! The process that runs commands, as the daemon sees it: it starts it, sends it requests, reads its
-//! reports and replaces it.
+//! The daemon's side of the command helper, the process that runs commands. The daemon starts the
+//! helper, sends it requests, reads its reports and replaces it when it has died.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,11 +28,11 @@ pub(crate) struct CommandHelper {
     digest: u64,
     /// When the helper was last started: a helper that dies at once is not started for ever.
     started: Timestamp,
-    /// The helper is dead: when another is started.
+    /// If the helper is dead: the time at which another is started.
     dead_until: Option<Timestamp>,
 }
 
-/// The line when the daemon ends without a helper.
+/// The log line if the daemon ends without a helper.
 const LEFT: &str = "no command helper: pending stop commands wait for the next start";
 
 /// How long a helper must have lived to be replaced at once.
@@ -60,7 +60,7 @@ impl CommandHelper {
         }))
     }
 
-    /// Asks for a door's command.
+    /// Asks the helper to run a door's command.
     pub(crate) fn run(&mut self, command: &StartCommand) -> Result<(), HelperBusy> {
         let StartCommand { door, source } = command.clone();
         self.client.send(&HelperRequest::Start { door, source })
@@ -77,7 +77,7 @@ impl CommandHelper {
         }
     }
 
-    /// Returns what to poll, and for what; nothing while the helper is dead.
+    /// Returns the helper's socket and the events to poll it for; `None` while the helper is dead.
     pub(crate) fn polled(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         self.dead_until
             .is_none()

@@ -22,18 +22,18 @@ use super::packets::cooldown::Cooldowns;
 use super::packets::pipeline::tripwires;
 use super::setup::{Options, Unusable};
 
-/// The table's hash in a replay: the same answer each time.
+/// The secret of keyed hashes in a replay. It is fixed, so that each replay gives the same answer.
 const SECRET: [u8; 16] = *b"knockd's replay.";
 
-/// Prints the table, what each door would put into it and the commands it would run; then,
-/// with a capture, what happens in it.
+/// Prints the table, the elements that each door would put into it, and the commands that it would
+/// run. With a capture, it then prints the events that the packets cause.
 ///
 /// # Errors
 /// The configuration has errors, the capture cannot be read, stdout cannot be written.
 pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
     let (path, note) = options.config_path();
     let mut setup = options.read(&path).map_err(Unusable::into_fault)?;
-    // Only root can read what was used; without it the files decide.
+    // Only root can read which sequences were used. For other users the marks in the files decide.
     setup.await_sequences(UsedSequences::load(options.state(&path).dir(), SECRET));
     if let Some(line) = &note {
         complain(format_args!("{line}"));
@@ -46,7 +46,7 @@ pub fn dry_run(options: &Options, read: Option<&Path>) -> Result<(), Fault> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let printed = print(&mut out, options, setup.config, read);
     match printed.and_then(|()| out.flush().map_err(PrintError::Output)) {
-        // The reader has enough: `| head`.
+        // The reader has closed the pipe, as `| head` does: that is no fault.
         Err(PrintError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(PrintError::Output(error)) => Err(Fault::output(error)),
         Err(PrintError::Fault(fault)) => Err(fault),
@@ -165,7 +165,7 @@ fn replay(
     Ok(())
 }
 
-/// Prints one event with its time, and what is done about it.
+/// Prints one event with its time, and the effects of an event that opens a door.
 fn tell(
     out: &mut impl Write,
     config: &Config,

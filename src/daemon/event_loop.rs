@@ -38,17 +38,17 @@ use crate::firewall::{GuardTable, Ruleset};
 use crate::matcher::Occupancy;
 use crate::model::{Config, OnStop, Timestamp};
 
-/// How long a read takes for each of its packets, at least: a stray is judged in some 50 ns, a first
-/// step in up to 150, and nobody may see which it was.
+/// The least time that a read takes for each of its packets. A stray is judged in some 50 ns, a first
+/// step in up to 150 ns, and nobody may see which of them a packet was.
 const PACKET: Duration = Duration::from_nanos(150);
 
-/// A read of packets that came by themselves takes a multiple of this. The caches are cold then: a
+/// A read of packets that did not gather takes a multiple of this. The caches are cold then: a
 /// step takes a microsecond more than another port.
 const LOOK: Duration = Duration::from_micros(20);
 
-/// Waits until the time that a read has taken since `from` says nothing of its packets: a process on
-/// the same processor could measure it. Where packets gathered, no packet has chosen the moment of
-/// the read; where they came by themselves (`was_rare`), their arrival has.
+/// Waits until the time that a read has taken since `from` no longer depends on what its packets are:
+/// a process on the same processor could measure that time. If packets gathered, no packet has chosen
+/// the moment of the read. If they were read as they came (`was_rare`), their arrival has.
 fn hide_work(from: Timestamp, taken: usize, was_rare: bool) {
     let count = u32::try_from(taken).unwrap_or(u32::MAX);
     let worked = now().since(from);
@@ -69,17 +69,17 @@ const FILTER_REST: Duration = Duration::from_secs(1);
 /// The daemon, running.
 pub(super) struct Daemon<'a> {
     pub(super) options: &'a Options,
-    /// The configuration file.
+    /// The path of the configuration file.
     pub(super) path: PathBuf,
-    /// Its names as it was last read: an order waits for no disk.
+    /// The names of that file when it was last read. They are kept so that an order waits for no disk.
     pub(super) names: Vec<String>,
     pub(super) log: &'a Logger,
     pub(super) signals: Signals,
     pub(super) listener: Listener,
-    /// Which of this host's addresses the listener has been told of: see
+    /// The state of this host's addresses for which the listener's filter was last set: see
     /// [`crate::capture::Links::own`].
     pub(super) own: u64,
-    /// The kernel refused a filter: when it is asked again.
+    /// If the kernel refused a filter: the time at which it is asked again.
     pub(super) filter_rest: Option<Timestamp>,
     pub(super) pipeline: Pipeline,
     pub(super) control: Option<ControlSocket>,
@@ -87,34 +87,36 @@ pub(super) struct Daemon<'a> {
     pub(super) readings: Readings,
     pub(super) keeper: LastGoodKeeper,
     pub(super) pidfile: Option<PidFile>,
-    /// The table's.
+    /// The lock of the table.
     pub(super) lock: Option<Lock>,
     /// The lock of the state directory, by which another daemon knows that its configuration and
     /// interfaces are ours.
     pub(super) _state_lock: Option<std::fs::File>,
-    /// Packets that found no room, as last told.
+    /// Packets that found no room in the ring, as last reported in the log.
     pub(super) dropped: u64,
-    /// Packets taken in.
+    /// Packets read since the start.
     pub(super) packets: u64,
     pub(super) pacing: Pacing,
-    /// How long the next packets are let gather; `None`: they are read at once.
+    /// How long the next packets gather before they are read; `None`: they are read at once.
     pub(super) gather: Option<Duration>,
     pub(super) ticks: Ticks,
     pub(super) started: Timestamp,
-    /// The file on the disk was looked at last and is not what runs: why.
+    /// If the file on the disk was refused when it was last read: the reasons, and the configuration
+    /// that runs instead.
     pub(super) refused: Option<RefusedFile>,
     pub(super) stopping: bool,
 }
 
 impl Daemon<'_> {
-    /// Says that the guard stands and the capture is open.
+    /// Reports to the log, the service manager and a waiting parent process that the guard stands and
+    /// the capture is open.
     pub(super) fn ready(&mut self) {
         tracing::info!("starting up, listening on {}", self.patterns());
         self.log_waiting();
         self.manager.ready(now());
         self.manager.status(self.status_line(), now());
         if self.options.detached.is_some() {
-            // While stdout and stderr are still what they were.
+            // Lines that wait are written before stdout and stderr are replaced.
             self.log.flush();
             if let Err(error) = background::ready() {
                 tracing::error!("cannot leave the terminal: {error}");
@@ -122,7 +124,7 @@ impl Daemon<'_> {
         }
     }
 
-    /// Says which interfaces cannot be knocked at yet.
+    /// Writes to the log which interfaces cannot be knocked at yet.
     fn log_waiting(&self) {
         let links = &self.pipeline.links;
         if links.listening().is_empty() && links.missing().is_empty() {
@@ -136,9 +138,9 @@ impl Daemon<'_> {
         }
     }
 
-    /// Returns the interfaces without an address that somebody may miss: those that are named, or
-    /// all if none has one. Others are mostly meant to have none, like the kernel's own tunl0 and
-    /// sit0.
+    /// Returns the interfaces without an address that somebody may miss: the named interfaces, or all
+    /// interfaces if none has an address. Other interfaces are mostly meant to have none, like the
+    /// kernel's own tunl0 and sit0.
     fn unreachable(&self) -> Vec<&str> {
         let mut names = self.pipeline.links.without_address();
         if names.len() < self.pipeline.links.listening().len() {
@@ -159,8 +161,8 @@ impl Daemon<'_> {
         names.join(", ")
     }
 
-    /// Returns one line for `systemctl status`. Everybody may read that: it does not say why a file
-    /// is refused.
+    /// Returns one line for `systemctl status`. Everybody may read it, so it leaves out the reasons why
+    /// a file is refused.
     fn status_line(&self) -> String {
         let mut text = self.listens();
         if self.is_cleared() {
@@ -196,7 +198,7 @@ impl Daemon<'_> {
         text
     }
 
-    /// Serves until told to stop. Everything waits in one poll.
+    /// Serves until asked to stop. Everything waits in one poll.
     pub(super) fn serve(&mut self) -> Result<(), Fault> {
         while !self.stopping {
             let ready = self.wait()?;
@@ -258,8 +260,8 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    /// Tells the listener of this host's addresses, if they have changed; and once more of what it
-    /// is to pass, if the kernel has refused that.
+    /// Gives this host's addresses to the listener's filter, if they have changed. If the kernel has
+    /// refused the filter before, sets it once more when the retry is due.
     fn update_filter(&mut self, now: Timestamp) {
         let (own, addresses) = self.pipeline.links.own();
         let is_due = self.filter_rest.is_some_and(|at| at <= now);
@@ -275,7 +277,7 @@ impl Daemon<'_> {
         match told {
             Ok(()) => self.filter_rest = None,
             Err(error) => {
-                // Once: it is tried every second.
+                // This is logged once, though the filter is tried again every second.
                 if !is_due {
                     tracing::error!("{error}: knocks at a new address may not be heard");
                 }
@@ -352,7 +354,7 @@ impl Daemon<'_> {
     }
 
     fn serve_control(&mut self, now: Timestamp) {
-        // Taken out for the time: an answer needs all of the daemon but this.
+        // The control socket is taken out meanwhile: an answer needs all of the daemon but the socket.
         if let Some(mut control) = self.control.take() {
             control.serve(now, |order| self.obey(order, now));
             self.control = Some(control);
@@ -431,8 +433,8 @@ impl Daemon<'_> {
         }
     }
 
-    /// Has the configuration read again, in a thread; returns the number of the reading. One that
-    /// is under way may have begun before the file was changed: then another follows it.
+    /// Has the configuration read again, in a thread; returns the number of the reading. A reading
+    /// that is under way may have begun before the file was changed: then another follows it.
     fn reload(&mut self) -> u64 {
         let (number, is_due) = self.readings.ask();
         if is_due {
@@ -448,7 +450,7 @@ impl Daemon<'_> {
         self.readings.begin(self.options, &self.path, &used, now());
     }
 
-    /// Takes what was read: the reload comes to its end.
+    /// Takes the result of a reading, and ends the reload with it.
     fn take_reading(&mut self) {
         let Some((number, prepared, again)) = self.readings.take() else {
             return;
@@ -465,9 +467,9 @@ impl Daemon<'_> {
         }
     }
 
-    /// Puts in force what was read, all of it or nothing. A faulty file changes nothing; a good one
-    /// loses no opening, no pending stop, and no attempt at a door that stays. Returns what became
-    /// of it, for those who have asked: the log is told here.
+    /// Puts the configuration that was read in force, all of it or nothing. A faulty file changes
+    /// nothing. A good one loses no opening, no pending stop, and no attempt at a door that stays.
+    /// Writes the outcome to the log, and returns it as the reply to the clients that have asked.
     fn commit(&mut self, Prepared { names, contents }: Prepared) -> Reply {
         self.names = names;
         let path = self.path.display().to_string();
@@ -488,7 +490,8 @@ impl Daemon<'_> {
                 let stays = format!("{path} cannot be used: the running configuration stays");
                 tracing::error!("{stays}");
                 self.refuse(&unusable.errors());
-                // Who asks is root, and shows the lines to a terminal alone.
+                // Only root or the daemon's own user is answered, and the client shows the lines to a
+                // terminal alone.
                 let mut faults = unusable.shown_to(Audience::Terminal);
                 faults.push(stays);
                 Reply::Faulty(faults)
@@ -497,7 +500,7 @@ impl Daemon<'_> {
                 for line in &setup.warnings {
                     tracing::warn!("{line}");
                 }
-                // What the kernel may refuse comes first: then nothing has changed.
+                // The steps that the kernel may refuse come first: if one fails, nothing has changed.
                 if let Err(error) = self.commit_to_kernel(&setup.config) {
                     tracing::error!("{error}: the running configuration stays");
                     self.refuse(&[error.to_string()]);
@@ -510,15 +513,16 @@ impl Daemon<'_> {
 
     /// Notes that the file on the disk is not what runs.
     fn refuse(&mut self, why: &[String]) {
-        // What was in use before, the first of several faulty files included, still is.
+        // A faulty file after another faulty one changes nothing: the configuration in use is still
+        // the one that was in use at the first of them.
         let in_use = self.refused.take().map(|before| before.in_use);
         let in_use = in_use.unwrap_or_else(|| RefusedFile::RUNNING.to_owned());
         self.refused = Some(RefusedFile::new(in_use, why));
     }
 
-    /// The part of a reload that may fail: filter, lock, table. What was done before a failure is
-    /// undone here. The filter comes first: a packet that it passes too early is judged by the
-    /// matcher, one that it does not pass is lost.
+    /// The part of a reload that may fail: filter, lock, table. If one of them fails, the changes
+    /// before it are undone here. The filter comes first: a packet that it passes too early is judged
+    /// by the matcher, a packet that it does not pass is lost.
     fn commit_to_kernel(&mut self, config: &Config) -> Result<(), Fault> {
         self.listener.set_filter(config)?;
         let lock = table::take_lock(self.options, config, self.lock.as_ref());
@@ -611,7 +615,7 @@ impl Daemon<'_> {
         }
     }
 
-    /// Takes what became of files of one-time sequences that were read or written.
+    /// Takes the results for files of one-time sequences that were read or written.
     fn take_sequences(&mut self) {
         for answer in self.pipeline.one_time_files.take() {
             match answer {
@@ -624,7 +628,7 @@ impl Daemon<'_> {
         }
     }
 
-    /// Listens for the next one-time sequence of a door, unless it has one.
+    /// Sets the next one-time sequence of a door, unless the door waits for one already.
     fn listen_for_next(&mut self, read: SequencesRead) {
         if self.pipeline.one_time_files.is_stale(&read) {
             let SequencesRead { door, file, .. } = read;
@@ -644,8 +648,8 @@ impl Daemon<'_> {
         self.pipeline.take_config(config, one_time, now());
     }
 
-    /// Stops: closes what commands opened, and leaves or removes the table as configured. After a
-    /// fault the table stays in any case: nobody asked for the guard to go.
+    /// Stops: runs the pending stop commands, and leaves or removes the table as configured. After a
+    /// fault (`asked` is false) the table stays in any case: nobody asked for the guard to go.
     pub(super) fn stop(&mut self, asked: bool) {
         self.pipeline.log_events();
         tracing::info!("shutting down");
@@ -669,10 +673,10 @@ impl Daemon<'_> {
         }
     }
 
-    /// Sleeps until something is to be done; returns what.
+    /// Sleeps until a descriptor is readable or a deadline has come. Returns the readable ones.
     fn wait(&self) -> Result<Readable, Fault> {
         let pipeline = &self.pipeline;
-        // What is polled, and the mark to set when it is readable.
+        // Each descriptor with the events to poll it for, and the mark to set when it is readable.
         let read = PollFlags::POLLIN;
         let mut waited: Vec<(MarkReadable, BorrowedFd<'_>, PollFlags)> = Vec::with_capacity(8);
         if pipeline.links_rest.is_none() {
@@ -698,8 +702,8 @@ impl Daemon<'_> {
             .iter()
             .map(|(_, fd, wanted)| PollFd::new(*fd, *wanted))
             .collect();
-        // Packets that gather are read when their time is over, whether there are any or not. Every
-        // deadline is looked at then, too.
+        // While packets gather the capture is not polled: it is read when the time of gathering is
+        // over, whether there are any packets or not. Every deadline is looked at then, too.
         let mut ready = Readable {
             capture: self.gather.is_some(),
             ..Readable::default()
@@ -744,16 +748,16 @@ impl Daemon<'_> {
         let Some(earliest) = deadlines.into_iter().flatten().min() else {
             return PollTimeout::NONE;
         };
-        // Rounded up: a wake-up just before the deadline would be one for nothing.
+        // The wait is rounded up: a wake-up just before the deadline would be in vain.
         let wait = earliest.since(now()) + Duration::from_nanos(999_999);
         PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
     }
 }
 
-/// Selects the mark that something is readable.
+/// Returns the mark of one descriptor in [`Readable`].
 type MarkReadable = fn(&mut Readable) -> &mut bool;
 
-/// What is readable, by the poll.
+/// The descriptors that poll found readable.
 #[derive(Debug, Default)]
 struct Readable {
     capture: bool,

@@ -1,4 +1,4 @@
-//! Why knockd ends when it was not told to, and the exit code that says so (sysexits(3)).
+//! Why knockd ends without being asked to, and the exit code for that (sysexits(3)).
 
 use std::error::Error;
 use std::io;
@@ -19,9 +19,7 @@ pub enum Fault {
     /// A file that is not there or cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Input {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// Packets cannot be captured, or a capture cannot be read.
@@ -39,9 +37,9 @@ pub enum Fault {
     /// Another daemon has the pid file, and this one cannot do without.
     #[error("{source}; {way_out}")]
     PidFile {
-        /// Who has it.
+        /// Names the daemon that has the pid file.
         source: LockError,
-        /// What to do about it.
+        /// The advice, which follows the error in the message.
         way_out: &'static str,
     },
     /// The process that runs commands cannot be started.
@@ -50,21 +48,21 @@ pub enum Fault {
     /// The process that runs commands cannot work.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// The kernel refused.
+    /// The kernel refused a call.
     #[error("{what}: {source}")]
     System {
-        /// What was tried.
+        /// The failure in a few words, as in "cannot write".
         what: &'static str,
-        /// Why not.
         source: Box<dyn Error + Send + Sync>,
     },
     /// Something that is needed is not to be had, such as a daemon that runs.
     #[error("{0}")]
     Unavailable(String),
-    /// The user may not.
+    /// The user lacks a permission.
     #[error("{0}")]
     Permission(String),
-    /// The configuration cannot be used; what is wrong with it has been said.
+    /// The configuration cannot be used. The text is its faults, or it is a last line below faults that
+    /// have been printed.
     #[error("{0}")]
     Config(String),
 }

@@ -1,9 +1,9 @@
-//! The heap, whose defaults are made for busier programs: the one file of the daemon with `unsafe` in
-//! it, for no crate wraps these calls. `tests/daemon/memory.rs` measures what they do.
+//! Settings of the heap, whose defaults are made for busier programs. This is the one file of the daemon
+//! with `unsafe` in it, for no crate wraps these calls. `tests/daemon/memory.rs` measures their effect.
 #![allow(unsafe_code)]
 
-/// Has all threads use one heap; to be called before there is a second thread. By default each gets
-/// a heap of its own, and the configurations of two reloads may lie in two.
+/// Makes all threads use one heap. Call it before there is a second thread. By default each thread
+/// gets a heap of its own, and the configurations of two reloads may lie in two heaps.
 pub(super) fn share() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt(3) takes no pointer, and no other thread is in the allocator.
@@ -13,7 +13,7 @@ pub(super) fn share() {
 }
 
 /// Gives free memory back to the kernel. glibc does so by itself only at the end of the heap, and only
-/// past twice the largest block ever unmapped (mallopt(3), `M_TRIM_THRESHOLD`): of 500 doors 0.4 MiB
+/// past twice the largest block ever unmapped (mallopt(3), `M_TRIM_THRESHOLD`). With 500 doors 0.4 MiB
 /// would stay for good, and 1.0 MiB after a reload.
 pub(super) fn give_back() {
     #[cfg(target_env = "gnu")]

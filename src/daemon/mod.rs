@@ -1,8 +1,8 @@
 //! The daemon: wiring, signals, logging, control, reload.
 //!
-//! One thread around one poll (`event_loop`). `packets` holds what a packet passes through, `log`
-//! what the daemon writes, `control` what root asks of it, `state` its own files. How it begins is
-//! in `start`, how it changes in `reload`.
+//! One thread around one poll (`event_loop`). `packets` is the path of a packet, `log` the log,
+//! `control` the orders that root gives, `state` the daemon's own files. `start` begins the daemon,
+//! `reload` reads a changed configuration.
 
 mod background;
 mod clock;

@@ -17,11 +17,11 @@ use crate::model::{Config, Door, OneTime, PortRange, Timestamp};
 use super::Fault;
 use super::polled_channel::PolledReceiver;
 
-/// How long a start and a reload wait for the files of one-time sequences. A file that is not read by
-/// then comes later, and its door is shut until it does.
+/// How long a start and a reload wait for the files of one-time sequences. The door of a file that is
+/// not read by then is shut until the file has been read.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long marking a sequence may take before the log says that the disk does not answer.
+/// How long marking a sequence may take before the log reports that the disk does not answer.
 const SLOW: Duration = Duration::from_secs(2);
 
 /// The result of a thread.
@@ -42,7 +42,7 @@ pub(super) struct PendingKnock {
     pub(super) file: PathBuf,
     /// The source of the knock.
     pub(super) source: IpAddr,
-    /// When it was complete.
+    /// The time at which the knock was complete.
     pub(super) at: Timestamp,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct SequencesRead {
     pub(super) read: Result<Sequences, OneTimeError>,
 }
 
-/// Reads such files.
+/// Reads files of one-time sequences.
 #[derive(Debug, Clone)]
 pub(super) struct FileReader {
     used: Arc<UsedSequences>,
@@ -76,8 +76,8 @@ impl FileReader {
         SequencesRead { door, file, read }
     }
 
-    /// Reads the files of all doors at once, and waits for them, but not for ever. Returns what was
-    /// read, and the doors whose files were not.
+    /// Reads the files of all doors at once, and waits for them, but not for ever. Returns the
+    /// sequences that were read, and the doors whose files were not.
     pub(super) fn read_all(
         &self,
         config: &Config,
@@ -87,7 +87,7 @@ impl FileReader {
         for (door, file) in config.doors.iter().filter_map(file_of) {
             let (reader, sender) = (self.clone(), sender.clone());
             let (name, path) = (Arc::clone(door), file.clone());
-            // Nobody takes what comes too late.
+            // Nobody takes a result that comes too late.
             let read = move || drop(sender.send(reader.read(name, path)));
             match begin(read) {
                 Ok(()) => awaited.push((Arc::clone(door), file)),
@@ -132,12 +132,12 @@ pub(crate) struct OneTimeFiles {
 #[derive(Debug)]
 struct Marking {
     knock: PendingKnock,
-    /// When the log says that the disk does not answer, once.
+    /// The time at which the log reports that the disk does not answer; `None` once it has.
     tell: Option<Timestamp>,
 }
 
 impl OneTimeFiles {
-    /// Makes one that knows which sequences have been used.
+    /// Begins with the sequences that have been used before.
     ///
     /// # Errors
     /// The kernel has no eventfd(2) to give.
@@ -253,7 +253,7 @@ impl OneTimeFiles {
         answers
     }
 
-    /// Returns when the log is to be told of a slow disk.
+    /// Returns when a slow disk is to be reported in the log.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.at_work.iter().filter_map(|work| work.tell).min()
     }
@@ -328,7 +328,7 @@ mod tests {
         let next = next.read.expect("readable").live.expect("one is left");
         assert_eq!(next.line, 2);
         assert_eq!(files.next_deadline(), None);
-        // The editor writes back what it had read.
+        // An editor writes back the text that it had read before.
         fs::write(&file, " 1000\n 2000\n 3000\n").expect("written");
         let again = UsedSequences::load(folder.path(), [2; 16]);
         let found = FileReader::new(Arc::new(again), &config).read("a".into(), file.clone());

@@ -1,5 +1,5 @@
-//! What subcommands do where no daemon runs: on the table that one has left, or, for `guard`, before
-//! one starts.
+//! Subcommands without a running daemon. They change the table that a daemon has left; `guard` makes
+//! the table before a daemon starts.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -28,10 +28,10 @@ use crate::stderr::complain;
 pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
     let _log = Logger::start(options.log.clone());
     let (path, _) = options.config_path();
-    // As the daemon's start does: a faulty file must not leave the host open.
+    // The same as at the daemon's start: a faulty file must not leave the host open.
     let config = start::first_setup(options, &path, None)?.config;
     let Some(ruleset) = Ruleset::new(&config) else {
-        // Nothing to guard is no fault: the unit is enabled for every configuration.
+        // A configuration without a guard is no fault: the unit is enabled for every configuration.
         return Ok(None);
     };
     match table::take_lock(options, &config, None) {
@@ -46,7 +46,7 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
             };
         }
         Ok(Some(free)) => free.remove(),
-        // So early there may be no place to write yet; the guard must stand all the same.
+        // So early in the boot there may be no place to write yet. The guard must stand all the same.
         Ok(None) | Err(_) => {}
     }
     let notices = firewall::guard(&ruleset.of(&path))?;
@@ -54,8 +54,8 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
     Ok(None)
 }
 
-/// Returns whether there is such a table, now or soon: a daemon that starts has the lock before it has
-/// the table.
+/// Returns whether there is a table of this name, now or soon: a daemon that starts has the lock
+/// before it has the table.
 fn stands(table: &str) -> Result<bool, Fault> {
     for _ in 0..30 {
         if firewall::list(table)?.is_some() {
@@ -94,8 +94,8 @@ pub fn obey(
     }
 }
 
-/// Returns the table's name: the configuration's, or where that has none or cannot be read, the
-/// usual one. What an earlier configuration left behind can be seen and cleared all the same.
+/// Returns the table's name: that of the configuration, or the usual one if the configuration has no
+/// table or cannot be read. So a table that an earlier configuration left can be listed and cleared.
 #[must_use]
 pub fn table_name(options: &Options) -> String {
     let (path, _) = options.config_path();
@@ -104,7 +104,8 @@ pub fn table_name(options: &Options) -> String {
     firewall.unwrap_or_default().table
 }
 
-/// Opens; returns what was opened, a line each. Commands are a daemon's.
+/// Opens a door by hand; returns a line for each opening. The door's command is not run: only a daemon
+/// runs commands.
 fn open(
     options: &Options,
     door: &str,
@@ -138,8 +139,8 @@ fn open(
     Ok(lines)
 }
 
-/// Takes out what would be put into sets once they are there: no daemon will do it. Returns those
-/// sets.
+/// Takes out the openings in sets that are not there yet, and the notices of them: no daemon will fill
+/// these sets later. Returns the sets.
 fn take_awaited(applied: &mut Applied) -> impl Iterator<Item = SetPath> + use<> {
     let mut absent = BTreeSet::new();
     applied.notices.retain(|notice| {
@@ -156,7 +157,7 @@ fn take_awaited(applied: &mut Applied) -> impl Iterator<Item = SetPath> + use<> 
 /// Takes the table away; returns whether there was such a table. Refuses if a daemon that runs with
 /// another file has it.
 fn clear(options: &Options, table: &str) -> Result<bool, Fault> {
-    // Where it is watched the kernel keeps nobody from it.
+    // The kernel keeps nobody from a table that is only watched: so the lock must be free.
     let free = table::lock_table(options, table, None)?;
     let removed = firewall::clear(table);
     if let Some(free) = free {
@@ -165,7 +166,7 @@ fn clear(options: &Options, table: &str) -> Result<bool, Fault> {
     Ok(removed?)
 }
 
-/// Closes; returns what was closed, a line each; `None` if there is no such table.
+/// Closes openings; returns a line for each, or `None` if there is no such table.
 fn close(options: &Options, address: Option<IpAddr>) -> Result<Option<Vec<String>>, Fault> {
     let (path, _) = options.config_path();
     let config = configuration(options, &path)?;
@@ -187,7 +188,8 @@ fn on_orphan(
             path.display()
         )));
     };
-    // Starting the table would make it, and shut ports that nobody has asked to be shut.
+    // To start a table that is not there would make it, and so shut ports that nobody has asked to
+    // be shut.
     if firewall::list(&ruleset.table)?.is_none() {
         return Ok(None);
     }

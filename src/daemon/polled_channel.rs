@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// The receiving end, which has a descriptor.
+/// The receiving end, whose descriptor can be polled.
 #[derive(Debug)]
 pub(crate) struct PolledReceiver<T> {
     messages: Receiver<T>,
@@ -54,12 +54,12 @@ impl<T> PolledReceiver<T> {
         self.sender.clone()
     }
 
-    /// Returns a descriptor that is readable when there is something to take.
+    /// Returns a descriptor that is readable when a message waits.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.sender.wakeup.as_fd()
     }
 
-    /// Takes what has come, the oldest first.
+    /// Takes the messages that have come, the oldest first.
     pub(crate) fn take(&self) -> Vec<T> {
         let _ = self.sender.wakeup.read();
         self.messages.try_iter().collect()
@@ -67,9 +67,9 @@ impl<T> PolledReceiver<T> {
 }
 
 impl<T> PolledSender<T> {
-    /// Sends; never waits.
+    /// Sends a message; never waits.
     pub(crate) fn send(&self, message: T) {
-        // This fails if the daemon has ended: then nobody needs it.
+        // This fails if the daemon has ended: then nobody needs the message.
         let _ = self.messages.send(message);
         let _ = self.wakeup.write(1);
     }

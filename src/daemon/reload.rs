@@ -1,6 +1,6 @@
 //! The first half of a reload: the configuration is read and checked in a thread of its own, for
-//! its disk may not answer (NFS, a frozen file system). The event loop goes on meanwhile, and puts
-//! in force what was read: see `Daemon::commit` in `event_loop`.
+//! its disk may not answer (NFS, a frozen file system). The event loop goes on meanwhile, and then
+//! puts the new configuration in force: see `Daemon::commit` in `event_loop`.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -15,26 +15,26 @@ use super::setup::{Options, Setup, Unusable};
 use crate::action::used_sequences::UsedSequences;
 use crate::model::Timestamp;
 
-/// How long a reading may take before the log says that the disk does not answer.
+/// How long a reading may take before the log reports that the disk does not answer.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// What a reading of the configuration has found.
+/// The result of a reading of the configuration.
 #[derive(Debug)]
 pub(super) struct Prepared {
     /// The names of the file, see [`names`].
     pub(super) names: Vec<String>,
-    /// What stands in it.
+    /// The contents of the file, or why it has none that can be used.
     pub(super) contents: Contents,
 }
 
-/// What stands in the configuration file.
+/// The contents of the configuration file, as far as it can be used.
 #[derive(Debug)]
 pub(super) enum Contents {
-    /// It cannot be read a second time.
+    /// The file cannot be read a second time.
     ReadOnce,
-    /// It cannot be used.
+    /// The file cannot be read, or has errors.
     Unusable(Unusable),
-    /// A configuration.
+    /// A configuration that may be put in force.
     Good(Box<Setup>),
 }
 
@@ -55,8 +55,8 @@ fn prepare(options: &Options, path: &Path, used: Arc<UsedSequences>) -> Prepared
     Prepared { names, contents }
 }
 
-/// Whether a file is what it was for this process and the first time alone: a pipe, as
-/// `-c /dev/stdin` and `-c <(…)` are, or a file descriptor's.
+/// Returns whether the path gave its text to this process alone and only the first time: it is a
+/// pipe, as with `-c /dev/stdin` and `-c <(…)`, or the path of a file descriptor.
 fn is_read_once(path: &Path) -> bool {
     let own = ["/dev/stdin", "/dev/fd", "/proc"];
     let is_own = own.iter().any(|place| path.starts_with(place));
@@ -67,18 +67,19 @@ fn is_read_once(path: &Path) -> bool {
 #[derive(Debug)]
 pub(super) struct Readings {
     done: PolledReceiver<Prepared>,
-    /// The number of the last that was begun.
+    /// The number of the last reading that was begun.
     number: u64,
-    /// Since when it is under way.
+    /// The time at which the reading under way began; `None`: none is under way.
     since: Option<Timestamp>,
-    /// When the log is told that it takes long, once.
+    /// The time at which the log reports that the reading takes long; `None` once it has.
     tell: Option<Timestamp>,
-    /// It was asked for once more meanwhile: what is being read may be of before.
+    /// Another reading was asked for meanwhile: the one under way may have begun before the file was
+    /// changed.
     again: bool,
 }
 
 impl Readings {
-    /// None is under way.
+    /// Begins with no reading under way.
     pub(super) fn new() -> Result<Self, Fault> {
         Ok(Self {
             done: PolledReceiver::new().map_err(|error| Fault::system("eventfd", error))?,
@@ -89,15 +90,15 @@ impl Readings {
         })
     }
 
-    /// Asks for a reading that begins from now on; returns its number, and whether it is to be
-    /// begun at once.
+    /// Asks for a reading that begins from now on. Returns its number, and whether the caller is to
+    /// begin it at once.
     pub(super) fn ask(&mut self) -> (u64, bool) {
         let is_under_way = self.since.is_some();
         self.again |= is_under_way;
         (self.number + 1, !is_under_way)
     }
 
-    /// Begins one.
+    /// Begins a reading, in a thread.
     pub(super) fn begin(
         &mut self,
         options: &Options,
@@ -116,13 +117,14 @@ impl Readings {
             move || done.send(prepare(&options, &path, used))
         };
         let thread = thread::Builder::new().name("reload".into()).spawn(read);
-        // Where there is no thread to be had, the loop waits for the disk.
+        // If no thread can be had, the loop itself reads, and waits for the disk.
         if thread.is_err() {
             done.send(prepare(options, path, Arc::clone(used)));
         }
     }
 
-    /// Takes what was read: the number of the reading, and whether another is due.
+    /// Takes the result of a reading that is done. Returns its number, its result, and whether another
+    /// reading is due.
     pub(super) fn take(&mut self) -> Option<(u64, Prepared, bool)> {
         let prepared = self.done.take().pop()?;
         self.since = None;
@@ -135,12 +137,12 @@ impl Readings {
         self.done.fd()
     }
 
-    /// Returns when the log is to be told of a slow disk.
+    /// Returns when a slow disk is to be reported in the log.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.tell
     }
 
-    /// Tells, once, of a disk that does not answer.
+    /// Writes to the log, once a reading, that the disk does not answer.
     pub(super) fn warn_if_slow(&mut self, path: &Path, now: Timestamp) {
         if let (Some(at), Some(since)) = (self.tell, self.since)
             && at <= now

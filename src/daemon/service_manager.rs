@@ -1,4 +1,5 @@
-//! The service manager: what systemd is told (sd_notify(3)), and what it asks to be told.
+//! The messages to the service manager, systemd (sd_notify(3)). Its environment variables say where
+//! it listens and how often it wants to be notified.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -20,22 +21,23 @@ pub(crate) struct ServiceManager {
     watchdog: Option<Duration>,
     next_feed: Option<Timestamp>,
     status: String,
-    /// Messages that it has had no room for, the oldest first, and whether each is a status.
+    /// Messages that the manager has had no room for, the oldest first, and whether each is a status.
     unsent: VecDeque<(String, bool)>,
-    /// When they are sent again.
+    /// The time at which unsent messages are tried again.
     retry: Option<Timestamp>,
 }
 
-/// How soon that is.
+/// The time after which unsent messages are tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How many messages wait: those of many reloads, of which the last counts.
+/// How many messages may wait. More come only from many reloads, of which the last counts.
 const MOST: usize = 64;
 
 impl ServiceManager {
-    /// Reads what the environment says (`NOTIFY_SOCKET`, `WATCHDOG_USEC`).
+    /// Reads the environment variables `NOTIFY_SOCKET` and `WATCHDOG_USEC`.
     pub(crate) fn from_env(now: Timestamp) -> Self {
-        // Fed at a third of the time: two feeds may come late before we are taken for dead.
+        // The watchdog is fed at a third of its time: two feeds may come late before systemd takes us
+        // for dead.
         let watchdog = sd_notify::watchdog_enabled().map(|d| d / 3);
         Self {
             socket: std::env::var_os("NOTIFY_SOCKET"),
@@ -65,17 +67,17 @@ impl ServiceManager {
         self.tell(&[NotifyState::Stopping], now);
     }
 
-    /// STATUS=…, if it says something new.
+    /// STATUS=…, if the text has changed.
     pub(crate) fn status(&mut self, text: String, now: Timestamp) {
         if text != self.status {
-            // Of several that wait the last counts.
+            // A new status replaces those that wait.
             self.unsent.retain(|(_, is_status)| !is_status);
             self.tell(&[NotifyState::Status(&text)], now);
             self.status = text;
         }
     }
 
-    /// Feeds the watchdog if it is time, after sending what waits.
+    /// Sends the messages that wait, and then feeds the watchdog if it is time.
     pub(crate) fn feed(&mut self, now: Timestamp) {
         if self.retry.is_some_and(|at| at <= now) {
             self.send(now);
@@ -103,8 +105,8 @@ impl ServiceManager {
         self.send(now);
     }
 
-    /// Sends what waits, in order. Without a manager this does nothing; a manager that does not listen
-    /// is no error.
+    /// Sends the messages that wait, in order. Without a manager this does nothing. A manager that does
+    /// not listen is no error.
     fn send(&mut self, now: Timestamp) {
         self.retry = None;
         let Some(socket) = &self.socket else {
@@ -186,7 +188,7 @@ mod tests {
             ours.next_deadline(),
             Some(later + RETRY + Duration::from_secs(1))
         );
-        // Nobody is there any more: nothing waits for him.
+        // The manager is gone: no message waits for it.
         drop(manager);
         ours.ready(later);
         assert_eq!(ours.unsent, []);

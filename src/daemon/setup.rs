@@ -1,4 +1,4 @@
-//! Makes of the command line and the file the configuration that runs.
+//! Makes the configuration that runs, from the command line and the file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use super::state::dir::{self, StateDir};
 pub struct Options {
     /// `-i`: in place of the configuration's interfaces.
     pub interfaces: Vec<String>,
-    /// `-c`; none: the usual places.
+    /// `-c`; `None`: the usual places.
     pub config: Option<PathBuf>,
     /// `-4`: IPv6 is ignored.
     pub only_ip_v4: bool,
@@ -39,9 +39,9 @@ pub struct Options {
     /// The folder that knockd was started in. Relative names in the configuration begin there, also
     /// when the daemon in the background has left it.
     pub folder: PathBuf,
-    /// For files that must outlive a reboot.
+    /// The folder for files that must outlive a reboot.
     pub state_dir: PathBuf,
-    /// For files that must not.
+    /// The folder for files that must not outlive a reboot.
     pub run_dir: PathBuf,
 }
 
@@ -49,14 +49,14 @@ pub struct Options {
 #[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) config: Config,
-    /// The one-time sequences that its doors wait for; none before their files are read.
+    /// The one-time sequences that its doors wait for; empty before their files are read.
     pub(crate) one_time: PendingSequences,
     /// Doors whose files are to be read again: a file did not answer in time, or its sequence has been
     /// used since.
     pub(crate) unread: Vec<(Arc<str>, PathBuf)>,
     /// The bytes of the file, to be kept once the configuration runs.
     pub(crate) bytes: Vec<u8>,
-    /// Warnings, each whole.
+    /// Warnings, each with all of its lines.
     pub(crate) warnings: Vec<Remark>,
     /// Why the file is not in use, if this is another configuration.
     pub(crate) refused: Option<RefusedFile>,
@@ -80,7 +80,7 @@ impl Remark {
         }
     }
 
-    /// Returns it as `reader` may see it.
+    /// Returns the remark as `reader` may see it.
     pub(crate) fn shown_to(&self, reader: Audience) -> String {
         match (self, reader) {
             (Self::Diagnostic(diagnostic), reader) => diagnostic.shown_to(reader),
@@ -109,7 +109,7 @@ impl std::fmt::Display for Remark {
 pub(crate) enum Unusable {
     /// The file could not be read.
     Unread(LoadError),
-    /// It has errors: these, and its warnings.
+    /// The file has errors. The list has its warnings, too.
     Faulty(Vec<Remark>),
 }
 
@@ -133,7 +133,7 @@ impl Unusable {
         }
     }
 
-    /// Returns it as an end of the program, to be printed on stderr.
+    /// Returns the faults as an end of the program, to be printed on stderr.
     pub(crate) fn into_fault(self) -> Fault {
         let text = self.shown_to(Audience::of(&std::io::stderr())).join("\n");
         match self {
@@ -146,7 +146,7 @@ impl Unusable {
 }
 
 impl Options {
-    /// Returns the configuration file that is meant, and a note on the choice.
+    /// Returns the path of the configuration file, and a note if two default files are there.
     #[must_use]
     pub fn config_path(&self) -> (PathBuf, Option<String>) {
         match &self.config {
@@ -235,8 +235,8 @@ impl Options {
 pub(crate) type PendingSequences = BTreeMap<DoorId, LiveSequence>;
 
 impl Setup {
-    /// Reads the files of one-time sequences, and waits for them, but not for ever: those that are
-    /// not read by then are in `unread`.
+    /// Reads the files of one-time sequences, and waits for them, but not for ever. Files that are not
+    /// read in time go into `unread`.
     pub(super) fn read_sequences(&mut self, used: Arc<UsedSequences>) {
         let reader = FileReader::new(used, &self.config);
         let (found, unread) = reader.read_all(&self.config);
@@ -254,7 +254,7 @@ impl Setup {
         self.unread = unread;
     }
 
-    /// Takes out the sequences that were used since they were read: their files are unread.
+    /// Removes the sequences that have been used since they were read. Their files go into `unread`.
     pub(super) fn forget_used(&mut self, used: &UsedSequences) {
         for (id, door) in (0..).map(DoorId).zip(Arc::make_mut(&mut self.config.doors)) {
             let Some((name, file)) = file_of(door) else {
@@ -269,7 +269,7 @@ impl Setup {
         }
     }
 
-    /// Reads them however long it takes.
+    /// Reads the files of one-time sequences, however long it takes.
     pub(super) fn await_sequences(&mut self, used: UsedSequences) {
         let reader = FileReader::new(Arc::new(used), &self.config);
         let doors = Arc::clone(&self.config.doors);
@@ -332,18 +332,17 @@ pub(super) fn set_next_sequence(
 /// A door at which nobody can knock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShutDoor {
-    /// Its name.
     pub name: Arc<str>,
-    /// Why.
     pub why: String,
-    /// Whether that is known: not if the user may not look.
+    /// False if the user may not read the file: root, and so the daemon, may be able to use it.
     pub is_certain: bool,
 }
 
 /// Returns the doors whose one-time sequences are used up, or cannot be read.
 #[must_use]
 pub fn shut_doors(options: &Options, path: &Path, config: &Config) -> Vec<ShutDoor> {
-    // Only root can read what was used; without it the files decide. Nothing is written, so no key.
+    // Only root can read which sequences were used. For other users the marks in the files decide.
+    // Nothing is written, so no key is needed.
     let used = UsedSequences::load(options.state(path).dir(), [0; 16]);
     let reader = FileReader::new(Arc::new(used), config);
     let shut = config.doors.iter().filter_map(|door| {

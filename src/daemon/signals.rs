@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
-/// What a signal asks for.
+/// The request that a signal makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// SIGHUP: reread the configuration, reopen the log.
@@ -19,7 +19,7 @@ pub(crate) enum Asked {
     Reap,
 }
 
-/// The signals that wait.
+/// The signals that wait to be read.
 #[derive(Debug)]
 pub(crate) struct Signals(SignalFd);
 
@@ -38,7 +38,7 @@ impl Signals {
             set.add(signal);
         }
         set.thread_block()?;
-        // Children that ended before send no signal.
+        // Children that ended before the mask was set send no signal.
         reap();
         SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Self)
     }
@@ -56,9 +56,10 @@ impl Signals {
     }
 }
 
-/// Waits for every child that has ended. The helper that runs commands is one; code that waits for it
-/// finds it gone. As process 1 of a container knockd is given the orphans: what a command has put in
-/// the background. And a shell that has become knockd leaves the children that it had begun.
+/// Waits for every child that has ended. The command helper is one: code that waits for the helper
+/// finds it reaped. As process 1 of a container knockd gets the orphans, such as processes that a
+/// command has put in the background. And a shell that has become knockd leaves it the children that
+/// the shell had begun.
 pub(crate) fn reap() {
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG))
         && status != WaitStatus::StillAlive

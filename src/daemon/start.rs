@@ -35,13 +35,13 @@ use crate::firewall::Ruleset;
 use crate::matcher::{Matcher, Settings};
 use crate::model::Config;
 
-/// What to do where two daemons are to run.
+/// The advice for an administrator who wants two daemons.
 const WAY_OUT: &str = "give this one a -p of its own, or one daemon several -i";
 
-/// Where 0.8 wrote its process number when it was told nothing else.
+/// The pid file of knock 0.8, if neither the command line nor the configuration names one.
 const PIDFILE: &str = "/var/run/knockd.pid";
 
-/// Runs the daemon until it is told to stop. If it fails, it has said why.
+/// Runs the daemon until it is asked to stop. If this fails, the reason has been reported already.
 ///
 /// # Errors
 /// It cannot start, or the kernel took away what it needs.
@@ -50,7 +50,7 @@ pub fn run(options: &Options) -> Result<(), Fault> {
         background::detach(answer);
     }
     heap::share();
-    // Before any thread: a thread inherits the mask.
+    // Signals are blocked before any thread is made: a thread inherits the mask.
     let signals = Signals::block();
     let log = Logger::start(options.log.clone());
     let complain = |fault: &Fault| log.complain(fault);
@@ -69,19 +69,19 @@ pub fn run(options: &Options) -> Result<(), Fault> {
     ended.inspect_err(complain)
 }
 
-/// Starts. What fails here leaves nothing behind but a guard that stands.
+/// Starts the daemon. A start that fails leaves nothing behind but the guard, if it stands by then.
 fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<Daemon<'a>, Fault> {
-    // It does little but wait for a grace period of RCU, and needs nothing of what follows.
-    // Before all else, since each start of a program and each change of rules begins such
-    // a period, whose end would be waited for, too; and in a thread beside the rest, for
-    // on a busy machine it takes seconds, and the guard must not wait for it. If it
-    // failed, that is told when the guard stands.
+    // Opening the capture is little but a wait for a grace period of RCU, and needs nothing of the
+    // code below. It begins before all else: each start of a program and each change of rules begins
+    // such a period, too, and the capture would have to wait for the end of that as well. It runs in
+    // a thread, for on a busy machine it takes seconds, and the guard must not wait for it. If it
+    // fails, the error is reported when the guard stands.
     let capture = thread::Builder::new()
         .name("capture".into())
         .spawn(LiveCapture::open);
     let (path, note) = options.config_path();
     let mut setup = first_setup(options, &path, Some(log))?;
-    // What was taken for the file's tree: now, for soon other things lie in it.
+    // Trim the heap now, while the memory freed by the tree of the file is still contiguous.
     heap::give_back();
     if let Some(line) = &note {
         tracing::warn!("{line}");
@@ -98,13 +98,13 @@ fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<
     let pidfile = take_pidfile(options, &setup.config, state_lock.is_some())?;
     // A second daemon goes no further than this.
     let lock = table::take_lock(options, &setup.config, None)?;
-    // Before all that may yet fail.
+    // The guard is put in place before anything else that may fail.
     let ruleset = Ruleset::new(&setup.config).map(|ruleset| ruleset.of(&path));
     let table = ruleset.map(|ruleset| table::make(options, ruleset));
     let table = table.transpose()?;
     let commands = CommandHelper::start(options, &path, &setup.config, &setup.bytes)?;
 
-    // Their disk may not answer: the guard stands by now.
+    // The files of one-time sequences come after the guard, for their disk may not answer.
     let one_time_files = OneTimeFiles::new(UsedSequences::load(state.dir(), random()?))?;
     let told = setup.warnings.len();
     setup.read_sequences(one_time_files.used());
@@ -123,7 +123,7 @@ fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<
         Ok(thread) => thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-        // Nobody waits beside anything then.
+        // Without a thread, the capture is opened here.
         Err(_) => LiveCapture::open()?,
     };
     let mut listener = Listener::new(live);
@@ -179,9 +179,9 @@ fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<
     Ok(daemon)
 }
 
-/// The configuration to start with: the file's; if that is faulty, the last one that ran.
-/// A mistake in the file must neither open the host nor lock out its owner. Begins the log
-/// that it names, if one is given, in which the faults are told as well.
+/// Returns the configuration to start with: that of the file, or, if the file is faulty, the last one
+/// that ran. A mistake in the file must neither open the host nor lock out its owner. If `log` is
+/// given, it is configured first, so that the faults are in the configured log as well.
 pub(super) fn first_setup(
     options: &Options,
     path: &Path,
@@ -191,7 +191,7 @@ pub(super) fn first_setup(
         Ok(setup) => (None, Some(setup)),
         Err(unusable) => (Some(unusable), options.last_good(path)),
     };
-    // The log is read by others than root.
+    // Others than root read the log.
     let faults = unusable
         .as_ref()
         .map(|unusable| unusable.shown_to(Audience::Log));
@@ -223,7 +223,8 @@ pub(super) fn first_setup(
     Ok(setup)
 }
 
-/// `is_first`: no other daemon runs with this configuration and these interfaces.
+/// Takes the pid file of a daemon in the background. With `is_first`, no other daemon runs with this
+/// configuration and these interfaces.
 fn take_pidfile(
     options: &Options,
     config: &Config,
@@ -277,7 +278,7 @@ fn listen(options: &Options) -> Option<ControlSocket> {
     }
 }
 
-/// Bytes that nobody can guess.
+/// Returns bytes that nobody can guess.
 fn random<const N: usize>() -> Result<[u8; N], Fault> {
     use std::io::Read as _;
     let mut bytes = [0; N];

@@ -31,12 +31,12 @@ pub(super) fn lock_table(
     if held.is_some_and(|held| held.path() == path) {
         return Ok(None);
     }
-    // What is wrong with the folder shows when the file is made.
+    // If the folder cannot be made, the lock file cannot either, and that error has the reason.
     let _ = options.prepare_run_dir();
     match Lock::take(&path) {
         Ok(lock) => Ok(Some(lock)),
         Err(error @ LockError::Held { .. }) => Err(error.into()),
-        // A guard that stands unlocked is better than none.
+        // A guard without a lock is better than no guard.
         Err(error @ LockError::Write { .. }) => {
             tracing::warn!("{error}: nothing keeps a second daemon away");
             Ok(None)

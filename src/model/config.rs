@@ -13,9 +13,9 @@ pub struct Config {
     /// Ports whose packets are neither steps nor strays. (Nor are the ports that doors open, which
     /// are not listed here.)
     pub ignore: Vec<PortRange>,
-    /// Whether ports that no door uses are tripwires.
+    /// Decides whether ports that no door uses are tripwires.
     pub tripwires: TripwireMode,
-    /// Where the log goes.
+    /// The places to which the log goes, and how much of it.
     pub log: Log,
     /// The file for the process number of a daemon in the background (knockd.conf `PidFile`).
     pub pid_file: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub struct Config {
     pub doors: Arc<[Door]>,
 }
 
-/// Whether ports that no door uses are tripwires.
+/// Decides whether ports that no door uses are tripwires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TripwireMode {
     /// Every such port is a tripwire.
@@ -37,14 +37,14 @@ pub enum TripwireMode {
     Off,
 }
 
-/// Where the log goes.
+/// The places to which the log goes, and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Log {
     /// The lowest level that is written.
     pub level: Level,
     /// A file, in knock 0.8's line format.
     pub file: Option<PathBuf>,
-    /// Whether the log goes to syslog as well.
+    /// True if the log goes to syslog as well.
     pub syslog: bool,
 }
 
@@ -69,9 +69,9 @@ pub enum Level {
 pub struct Firewall {
     /// The name of the table; its family is `inet`.
     pub table: String,
-    /// What becomes of a packet to a guarded port from a source that did not knock.
+    /// The fate of a packet to a guarded port from a source that did not knock.
     pub guard: Guard,
-    /// What becomes of the table when the daemon stops.
+    /// The fate of the table when the daemon stops.
     pub on_stop: OnStop,
     /// Sources that never need to knock.
     pub trusted: Vec<Prefix>,
@@ -96,7 +96,7 @@ impl Default for Firewall {
     }
 }
 
-/// What the guard does with a packet to a guarded port from a source that did not knock.
+/// The fate of a packet to a guarded port from a source that did not knock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Guard {
     /// Drops the packet.
@@ -108,7 +108,7 @@ pub enum Guard {
     Off,
 }
 
-/// What becomes of the table when the daemon stops.
+/// The fate of the table when the daemon stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnStop {
     /// The table stays; openings run out by themselves.

@@ -45,8 +45,8 @@ impl DoorId {
 pub struct Door {
     /// The name of the door: one word, unique among the doors.
     pub name: Arc<str>,
-    /// The steps, 1 to [`MAX_STEPS`]. None: the door is disabled (its one-time sequences are used up,
-    /// or not read yet).
+    /// The steps, 1 to [`MAX_STEPS`]. Without steps the door is disabled: its one-time sequences are
+    /// used up, or not read yet.
     pub sequence: Box<[Step]>,
     /// The source of the steps, if each sequence is good for one use.
     pub one_time: Option<OneTime>,
@@ -67,9 +67,9 @@ pub struct Door {
     pub open: Box<[PortRange]>,
     /// How long they stay open.
     pub open_for: Lifetime,
-    /// To how many addresses the door may be open at once; 1 to [`OPENINGS`].
+    /// The number of addresses to which the door may be open at once; 1 to [`OPENINGS`].
     pub max_open: u32,
-    /// What the door closes for the source.
+    /// The openings that the door closes for the source.
     pub close: Close,
     /// Elements that the door adds to sets of the administrator's own.
     pub add: Box<[SetElement]>,
@@ -80,19 +80,19 @@ pub struct Door {
 }
 
 impl Door {
-    /// How long a sequence may take if the configuration does not say.
+    /// How long a sequence may take if the configuration gives no time.
     pub const SEQ_TIMEOUT: Duration = Duration::from_secs(15);
-    /// How many strays are forgiven if the configuration does not say. With so many, a scan of all
-    /// ports in random order opens three steps once in 500,000 times; and to end a user's knock,
-    /// more packets than that must be forged at the user's address during the knock.
+    /// How many strays are forgiven if the configuration gives no number. With so many, a scan of all
+    /// ports in random order opens a door of three steps once in 500,000 times. And to end a user's
+    /// knock, more packets than this number must be forged with the user's address during the knock.
     pub const STRAYS: u16 = 128;
-    /// How long an opening lives if the configuration does not say.
+    /// How long an opening lives if the configuration gives no time.
     pub const OPEN_FOR: Lifetime = Lifetime::For(Duration::from_secs(30));
-    /// To how many addresses a door may be open at once if the configuration does not say. Forged
-    /// knocks come at thousands a second, and a set that they have filled is closed to all.
+    /// The number of addresses to which a door may be open at once if the configuration gives none.
+    /// Forged knocks come at thousands a second, and a set that they have filled is closed to all.
     pub const MAX_OPEN: u32 = 4096;
 
-    /// Returns a door of these steps that does nothing yet, with the defaults of knockd.toml(5).
+    /// Returns a door with these steps and the defaults of knockd.toml(5). It does nothing yet.
     #[must_use]
     pub fn new(name: &str, sequence: Vec<Step>) -> Self {
         Self {
@@ -115,14 +115,14 @@ impl Door {
         }
     }
 
-    /// Whether a step of the door is of this protocol, or may be once the next one-time sequence is
-    /// expected.
+    /// Returns whether a step of the door is of this protocol, or may be once the next one-time
+    /// sequence is expected.
     #[must_use]
     pub fn may_use(&self, protocol: Protocol) -> bool {
         self.one_time.is_some() || self.uses(protocol)
     }
 
-    /// Whether a step of the door is of this protocol.
+    /// Returns whether a step of the door is of this protocol.
     #[must_use]
     pub fn uses(&self, protocol: Protocol) -> bool {
         self.sequence.iter().any(|s| s.protocol == protocol)
@@ -136,7 +136,7 @@ pub struct OneTime {
     pub file: PathBuf,
 }
 
-/// What a door closes for the source that knocked.
+/// The openings that a door closes for the source that knocked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Close {
     /// Nothing.
@@ -153,16 +153,16 @@ pub enum Close {
 pub struct SetPath {
     /// `ip`, `ip6`, `inet`, `arp`, `bridge` or `netdev`.
     pub family: String,
-    /// The table.
+    /// The name of the table.
     pub table: String,
-    /// The set.
+    /// The name of the set.
     pub set: String,
 }
 
 /// The source's element in a set of the administrator's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetElement {
-    /// The set.
+    /// The name of the set.
     pub path: SetPath,
     /// How long the element stays there (for an `add`).
     pub lifetime: Lifetime,

@@ -1,11 +1,11 @@
-//! What a completed knock does: changes to sets in the kernel, and a command.
+//! The effects of a completed knock: changes to sets in the kernel, and a command.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Lifetime, PortRange, SetPath};
 
-/// All that a completed knock does.
+/// All effects of a completed knock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Effects {
     /// For the firewall: all of it in one transaction, in this order.
@@ -41,9 +41,9 @@ pub enum Effect {
     Add {
         /// The door's name, kept with the element as its comment.
         door: Arc<str>,
-        /// The address.
+        /// The address of the source.
         source: IpAddr,
-        /// The set.
+        /// The family, table and name of the set.
         path: SetPath,
         /// The ports, for a set keyed by address, protocol and port.
         ports: Vec<PortRange>,
@@ -54,9 +54,9 @@ pub enum Effect {
     Remove {
         /// The door's name, for the log.
         door: Arc<str>,
-        /// The address.
+        /// The address of the source.
         source: IpAddr,
-        /// The set.
+        /// The family, table and name of the set.
         path: SetPath,
         /// The ports, for a set keyed by address, protocol and port.
         ports: Vec<PortRange>,
@@ -72,7 +72,7 @@ pub struct StartCommand {
     pub source: IpAddr,
 }
 
-/// Which ports are closed.
+/// The ports that are closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ports {
     /// These ports.

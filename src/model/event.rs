@@ -1,4 +1,4 @@
-//! Events: what happens to attempts.
+//! Events: the steps of attempts, and their ends.
 
 use std::net::IpAddr;
 
@@ -13,11 +13,11 @@ pub struct Event {
     pub source: IpAddr,
     /// The door of the attempt.
     pub door: DoorId,
-    /// What happened.
+    /// The kind of event, with the stage of the attempt.
     pub outcome: Outcome,
 }
 
-/// What happened to an attempt.
+/// The kind of event: an attempt made a step, or ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Outcome {
@@ -34,12 +34,12 @@ pub enum Outcome {
     Reset {
         /// How many steps the attempt had made.
         stage: u8,
-        /// Why it is over.
+        /// The reason why the attempt is over.
         cause: Cause,
     },
 }
 
-/// Why an attempt is over.
+/// The reason why an attempt is over before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// The packet hit a step of this or another door that was not the next one. The port is never

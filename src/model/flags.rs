@@ -19,9 +19,9 @@ pub mod flag {
     pub const URG: u8 = 0x20;
 }
 
-/// Whether a packet with these flag bits belongs to no session. All packets of a session have ACK, or
-/// RST at its end (RFC 9293, 3.10.7). Packets of none are SYNs, and those of FIN, NULL and XMAS
-/// scans.
+/// Returns whether a packet with these flag bits belongs to no session. All packets of a session have
+/// ACK, or RST at its end (RFC 9293, 3.10.7). SYNs belong to no session, nor do the packets of FIN, NULL
+/// and XMAS scans.
 #[must_use]
 pub fn is_of_no_session(flags: u8) -> bool {
     flags & (flag::ACK | flag::RST) == 0
@@ -55,14 +55,14 @@ impl TcpFlags {
         clear: flag::ACK,
     };
 
-    /// Whether the flags match packets of established sessions, which have ACK and no SYN (RFC 9293,
-    /// 3.10.7.4).
+    /// Returns whether the flags match packets of established sessions, which have ACK and no SYN
+    /// (RFC 9293, 3.10.7.4).
     #[must_use]
     pub fn fits_sessions(self) -> bool {
         self.clear & flag::ACK == 0 && self.set & flag::SYN == 0
     }
 
-    /// Whether a packet with these flag bits matches.
+    /// Returns whether a packet with these flag bits matches.
     #[must_use]
     pub fn matches(self, flags: u8) -> bool {
         flags & self.set == self.set && flags & self.clear == 0
@@ -91,7 +91,7 @@ impl fmt::Display for TcpFlags {
     }
 }
 
-/// Why a text names no flags.
+/// The reason why a text names no flags.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseFlagsError {
     /// There is no such flag.

@@ -13,7 +13,7 @@ pub struct LegacyStep<'a> {
     pub ignored: &'a str,
 }
 
-/// Why a text is no sequence of knock 0.8.
+/// The reason why a text is no sequence of knock 0.8.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseLegacyError {
     /// The text is no number from 1 to 65535. (0.8 takes `0`, and text that is no number, for port 0,
@@ -29,7 +29,7 @@ pub enum ParseLegacyError {
 }
 
 impl ParseLegacyError {
-    /// Returns what is wrong, without the text itself where that may be a mistyped secret. A word or a
+    /// Returns the error in words, without the text itself if that may be a mistyped secret. A word or a
     /// zero is no secret.
     #[must_use]
     pub fn quiet(&self) -> String {
@@ -79,7 +79,7 @@ pub fn parse_legacy_step(text: &str) -> Result<LegacyStep<'_>, ParseLegacyError>
 ///
 /// # Errors
 ///
-/// The error of the first step that cannot be read, or that there are too many.
+/// The error of the first step that cannot be read, or [`ParseLegacyError::TooLong`].
 pub fn parse_legacy_sequence(text: &str) -> Result<Vec<Step>, ParseLegacyError> {
     let count = text.split(',').count();
     if count > MAX_STEPS {

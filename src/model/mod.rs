@@ -1,6 +1,6 @@
-//! The types that every room shares: the configuration ([`Config`], [`Door`], [`Step`]) and the things
-//! that the rooms hand on to each other ([`Frame`], [`Knock`], [`Event`], [`Effects`]). Standard library
-//! only, no I/O, no clock.
+//! The types that every room shares: the configuration ([`Config`], [`Door`], [`Step`]) and the values
+//! that the rooms hand on to each other ([`Frame`], [`Knock`], [`Event`], [`Effects`]). This room uses
+//! the standard library only, and neither I/O nor a clock.
 
 #![warn(missing_docs)]
 

@@ -36,7 +36,7 @@ pub enum LinkType {
 pub struct Frame<'a> {
     /// When the frame was read (live) or recorded (a file).
     pub at: Timestamp,
-    /// How it begins.
+    /// How `data` begins.
     pub link: LinkType,
     /// The length on the wire, in bytes; `data` may be shorter, never longer.
     pub wire_len: u32,
@@ -57,9 +57,9 @@ pub struct Knock {
     pub step: Step,
     /// The port that the packet came from.
     pub source_port: u16,
-    /// The numbers that tell the packet from a retransmission.
+    /// The numbers by which the packet differs from others, but not from its own retransmission.
     pub transport: Transport,
-    /// The kernel's index of the interface, where the link type tells (cooked v2).
+    /// The kernel's index of the interface, if the link type has it (cooked v2).
     pub interface: Option<u32>,
 }
 

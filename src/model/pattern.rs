@@ -22,26 +22,26 @@ impl Pattern {
         &self.0
     }
 
-    /// Whether the pattern has no wildcards, and so names one interface.
+    /// Returns whether the pattern has no wildcards, and so names one interface.
     #[must_use]
     pub fn is_literal(&self) -> bool {
         !self.0.contains(['*', '?'])
     }
 
-    /// Whether the pattern means the interface called `name`, or addresses of it.
+    /// Returns whether the pattern means the interface called `name`, or addresses of it.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let device = self.0.split(':').next().unwrap_or_default();
         glob(device.as_bytes(), name.as_bytes())
     }
 
-    /// Whether the pattern means addresses with a label alone, not all of the interface.
+    /// Returns whether the pattern means only addresses with a label, not all of the interface.
     #[must_use]
     pub fn is_label(&self) -> bool {
         self.0.contains(':')
     }
 
-    /// Whether the pattern is a label, and means addresses with this one.
+    /// Returns whether the pattern is a label, and means addresses with the label `label`.
     #[must_use]
     pub fn matches_label(&self, label: &str) -> bool {
         self.is_label() && glob(self.0.as_bytes(), label.as_bytes())

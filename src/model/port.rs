@@ -78,19 +78,19 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// Whether the range is a single port.
+    /// Returns whether the range is a single port.
     #[must_use]
     pub fn is_single(&self) -> bool {
         self.first == self.last
     }
 
-    /// Whether `step` lies within the range.
+    /// Returns whether `step` lies within the range.
     #[must_use]
     pub fn contains(&self, step: Step) -> bool {
         self.protocol == step.protocol && self.first <= step.port && step.port <= self.last
     }
 
-    /// Whether the two ranges share a port.
+    /// Returns whether the two ranges share a port.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.protocol == other.protocol && self.first <= other.last && other.first <= self.last
@@ -107,7 +107,7 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// Why a text is no port, step or range.
+/// The reason why a text is no port, step or range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParsePortError {
     /// There is no `/tcp` or `/udp` behind the port.
@@ -147,7 +147,7 @@ impl FromStr for PortRange {
     fn from_str(text: &str) -> Result<Self, ParsePortError> {
         let text = text.trim();
         let Some((ports, protocol)) = text.split_once('/') else {
-            // A name is no port, whatever stands behind it.
+            // A name is no port, whatever follows it.
             let digit = |c: char| c.is_ascii_digit() || c == '-';
             let is_number = |text: &str| !text.is_empty() && text.chars().all(digit);
             return Err(match text.split_once(':') {

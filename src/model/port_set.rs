@@ -39,7 +39,7 @@ impl PortSet {
         }
     }
 
-    /// Whether a port is in the set.
+    /// Returns whether a port is in the set.
     #[must_use]
     pub fn contains(&self, step: Step) -> bool {
         let (word, bit) = Self::place(step);

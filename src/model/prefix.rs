@@ -50,7 +50,7 @@ impl Prefix {
         }
     }
 
-    /// Whether `address` lies within the network. It never does if it is of the other family.
+    /// Returns whether `address` lies within the network. An address of the other family never does.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
@@ -80,7 +80,7 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// Why a text is no prefix.
+/// The reason why a text is no prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParsePrefixError {
     /// The text is neither an address nor a prefix.
@@ -89,9 +89,9 @@ pub enum ParsePrefixError {
     /// Bits are set below the length, which is mostly a slip.
     #[error("`{given}` has bits set below its length: did you mean `{meant}`?")]
     HostBits {
-        /// As written.
+        /// The prefix as written.
         given: String,
-        /// The network it lies in.
+        /// The network in which the given address lies.
         meant: Prefix,
     },
 }

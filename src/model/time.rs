@@ -1,4 +1,4 @@
-//! Points in time and lengths of time.
+//! Points in time, and the lifetime of openings.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl Timestamp {
 impl std::ops::Add<Duration> for Timestamp {
     type Output = Self;
 
-    /// Saturates: a deadline past the end of time is never reached.
+    /// Returns the point `wait` later. It saturates: a deadline past the end of time is never reached.
     fn add(self, wait: Duration) -> Self {
         Self(
             self.0

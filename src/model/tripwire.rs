@@ -1,9 +1,9 @@
-//! Tripwires: ports that no door uses. A hit on one tells a scan from a knock.
+//! Tripwires: ports that no door uses. Hits on tripwires show that a source scans and does not knock.
 
 use super::{Door, PortRange, PortSet, Step, TripwireMode};
 
-/// The ports that are steps, and those of the others that are tripwires. Whether a packet to a
-/// tripwire is a stray depends on the packet, too: see the matcher.
+/// The ports that are steps, and the other ports that are tripwires. It depends on the packet, too,
+/// whether a hit on a tripwire is a stray: see the matcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tripwires {
     mode: TripwireMode,
@@ -31,8 +31,8 @@ impl Tripwires {
         }
     }
 
-    /// Whether the port is a tripwire. Every port is, except the steps of all doors, the ports that
-    /// doors open, and those that are ignored.
+    /// Returns whether the port is a tripwire. Every port is one, except the steps of all doors, the
+    /// ports that doors open, and ports that are ignored.
     #[must_use]
     pub fn is_tripwire(&self, port: Step) -> bool {
         self.mode == TripwireMode::On && !self.exempt.contains(port)

@@ -1,7 +1,7 @@
 //! The socket between the daemon and its helper: one message is one packet, in JSON.
 //!
-//! Both ends are the same program, so the format need not last. But whoever has taken one end over
-//! can send anything. So a packet longer than [`MAX_MESSAGE`] is cut, after which it is no JSON any
+//! Both ends are the same program, so the format need not last. But an attacker who has taken one end
+//! over can send anything. So a packet longer than [`MAX_MESSAGE`] is cut, after which it is no JSON any
 //! more, and a packet that is no message is dropped.
 
 use std::collections::VecDeque;
@@ -66,7 +66,7 @@ impl Outbox {
     }
 }
 
-/// What [`receive`] has found in the socket.
+/// The result of [`receive`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming<T> {
     Message(T),
@@ -95,8 +95,8 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Incoming<T> {
     serde_json::from_slice(bytes).map_or(Incoming::Malformed, Incoming::Message)
 }
 
-/// Writes a text that may be of any length. Of a longer text than [`MAX_TEXT`] it writes the
-/// beginning.
+/// Writes a text of any length. If the text is longer than [`MAX_TEXT`], only its beginning is
+/// written.
 pub(super) fn write_cut<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     let mut length = 0;
     let end = text.char_indices().find(|(_, c)| {

@@ -17,8 +17,8 @@ use super::output::{Output, Piece};
 use super::spawn;
 use crate::model::Timestamp;
 
-/// So many pipes are kept open after the end of their shell, since what it has started may go on
-/// writing (`daemon &`). When there are more, the oldest is closed.
+/// How many pipes are kept open after the end of their shell, since a process that the shell has
+/// started may go on writing (`daemon &`). If there are more, the oldest is closed.
 const LINGERING: usize = 128;
 
 /// When the daemon stops: how long a command that it waits for may still run, and how long the
@@ -33,9 +33,9 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(2 * (10 + 2) + 1);
 #[derive(Debug)]
 struct Child {
     job: CommandJob,
-    /// When it gets SIGTERM, and then SIGKILL.
+    /// The time at which the shell gets SIGTERM, and then SIGKILL.
     kill: Option<Timestamp>,
-    /// It has got SIGTERM.
+    /// True once the shell has got SIGTERM.
     told: bool,
 }
 
@@ -46,7 +46,7 @@ struct Pipe {
     source: IpAddr,
     end: OwnedFd,
     output: Output,
-    /// The shell is over, but something else may write to the pipe.
+    /// True once the shell has ended: other processes may still write to the pipe.
     lingering: bool,
 }
 
@@ -120,7 +120,7 @@ impl Children {
         }
     }
 
-    /// Collects the shells that are over, with the last of what they have written.
+    /// Collects the shells that are over, with the last of their output.
     pub(super) fn reap(&mut self, reports: &mut Vec<HelperReport>) -> Vec<Over> {
         let mut over = Vec::new();
         loop {
@@ -201,7 +201,7 @@ impl Children {
                 } else {
                     (Signal::SIGTERM, Some(now + GRACE_AFTER_TERM))
                 };
-                // An error means that it is over already, and not reaped yet.
+                // An error means that the command is over already, and not reaped yet.
                 let _ = killpg(*pid, signal);
                 child.told = true;
                 child.kill = next;
@@ -211,7 +211,7 @@ impl Children {
 }
 
 impl Pipe {
-    /// Reads what is there. Returns whether the end was reached.
+    /// Reads the bytes that wait in the pipe. Returns whether the end was reached.
     fn read(&mut self, reports: &mut Vec<HelperReport>) -> bool {
         let mut pieces = Vec::new();
         let mut buffer = [0; 4096];

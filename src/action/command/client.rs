@@ -117,8 +117,8 @@ impl HelperClient {
         Ok(())
     }
 
-    /// Sends a request. It is done when the helper reports it. If the helper is dead, as
-    /// [`read`](Self::read) will tell, the next one gets the request.
+    /// Sends a request. The request is done when the helper reports it. If the helper is dead, the next
+    /// one gets the request; [`read`](Self::read) then returns that it is dead.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl HelperClient {
         for _ in 0..BATCH {
             match receive(self.socket.as_fd()) {
                 Incoming::Message(report) => reports.push(report),
-                // It is the same program: what cannot be read is no report.
+                // The helper is the same program: a message that cannot be read is no report.
                 Incoming::Malformed => {}
                 Incoming::Nothing => break,
                 Incoming::End if reports.is_empty() => return Err(HelperGone),
@@ -178,7 +178,8 @@ impl HelperClient {
 }
 
 impl AsFd for HelperClient {
-    /// Returns what to poll: for reading, and for writing if it [`wants_write`](Self::wants_write).
+    /// Returns the socket to poll: for reading, and for writing if the client
+    /// [`wants_write`](Self::wants_write).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -26,8 +26,8 @@ use super::table::{CommandTable, expand};
 use crate::action::journal::{Journal, JournalError};
 use crate::model::Timestamp;
 
-/// If more bytes of reports wait for the daemon to read them, what commands print is thrown away and
-/// no request is taken.
+/// How many bytes of reports may wait for the daemon. If more wait, the output of commands is thrown
+/// away and no request is taken.
 const OUTBOX: usize = 1 << 20;
 
 /// Requests taken before the journal is written, once for all of them.
@@ -101,8 +101,8 @@ struct Helper<L> {
     scheduler: Scheduler,
     children: Children,
     journal: Option<Journal>,
-    /// Why there is no journal. It is reported when some door has a stop command: a daemon without
-    /// one needs no journal, and perhaps may not write there.
+    /// The reason why there is no journal, not reported yet. It is reported when some door has a stop
+    /// command: a daemon without stop commands needs no journal, and perhaps may not write there.
     unsaid: Option<JournalError>,
     /// The last write of the journal failed, and that was reported.
     journal_faulty: bool,
@@ -112,7 +112,7 @@ struct Helper<L> {
     lost: u32,
 }
 
-/// What [`Helper::wait`] has found ready.
+/// The descriptors that [`Helper::wait`] has found ready.
 #[derive(Default)]
 struct ReadyFds {
     socket: bool,
@@ -274,7 +274,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
             let Some(socket) = &self.socket else { break };
             match receive(socket.as_fd()) {
                 Incoming::Message(request) => self.request(request)?,
-                // A daemon that writes such a packet has been taken over: there is nobody to tell.
+                // A daemon that writes such a packet has been taken over: nobody is there for a report.
                 Incoming::Malformed => {}
                 Incoming::Nothing => break,
                 Incoming::End => self.end(),
@@ -301,8 +301,8 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
     /// Reacts to the end of the daemon. Commands that run may end by themselves. Stops that are
     /// pending are left in the journal to the next helper, which may open it at once.
     fn end(&mut self) {
-        // Only a change: a new stop is not written, since its start will not run. If the write fails,
-        // there is nobody to tell.
+        // Only a change is written. A new stop is not, since its start will not run. If the write
+        // fails, nobody is there for a report.
         if let (Some(journal), Ok(clocks)) = (self.journal.take(), clocks())
             && self.scheduler.unsaved() == Unsaved::Change
         {
@@ -394,7 +394,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         });
     }
 
-    /// Queues a report. Only what commands print may be lost.
+    /// Queues a report. Only the output of commands may be lost.
     fn say(&mut self, report: HelperReport) {
         let printed = matches!(
             report,

@@ -12,7 +12,7 @@ pub(super) struct CommandJob {
     pub(super) phase: Phase,
     /// The string, with `%IP%` still in it.
     pub(super) command: Arc<str>,
-    /// Whether this must be over before a pending stop can run, or is that stop.
+    /// True if the command must be over before a pending stop can run, or is that stop.
     pub(super) awaited: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The messages between the daemon and its helper; `channel` carries them.
 //!
-//! A request names a door and an address and no more: whoever holds the daemon's end can have a
-//! configured command started for an address, and cannot choose what is run.
+//! A request names a door and an address and no more. So whoever holds the daemon's end can have a
+//! configured command started for an address, but cannot choose the command.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub enum HelperReport {
     },
     /// The journal of pending stops is damaged or cannot be written.
     JournalFault {
-        /// The fault, and what was done about it.
+        /// The fault, and how it was handled.
         #[serde(serialize_with = "write_cut")]
         message: String,
     },

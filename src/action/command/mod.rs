@@ -11,7 +11,7 @@
 //! and logs the [`HelperReport`]s. The daemon starts its own program as the helper, with another
 //! argument; that process calls [`serve`].
 //!
-//! What is promised:
+//! The helper and its client promise this:
 //!
 //! - No call on the daemon's side waits. At most 64 start commands and 64 stop commands run at once,
 //!   1,024 starts wait, 16,384 stops are pending. More are refused, and the log says so. Where

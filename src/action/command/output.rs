@@ -1,6 +1,6 @@
-//! Makes lines for the log of what a command prints, up to so many bytes.
+//! Makes lines for the log of a command's output, up to a number of bytes.
 
-/// So many bytes of what one command prints are kept.
+/// How many bytes of a command's output are kept.
 pub(super) const KEPT: usize = 16 * 1024;
 
 /// The longest line. A longer one is broken.
@@ -15,7 +15,7 @@ pub(super) enum Piece {
     Cut,
 }
 
-/// Collects what one command prints.
+/// Collects the output of one command.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     line: Vec<u8>,
@@ -62,8 +62,8 @@ impl Output {
     }
 }
 
-/// Returns the text as a line of the log may have it. A command may print what a stranger has sent:
-/// nothing of that may move a terminal's cursor or look like another line.
+/// Returns the text as a line of the log may have it. A command may print text that a stranger has
+/// sent: no such text may move a terminal's cursor or look like another line.
 pub(super) fn printable(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {

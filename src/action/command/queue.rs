@@ -1,5 +1,6 @@
-//! Commands that wait until they may run: so many may run in all, and so many of each door. Doors
-//! take turns, so that a knock at a door with a slow command keeps no other door waiting.
+//! Commands that wait until they may run. The number of commands that run is limited, in all and for
+//! each door. Doors take turns, so that a knock at a door with a slow command keeps no other door
+//! waiting.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,16 +11,16 @@ use super::job::CommandJob;
 struct DoorQueue {
     running: usize,
     waiting: VecDeque<CommandJob>,
-    /// Whether the door is in [`CommandQueue::turns`].
+    /// True if the door is in [`CommandQueue::turns`].
     in_turn: bool,
 }
 
 /// The commands of one phase.
 #[derive(Debug, Default)]
 pub(super) struct CommandQueue {
-    /// The doors of which a command waits or runs.
+    /// The doors that have a command that waits or runs.
     lanes: HashMap<Arc<str>, DoorQueue>,
-    /// The doors of which a command waits and may run.
+    /// The doors that have a command that waits and may run.
     turns: VecDeque<Arc<str>>,
     running: usize,
     waiting: usize,
@@ -76,7 +77,7 @@ impl CommandQueue {
         None
     }
 
-    /// To be called when a command of this door is over.
+    /// Notes that a command of this door is over.
     pub(super) fn ended(&mut self, door: &Arc<str>) {
         let Some(lane) = self.lanes.get_mut(door) else {
             return;

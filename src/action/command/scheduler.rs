@@ -26,8 +26,8 @@ use crate::model::Timestamp;
 /// short.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// The part of what may run, wait or be pending that one door may have, if others have commands too.
-/// So a knock at a door with a slow command keeps no other door waiting.
+/// If several doors have commands, one door may have this part of each limit: one in `SHARE`. So a
+/// knock at a door with a slow command keeps no other door waiting.
 const SHARE: usize = 4;
 
 /// How many commands there may be at once.
@@ -60,10 +60,10 @@ pub(super) enum Action {
     Report(HelperReport),
 }
 
-/// Whether the journal says what is pending.
+/// How the journal differs from the stops that are pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Unsaved {
-    /// It says so.
+    /// It does not differ.
     #[default]
     Nothing,
     /// A stop was put off or has been run. If that is never written, the stop runs early, or twice.
@@ -94,7 +94,7 @@ pub(super) struct Scheduler {
     limits: Limits,
     table: CommandTable,
     stops: HashMap<DoorSource, Tracked>,
-    /// The `Armed` ones of `stops`.
+    /// The `stops` that are `Armed`, by the time at which they are due.
     armed: BTreeSet<(Timestamp, DoorSource)>,
     /// The number of `stops` of each door.
     pending_of: HashMap<Arc<str>, usize>,
@@ -141,7 +141,7 @@ impl Scheduler {
         self.unsaved
     }
 
-    /// To be called with [`Unsaved::Nothing`] once the journal has been written, and with
+    /// Notes the result of writing the journal: [`Unsaved::Nothing`] if it has been written,
     /// [`Unsaved::Change`] if that has failed and is to be tried again later.
     pub(super) fn set_unsaved(&mut self, unsaved: Unsaved) {
         self.unsaved = unsaved;
@@ -165,7 +165,7 @@ impl Scheduler {
         self.stopping.set_share(share);
     }
 
-    /// Returns how many of so many one door may have.
+    /// Returns how many of `all` one door may have.
     fn share_of(&self, all: usize) -> usize {
         match self.table.doors() {
             0 | 1 => all,
@@ -221,7 +221,7 @@ impl Scheduler {
         self.dispatch();
     }
 
-    /// To be called when a job is over.
+    /// Takes the end of a job.
     pub(super) fn ended(
         &mut self,
         now: Timestamp,
@@ -280,7 +280,7 @@ impl Scheduler {
                 timeout,
             });
         }
-        // Where there is nothing to start, nothing is stopped either, as in knock 0.8.
+        // If there is nothing to start, nothing is stopped either, as in knock 0.8.
         let Some((commands, start)) = commands.and_then(|c| Some((c, c.start_for(key.source)?)))
         else {
             return self.refuse(key, CommandRefusal::UnknownDoor);

@@ -16,8 +16,8 @@ use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_s
 use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, pipe2};
 
-/// Variables in which a service manager tells a service about itself. A command that took them for
-/// its own could report the daemon ready or stopped (sd_notify(3), sd_listen_fds(3)).
+/// Variables that a service manager sets for the service alone. A command that took them for its own
+/// could report the daemon ready or stopped (sd_notify(3), sd_listen_fds(3)).
 const FOR_THE_SERVICE: [&str; 6] = [
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
@@ -68,8 +68,8 @@ pub(super) fn helper(
     )?)
 }
 
-/// Runs `sh -c command` in a process group of its own. Returns a pipe, which does not block, with
-/// what it writes to stdout and stderr.
+/// Runs `sh -c command` in a process group of its own. Returns its process number, and a pipe, which
+/// does not block, with its stdout and stderr.
 pub(super) fn shell(command: &str) -> io::Result<(Pid, OwnedFd)> {
     let args = [
         c"sh".into(),

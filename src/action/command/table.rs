@@ -45,8 +45,8 @@ impl CommandTable {
         self.0.get(door)
     }
 
-    /// Returns a number that tells two tables apart. The daemon compares its own with the helper's, to
-    /// notice that the file has changed between the two readings.
+    /// Returns a number that differs between different tables. The daemon compares its own with the
+    /// helper's, to notice that the file has changed between the two readings.
     #[must_use]
     pub fn digest(&self) -> u64 {
         // `Debug` quotes strings, so no two tables are written alike.

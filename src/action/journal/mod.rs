@@ -1,9 +1,9 @@
-//! The journal of pending stops: what a command has opened is closed by another, even if the daemon
+//! The journal of pending stops: the stop command of each start that was run is run, even if the daemon
 //! is killed or the machine reboots in between.
 //!
 //! The journal is a file of all stops that are pending. At a change it is replaced as a whole: after
-//! a crash it says what was pending before the change, or after it. If no stop is pending, there is
-//! no file.
+//! a crash it has the stops that were pending before the change, or after it. If no stop is pending,
+//! there is no file.
 
 mod stops;
 mod version_0_9;
@@ -118,8 +118,8 @@ impl Journal {
         Ok((journal, LeftStops { stops, quarantined }))
     }
 
-    /// Writes all stops that are pending. They are on the disk when this returns. If it fails, the
-    /// journal says what it said before.
+    /// Writes all stops that are pending. They are on the disk when this returns. If this fails, the
+    /// journal stays as it was.
     pub(crate) fn write<'a>(
         &self,
         stops: impl Iterator<Item = (&'a DoorSource, &'a PendingStop)>,
@@ -134,8 +134,8 @@ impl Journal {
     }
 }
 
-/// Returns the file's bytes, none if there is no file. The error is a fault for which its commands
-/// must not be run.
+/// Returns the file's bytes, none if there is no file. The error is a fault because of which the
+/// file's commands must not be run.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let opened = OpenOptions::new()
         .read(true)

@@ -28,7 +28,8 @@ pub(crate) struct DoorSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PendingStop {
     /// The string, with `%IP%` still in it. It is kept because the door may be gone from the
-    /// configuration when the stop is due, and what it has opened would stay open for good.
+    /// configuration when the stop is due: without the string, the ports that the start command has
+    /// opened would stay open for good.
     pub(crate) command: Arc<str>,
     /// The configured time from start to stop.
     pub(crate) timeout: Duration,

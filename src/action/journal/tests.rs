@@ -1,4 +1,4 @@
-//! The journal, written and read back, whatever a crash leaves of it.
+//! The journal, written and read back, also after a crash that leaves a part of it.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -29,7 +29,7 @@ fn open(dir: &Path) -> (Journal, LeftStops) {
     Journal::open(dir, CLOCKS).expect("a journal")
 }
 
-/// What the journal says of one stop.
+/// Returns the journal's line for one stop.
 fn line(last: u8) -> String {
     let stop = (key(last), pending());
     let text = stops::to_text([(&stop.0, &stop.1)].into_iter(), CLOCKS);
@@ -156,7 +156,7 @@ fn a_write_that_fails_leaves_what_was_there() {
     let dir = tempfile::tempdir().expect("a directory");
     let (journal, _) = open(dir.path());
     write(&journal, &[1]).expect("written");
-    // No draft can be made: that is what a full disk does, and half of one may be left of a crash.
+    // No draft can be made, as on a full disk. Half a draft may also be left from a crash.
     let draft = dir.path().join("stops.journal.new");
     fs::create_dir(&draft).expect("made");
     assert!(write(&journal, &[1, 2]).is_err());

@@ -1,5 +1,5 @@
-//! Reads the journal of knockd 0.9.0, which a crash may have left before the upgrade. Otherwise what
-//! its commands have opened would stay open for good.
+//! Reads the journal of knockd 0.9.0, which a crash may have left before the upgrade. If the journal
+//! were not read, the ports that its commands have opened would stay open for good.
 //!
 //! It has a change a line: a stop is pending (`arm`), is due at another time, or has been run
 //! (`done`). Fields are divided by tabs, and the first is a checksum of the others.

@@ -15,8 +15,8 @@ pub(super) fn check(draft: &ConfigDraft, faults: &mut Faults) {
     common_beginnings(&draft.doors, faults);
 }
 
-/// Reports steps that are ignored or opened: the socket filter drops packets to such ports. (Besides,
-/// a source that cannot reach a guarded port must be able to knock.)
+/// Reports steps that are ignored or opened: the socket filter drops packets to such ports. (And a step
+/// must not be a guarded port: a source that cannot reach that must be able to knock.)
 fn steps_that_are_not_seen(draft: &ConfigDraft, faults: &mut Faults) {
     let ConfigDraft { doors, ignore, .. } = draft;
     let mut steps: BTreeMap<Step, &str> = BTreeMap::new();
@@ -62,9 +62,9 @@ fn common_sequences(doors: &[DraftDoor], faults: &mut Faults) {
         (!steps.is_empty()).then(|| (target, steps.iter().map(|s| s.value).collect(), i, door))
     };
     let mut all: Vec<Knocked<'_>> = doors.iter().enumerate().filter_map(knocked).collect();
-    // A sequence comes right before those that begin with it.
+    // A sequence comes right before the sequences that begin with it.
     all.sort_by(|a, b| (&a.0, &a.1, a.2).cmp(&(&b.0, &b.1, b.2)));
-    // Doors whose sequences each begin the next.
+    // Doors, each with a sequence that begins the sequence of the next.
     let mut open: Vec<&Knocked<'_>> = Vec::new();
     for here in &all {
         while open
@@ -131,8 +131,8 @@ fn common_beginnings(doors: &[DraftDoor], faults: &mut Faults) {
     }
 }
 
-/// With how many doors each door is compared. A door that shares its sequence with more of them has
-/// been named together with another one already.
+/// The most doors that each door is compared with. A door that shares its sequence with more doors has
+/// been named together with another door already.
 const OPEN_MAX: usize = 64;
 
 fn share_a_source(a: &DraftDoor, b: &DraftDoor) -> bool {
@@ -162,7 +162,7 @@ mod tests {
                 "[door.d{n}]\nsequence = [\"17301/tcp\", {steps}]\nopen = [\"22/tcp\"]\n"
             );
         }
-        // Whose sources are others is begun with others.
+        // A door for other sources does not count with these: it is begun by packets of its own sources.
         text += "[door.away]\nsequence = [\"17301/tcp\", \"4022/tcp\", \"9011/tcp\"]\n\
                  from = [\"192.0.2.0/24\"]\nopen = [\"22/tcp\"]\n";
         let report = parse("k.toml", &text, Format::Toml, &Host::default());

@@ -7,7 +7,7 @@ use super::super::draft::{DraftDoor, Field};
 use super::fields::time;
 use crate::model::Commands;
 
-/// knock 0.8's time from start to stop.
+/// The time from start to stop if the file gives none, as in knock 0.8.
 const CMD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Checks the commands of a door, and returns them if it has any.
@@ -23,8 +23,8 @@ pub(super) fn commands(draft: &DraftDoor, faults: &mut Faults) -> Option<Command
             );
         }
     }
-    // An empty string says something only to an IPv6 source that has another to fall back
-    // on: elsewhere it is the same as none.
+    // An empty string means something only for an IPv6 source, if there is another string to
+    // fall back on. Elsewhere it is the same as none.
     let some = |text: Option<String>| text.filter(|t| !t.is_empty());
     let (start, stop) = (some(start), some(stop));
     if let (None, Some(_), Some(given)) = (&start, &stop, draft.stop.given()) {

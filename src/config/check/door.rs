@@ -133,7 +133,7 @@ fn tcp_flags(
     draft.tcp_flags.or(defaults.tcp_flags)
 }
 
-/// Checks who may knock, and at which address.
+/// Checks the sources that may knock, and the address at which they knock.
 fn who(draft: &DraftDoor, faults: &mut Faults) {
     let from = draft.from.given();
     if let Some(from) = from
@@ -203,8 +203,8 @@ fn open_for(draft: &DraftDoor, faults: &mut Faults) -> Lifetime {
     draft.open_for.or(Door::OPEN_FOR)
 }
 
-/// Returns to how many addresses the door may be open at once. By default all of them together fill no
-/// more than half of a set, however many ports there are.
+/// Returns the number of addresses to which the door may be open at once. By default all of them
+/// together fill no more than half of a set, however many ports there are.
 fn max_open(draft: &DraftDoor, open: &[PortRange], faults: &mut Faults) -> u32 {
     let singles = open.iter().filter(|ports| ports.is_single()).count();
     let singles = u32::try_from(singles).unwrap_or(u32::MAX).max(1);

@@ -9,7 +9,8 @@ use super::super::host::Host;
 use super::super::text::Span;
 use crate::model::MAX_TIME;
 
-/// Returns a file's name in full: the daemon's working directory is `/`, wherever it was started.
+/// Returns the absolute path of a file. A relative name would mean another file to the daemon, whose
+/// working directory is `/`, wherever it was started.
 pub(super) fn path(field: &Field<PathBuf>, host: &Host, faults: &mut Faults) -> Option<PathBuf> {
     let path = field.given()?;
     let text = path.value.to_string_lossy();

@@ -29,7 +29,7 @@ pub(super) fn firewall(draft: &ConfigDraft, host: &Host, faults: &mut Faults) ->
         None => Firewall::default(),
     };
     let opened: Vec<_> = opened(&draft.doors).collect();
-    // Where the ports are not known, a fault in `open` has been reported.
+    // If the ports are not known, a faulty `open` or an unknown key has been reported already.
     let known = |door: &DraftDoor| !door.misread && !matches!(door.open, Field::Faulty);
     let is_known = draft.doors.iter().all(known);
     match firewall.guard {
@@ -90,7 +90,7 @@ fn read(draft: &DraftFirewall, faults: &mut Faults) -> Firewall {
     }
 }
 
-/// Returns the prefixes without those that lie in others: an interval set refuses overlaps.
+/// Returns the prefixes that lie in no other prefix of the list: an interval set refuses overlaps.
 fn disjoint(list: &SpannedList<Prefix>, faults: &mut Faults) -> Vec<Prefix> {
     for prefix in list.iter().filter(|p| p.value.length() == 0) {
         faults.warn(&prefix.span, "everybody is trusted: nobody needs to knock");

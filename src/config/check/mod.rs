@@ -1,4 +1,4 @@
-//! The one check: a draft of either format becomes a [`Config`], or the reasons why not.
+//! The one check: makes a [`Config`] of a draft of either format, or reports the faults.
 
 mod between_doors;
 mod commands;
@@ -56,7 +56,8 @@ pub(super) fn check(draft: &ConfigDraft, host: &Host, faults: &mut Faults) -> Op
     (!faults.any_error()).then_some(config)
 }
 
-/// Whether a step of the door may be TCP: the steps of one-time sequences are not known here.
+/// Returns whether a step of the door may be TCP. The steps of one-time sequences are not known here,
+/// so they may be.
 fn may_have_tcp(draft: &DraftDoor) -> bool {
     let of_tcp = |step: &Spanned<Step>| step.value.protocol == Protocol::Tcp;
     let steps = draft.sequence.given();

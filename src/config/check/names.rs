@@ -9,7 +9,7 @@ const NAME_MAX: usize = 255;
 
 const FAMILIES: [&str; 6] = ["ip", "ip6", "inet", "arp", "bridge", "netdev"];
 
-/// Reports a name that nft could not read back: what `--dry-run` prints must load.
+/// Reports a name that nft could not read back: nft must be able to load the output of `--dry-run`.
 pub(super) fn name(span: &Span, name: &str, what: &str, faults: &mut Faults) {
     let begins = |c: char| c.is_ascii_alphabetic() || c == '_';
     let goes_on = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
@@ -44,7 +44,7 @@ pub(super) fn set_path(span: &Span, path: &SetPath, faults: &mut Faults) {
     name(span, &path.set, "set", faults);
 }
 
-/// Whether a set of the administrator's can have this path.
+/// Returns whether a set of the administrator's can have this path.
 pub(crate) fn is_set_path(path: &SetPath) -> bool {
     let mut faults = Faults::default();
     set_path(&(0..0), path, &mut faults);
@@ -85,7 +85,7 @@ mod tests {
             || std::env::var_os("CI").is_some_and(|ci| ci == "true")
     }
 
-    /// Returns those of `names` that nft takes for no table's name; `-c` changes nothing.
+    /// Returns the `names` that nft refuses as the name of a table; `-c` changes nothing.
     fn refused(names: &[&str]) -> Vec<String> {
         let each =
             r#"for name; do nft -c add table inet "$name" 2>/dev/null || echo "$name"; done"#;

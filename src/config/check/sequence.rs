@@ -109,7 +109,7 @@ fn weakness(steps: &[Step], wires: TripwireSettings) -> Option<String> {
 }
 
 impl TripwireSettings {
-    /// The places of the first two steps in a row that a scan of the ports in order can make
+    /// Returns the indexes of the first two steps in a row that a scan of the ports in order can make
     /// without hitting too many tripwires in between.
     fn close_steps(self, steps: &[Step]) -> Option<(usize, usize)> {
         if self.mode == TripwireMode::Off {
@@ -120,7 +120,7 @@ impl TripwireSettings {
         pairs.position(is_close).map(|first| (first, first + 1))
     }
 
-    /// Whether a scan of the ports in order makes every step before it has hit too many
+    /// Returns whether a scan of the ports in order makes every step before it has hit too many
     /// tripwires.
     fn let_pass(self, steps: &[Step]) -> bool {
         let pairs = || steps.iter().zip(steps.iter().skip(1));

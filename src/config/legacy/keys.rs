@@ -33,13 +33,13 @@ pub(super) fn set<T>(
     };
 }
 
-/// Whether the directive with this value looks as if it went on in the next line.
+/// Returns whether a directive with this value looks as if it went on in the next line.
 pub(super) fn goes_on(value: Option<&Spanned<&str>>) -> bool {
     value.is_some_and(|value| value.value.ends_with('\\'))
 }
 
 /// Reports a key that is unknown under `[options]`, or under the header of a door (`in_door`).
-/// `after`: the directive before it ends in a backslash.
+/// `after` says that the directive before the key ends in a backslash.
 pub(super) fn unknown(key: &Spanned<&str>, in_door: bool, after: bool, faults: &mut Faults) {
     let place = if in_door { "a door" } else { "[options]" };
     let help = if after {

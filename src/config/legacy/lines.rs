@@ -23,7 +23,7 @@ pub(crate) enum ConfLine<'a> {
 /// `[name]` and what stands under it.
 #[derive(Debug)]
 pub(crate) struct ConfSection<'a> {
-    /// Whether the header is sound; its faults have been reported.
+    /// True if the header has no faults. Its faults have been reported.
     pub(crate) sound: bool,
     /// The text between the brackets, with all blanks.
     pub(crate) name: Spanned<&'a str>,
@@ -39,7 +39,7 @@ pub(crate) struct ConfFile<'a> {
 }
 
 impl<'a> ConfSection<'a> {
-    /// Whether it is `[options]`, in whatever case; there may be several.
+    /// Returns whether the section is `[options]`, in upper or lower case. There may be several.
     pub(crate) fn is_options(&self) -> bool {
         self.name.value.eq_ignore_ascii_case("options")
     }
@@ -51,7 +51,7 @@ impl<'a> ConfSection<'a> {
         self.lines.split_at(end)
     }
 
-    /// Returns its keys and their values.
+    /// Returns the section's keys and their values.
     pub(crate) fn directives(
         &self,
     ) -> impl Iterator<Item = (&Spanned<&'a str>, &Option<Spanned<&'a str>>)> {
@@ -62,7 +62,7 @@ impl<'a> ConfSection<'a> {
     }
 }
 
-/// Whether isspace(3) calls it blank; U+00A0 in a command is not blank.
+/// Returns whether a character is blank by isspace(3); U+00A0 in a command is not blank.
 fn blank(c: char) -> bool {
     c.is_ascii_whitespace() || c == '\x0b'
 }

@@ -67,7 +67,8 @@ fn tell_apart(doors: &mut [DraftDoor], source: &ConfigText, faults: &mut Faults)
     let mut first: HashMap<String, usize> = HashMap::new();
     let names = doors.iter().map(|door| door.name.value.clone());
     let all: HashSet<String> = names.collect();
-    // The number at which the search for a free one goes on: a file may have thousands of one name.
+    // The number at which the search for a free name goes on: a file may have thousands of doors of
+    // one name.
     let mut next: HashMap<String, u32> = HashMap::new();
     for door in doors {
         let old = &door.name.value;

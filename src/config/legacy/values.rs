@@ -58,8 +58,8 @@ pub(super) fn sequence(value: &Spanned<&str>, faults: &mut Faults) -> Option<Spa
     steps
 }
 
-/// Returns what to write in place of a text that is no step: one spelt as in a knockd.toml, or the name
-/// of a service.
+/// Returns the right spelling of a text that is no step: the text is spelt as in a knockd.toml, or is
+/// the name of a service.
 fn advice(text: &str) -> Option<String> {
     let (port, protocol) = match text.split_once(['/', ':']) {
         Some((port, protocol)) => (port.trim(), protocol.trim().to_ascii_lowercase()),

@@ -54,7 +54,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// A table under this one: `[key]` or `key = { … }`.
+    /// Reads a table under this one: `[key]` or `key = { … }`.
     pub(super) fn table<T>(
         &mut self,
         key: &'static str,
@@ -96,7 +96,7 @@ impl<'a> Keys<'a> {
         unknown
     }
 
-    /// Returns what to do about a key that nobody has asked for.
+    /// Returns the advice on a key that nobody has asked for.
     fn help(&self, key: &str, value: &DeValue<'_>) -> String {
         let lower = key.to_ascii_lowercase().replace('-', "_");
         let is_top = self.prefix.is_empty();
@@ -139,7 +139,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Whether a text looks like a key. Any other text may be the rest of a value, and a secret.
+/// Returns whether a text looks like a key. Any other text may be the rest of a value, and a secret.
 fn is_word(key: &str) -> bool {
     let word = |c: char| c.is_ascii_alphabetic() || "_-".contains(c);
     !key.is_empty() && key.chars().all(|c| word(c) || c == '6')
@@ -169,7 +169,7 @@ fn alias(key: &str) -> Option<&'static str> {
     other.map(|(_, name)| *name).or_else(conf)
 }
 
-/// Returns where a key belongs that stands below the wrong header.
+/// Returns the right place of a key that stands below the wrong header.
 fn place(key: &str) -> Option<&'static str> {
     let place = match Key::of_toml(key)?.header {
         Header::Top if key == "log" => {
@@ -185,7 +185,7 @@ fn place(key: &str) -> Option<&'static str> {
     Some(place)
 }
 
-/// Returns what to write in place of an option of a knockd.conf.
+/// Returns the replacement for an option of a knockd.conf.
 fn retired(key: &str) -> Option<&'static str> {
     match key {
         "logfile" => Some("here it is log = { file = \"/var/log/knockd/knockd.log\" }"),

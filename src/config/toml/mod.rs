@@ -50,8 +50,8 @@ pub(super) fn read(source: &ConfigText, faults: &mut Faults) -> Option<ConfigDra
     None
 }
 
-/// Whether a text is plainly a knockd.toml, whatever its file is called: TOML, with a door whose
-/// sequence is a list or lies in a file, as no knockd.conf has it.
+/// Returns whether a text is plainly a knockd.toml, whatever the name of its file: it is TOML, and has
+/// a door whose sequence is a list or lies in a file, which no knockd.conf has.
 pub(super) fn is_ours(text: &str) -> bool {
     let Ok(document) = DeTable::parse(text) else {
         return false;
@@ -156,7 +156,7 @@ fn doors(value: TomlValue<'_>, faults: &mut Faults) -> Vec<super::draft::DraftDo
     for (name, value) in entries {
         let name = Spanned::new(name.get_ref().to_string(), name.span());
         let DeValue::Table(table) = value.get_ref() else {
-            // Once: the keys below a header without a name all lack it.
+            // This is reported once: all keys below a header without a name lack that name.
             if !std::mem::replace(&mut nameless, true) {
                 faults
                     .error(&name.span, "a door has a name, and its keys stand under it")

@@ -140,7 +140,7 @@ pub(super) struct Items {
     pub(super) example: &'static str,
     /// Rewrites an element of another spelling in the spelling of a knockd.toml.
     pub(super) spell: fn(&str) -> String,
-    /// Whether they are secret.
+    /// True if the elements are secret.
     pub(super) is_secret: bool,
 }
 
@@ -305,7 +305,7 @@ fn either<T: FromStr>(number: &str) -> Option<String> {
     Some(format!("write \"{number}/tcp\" or \"{number}/udp\""))
 }
 
-/// Returns what to write in place of a text that is no port.
+/// Returns the advice on a text that is no port.
 fn advice<T: FromStr>(text: &str) -> Option<String> {
     let text = text.trim();
     if let Some(help) = either::<T>(text) {
@@ -402,7 +402,7 @@ pub(super) fn lifetime(value: TomlValue<'_>, faults: &mut Faults) -> Option<Life
     time(&value, faults, wanted).map(Lifetime::For)
 }
 
-/// Whether a text is one that people write for an opening without an end.
+/// Returns whether people write this text for an opening without an end.
 fn is_for_ever(text: &str) -> bool {
     let words = [
         "until closed",

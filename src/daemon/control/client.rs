@@ -1,4 +1,4 @@
-//! The other end of the control socket: what subcommands ask of the daemon. Every wait has an end,
+//! The client's end of the control socket, for subcommands that ask the daemon. Every wait has an end,
 //! for the daemon may be stopped (SIGSTOP, a debugger, a frozen container) or hang.
 
 use std::io::{self, IsTerminal as _, Read as _};
@@ -17,7 +17,7 @@ use crate::daemon::setup::Options;
 /// How long a client waits for the daemon.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long it waits for a reload: the file may have thousands of doors, the kernel be busy.
+/// How long a client waits for a reload: the file may have thousands of doors, the kernel be busy.
 const PATIENCE_FOR_A_RELOAD: Duration = Duration::from_secs(60);
 
 /// The time between two attempts to find room among a daemon's clients. There is nothing to poll:
@@ -33,7 +33,7 @@ pub enum Obeyed {
     Nobody(String),
 }
 
-/// Has the daemon do it.
+/// Sends an order to the daemon and waits for the reply.
 ///
 /// # Errors
 /// The daemon refuses, or does not answer.
@@ -68,9 +68,9 @@ pub fn runs(options: &Options, path: &Path) -> Result<bool, Fault> {
     Ok(ask_for(&options, &Order::Status)?.is_ok())
 }
 
-/// Asks the daemon; returns its reply, or why there is none to ask. Where a file is named, the
-/// daemon itself judges whether it is meant: a question of its own before could be answered by one
-/// and the order be taken by the next.
+/// Asks the daemon; returns its reply, or why there is no daemon to ask. If the order names a file,
+/// the daemon itself judges whether the order is for it. A question before the order would not do:
+/// one daemon could answer it, and the next one obey the order.
 fn ask_for(options: &Options, order: &Order) -> Result<Result<Reply, String>, Fault> {
     let path = options.control_path();
     let at = path.display();
@@ -103,15 +103,15 @@ fn done(reply: Reply) -> Result<Vec<String>, Fault> {
         Reply::Done(lines) => Ok(lines),
         Reply::Refused(why) => Err(Fault::Unavailable(why)),
         Reply::Faulty(faults) => {
-            // A fault shows the line that it is in, which may hold a sequence: that is for a
-            // terminal.
+            // A fault shows its line of the file, which may hold a sequence. Only a terminal gets
+            // such lines.
             let whole = io::stderr().is_terminal();
             let shown = |fault: &String| match whole {
                 true => fault.clone(),
                 false => fault.lines().next().unwrap_or_default().to_owned(),
             };
-            // As a unit's ExecReload= this goes to the journal, where the daemon has written all
-            // faults by then: the last line says what they come to.
+            // As a unit's ExecReload= this goes to the journal. The daemon has written all faults
+            // there by now, so only the last line, which sums them up, is printed.
             let is_written = crate::stderr::is_journal();
             let before = if is_written {
                 faults.len().saturating_sub(1)
@@ -129,8 +129,8 @@ fn of_another_version() -> Fault {
     Fault::Unavailable("the daemon is of another version".to_owned())
 }
 
-/// Asks the daemon that listens at `path`; `None` if there is none. All of it takes at most
-/// `patience`.
+/// Asks the daemon that listens at `path`; returns its reply, `None` if no daemon listens. This takes
+/// at most `patience` in all.
 ///
 /// # Errors
 /// The daemon does not answer in time, or the socket is not for us.
@@ -187,7 +187,7 @@ pub(super) fn ask(
     serde_json::from_slice(&text).map(Some).map_err(broken)
 }
 
-/// Returns a connection, if it is to be had at once.
+/// Returns a connection, if one can be made without waiting.
 fn connect(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
     socket.set_nonblocking(true)?;

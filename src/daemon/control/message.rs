@@ -19,7 +19,6 @@ const LONGEST_REPLY: usize = 500;
 pub(crate) struct AddressedOrder {
     /// The names of the daemon's file, see [`names`]. Without any, the daemon that listens obeys.
     pub(crate) of: Vec<String>,
-    /// The order.
     pub(crate) ask: Order,
 }
 
@@ -110,9 +109,10 @@ pub(crate) enum Reply {
     Refused(String),
     /// Not done, since the configuration has faults: all of them.
     Faulty(Vec<String>),
-    /// Not done, since another file's daemon was meant: the one that this one runs with.
+    /// Not done, since the order is for the daemon of another file. The text names the file that this
+    /// daemon runs with.
     Elsewhere(String),
-    /// What the daemon listens to and has done.
+    /// The daemon's status: the reply to [`Order::Status`].
     Status(Box<Status>),
 }
 
@@ -135,8 +135,8 @@ impl Reply {
     }
 }
 
-/// Returns the names by which a file is known to be the same: as it was named, and where that
-/// leads. Reads the disk.
+/// Returns the names by which two paths are compared: the absolute path as it was given, and the path
+/// to which its symbolic links lead. Reads the disk.
 pub(crate) fn names(path: &Path) -> Vec<String> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let resolved = path.canonicalize().ok();

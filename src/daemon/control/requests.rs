@@ -44,7 +44,7 @@ pub(crate) fn open(
     reply(lines)
 }
 
-/// Ends openings: of this address, or all.
+/// Ends the openings of this address, or all openings.
 pub(crate) fn close(pipeline: &mut Pipeline, address: Option<IpAddr>, now: Timestamp) -> Reply {
     let Some(table) = &pipeline.table else {
         let name = table_name(&pipeline.config);
@@ -69,7 +69,7 @@ pub(crate) fn close(pipeline: &mut Pipeline, address: Option<IpAddr>, now: Times
 /// Takes the table away. The daemon stays, so that a reload puts it back.
 pub(crate) fn clear(pipeline: &mut Pipeline) -> Reply {
     let Some(table) = &mut pipeline.table else {
-        // One may be left of an earlier configuration.
+        // A table of an earlier configuration may be left.
         let name = table_name(&pipeline.config);
         return match firewall::clear(&name) {
             Ok(true) => {
@@ -98,7 +98,7 @@ fn table_name(config: &Config) -> String {
     firewall.map_or_else(|| Firewall::default().table, |f| f.table.clone())
 }
 
-/// Returns log lines as the reply to who asked by hand.
+/// Returns log lines as the reply to an order.
 pub(crate) fn reply(lines: Vec<LogLine>) -> Reply {
     let mut done = Vec::new();
     let mut failed = Vec::new();
@@ -117,19 +117,19 @@ pub(crate) fn reply(lines: Vec<LogLine>) -> Reply {
     }
 }
 
-/// Says that there is nothing to close or to clear.
+/// Returns the sentence that there is nothing to close or to clear.
 #[must_use]
 pub fn no_table(name: &str) -> String {
     format!("there is no table inet {name}: nothing is guarded")
 }
 
-/// Says that a table is cleared that no daemon has.
+/// Returns the sentence that a table without a daemon is cleared.
 pub(crate) fn removed(name: &str) -> String {
     format!("the table inet {name} is removed")
 }
 
-/// Returns what a knock of `address` at the door of that name does, for another `time` than the
-/// door's own if one is given; or why there is no such thing.
+/// Returns the effects of a knock of `address` at the door of that name, or why there are none. If
+/// `time` is given, it replaces the door's own time.
 pub(crate) fn by_hand(
     config: &Config,
     name: &str,
@@ -159,7 +159,7 @@ pub(crate) fn by_hand(
     Ok(effects)
 }
 
-/// Returns what ends every opening of this source, or of all.
+/// Returns the effects that end every opening of this source, or of all sources.
 pub(crate) fn closing(table: &GuardTable, address: Option<IpAddr>, now: Timestamp) -> Vec<Effect> {
     let sources: BTreeSet<_> = match address {
         Some(address) => [address].into(),

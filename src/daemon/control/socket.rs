@@ -25,7 +25,7 @@ use crate::model::Timestamp;
 /// The longest request; a longer one is cut, and so is no JSON. It holds the names of a file,
 /// each of PATH_MAX bytes, each of which may take four.
 const LONGEST_REQUEST: usize = 64 * 1024;
-/// How long a client may take to say what it wants, and to take in each part of the reply.
+/// How long a client may take to send its order, and to read each part of the reply.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a client that has a reload done waits for it: less than [`client`](super::client) does,
 /// so that it learns why.
@@ -33,7 +33,7 @@ const PATIENCE_FOR_A_RELOAD: Duration = Duration::from_secs(50);
 /// The longest message of a reply: some of them fit a send buffer (212,992 bytes as the kernel
 /// comes).
 pub(crate) const LONGEST_PART: usize = 16 * 1024;
-/// Clients at a time; one more and the oldest goes.
+/// How many clients there may be at a time. One more takes the place of the oldest.
 const CLIENTS: usize = 8;
 
 /// The socket, listening.
@@ -50,18 +50,19 @@ pub(crate) struct ControlSocket {
 #[derive(Debug)]
 struct ControlClient {
     socket: Socket,
-    /// When its time for what it does is over.
+    /// The time by which the client must have got further.
     until: Timestamp,
     state: ClientState,
 }
 
 #[derive(Debug)]
 enum ClientState {
-    /// It has not asked yet.
+    /// The client has not sent its order yet.
     Asking,
-    /// It waits for the end of the reload of this number, or else gets this reply.
+    /// The client waits for the end of the reload of this number. If that takes too long, it gets the
+    /// reply `late`.
     Waiting { reload: u64, late: Reply },
-    /// It takes in its reply.
+    /// The client reads its reply.
     Replying(PendingReply),
 }
 
@@ -78,7 +79,7 @@ pub(crate) enum Answer {
     Now(Reply),
     /// When the reload of this number is done: see [`ControlSocket::reloaded`].
     AfterReload {
-        /// The number.
+        /// The number of the reload.
         reload: u64,
         /// The reply if the reload takes longer than the client waits.
         late: Reply,
@@ -109,12 +110,12 @@ impl ControlSocket {
         }
     }
 
-    /// Returns all that is to be polled, and for what.
+    /// Returns all descriptors to be polled, each with the events to poll it for.
     pub(crate) fn polled(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         let clients = self.clients.iter().map(|client| {
             let wanted = match client.state {
                 ClientState::Asking => PollFlags::POLLIN,
-                // It may hang up.
+                // Nothing is asked for: poll reports a client that hangs up in any case.
                 ClientState::Waiting { .. } => PollFlags::empty(),
                 ClientState::Replying(_) => PollFlags::POLLOUT,
             };
@@ -128,7 +129,7 @@ impl ControlSocket {
         self.clients.iter().map(|c| c.until).min()
     }
 
-    /// Takes in clients that have come and answers those that have asked.
+    /// Takes in new clients, and answers clients that have sent an order.
     pub(crate) fn serve(
         &mut self,
         now: Timestamp,
@@ -276,8 +277,8 @@ fn receive(mut socket: &Socket) -> io::Result<Option<AddressedOrder>> {
     if text.is_empty() {
         return Ok(None);
     }
-    // The client did not wait, as with a daemon that was stopped: it was told that nothing came of
-    // its order, and its user has perhaps done something else.
+    // The client did not wait: perhaps this daemon was stopped for a while. The client has reported that
+    // its order was not obeyed, and its user has perhaps done something else.
     if has_gone(socket) {
         return Ok(None);
     }

@@ -7,35 +7,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::clock::duration;
 
-/// What the daemon listens to and has done.
+/// The status of the daemon: its configuration, its interfaces, its doors, and counts since the start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The daemon's version; the client may have another.
     pub version: String,
-    /// Its process number.
+    /// The daemon's process number.
     pub pid: u32,
-    /// How long it has run.
+    /// The time since the start, in seconds.
     pub uptime_s: u64,
-    /// The file it runs with.
+    /// The path of the daemon's configuration file.
     pub configuration: String,
     /// Present if that file was refused when it was last read, and is not what runs.
     #[serde(default)]
     pub refused: Option<RefusedFile>,
-    /// The interfaces it was told to listen to, in words.
+    /// The interfaces to listen to as configured, in words.
     pub interfaces: String,
-    /// Those of them that are there.
+    /// The names of the interfaces that are there and listened to.
     pub listening: Vec<String>,
-    /// Names that no interface has.
+    /// Configured names that no interface has.
     pub waiting_for: Vec<String>,
     /// Interfaces at which nobody can knock, since they have no address.
     pub without_address: Vec<String>,
-    /// In the order of the file.
+    /// The doors, in the order of the file.
     pub doors: Vec<DoorStatus>,
     /// How many times a door was opened by a knock.
     pub opened: u64,
-    /// Half-made knocks.
+    /// The table of attempts.
     pub attempts: AttemptsStatus,
-    /// What came through the filter.
+    /// The packets that passed the filter.
     pub packets: PacketsStatus,
     /// The configuration has a table, and it was taken away by hand.
     #[serde(default)]
@@ -47,16 +47,16 @@ pub struct Status {
 /// A file that is not what runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedFile {
-    /// What runs instead, in words.
+    /// The configuration that runs instead, in words.
     pub in_use: String,
     /// Why, the first line of each fault.
     pub why: Vec<String>,
 }
 
 impl RefusedFile {
-    /// What runs after a reload that was refused.
+    /// The text of [`in_use`](Self::in_use) after a reload that was refused.
     pub(crate) const RUNNING: &str = "the configuration that was running";
-    /// What runs after a start.
+    /// The text of [`in_use`](Self::in_use) after a start with a file that was refused.
     pub(crate) const LAST_GOOD: &str = "the last configuration that was good";
 
     /// Keeps the first line of each fault: the others quote the file.
@@ -69,12 +69,11 @@ impl RefusedFile {
     }
 }
 
-/// One door.
+/// The status of one door.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoorStatus {
-    /// Its name.
     pub name: String,
-    /// Its one-time sequences are used up.
+    /// True if the door's one-time sequences are used up.
     pub disabled: bool,
 }
 
@@ -89,12 +88,12 @@ pub struct AttemptsStatus {
     pub evicted: u64,
 }
 
-/// PacketsStatus since the start.
+/// Counts of packets since the start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketsStatus {
-    /// Read.
+    /// How many packets were read.
     pub read: u64,
-    /// Dropped by the kernel before they were read, if it says.
+    /// How many packets the kernel dropped before they were read; `None` if their number is unknown.
     pub lost: Option<u64>,
     /// The port that most of them went to lately, if there is one and it is no step.
     pub busiest: Option<String>,
@@ -103,9 +102,8 @@ pub struct PacketsStatus {
 /// The table in nftables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableStatus {
-    /// Its name.
     pub name: String,
-    /// The kernel keeps others from it; if not, it is watched.
+    /// True if the kernel keeps others from the table. False if the table is watched.
     pub owned: bool,
     /// How many openings it holds.
     pub openings: usize,

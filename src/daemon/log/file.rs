@@ -17,9 +17,9 @@ use super::spool::{Job, Spool, Work};
 /// The way to the file.
 #[derive(Debug)]
 pub(crate) enum LogFiles {
-    /// To the thread that opens and writes it.
+    /// Through the thread that opens and writes the file.
     Queued(Spool<FileTask>),
-    /// There is no thread: each line is written where it is said.
+    /// There is no thread: whoever logs a line writes it at once, and waits for the disk.
     Direct(Box<LogFileWriter>),
 }
 
@@ -44,7 +44,8 @@ impl LogFiles {
     /// Has the file of this name opened, in place of the one before. With no name, that is closed.
     ///
     /// # Errors
-    /// It cannot be opened, and there is no thread that would say so. The file before stays open.
+    /// The file cannot be opened, and there is no thread that would report this. The file before stays
+    /// open.
     pub(crate) fn open(&mut self, path: Option<PathBuf>) -> Result<(), NoLog> {
         self.take(path.map_or(FileTask::Close, FileTask::Open))
     }
@@ -89,9 +90,9 @@ pub(crate) enum FileTask {
     Close,
     /// Write this.
     Line {
-        /// When it was said.
+        /// The time at which the line was logged.
         at: Timestamp,
-        /// Without time and end.
+        /// The text, without the time before it and the line end.
         text: String,
     },
 }
@@ -106,7 +107,7 @@ impl Job for FileTask {
     }
 }
 
-/// Does the tasks.
+/// Opens and writes the file as the tasks say.
 #[derive(Debug, Default)]
 pub(crate) struct LogFileWriter {
     file: Option<LogFile>,
@@ -157,7 +158,7 @@ impl MinuteClock {
     }
 }
 
-/// The open file.
+/// The open file, and the lines that could not be written to it.
 #[derive(Debug)]
 struct LogFile {
     file: File,
@@ -263,7 +264,7 @@ mod tests {
             lines,
             ["one", "3 lines are lost: they could not be written"]
         );
-        // Another that cannot be opened: the one before stays.
+        // A file that cannot be opened: the one before stays in use.
         let none = dir.path().join("no folder/log");
         let (named, _) = writer
             .take(Work::Job(FileTask::Open(none.clone())))

@@ -1,5 +1,5 @@
-//! The lines of the log, word for word those of knock 0.8 where it had them: events at doors, what
-//! was done in the table, what became of commands. A replay prints the lines of events too.
+//! The lines of the log: events at doors, changes of the table, results of commands. Lines that knock
+//! 0.8 had are the same word for word. A replay prints the lines of events too.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -36,8 +36,8 @@ impl fmt::Display for Who<'_> {
     }
 }
 
-/// Returns the line that says which port makes most of what is read, and what to do about it. The
-/// port must be no step.
+/// Returns the line that names the port to which most of the read packets go, with the advice to ignore
+/// it. The port must be no step.
 pub(crate) fn busiest(port: Step) -> String {
     format!(
         "most packets that are read go to port {port}: if a service here hears so much, leave it \
@@ -84,17 +84,17 @@ impl LogLine {
     }
 }
 
-/// What became of the effects of one knock, or of an order.
+/// The result of performing the effects of a knock, or of an order.
 #[derive(Debug)]
 pub(crate) struct Performed {
     /// The lines about it.
     pub(crate) lines: Vec<LogLine>,
-    /// Why nothing is open of what was to be opened, if so.
+    /// If something was to be opened and nothing is: the reason.
     pub(crate) in_vain: Option<String>,
 }
 
 impl Performed {
-    /// Returns all lines, that reason among them.
+    /// Returns all lines, and behind them the reason of `in_vain` if there is one.
     pub(crate) fn all(self) -> Vec<LogLine> {
         let why = self.in_vain.map(LogLine::Error);
         why.into_iter().chain(self.lines).collect()
@@ -138,7 +138,7 @@ pub(crate) fn closed(closed: &Closed) -> String {
     format!("{source}: {door}: closed {}", place(what))
 }
 
-/// Writes what happened to an interface.
+/// Writes to the log that an interface has changed.
 pub(crate) fn log_change(change: &LinkChange) {
     match change {
         LinkChange::Appeared { name } => {
@@ -169,8 +169,8 @@ pub(crate) fn log_change(change: &LinkChange) {
     }
 }
 
-/// Returns the lines on a transaction. `in_vain` says why nothing is open, if so: then no line says
-/// that something is, and the reason is not repeated.
+/// Returns the lines on a transaction. If nothing is open after all, `in_vain` is the reason: then no
+/// line says that something was opened, and no line repeats the reason.
 pub(crate) fn applied(applied: &Applied, in_vain: Option<&str>) -> Vec<LogLine> {
     let Applied {
         asked: _,
@@ -190,7 +190,7 @@ pub(crate) fn applied(applied: &Applied, in_vain: Option<&str>) -> Vec<LogLine> 
     went.chain(came).chain(failed.map(LogLine::Error)).collect()
 }
 
-/// Writes what was found when the table was made, or made anew.
+/// Writes to the log what was found when the table was made, or made anew.
 pub(crate) fn log_started(started: &Started) {
     let Started {
         origin,

@@ -58,7 +58,7 @@ impl Lookup {
 }
 
 impl Drop for Lookup {
-    /// Writes what still waits, without names: no line is lost for want of one.
+    /// Writes the lines that still wait, without names: no line is lost for want of a name.
     fn drop(&mut self) {
         let mut waiting = self.0.lock();
         waiting.over = true;
@@ -74,7 +74,7 @@ impl LookupQueue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread.
+    /// The thread's work: looks names up and writes the lines.
     fn serve(&self, name_of: impl Fn(IpAddr) -> Option<String>) {
         // A source may have several lines in a row: the last name is kept.
         let mut last: Option<(IpAddr, Option<String>)> = None;
@@ -152,7 +152,8 @@ mod tests {
         shared.lock().lines.extend([line(1), line(2)]);
         let left = std::cell::RefCell::new(Vec::new());
         shared.serve(|source| {
-            // Still there while it is looked up: an end now would find it.
+            // The line is still in the queue while its name is looked up: if the daemon ended now, it
+            // would find the line there.
             let mut waiting = shared.lock();
             left.borrow_mut().push((source, waiting.lines.len()));
             waiting.over = waiting.lines.len() == 1;

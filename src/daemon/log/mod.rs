@@ -1,5 +1,5 @@
-//! The log. It goes to a file in knock 0.8's line format, to syslog, to stdout (what happens, with
-//! `-v` or `-D`), and to stderr (what is wrong), which under systemd is the journal.
+//! The log. It goes to a file in knock 0.8's line format, to syslog, to stdout (events, with `-v` or
+//! `-D`), and to stderr (warnings and errors), which under systemd is the journal.
 //!
 //! All lines come through `tracing`; this is its subscriber. A line is one write, so that lines of
 //! two writers do not mix. No write waits for a reader.
@@ -27,14 +27,14 @@ use crate::daemon::Fault;
 use crate::model;
 use crate::stderr::{as_error, is_journal};
 
-/// What the command line says of the log.
+/// The flags of the command line that concern the log.
 #[derive(Debug, Clone, Default)]
 pub struct LogOptions {
-    /// `-v`: what happens goes to stdout.
+    /// `-v`: stdout shows events.
     pub verbose: bool,
-    /// `-D`: and why.
+    /// `-D`: stdout also shows the reasons for events.
     pub debug: bool,
-    /// `-g`: beats the configuration's file.
+    /// `-g`: this file takes the place of the configuration's.
     pub file: Option<PathBuf>,
 }
 
@@ -87,16 +87,17 @@ impl Logger {
         Self { sinks, streams }
     }
 
-    /// Says why the program ends, as `main` does for subcommands. If nobody reads stderr, that does
-    /// not keep the program from ending.
+    /// Writes to stderr the reason why the program ends, as `main` does for subcommands. If nobody reads
+    /// stderr, that does not keep the program from ending.
     pub(crate) fn complain(&self, fault: &Fault) {
         let journal = lock(&self.sinks).journal;
         let lines = as_error(&format!("knockd: {fault}"), journal);
         self.streams.write(Stream::Err, lines);
     }
 
-    /// Opens what the configuration names, anew each time: after a rotation the old file has another
-    /// name. Where the new file cannot be opened, the log says so and the old one stays in use.
+    /// Opens the file and the syslog that the configuration names, anew each time: after a rotation the
+    /// old file has another name. If the new file cannot be opened, the log reports that and the old one
+    /// stays in use.
     pub(crate) fn configure(&self, log: &model::Log) {
         let configured = lock(&self.sinks).configure(log);
         // tracing asks once for each place in the program whether its lines are wanted, and

@@ -1,6 +1,6 @@
 //! A queue before a thread that may have to wait: lines for a pager that is not paged on, for a disk
-//! that does not answer. Nobody else waits for that. Jobs that find no room are counted, and the
-//! count is reported once nothing waits.
+//! that does not answer. Only the thread waits. Jobs that find no room are counted, and the count is
+//! reported once nothing waits.
 
 use std::io;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Instant;
 
-/// As many bytes wait; more are lost. A line for each opening that a set holds has room: all
-/// may be closed at once.
+/// How many bytes of jobs may wait; jobs beyond that are lost. A line for each opening that a set
+/// holds has room: all openings may be closed at once.
 pub(crate) const WAITING: usize = 4 << 20;
 
-/// Something that waits.
+/// A job that can wait in the queue.
 pub(crate) trait Job: Send + 'static {
-    /// Returns how many bytes it takes up; a job that takes none is never lost.
+    /// Returns how many bytes the job takes up. A job that takes none is never lost.
     fn weight(&self) -> usize;
 }
 
-/// What the thread is given.
+/// A piece of work for the thread.
 #[derive(Debug)]
 pub(crate) enum Work<T> {
-    /// To be done.
+    /// A job to do.
     Job(T),
     /// To be reported: so many jobs found no room behind the last of those that waited.
     Lost(u64),
@@ -40,7 +40,7 @@ enum SpoolEntry<T> {
     Job(T),
     /// Wakes the thread, so that it reports lost jobs.
     Lost,
-    /// Dropped when all before it is done.
+    /// The thread drops this sender when all entries before it are done.
     Flush(Sender<()>),
 }
 
@@ -65,7 +65,7 @@ impl<T: Job> Spool<T> {
     /// Starts the thread.
     ///
     /// # Errors
-    /// None can be had (RLIMIT_NPROC, pids.max).
+    /// No thread can be had (RLIMIT_NPROC, pids.max).
     pub(crate) fn start(
         name: &str,
         work: impl FnMut(Work<T>) + Send + 'static,
@@ -95,7 +95,7 @@ impl<T: Job> Spool<T> {
         }
     }
 
-    /// Waits for what is not done yet, but not beyond `end`.
+    /// Waits until the jobs in the queue are done, but not beyond `end`.
     pub(crate) fn flush(&self, end: Instant) {
         let (done, is_done) = mpsc::channel();
         self.send(SpoolEntry::Flush(done));
@@ -174,7 +174,7 @@ mod tests {
         for i in 0..fit + 7 {
             spool.push(line(i));
         }
-        // What has no weight always finds room.
+        // A job without weight always finds room.
         spool.push(String::new());
         for i in 0..fit {
             assert_eq!(done.recv(), Ok(line(i)));

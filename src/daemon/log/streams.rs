@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::spool::{Job, Spool, Work};
 
-/// Which of the two.
+/// One of the two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
     /// stdout.
@@ -22,7 +22,8 @@ pub(crate) enum Stream {
 /// Both streams, in one queue: their lines keep their order.
 #[derive(Debug, Clone)]
 pub(crate) struct Streams {
-    /// `None`: there is no thread, and each line is written where it is said.
+    /// The queue before the thread; `None`: there is no thread, and whoever logs a line writes it at
+    /// once.
     queued: Option<Spool<StreamLine>>,
 }
 
@@ -40,7 +41,7 @@ impl Streams {
     /// Starts the thread, which ends with the process.
     ///
     /// # Errors
-    /// None can be had (RLIMIT_NPROC, pids.max).
+    /// No thread can be had (RLIMIT_NPROC, pids.max).
     pub(crate) fn start() -> io::Result<Self> {
         let spool = Spool::start("streams", |work| match work {
             Work::Job(StreamLine(stream, line)) => write(stream, &line),
@@ -67,7 +68,7 @@ impl Streams {
         }
     }
 
-    /// Waits for what is not written yet, but not beyond `end`.
+    /// Waits until the lines in the queue are written, but not beyond `end`.
     pub(crate) fn flush(&self, end: Instant) {
         if let Some(spool) = &self.queued {
             spool.flush(end);
@@ -75,7 +76,7 @@ impl Streams {
     }
 }
 
-/// Writes a line. If that fails there is no reader, and nobody to tell.
+/// Writes a line. If that fails there is no reader, and nobody to report it to.
 fn write(stream: Stream, line: &str) {
     let _ = match stream {
         Stream::Out => io::stdout().write_all(line.as_bytes()),

@@ -1,12 +1,13 @@
-//! The way to syslogd.
+//! Sends lines to syslogd.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
-/// facility user, priority notice (RFC 5424, 6.2.1): what knock 0.8 sends all its lines as.
+/// Facility user, priority notice (RFC 5424, 6.2.1): knock 0.8 sends all its lines with these.
 const NOTICE: u8 = 8 + 5;
 
-/// A socket to syslogd, made anew when syslogd was restarted: then it has another.
+/// A socket to syslogd. It is made anew when syslogd was restarted, for syslogd then listens at a new
+/// socket.
 #[derive(Debug)]
 pub(crate) struct Syslog {
     path: PathBuf,

@@ -1,19 +1,19 @@
-//! Finds the port that most of the packets that are read go to: a busy service had better be left
-//! alone (`ignore`).
+//! Finds the port to which most of the read packets go. The packets of a busy service had better not be
+//! read at all (`ignore`).
 
 use std::time::Duration;
 
 use crate::model::{Step, Timestamp};
 
-/// How long packets are counted; longer where there are no ticks.
+/// How long packets are counted; a window is longer if no tick ends it in time.
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// Fewer packets in a window are not worth a warning: a hundred a second.
 const FEW: u64 = 1000;
 
-/// Finds a port that makes more than half of the packets, if there is one, without counting each
-/// port. The port that is left over when packets of different ports cancel each other (Boyer and
-/// Moore, 1981) is the suspect; its packets are counted in the next window.
+/// Finds a port that gets more than half of the packets, if there is one, without counting each
+/// port. Packets to different ports cancel each other (Boyer and Moore, 1981). The port that is left
+/// over is the suspect, and its packets are counted in the next window.
 #[derive(Debug, Default)]
 pub(crate) struct Busiest {
     window: Timestamp,
@@ -39,8 +39,8 @@ impl Busiest {
         }
     }
 
-    /// Ends the window, if it is time. Returns the port that made most of its packets, if that is
-    /// another than before.
+    /// Ends the window, if it is time. Returns the port that got most of its packets, if that is
+    /// another port than before.
     pub(crate) fn news(&mut self, now: Timestamp) -> Option<Step> {
         if now.since(self.window) < WINDOW {
             return None;
@@ -57,7 +57,7 @@ impl Busiest {
         found.filter(|_| is_news)
     }
 
-    /// Returns the port that made most packets of the last window, if that is not long ago.
+    /// Returns the port that got most packets of the last window, if that window is not long ago.
     pub(crate) fn found(&self, now: Timestamp) -> Option<Step> {
         self.found.filter(|_| now.since(self.window) < 3 * WINDOW)
     }
@@ -72,7 +72,7 @@ mod tests {
         Step::new(Protocol::Tcp, number).expect("not 0")
     }
 
-    /// A window in which each port has so many packets; what is news then.
+    /// Plays a window in which each port gets so many packets; returns the news at its end.
     fn window(busiest: &mut Busiest, now: &mut Timestamp, counts: &[(u16, u64)]) -> Option<Step> {
         for round in 0..counts.iter().map(|(_, count)| *count).max().unwrap_or(0) {
             let still = counts.iter().filter(|(_, count)| round < *count);

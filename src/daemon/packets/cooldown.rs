@@ -20,7 +20,7 @@ type DoorAndSource = (Arc<str>, IpAddr);
 #[derive(Debug, Default)]
 pub(crate) struct Cooldowns {
     ends: HashMap<DoorAndSource, Timestamp>,
-    /// The same in the order of their ends.
+    /// The same rests, in the order of their ends.
     by_end: BTreeSet<(Timestamp, DoorAndSource)>,
 }
 
@@ -98,7 +98,7 @@ mod tests {
         }
         assert!(!rests.rests(&game, other, second(11)));
         assert!(!rests.rests(&rcon, one, second(11)));
-        // Its end is that of the rest it has had, however many knocks came meanwhile.
+        // The end of a rest stays the same, however many knocks came meanwhile.
         assert!(!rests.rests(&game, one, second(15)));
         assert!(rests.rests(&game, one, second(19)));
         rests.wake(&game, one);

@@ -7,17 +7,17 @@ use crate::capture::{CaptureError, LiveCapture, Program};
 use crate::decode::decode;
 use crate::model::{Config, Knock, Timestamp};
 
-/// Frames taken before anything else is looked at.
+/// The most frames that one read takes; then the event loop looks at everything else.
 pub(crate) const BATCH: usize = 1024;
 
-/// The capture, and what was in the frames read last.
+/// The capture, and the knocks in the frames read last.
 pub(crate) struct Listener {
     live: LiveCapture,
     knocks: Vec<Knock>,
 }
 
 impl Listener {
-    /// Makes one that reads nothing until it has a filter.
+    /// Returns a listener that reads nothing until it has a filter.
     pub(crate) fn new(live: LiveCapture) -> Self {
         Self {
             live,

@@ -1,4 +1,4 @@
-//! What a packet passes through, from the capture to what it does; and when that is done.
+//! The path of a packet, from the capture to its effects, and the moments at which its parts run.
 
 mod busiest;
 pub(crate) mod cooldown;

@@ -6,24 +6,25 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// So many packets within such a time are many: a thousand a second. Two hundred people who knock
-/// at once send that many for a while; one person does not.
+/// Packets gather from this many packets within this time on, a thousand a second. Two hundred people
+/// who knock at once send that many for a while; one person does not.
 const MANY: usize = 16;
 const WINDOW: Duration = Duration::from_millis(16);
 
 /// The number of packets that is worth a wake-up.
 const WORTHY: u32 = 8;
 
-/// So many packets within such a time are masses, 75,000 a second. Then wake-ups cost more than
-/// reading, and only `WORTHY_MASSES` packets are worth one.
+/// From this many packets within a window on, 75,000 a second, wake-ups cost more than reading: then
+/// only `WORTHY_MASSES` packets are worth one.
 const MASSES: u32 = 1200;
 const WORTHY_MASSES: u32 = 300;
 
-/// How long packets gather: a door that opens amid a flood opens so much later at most.
+/// The bounds of the time that packets gather. A door that opens amid a flood opens later by at most
+/// `LONGEST`.
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(4);
 
-/// Says how long to wait before the next read, by the number of packets alone: whether a step is
+/// Decides how long to wait before the next read, by the number of packets alone: whether a step is
 /// among them must not show.
 #[derive(Debug, Default)]
 pub(crate) struct Pacing {
@@ -33,8 +34,8 @@ pub(crate) struct Pacing {
 }
 
 impl Pacing {
-    /// Returns how long the next packets gather, after a read at `now` that took so many; `None`: not
-    /// at all.
+    /// Returns how long the next packets gather, after a read at `now` that took `taken` packets;
+    /// `None`: they do not gather.
     pub(crate) fn after(&mut self, now: Timestamp, taken: usize) -> Option<Duration> {
         self.taken += taken;
         let age = now.since(self.window);
@@ -72,7 +73,7 @@ fn moment(time: Duration, taken: usize) -> Duration {
 mod tests {
     use super::*;
 
-    /// Reads packets that come at even intervals; how many reads that took.
+    /// Reads packets that come at even intervals; returns how many reads that took.
     fn reads(every: Duration, count: u64) -> u64 {
         let mut pace = Pacing::default();
         let (mut now, mut taken, mut reads) = (Timestamp(1 << 40), 0, 0);

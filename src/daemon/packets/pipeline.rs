@@ -1,5 +1,5 @@
-//! The pipeline of a live daemon: a knock is judged, and what it opens is in the kernel before the
-//! next knock is looked at.
+//! The pipeline of a live daemon: a knock is judged, and the openings that it makes are in the kernel
+//! before the next knock is looked at.
 //!
 //! Only a door that opens acts at once. Everything else that a step causes waits for a tick (see
 //! `ticks`): a line in the log takes time, by which an observer could tell a step from another
@@ -44,24 +44,24 @@ pub(crate) fn tripwires(config: &Config) -> Tripwires {
     Tripwires::new(config.tripwires, &config.ignore, &config.doors)
 }
 
-/// Everything a packet may set in motion.
+/// Everything that a packet may use or change on its way from the decoder to the kernel.
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
     pub(crate) matcher: Matcher,
     pub(crate) links: Links,
-    /// Interfaces could not be followed: when that is tried again.
+    /// If interfaces could not be followed: the time at which that is tried again.
     pub(crate) links_rest: Option<Timestamp>,
     pub(crate) table: Option<GuardTable>,
     pub(crate) commands: Option<CommandHelper>,
     pub(crate) lookup: Option<Lookup>,
     pub(crate) limiter: Limiter,
     pub(crate) only_ip_v4: bool,
-    /// Whether the log may name a port that is somebody's step (`-D`).
+    /// True with `-D`: the log may name a port that is somebody's step.
     pub(crate) names_steps: bool,
     /// The one-time sequence that each such door waits for.
     pub(crate) one_time: PendingSequences,
     pub(crate) busiest: Busiest,
-    /// The sources that doors do not open for again yet.
+    /// The doors that do not open again yet, and the sources for which they do not.
     cooldowns: Cooldowns,
     /// How often a door has opened since the start; a knock that opened nothing does not count.
     pub(crate) opened: u64,
@@ -113,7 +113,7 @@ impl Pipeline {
             return;
         };
         if !self.links.knows(interface) {
-            // It came up since the poll, and this is its first packet.
+            // The interface came up since the poll, and this is its first packet.
             self.follow_links();
         }
         if !self.links.counts(interface) || !self.links.can_answer(knock.source, interface) {
@@ -124,8 +124,8 @@ impl Pipeline {
         self.act();
     }
 
-    /// Reads what has happened to interfaces and addresses. A lasting error neither keeps the daemon
-    /// from all else nor fills the log.
+    /// Reads the changes of interfaces and addresses. A lasting error neither keeps the daemon from
+    /// its other work nor fills the log.
     pub(crate) fn follow_links(&mut self) {
         let now = now();
         if self.links_rest.is_some_and(|at| at > now) {
@@ -165,10 +165,10 @@ impl Pipeline {
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             let kind = match event.outcome {
-                // The knock does nothing, and is not written either.
+                // The knock does nothing, and is not logged either.
                 Outcome::Open if self.rests(&event) => continue,
                 Outcome::Open => {
-                    // A door that waits for its disk is written about when it acts.
+                    // A door that waits for its disk is logged when it acts.
                     if let Some(opened) = self.open(&event).transpose() {
                         self.finish(&event, opened);
                     }
@@ -183,7 +183,7 @@ impl Pipeline {
                 self.unlogged.push(event);
             }
         }
-        // Keeps its room, but not what a reload has needed.
+        // The buffer keeps its usual room, but not the room that a reload has needed.
         events.shrink_to(EVENTS);
         self.events = events;
     }
@@ -202,12 +202,12 @@ impl Pipeline {
         {
             self.cooldowns.wake(door, event.source);
         }
-        // The stages stand before the opening.
+        // The stages come before the opening in the log.
         self.log_events();
         self.log_opened(event, opened);
     }
 
-    /// Writes the events to the log that wait for it.
+    /// Writes the events that wait for it to the log.
     pub(crate) fn log_events(&mut self) {
         for event in self.unlogged.drain(..) {
             let Some(door) = self.config.doors.get(event.door.index()) else {
@@ -223,12 +223,12 @@ impl Pipeline {
         }
     }
 
-    /// Writes to the log what became of an event that opens a door.
+    /// Writes to the log an event that opens a door, and its result.
     fn log_opened(&mut self, event: &Event, opened: Result<Performed, OneTimeError>) {
         let Some(door) = self.config.doors.get(event.door.index()) else {
             return;
         };
-        // Each comes with several lines on what it did.
+        // Each knock comes with several lines on its effects.
         if !self.limiter.allow(Kind::Knock, event.at) {
             return;
         }
@@ -264,7 +264,7 @@ impl Pipeline {
         let tripwires = tripwires(&config);
         self.matcher
             .reload(config.doors.clone(), tripwires, now, &mut self.events);
-        // Written before the swap: these events number the doors of the old configuration.
+        // Events are logged before the swap: they number the doors of the old configuration.
         self.act();
         self.log_events();
         self.config = config;
@@ -357,12 +357,13 @@ impl Pipeline {
         done
     }
 
-    /// Does what is planned: first what is for the kernel, in one transaction, then the command.
+    /// Performs the planned effects: first the changes of sets in the kernel, in one transaction, then
+    /// the command.
     fn perform(&mut self, effects: &Effects, now: Timestamp) -> Performed {
         self.perform_by(GuardTable::apply_knock, effects, now)
     }
 
-    /// The same for an order by hand.
+    /// Performs the effects of an order by hand, which may use the reserve and counts for no share.
     pub(crate) fn perform_by_hand(&mut self, effects: &Effects, now: Timestamp) -> Performed {
         self.perform_by(GuardTable::apply, effects, now)
     }

@@ -11,20 +11,20 @@ use std::time::Duration;
 use crate::daemon::log::limit;
 use crate::model::{Config, Timestamp};
 
-/// The mean time to the next tick while packets come. Lines in the log are late by it.
+/// The mean time to the next tick while packets come. Lines of the log come late by as much.
 const BUSY: Duration = Duration::from_millis(100);
 
-/// The same afterwards; it grows with the time since the last packet.
+/// The mean time to the next tick when no packets come; it grows with the time since the last packet.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Returns how long after a packet something may be left for a tick: an attempt that runs out, or a
-/// line that says how many were not written.
+/// Returns how long after a packet there may be work for a tick: an attempt that runs out, or a line
+/// that says how many lines were not written.
 pub(crate) fn patience(config: &Config) -> Duration {
     let timeouts = config.doors.iter().map(|door| door.seq_timeout);
     timeouts.fold(Duration::ZERO, Duration::max) + limit::WINDOW
 }
 
-/// The clock.
+/// The clock of the ticks.
 #[derive(Debug)]
 pub(crate) struct Ticks {
     lot: u64,
@@ -53,7 +53,7 @@ impl Ticks {
     /// Notes that packets were read, whatever they were.
     pub(crate) fn packets_came(&mut self, now: Timestamp) {
         self.last_packet = now;
-        // A tick that is farther away than that is one of a quiet time.
+        // A tick that is farther away than that was drawn in a quiet time.
         if self.next.is_none_or(|next| now + 2 * BUSY < next) {
             self.next = Some(now + self.draw(BUSY));
         }
@@ -100,7 +100,7 @@ mod tests {
 
     const START: Timestamp = Timestamp(1 << 40);
 
-    /// The times of all ticks after one packet, in milliseconds since it came.
+    /// Returns the times of all ticks after one packet, in milliseconds since it came.
     fn ticks_after_a_packet(ticks: &mut Ticks, came: Timestamp) -> Vec<u128> {
         ticks.packets_came(came);
         std::iter::from_fn(|| {
@@ -123,7 +123,7 @@ mod tests {
                     .last()
                     .is_some_and(|last| (15_001..16_600).contains(last))
             );
-            // For a day, ever more rarely.
+            // The clock ticks for a day, ever more rarely.
             ticks.set_patience(Duration::from_secs(86_400));
             let times = ticks_after_a_packet(&mut ticks, START);
             assert!((100..250).contains(&times.len()), "{}", times.len());
@@ -149,7 +149,7 @@ mod tests {
             }
         }
         let (early, late) = (after.iter().min(), after.iter().max());
-        // One of a quiet time may come sooner.
+        // A tick that was drawn in a quiet time may come sooner.
         assert!(early.is_some_and(|early| *early < 53), "{early:?}");
         assert!(
             late.is_some_and(|late| (147..201).contains(late)),

@@ -18,8 +18,8 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Names the folder below `root` of the daemon that was given this configuration and these
-    /// interfaces (`-i`); `prepare` makes it.
+    /// Returns the folder below `root` for the daemon with this configuration and these interfaces
+    /// (`-i`). `prepare` makes it.
     pub(crate) fn of(root: &Path, config: &Path, interfaces: &[String]) -> Self {
         let absolute = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
         let mut name = escape(absolute.as_os_str().as_bytes());
@@ -32,7 +32,7 @@ impl StateDir {
         }
     }
 
-    /// Makes the folder, for root's eyes only.
+    /// Makes the folder; only its owner can read it.
     pub(crate) fn prepare(&self) -> io::Result<()> {
         DirBuilder::new()
             .recursive(true)
@@ -118,7 +118,7 @@ fn fitting(name: String) -> String {
 /// The longest name of a folder.
 const LONGEST: usize = 200;
 
-/// Sixteen digits and a mark.
+/// The length of the hash in a shortened name: sixteen digits and a mark.
 const HASH_LENGTH: usize = 17;
 
 #[cfg(test)]
@@ -139,7 +139,7 @@ mod tests {
         );
         assert_ne!(of("/etc/a-b", &[]), of("/etc/a/b", &[]));
         assert!(!of("/../../x", &[]).to_string_lossy().contains("/../"));
-        // As long as a name may be, and longer by one or many: only the beginning differs.
+        // Names of the greatest length, and longer by one or by many. Only their beginnings differ.
         let long = |first: &str, n| format!("/{first}{}", "x".repeat(n));
         assert_eq!(of(&long("a", 199), &[]), root.join(&long("a", 199)[1..]));
         for n in [200, 300, 3000] {
@@ -151,7 +151,7 @@ mod tests {
                 assert!(name[17..].chars().all(|c| c == 'x'), "{name}");
             }
         }
-        // What this name is must never change: stops may be pending there.
+        // This name must never change: stops may be pending in the folder.
         let folder = of(&format!("/{}", "a-".repeat(60)), &[]);
         let folder = folder.to_string_lossy().into_owned();
         assert!(

@@ -1,6 +1,6 @@
 //! Keeps the last good configuration, in a thread of its own.
 //!
-//! This is no queue: of several configurations that wait for the disk only the last is kept.
+//! This is no queue: if several configurations wait for the disk, only the last is kept.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -26,7 +26,7 @@ struct Shared {
 struct Pending {
     /// The last configuration that is to be kept; it replaces one that waits.
     next: Option<(StateDir, Vec<u8>)>,
-    /// There is a thread.
+    /// True while there is a thread.
     is_busy: bool,
 }
 
@@ -55,14 +55,14 @@ impl Shared {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread.
+    /// The thread's work: writes configurations until none waits.
     fn work(&self) {
         while let Some((state, bytes)) = self.next() {
             if let Err(error) = state.keep_last_good(&bytes) {
                 tracing::debug!("the last good configuration is not kept: {error}");
             }
             drop(bytes);
-            // Nothing of the file is needed any more, and no packet waits here.
+            // The configuration's bytes are not needed any more, and no packet waits for this thread.
             heap::give_back();
         }
     }

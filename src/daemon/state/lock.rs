@@ -36,7 +36,6 @@ pub enum LockError {
     /// Another daemon runs.
     #[error("knockd runs already, as process {pid} ({})", path.display())]
     Held {
-        /// The file.
         path: PathBuf,
         /// The text of the file.
         pid: String,
@@ -44,14 +43,12 @@ pub enum LockError {
     /// The file cannot be made or written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
 }
 
-/// How often a file is tried that changes meanwhile.
+/// How often a lock is tried if its file changes meanwhile.
 const ATTEMPTS: u32 = 20;
 
 /// The time between two tries of a file that somebody else is about to replace.
@@ -89,12 +86,13 @@ impl Lock {
                 });
             }
             if !private && (is_locked || attempt > 5) {
-                // Others could open it, and may have: what they hold is then another file.
+                // Others could open the file, and may hold a lock on it. The file is replaced, so that
+                // they hold another one.
                 std::fs::remove_file(path).map_err(failed)?;
                 continue;
             }
             if !private {
-                // Another daemon may be doing that very thing.
+                // Another daemon may be replacing the file just now.
                 std::thread::sleep(MOMENT);
                 continue;
             }
@@ -199,9 +197,9 @@ fn lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Returns whether a daemon of an older version holds the file: that made it for all to read and took
-/// a flock(2). Anybody can hold that, so the number in the file must be that of a knockd of the
-/// file's own user.
+/// Returns whether a daemon of an older version holds the file. Such a daemon made the file for all to
+/// read and took a flock(2). Anybody can hold a flock, so the number in the file must be that of a
+/// knockd of the file's own user.
 fn holds_as_of_old(file: &mut File, user: u32) -> bool {
     if !matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
         return false;
@@ -249,7 +247,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
-    /// `-p /tmp/knockd.pid`: whoever can put a link there does not choose what root empties.
+    /// `-p /tmp/knockd.pid`: a user who can put a link there does not choose which file root empties.
     #[test]
     fn a_symbolic_link_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
@@ -283,7 +281,7 @@ mod tests {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
 
-    /// What a reader can do: a flock of any kind, a read lock by fcntl.
+    /// Takes the locks that a reader can take: a flock of any kind, a read lock by fcntl.
     fn hold_as_a_reader(path: &Path) -> Vec<File> {
         let flocked = File::open(path).unwrap();
         flocked.lock().unwrap();
@@ -316,7 +314,7 @@ mod tests {
             }
             drop((lock, readers));
         }
-        // The pid file is for others to read, and nothing that they hold of it counts.
+        // The pid file is for others to read, and a lock that they hold on it does not count.
         let path = dir.path().join("knockd.pid");
         let first = PidFile::take(&path).unwrap();
         assert_eq!(mode(&path) & 0o444, 0o444);

@@ -1,6 +1,6 @@
-//! Counts starts that failed. systemd starts a daemon that could not start again, two seconds later
-//! and for ever, so that nobody need be there when a start would succeed. Each failure writes several
-//! lines: so its end is put off, longer each time.
+//! Counts starts that failed. systemd tries a failed start again two seconds later, and for ever, so
+//! that nobody need be there when a start would succeed. Each failure writes several lines: so the end
+//! of the process is put off, longer each time.
 //!
 //! (`RestartSteps=` would do the same; Debian 12's systemd does not know it.)
 
@@ -30,7 +30,7 @@ pub(crate) fn wait(failures: &Path) {
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(0);
     let counted = fs::write(failures, format!("{}\n", u32::saturating_add(before, 1)));
-    // Where failures cannot be counted none is put off.
+    // If failures cannot be counted, no end is put off.
     let pause = counted.map_or(Duration::ZERO, |()| pause(before));
     if let Ok(mut signals) = Signals::block() {
         let end = Instant::now() + pause;

@@ -52,7 +52,7 @@ fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
         let usual = with_usual_name(line);
         let line = usual.as_str();
         if let Some(text) = &mut elements {
-            // A long list goes on further to the right.
+            // These lines continue a long list.
             if line.starts_with("\t\t\t") {
                 if !openings {
                     text.push_str(line.trim());
@@ -74,11 +74,11 @@ fn normal(listing: &str, ruleset: &Ruleset) -> Vec<String> {
                 text.to_owned()
             });
         } else if let Some(rest) = line.strip_prefix("table ") {
-            // Behind the brace stands who owns it.
+            // The owner of the table stands behind the brace.
             let head = rest.split(" {").next().unwrap_or(rest);
             lines.push(format!("table {head} {{"));
         } else if line.starts_with("\tflags ") {
-            // Such a table guards nothing, whatever is in it.
+            // A dormant table guards nothing, whatever is in it.
             if line.contains("dormant") {
                 lines.push("\tflags dormant".to_owned());
             }

@@ -1,10 +1,10 @@
-//! Why it cannot be told whether a door works.
+//! The errors because of which a door cannot be tried.
 
 use std::io;
 
 use crate::firewall::FirewallError;
 
-/// Why a replica could not be made or tried.
+/// The reason why a replica could not be made or tried.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProbeError {
     #[error("there is no {program}: install it ({package})")]

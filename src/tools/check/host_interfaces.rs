@@ -29,7 +29,8 @@ impl HostInterface {
         addresses.filter(move |a| IpFamily::of(*a) == family)
     }
 
-    /// Whether knocks come in by this interface.
+    /// Returns whether knocks at this interface are read: it is one of the configured ones, is up, has
+    /// an address and is no loopback.
     pub(super) fn counts(&self, interfaces: &[Pattern]) -> bool {
         let meant = interfaces.is_empty() || interfaces.iter().any(|p| p.matches(&self.name));
         meant && self.up && !self.loopback && !self.addresses.is_empty()
@@ -40,7 +41,7 @@ impl HostInterface {
 pub(super) fn all() -> io::Result<Vec<HostInterface>> {
     let mut links: BTreeMap<String, HostInterface> = BTreeMap::new();
     for entry in getifaddrs().map_err(io::Error::from)? {
-        // Of an address with a label it is that, `eth0:1` (getifaddrs(3)).
+        // For an address with a label the name is the label, `eth0:1` (getifaddrs(3)).
         let name = entry.interface_name.split(':').next().unwrap_or_default();
         let name = name.to_owned();
         let link = links.entry(name.clone()).or_default();

@@ -15,7 +15,7 @@ pub(super) struct LiveRuleset {
     pub(super) tables: Vec<LiveTable>,
     /// Base chains that a connection to this host, or the answer to it, may pass.
     pub(super) chains: Vec<BaseChain>,
-    /// What a replica lacks, each named in a few words.
+    /// The parts of the ruleset that a replica lacks, each named in a few words.
     pub(super) unseen: Vec<String>,
 }
 
@@ -24,11 +24,11 @@ pub(super) struct LiveRuleset {
 pub(super) struct LiveTable {
     pub(super) name: TableName,
     pub(super) source: TableText,
-    /// Whether a program owns it (firewalld from 2.0 on): nobody else may change it.
+    /// True if a program owns the table (firewalld from 2.0 on): nobody else may change it.
     pub(super) owned: bool,
-    /// Whether a knockd of another configuration has made it.
+    /// True if a knockd of another configuration has made the table.
     pub(super) guard: bool,
-    /// Whether a rule of it lets a program decide on packets.
+    /// True if a rule of the table lets a program decide on packets.
     pub(super) asks: bool,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum TableText {
     Iptables(String),
 }
 
-/// A base chain.
+/// A base chain: the kernel calls it at a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BaseChain {
     pub(super) table: TableName,
@@ -57,7 +57,7 @@ pub(super) struct BaseChain {
     pub(super) kind: String,
     pub(super) hook: String,
     pub(super) drops: bool,
-    /// Whether iptables seems to have made it.
+    /// True if iptables seems to have made the chain.
     pub(super) iptables: bool,
 }
 
@@ -80,8 +80,8 @@ impl std::fmt::Display for TableName {
 }
 
 /// The words that ask for properties of an interface other than its name. The interfaces of a
-/// replica are all of one kind and group. Only its loopback is as in truth: `iiftype loopback`, which
-/// the guard of every knockd asks for, is no such word.
+/// replica are all of one kind and group. Only its loopback is the same as on the host: so
+/// `iiftype loopback`, which the guard of every knockd asks for, does not count.
 const STRANGE: [&str; 9] = [
     "iifgroup", "oifgroup", "iifkind", "oifkind", "iiftype", "oiftype", "sdif", "sdifname",
     "devgroup",
@@ -96,8 +96,8 @@ impl TableText {
         STRANGE.into_iter().find(has)
     }
 
-    /// Whether the table asks a program, by `queue` or NFQUEUE. In a replica nobody answers: the
-    /// packet is dropped, or passes unasked.
+    /// Returns whether the table asks a program, by `queue` or NFQUEUE. In a replica no program
+    /// answers: the packet is dropped, or passes without an answer.
     fn asks(&self) -> bool {
         match self {
             Self::Nft(text) => {
@@ -174,7 +174,7 @@ impl LiveRuleset {
         }
         let there = |chain: &BaseChain| live.tables.iter().any(|t| t.name == chain.table);
         live.chains = base.into_iter().filter(there).collect();
-        // Where iptables is not installed, its tables are nft's to change.
+        // If iptables is not installed, only nft can change its tables.
         for chain in &mut live.chains {
             let table = live.tables.iter().find(|t| t.name == chain.table);
             chain.iptables &= table.is_some_and(|t| matches!(t.source, TableText::Iptables(_)));
@@ -195,7 +195,7 @@ fn saved(program: &str, table: &TableName) -> Option<String> {
     text.lines().any(|line| line == marker).then_some(text)
 }
 
-/// Returns what a replica lacks of the older iptables, of which nftables knows nothing.
+/// Returns the parts of the older iptables that a replica lacks, for nftables does not list them.
 fn legacy() -> Option<String> {
     let mut families = [
         ("ip_tables_names", "iptables-legacy-save"),
@@ -205,13 +205,13 @@ fn legacy() -> Option<String> {
     let rules = families.any(|(file, program)| {
         let path = format!("/proc/thread-self/net/{file}");
         let names = std::fs::read_to_string(path).unwrap_or_default();
-        // Whoever has listed them once has made them; empty they stand in nobody's way.
+        // To list the tables once makes them. Empty tables stop no packet.
         !names.trim().is_empty() && program::run(program, &[], "").map_or(true, |text| acts(&text))
     });
     rules.then(|| "the rules of iptables-legacy, which nft does not see".to_owned())
 }
 
-/// Whether rules or policies, as iptables-save(8) prints them, do anything.
+/// Returns whether rules or policies, as iptables-save(8) prints them, do anything.
 fn acts(saved: &str) -> bool {
     let drops = |line: &str| line.starts_with(':') && line.contains(" DROP ");
     let mut lines = saved.lines();
@@ -225,7 +225,7 @@ struct Listed {
     owned: bool,
 }
 
-/// Returns the tables of a listing, each in words that can be read back.
+/// Returns the tables of a listing, each as a text that can be read back.
 fn split(listing: &str) -> Vec<Listed> {
     let mut tables: Vec<Listed> = Vec::new();
     for line in listing.lines() {
@@ -233,7 +233,7 @@ fn split(listing: &str) -> Vec<Listed> {
             let mut words = rest.split_whitespace();
             let mut word = || words.next().unwrap_or_default().to_owned();
             let (family, name) = (word(), word());
-            // Who owns it stands behind as a comment.
+            // The owner stands behind the brace, as a comment.
             let text = format!("table {family} {name} {{\n");
             tables.push(Listed {
                 name: TableName { family, name },

@@ -1,4 +1,5 @@
-//! `knockd check`: do the doors work on this machine, beside what else is in nftables?
+//! `knockd check`: finds out whether the doors work on this machine, beside the other tables in
+//! nftables.
 //!
 //! Rules are not read, they are tried. The live ruleset is copied into a network namespace of its own
 //! that has this host's interfaces and addresses: the `replica`. Our table is put beside it. A client

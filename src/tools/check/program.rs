@@ -30,9 +30,10 @@ pub(super) fn run(program: &str, args: &[&str], input: &str) -> Result<String, P
         .map_err(missing)?;
     let pipe = child.stdin.take();
     let output = thread::scope(|scope| {
-        // On another thread: a program that writes much while it reads would wait for us, and we for it.
+        // Another thread writes: a program that writes much while it reads would wait for us, and we for
+        // it.
         scope.spawn(move || {
-            // A program that fails early reads no further; its status tells.
+            // A program that fails early reads no further: then its exit status is the error.
             pipe.map(|mut pipe| pipe.write_all(input.as_bytes()))
         });
         child.wait_with_output()

@@ -5,13 +5,13 @@ use super::report::Repair;
 use crate::firewall::Ruleset;
 use crate::model::{Config, Guard, PortRange};
 
-/// The mark that is proposed where none is configured: `kn`.
+/// The mark that is proposed if none is configured: the letters `kn`.
 const MARK: u32 = 0x6b6e;
 
 /// A way to have another chain accept a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// By the mark that our table puts on what it lets in.
+    /// By the mark that our table puts on packets that it lets in.
     Mark(u32),
     /// By the port alone, for a chain that comes before ours and so sees no mark. The guard turns
     /// everybody else away.
@@ -31,7 +31,7 @@ impl Remedy {
         all
     }
 
-    /// Returns what the administrator does for these chains to let a range of ports through.
+    /// Returns the changes with which these chains let a range of ports through.
     pub(super) fn repair(
         self,
         chains: &[&BaseChain],
@@ -153,7 +153,7 @@ impl Remedy {
     }
 }
 
-/// Returns what to do about the table of another configuration's knockd, which stops the door.
+/// Returns the repair if the table of another configuration's knockd stops the door.
 pub(super) fn of_another_guard(table: &LiveTable) -> Repair {
     let name = &table.name;
     Repair {
@@ -167,7 +167,7 @@ pub(super) fn of_another_guard(table: &LiveTable) -> Repair {
     }
 }
 
-/// Whether the chain sees answers: the mark is on packets that come in alone.
+/// Returns whether the chain sees answers. They have no mark: only incoming packets have one.
 fn sees_answers(chain: &BaseChain) -> bool {
     ["output", "postrouting", "egress"].contains(&chain.hook.as_str())
 }

@@ -24,7 +24,7 @@ pub(super) struct Replica<'a> {
     wired: BTreeSet<usize>,
 }
 
-/// What stands in the replica beside the tables of others, and how these are changed.
+/// The rules of a replica apart from the tables of others, and the changes to those tables.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Arrangement<'a> {
     /// Chains whose rules and policy are taken away, so that everything passes.
@@ -110,7 +110,7 @@ impl<'a> Replica<'a> {
         Ok(())
     }
 
-    /// Puts the rules of an arrangement in place of all that are there.
+    /// Replaces all rules of the replica by those of an arrangement.
     pub(super) fn arrange(
         &self,
         live: &LiveRuleset,

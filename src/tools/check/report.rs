@@ -1,4 +1,4 @@
-//! What `knockd check` has found, in types and in words.
+//! The findings of `knockd check`, as types and in words.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,22 +15,23 @@ pub struct CheckReport {
     pub table: TableState,
     /// Each door, in the order of the configuration.
     pub doors: Vec<DoorReport>,
-    /// What is wrong with the administrator's sets that doors fill, each in a sentence.
+    /// The faults of the administrator's sets that doors fill, each in a sentence.
     pub remarks: Vec<String>,
 }
 
-/// Whether our table is as the configuration says.
+/// The state of our table, compared with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableState {
-    /// It is as configured.
+    /// The table is as configured.
     AsConfigured,
     /// There is no table: nothing is guarded.
     Absent,
     /// Somebody else has made a table of that name, and knockd does not touch it.
     Foreign,
-    /// It differs: a diff of nft's text, from the configured table to the table in the kernel.
+    /// The table differs. The text is a diff of nft's text, from the configured table to the table in
+    /// the kernel.
     Drifted(String),
-    /// Why it could not be compared.
+    /// The table could not be compared, for this reason.
     Unknown(String),
 }
 
@@ -46,18 +47,16 @@ pub struct DoorReport {
 /// A verdict, and the ways in for which it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The verdict.
     pub verdict: DoorVerdict,
     /// The ways in; none if no packet was sent.
     pub ways: Vec<Way>,
 }
 
-/// A way in.
+/// A way in: an interface, an address family and ports.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Way {
-    /// The interface.
+    /// The name of the interface.
     pub interface: String,
-    /// The address family.
     pub family: IpFamily,
     /// The ports that the door opens; one port of a range if the verdicts on its ports differ.
     pub ports: PortRange,
@@ -65,25 +64,25 @@ pub struct Way {
     pub address: Option<IpAddr>,
 }
 
-/// What becomes of a client that has knocked.
+/// The outcome of connecting after a knock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DoorVerdict {
-    /// It gets in, and a client that has not knocked does not.
+    /// The client gets in, and a client that has not knocked does not.
     Works,
-    /// It gets in, and so does everybody else.
+    /// The client gets in, and so does everybody else.
     Unguarded,
-    /// Other tables stop it.
+    /// Other tables stop the client.
     Blocked {
-        /// The chains that stop it.
+        /// The chains that stop the client.
         by: Vec<Blocker>,
-        /// What lets it pass: this was tried.
+        /// A repair that was tried and lets the client pass; `None` if none was found.
         repair: Option<Repair>,
     },
-    /// Why that cannot be found out.
+    /// The outcome cannot be found out, for this reason.
     CannotTell(String),
     /// The door opens no port.
     NothingToTry,
-    /// Why nobody can knock at the door.
+    /// Nobody can knock at the door, for this reason.
     NobodyMay(String),
 }
 
@@ -92,22 +91,23 @@ pub enum DoorVerdict {
 pub struct Blocker {
     /// Family, table and chain, in nft's words.
     pub chain: String,
-    /// Whether its policy stops them; if not, a rule in it or in a chain that it calls.
+    /// True if the policy of the chain stops the clients. False if a rule does, in the chain or in one
+    /// that it calls.
     pub policy: bool,
 }
 
-/// What the administrator does so that a door works.
+/// The changes by which the administrator makes a door work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repair {
     /// The value that `[firewall] mark` must be set to first, if it is not set.
     pub mark: Option<u32>,
     /// Command lines for root to run.
     pub lines: Vec<String>,
-    /// How to keep that over a reboot, each in a sentence.
+    /// How to keep the changes over a reboot, in sentences.
     pub keep: Vec<String>,
 }
 
-/// What to do about a daemon that hangs.
+/// The advice on a daemon that hangs.
 const HANGS: &str = "knockd does not answer: systemctl restart knockd";
 
 /// What to do if it cannot be found out whether a daemon runs.
@@ -127,9 +127,9 @@ pub enum DaemonState {
 }
 
 impl CheckReport {
-    /// Returns the problems, each in a few words, with what to do if that is one command; none if all
-    /// is well, as far as can be told. `daemon` is called only where it matters: it waits for a daemon
-    /// that hangs.
+    /// Returns the problems, each in a few words and, if one command is the repair, with that command.
+    /// Returns none if no problem was found. `daemon` is called only if its answer matters: it waits
+    /// for a daemon that hangs.
     #[must_use]
     pub fn problems(&self, daemon: impl FnOnce() -> DaemonState) -> Vec<String> {
         let Self {
@@ -180,9 +180,9 @@ impl DoorVerdict {
 }
 
 impl fmt::Display for DoorReport {
-    /// Writes a line for each finding, and under it what to do.
+    /// Writes a line for each finding, and the repair under it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Ports are named where the verdicts on them differ.
+        // Ports are named if the verdicts on them differ.
         let ports = self.findings.len() > 1;
         for Finding { verdict, ways } in &self.findings {
             let door = &self.door;

@@ -13,9 +13,8 @@ const INCLUDED: &str = "/etc";
 /// A file of a saved ruleset that has our table in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedTable {
-    /// The file.
     pub file: PathBuf,
-    /// The lines: from which to which, both included.
+    /// The first and last line of each statement about our table, both included, from 1.
     pub lines: Vec<(usize, usize)>,
 }
 
@@ -35,10 +34,10 @@ impl fmt::Display for SavedTable {
     }
 }
 
-/// Returns the files of a saved ruleset that have the table of that name in them, and in which
-/// lines: an nftables.conf, and the files that it includes. nft reads all of them in one transaction,
-/// and nobody but its owner may change an owned table. So, as long as the table is in there, nothing
-/// of the ruleset can be loaded beside a running daemon. A file that cannot be read counts as empty.
+/// Returns the files of a saved ruleset that have the table of that name in them, and the lines: an
+/// nftables.conf, and the files that it includes. nft reads all of them in one transaction, and nobody
+/// but its owner may change an owned table. So, as long as the table is in a file, nothing of the
+/// ruleset can be loaded beside a running daemon. A file that cannot be read counts as empty.
 #[must_use]
 pub fn saved_in(ruleset: &Path, table: &str) -> Vec<SavedTable> {
     let mut seen = BTreeSet::new();
@@ -112,7 +111,7 @@ impl Statement {
         self.words.extend(Some(word).filter(|w| !w.is_empty()));
     }
 
-    /// Whether it makes, fills, empties or deletes the table or something in it.
+    /// Returns whether the statement makes, fills, empties or deletes the table or something in it.
     fn is_about(&self, table: &str) -> bool {
         let at = self.words.iter().position(|w| w == "inet");
         let named = at.and_then(|at| self.words.get(at + 1));

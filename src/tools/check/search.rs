@@ -1,4 +1,5 @@
-//! Finds out which chains stop a connection: by taking them away, not by reading their rules.
+//! Finds out which chains stop a connection. It takes chains away and tries again; it does not read
+//! their rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,7 +18,7 @@ use crate::model::{Config, Door, Effect, Guard, Lifetime, SetElement};
 /// How long openings of a replica last: longer than any check takes.
 const LONG: Lifetime = Lifetime::For(Duration::from_secs(3600));
 
-/// A host, its replica, and what is to be tried there.
+/// A host, its replica, and the configuration whose doors are tried there.
 #[derive(Debug)]
 pub(super) struct Search<'a> {
     pub(super) replica: &'a Replica<'a>,
@@ -35,7 +36,7 @@ struct Stopped<'a, 't> {
 }
 
 impl<'a> Search<'a> {
-    /// Returns what becomes of each trial on this interface, in the order of `trials`.
+    /// Returns the verdict on each trial on this interface, in the order of `trials`.
     pub(super) fn judge(
         &self,
         interface: &HostInterface,
@@ -86,7 +87,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Returns the verdict on a trial that comes through: what the replica lacks may still stop it.
+    /// Returns the verdict on a trial that comes through. If the replica lacks parts of the ruleset, the
+    /// verdict stays open, for such a part may stop a client.
     fn works(&self) -> DoorVerdict {
         match self.live.unseen.as_slice() {
             [] => DoorVerdict::Works,
@@ -97,7 +99,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Returns what the knocks of these trials do.
+    /// Returns the effects of the knocks of these trials.
     fn effects(&self, trials: &[&Trial]) -> Vec<Effect> {
         let mut effects: Vec<Effect> = Vec::new();
         for trial in trials {
@@ -112,7 +114,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Returns what a knock of `source` at the door does.
+/// Returns the effects of a knock of `source` at the door.
 fn knock(door: &Door, source: IpAddr) -> impl Iterator<Item = Effect> + '_ {
     let open = Effect::Open {
         door: door.name.clone(),
@@ -145,7 +147,7 @@ struct Round<'a, 's> {
 }
 
 impl<'a> Round<'a, '_> {
-    /// Returns the trials that come through under this arrangement, and those that do not.
+    /// Returns the trials that come through under this arrangement, and the trials that do not.
     fn run<'t>(
         &self,
         arrangement: &Arrangement<'_>,
@@ -158,7 +160,7 @@ impl<'a> Round<'a, '_> {
         Ok(trials.partition(|trial| passed.contains(trial)))
     }
 
-    /// Returns what becomes of these trials after their knocks.
+    /// Returns the verdict on each of these trials after their knocks.
     fn after_knocks<'t>(
         &self,
         mut failed: Vec<&'t Trial>,
@@ -179,7 +181,8 @@ impl<'a> Round<'a, '_> {
         Ok(verdicts)
     }
 
-    /// Returns why each of these trials is stopped, and what lets it pass.
+    /// Returns the verdict on each of these trials: the chains that stop it, and a repair that lets it
+    /// pass.
     fn explain<'t>(
         &self,
         effects: &[Effect],
@@ -250,8 +253,8 @@ impl<'a> Round<'a, '_> {
         Ok(found)
     }
 
-    /// Where no chain stops a trial by itself, finds the chains without which it passes: one may
-    /// mark what another drops.
+    /// If no chain stops a trial by itself, finds the chains without which the trial passes: one chain
+    /// may mark packets that another drops.
     fn by_several_chains(
         &self,
         effects: &[Effect],
@@ -336,7 +339,7 @@ impl<'a, 't> Stopped<'a, 't> {
         self.by.iter().map(|(chain, _)| *chain)
     }
 
-    /// Returns why it cannot be said that these chains block the trial, if it cannot.
+    /// Returns the reason why it is not certain that these chains block the trial, if there is one.
     fn doubt(&self, live: &LiveRuleset) -> Option<String> {
         let of = |chain: &BaseChain| format!("chain {} {}", chain.table, chain.name);
         if self.by.is_empty() {

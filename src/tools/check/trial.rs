@@ -51,7 +51,7 @@ impl Trial {
 pub(super) struct Services {
     tcp: Vec<TcpListener>,
     udp: Vec<UdpSocket>,
-    /// Why a service cannot be had: mostly since the replica lacks the address.
+    /// The services that cannot be had, each with the reason: mostly the replica lacks the address.
     lacking: BTreeMap<(Protocol, SocketAddr), String>,
 }
 
@@ -187,7 +187,7 @@ impl Services {
     }
 }
 
-/// What has become of a client's connection.
+/// The progress of a client's connection.
 enum Progress {
     Waits,
     Through,
@@ -198,12 +198,12 @@ enum Progress {
 #[derive(Debug)]
 struct TrialClient {
     socket: Socket,
-    /// How often it has sent its words; 0 as long as there is no connection.
+    /// How often the client has sent its words; 0 as long as there is no connection.
     said: usize,
 }
 
 impl TrialClient {
-    /// Begins to connect; returns `None` if that is refused at once.
+    /// Begins to connect; returns `None` if the connection is refused at once.
     fn start(trial: &Trial) -> io::Result<Option<Self>> {
         let from = SocketAddr::new(trial.source, 0);
         let (protocol, to) = trial.target();
@@ -229,7 +229,7 @@ impl TrialClient {
         (self.socket.as_fd(), flags)
     }
 
-    /// Goes on as far as it can without waiting.
+    /// Continues the trial as far as that is possible without waiting.
     fn go_on(&mut self) -> Progress {
         if self.said == 0 {
             return match self.socket.take_error() {

@@ -74,7 +74,7 @@ pub(super) fn ways(
     ways
 }
 
-/// Whether all trials with the same `key` have the same verdict.
+/// Returns whether all trials with the same `key` have the same verdict.
 fn alike<K: PartialEq>(group: &[(Trial, DoorVerdict)], key: impl Fn(&Trial) -> K) -> bool {
     group.iter().all(|(trial, verdict)| {
         let mut same = group.iter().filter(|(t, _)| key(t) == key(trial));

@@ -1,8 +1,8 @@
 //! Advice for a firewall that drops by policy, beside knockd's own table.
 //!
-//! An `accept` in one nftables chain does not overrule another's `drop`. So what knockd lets
-//! in must be let in there as well: known by its mark, or, where a mark cannot be asked
-//! for, by its port, which knockd guards.
+//! An `accept` in one nftables chain does not overrule another chain's `drop`. So packets that knockd
+//! lets in must be accepted there as well: by their mark, or, if no rule can ask for a mark, by their
+//! port, which knockd guards.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::model::SetPath;
 /// The letters `kn`.
 pub(super) const MARK: &str = "0x6b6e";
 
-/// Whether a rule of one of the firewalls at work can ask for a mark.
+/// Returns whether a rule of one of the firewalls in use can ask for a mark.
 pub(super) fn needs_mark(done: &[&Native]) -> bool {
     opening(done).any(|native| match native.tool {
         Tool::Iptables | Tool::Nft(_) | Tool::Ufw => true,
@@ -26,7 +26,7 @@ fn opening<'a>(done: &'a [&'a Native]) -> impl Iterator<Item = &'a Native> {
     done.iter().filter(open).copied()
 }
 
-/// Writes the lines at the end, and notes them.
+/// Writes the advice at the end of the text, and notes it.
 pub(super) fn advise(out: &mut TomlOutput<'_>, done: &[&Native], kept: bool) {
     sets(out, done);
     let tools: BTreeSet<&Tool> = opening(done).map(|native| &native.tool).collect();
@@ -54,7 +54,7 @@ pub(super) fn advise(out: &mut TomlOutput<'_>, done: &[&Native], kept: bool) {
     }
 }
 
-/// Writes which of the administrator's sets have elements that end by themselves now.
+/// Writes the names of the administrator's sets whose elements now end by themselves.
 fn sets(out: &mut TomlOutput<'_>, done: &[&Native]) {
     let all: BTreeSet<&SetPath> = done.iter().flat_map(|native| &native.timed).collect();
     if all.is_empty() {

@@ -41,7 +41,7 @@ pub(super) fn write(
             ("sequence", _) => out.set(toml, &write::list(&door.sequence)),
             ("seq_timeout", _) => out.set(toml, &write::duration(door.seq_timeout)),
             ("seq_cooldown", _) => out.set(toml, &write::duration(door.seq_cooldown)),
-            // They would mean nothing, and the check says so.
+            // Flags would mean nothing without a TCP step, and the check reports such flags.
             ("tcp_flags", _) if !has_tcp => {}
             ("tcp_flags", _) => out.set(toml, &write::quoted(door.tcp_flags)),
             ("target", _) => {
@@ -84,7 +84,7 @@ fn raw(toml: &str, text: &str, door: &Door) -> String {
     let timeout = door.commands.as_ref().map(|c| c.timeout);
     match (toml, timeout) {
         ("cmd_timeout", Some(timeout)) => write::duration(timeout),
-        // Without a command to time it does nothing, but stays, as a line of the old file.
+        // Without commands the key does nothing, but it stays, as a line of the old file.
         ("cmd_timeout", None) => match digits(text).trim_start_matches('0') {
             "" => write::string("1ms"),
             seconds => write::string(&format!("{seconds}s")),

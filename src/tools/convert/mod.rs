@@ -1,6 +1,6 @@
 //! `knockd convert`: TOML that makes the same decisions as a knockd.conf.
 //!
-//! The old file is followed line by line, so that comments stay beside what they explain.
+//! The old file is followed line by line, so that comments stay beside the lines that they explain.
 //! Settings whose defaults differ in the two formats (`seq_timeout`, `tcp_flags`, the interface) are
 //! written out.
 
@@ -21,7 +21,7 @@ use crate::model::{Config, Door};
 /// A knockd.conf as TOML.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversion {
-    /// The text.
+    /// The text of a knockd.toml.
     pub toml: String,
     /// Notes for its owner, in the order of the file.
     pub notes: Vec<ConversionNote>,

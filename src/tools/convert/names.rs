@@ -1,4 +1,4 @@
-//! Door names: 0.8 takes whatever stands between brackets, TOML one word.
+//! Door names: knock 0.8 takes any text between brackets, knockd.toml takes one word.
 
 use std::collections::HashSet;
 

@@ -1,18 +1,17 @@
-//! The TOML text, as far as it has been written, and notes for its owner.
+//! The TOML text while it is written, and notes for its owner.
 
 use super::write;
 use crate::config::{ConfLine, ConfSection, ConfigText};
 
-/// A note about something that could not be carried over as it was, or that is left to do.
+/// A note about a line that could not be carried over as it was, or about work that is left to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConversionNote {
     /// The line of the knockd.conf, from 1; 0 if none is meant.
     pub line: usize,
-    /// The note itself.
     pub message: String,
 }
 
-/// The text as far as it has come.
+/// The text and the notes as far as they are written.
 pub(super) struct TomlOutput<'a> {
     pub(super) source: &'a ConfigText,
     pub(super) toml: String,

@@ -1,4 +1,4 @@
-//! What goes over the socket pair, there and back.
+//! Messages on the socket pair, written and read back.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -98,7 +98,7 @@ fn report() -> impl Strategy<Value = HelperReport> {
     ]
 }
 
-/// What the other end makes of a message.
+/// Returns a message as the other end reads it.
 fn sent<T: Serialize + DeserializeOwned>(message: &T) -> Incoming<T> {
     decode(&serde_json::to_vec(message).expect("it can be written"))
 }
@@ -116,7 +116,7 @@ proptest! {
         let _ = decode::<HelperReport>(&bytes);
     }
 
-    /// Nor does a byte that is not as it was written do more harm than to change the message.
+    /// A byte that has changed on the way does no more harm than to change the message.
     #[test]
     fn a_changed_message_is_a_message_or_none(report in report(), at in any::<usize>(), byte in any::<u8>()) {
         let mut bytes = serde_json::to_vec(&report).expect("it can be written");
@@ -137,7 +137,7 @@ proptest! {
         prop_assert_eq!(decode::<HelperReport>(&bytes), Incoming::Malformed);
     }
 
-    /// Whatever a command prints, its report fits, and is the beginning of what was printed.
+    /// The report of any output fits into a message, and is the beginning of the output.
     #[test]
     fn long_text_is_cut_between_characters_and_fits(piece in "(?s).{1,8}", door in "(?s).{31}") {
         let command = piece.repeat(9_000);
@@ -153,7 +153,7 @@ proptest! {
         };
         prop_assert!(command.starts_with(&cut));
         let written = serde_json::to_string(&cut).expect("it can be written").len();
-        // And two quotes.
+        // The text has two quotes around it.
         prop_assert!(written <= MAX_TEXT + 2, "{written}");
     }
 }

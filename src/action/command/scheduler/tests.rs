@@ -1,4 +1,4 @@
-//! The helper's side: what it runs, stops and answers.
+//! The scheduler: the commands that it runs and stops, and its reports.
 
 use std::time::Duration;
 
@@ -153,7 +153,7 @@ fn a_knock_while_a_stop_is_pending_puts_it_off_and_starts_nothing() {
         (s.next_deadline(), s.unsaved()),
         (Some(at(118)), Unsaved::Change)
     );
-    // Somebody else's is another matter.
+    // A knock of another source starts a command.
     s.request(at(109), start("both", 2));
     assert_eq!(job(&mut s).key, key("both", 2));
 }
@@ -379,8 +379,8 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    /// Whatever happens: no two commands that belong together run at once, and for every start that
-    /// was run a stop is run behind it, and is in the journal until then, even if that is written
+    /// Whatever happens, no two commands that belong together run at once. For every start that was run
+    /// a stop is run behind it. The stop is in the journal until then, even if the journal is written
     /// as late as may be.
     #[test]
     fn every_start_is_followed_by_its_stop(ops in prop::collection::vec(op(), 0..60)) {

@@ -1,4 +1,4 @@
-//! The text of the journal: what is written is read, and nothing else is.
+//! The text of the journal: stops that were written are read back, and nothing else is.
 
 use proptest::prelude::*;
 
@@ -121,7 +121,7 @@ proptest! {
             let torn = &journal[..end];
             let (read, damaged) = parse(torn, CLOCKS);
             let lines: Vec<_> = torn.split_inclusive(|byte| *byte == b'\n').collect();
-            // A line whose end alone is missing says all that it has to say.
+            // A line that lacks only its line end is complete.
             let is_whole = |line: &&[u8]| serde_json::from_slice::<StopLine>(line).is_ok();
             prop_assert_eq!(damaged, usize::from(!lines.last().is_none_or(is_whole)));
             let expected: BTreeMap<_, _> = stops[..lines.len() - damaged].iter().cloned().collect();

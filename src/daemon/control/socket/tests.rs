@@ -90,7 +90,7 @@ fn connect_or_not(path: &Path) -> Socket {
     socket
 }
 
-/// Answers whoever asks until the thread has its answer.
+/// Answers clients until the thread has its answer.
 fn serve_until<T>(
     control: &mut ControlSocket,
     asking: std::thread::JoinHandle<T>,
@@ -161,14 +161,14 @@ fn no_client_waits_for_ever() {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(error.to_string().contains("stopped or hangs"), "{error}");
         assert!(asked.elapsed() >= patience);
-        // Nor does a second daemon.
+        // A second daemon does not wait for ever either.
         let second = ControlSocket::listen(&path).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         drop((crowd, control));
     }
 }
 
-/// Of daemons that start together one has the socket, and keeps it.
+/// If daemons start together, one of them has the socket, and keeps it.
 #[test]
 fn nobody_takes_the_socket_from_another() {
     let dir = tempfile::tempdir().unwrap();
@@ -229,7 +229,7 @@ fn who_has_a_reload_done_is_answered_when_it_is_done_and_not_kept_for_ever() {
     });
     assert_eq!(second(), Some(late.clone()));
     assert_eq!(control.next_deadline(), None);
-    // Nor does a client that has gone keep its place.
+    // A client that has gone does not keep its place.
     drop(ask_for(&mut control, 3));
     poll(&control);
     control.serve(T0, |_| unreachable!("nothing was asked"));

@@ -21,7 +21,7 @@ use crate::model::{Commands, Door, Lifetime, PortRange, Prefix, SetElement, SetP
 pub(super) struct Native {
     pub(super) tool: Tool,
     pub(super) act: Act,
-    /// Whether the door did nothing for IPv6 sources.
+    /// True if the door did nothing for IPv6 sources.
     pub(super) only_v4: bool,
     /// Sets whose elements had no timeout and get one now: not each set takes that.
     pub(super) timed: Vec<SetPath>,
@@ -40,7 +40,7 @@ pub(super) enum Act {
     Remove(Vec<SetElement>),
 }
 
-/// Returns for each door what takes the place of its commands, or why they stay; `None` if it has no
+/// Returns for each door the replacement for its commands, or why they stay; `None` if it has no
 /// commands.
 pub(super) fn turn(doors: &[Door]) -> Vec<Option<Result<Native, String>>> {
     let steps: BTreeSet<Step> = doors.iter().flat_map(|d| d.sequence.clone()).collect();
@@ -55,7 +55,8 @@ pub(super) fn turn(doors: &[Door]) -> Vec<Option<Result<Native, String>>> {
     turned
 }
 
-/// Keeps the commands of doors that close what a command has opened. Returns whether there was one.
+/// Keeps the commands of doors that close a port that no `open` opens, for a command has opened it.
+/// Returns whether there was such a door.
 fn keep_closers(turned: &mut [Option<Result<Native, String>>]) -> bool {
     let opened = |turned: &[Option<Result<Native, String>>]| -> Vec<PortRange> {
         let lists = turned.iter().filter_map(|t| match t {
@@ -85,8 +86,8 @@ fn keep_closers(turned: &mut [Option<Result<Native, String>>]) -> bool {
     any
 }
 
-/// Keeps the commands of a door if another door, whose commands stay, may close what it opens: a
-/// command does not close what knockd has opened. Returns whether there was one.
+/// Keeps the commands of a door if another door, whose commands stay, may close the ports that it
+/// opens: a command does not close openings of knockd. Returns whether there was such a door.
 fn keep_openers(doors: &[Door], turned: &mut [Option<Result<Native, String>>]) -> bool {
     let kept: Vec<&Door> = doors
         .iter()
@@ -114,12 +115,13 @@ fn keep_openers(doors: &[Door], turned: &mut [Option<Result<Native, String>>]) -
     any
 }
 
-/// Whether the commands of a door may shut one of these ports to who has it open.
+/// Returns whether the commands of a door may shut one of these ports to a source for which it is
+/// open.
 fn may_close(door: &Door, ports: &[PortRange]) -> bool {
     let Some(commands) = &door.commands else {
         return false;
     };
-    // Its start commands alone: a stop ends what its own start has begun.
+    // Only the start commands count: a stop command ends an opening of its own start command.
     let starts = [&commands.start, &commands.start_6].into_iter().flatten();
     let mut starts = starts.filter(|command| !command.is_empty());
     starts.any(|command| match understand(divided(command).0) {
@@ -128,11 +130,13 @@ fn may_close(door: &Door, ports: &[PortRange]) -> bool {
                 let meets = |p: &PortRange| ports.iter().any(|o| o.overlaps(p));
                 closed.iter().any(meets)
             }
-            // A set of the administrator's, which the rules of knockd do not look at.
+            // To accept closes nothing. A set of the administrator's does not matter here: the rules of
+            // knockd do not look at it.
             RuleChange::Accept(_) | RuleChange::Add(..) | RuleChange::Remove(..) => false,
         },
         Err(_) => {
-            // A door that ends by itself what it begins is no other door's closer.
+            // A door with a stop command ends its own openings: so its name does not make it a closer of
+            // another door.
             let name = Some(&*door.name).filter(|_| commands.stop.is_none());
             looks_closing(name.unwrap_or_default(), command, ports)
         }
@@ -147,8 +151,8 @@ const CLOSING: [&str; 25] = [
     "restore", "reload", "restart", "stop", "kill",
 ];
 
-/// Whether a command that is not understood seems to close: by its words, by the door's name, or since
-/// it names a port that is opened and does not plainly open it.
+/// Returns whether a command that is not understood seems to close: by its words, by the door's name,
+/// or because it names a port that is opened and does not plainly open it.
 fn looks_closing(name: &str, command: &str, ports: &[PortRange]) -> bool {
     fn words(command: &str) -> impl Iterator<Item = &str> {
         command.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
@@ -240,7 +244,8 @@ fn turn_one(door: &Door, commands: &Commands, steps: &BTreeSet<Step>) -> Result<
     Ok(native)
 }
 
-/// IPv4 and IPv6 doing the same is one thing; elements of two sets are two.
+/// Returns one action for both address families, if they do the same. Elements of two sets are two
+/// actions, for IPv4 and IPv6 addresses lie in different sets.
 fn merged(four: Act, six: Act) -> Result<Act, String> {
     match (four, six) {
         (four, six) if four == six => Ok(four),
@@ -252,7 +257,8 @@ fn merged(four: Act, six: Act) -> Result<Act, String> {
     }
 }
 
-/// Start and stop together. A program for the `other` family has no business here.
+/// Returns the action of a start and a stop command together. A program for the `other` family is an
+/// error here.
 fn both(
     start: &str,
     stop: Option<&str>,
@@ -334,7 +340,7 @@ fn divided(command: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether a command calls a firewall, waits for something, or closes by its words.
+/// Returns whether a command calls a firewall, waits for something, or closes by its words.
 fn may_undo(rest: &str) -> bool {
     const CALLS: [&str; 9] = [
         "tables", "nft", "ufw", "firewall", "knock_", "ipset", "sleep", "at ", "batch",
@@ -350,7 +356,7 @@ fn understand(command: &str) -> Result<ParsedCommand, String> {
         && matches!(base(first), "sudo" | "doas" | "exec")
     {
         words = rest;
-        // It asks for no password, as nobody is there to give one.
+        // sudo and doas ask for no password here, for nobody is there to give one.
         while let ["sudo" | "doas", "-n" | "--non-interactive" | "-E" | "--"] =
             [base(first), words.first().map_or("", String::as_str)]
         {

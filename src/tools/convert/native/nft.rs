@@ -133,7 +133,7 @@ fn rule(words: &[&str]) -> Result<ParsedCommand, String> {
     })
 }
 
-/// Whether nothing but a comment follows.
+/// Returns true if nothing or only a comment follows, else an error.
 fn is_comment(rest: &[&str]) -> Result<bool, String> {
     match rest {
         [] | ["comment", _] => Ok(true),

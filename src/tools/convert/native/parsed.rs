@@ -12,7 +12,7 @@ pub(in crate::tools::convert) enum Tool {
     Iptables,
     /// A rule in `family table chain`.
     Nft(String),
-    /// An element of a set: nothing else need accept it.
+    /// An element of a set. No other firewall needs a rule that accepts its packets.
     NftSet,
     Ufw,
     /// A rich rule in a zone; none: the default one.
@@ -48,11 +48,11 @@ pub(super) struct ParsedCommand {
     pub(super) tool: Tool,
     pub(super) family: AddressFamilies,
     pub(super) change: RuleChange,
-    /// When the program itself undoes it.
+    /// The time after which the program itself undoes the change, if it does.
     pub(super) lifetime: Option<Duration>,
 }
 
-/// Whether a word is `%IP%`, alone or as a network of one address.
+/// Returns whether a word is `%IP%`, alone or as a network of one address.
 pub(super) fn is_source(word: &str) -> bool {
     matches!(
         word,

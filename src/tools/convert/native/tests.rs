@@ -1,4 +1,4 @@
-//! Commands people have in their files, and what is made of them.
+//! Commands that people have in their files, and the keys that replace them.
 
 use super::*;
 
