@@ -1,5 +1,6 @@
-//! The sets of the administrator's that doors put sources into: in any table, made and
-//! owned by somebody else. They are read before they are written, and never changed.
+//! The sets of the administrator's that doors put sources into. They are in any table, made and
+//! owned by somebody else. Such a set is read before it is written, and nothing but its elements is
+//! changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::transaction::{ElementKey, SetChange, Transaction};
 use crate::model::{Lifetime, SetPath, Timestamp};
 use crate::netlink::NetlinkSocket;
 
-/// What is known of them.
+/// The sets of the administrator's that doors name, and their state.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AdminSets {
     sets: BTreeMap<Arc<SetPath>, AdminSet>,
@@ -27,7 +28,7 @@ pub(super) struct AdminSets {
 #[derive(Debug, Clone)]
 struct AdminSet {
     shape: Shape,
-    /// Why it is unfit: said when that changes, and at each knock.
+    /// Why the set is unfit. The log reports the reason when it changes, and at each knock.
     why: Option<String>,
 }
 
@@ -80,8 +81,8 @@ impl AdminSets {
         }
     }
 
-    /// Takes out of these sets what no door of another ruleset would put in. A set that refuses
-    /// keeps it until it runs out.
+    /// Takes out of these sets the elements of ours that no door of `next` would put in. A set that
+    /// refuses keeps its elements until they run out.
     pub(super) fn leave(
         &self,
         next: &Ruleset,
@@ -113,8 +114,8 @@ impl AdminSets {
         gone.into_iter().map(closed).collect()
     }
 
-    /// Looks at all of these sets, or at one, and puts in what belongs there. Returns what the log
-    /// should say.
+    /// Looks at all of these sets, or at one, and puts in the elements that belong there. Returns
+    /// notices for the log.
     pub(super) fn review(
         &mut self,
         only: Option<&SetPath>,
@@ -162,8 +163,8 @@ impl AdminSets {
         Ok(notices)
     }
 
-    /// Takes over what an earlier daemon has put into a set, and puts in what is missing. Returns
-    /// the number of elements, and if the set refused them, why.
+    /// Takes over the elements that an earlier daemon has put into a set, and adds those that are
+    /// missing. Returns how many those are, and the reason if the set refused them.
     fn fill(
         &self,
         path: &Arc<SetPath>,
@@ -205,7 +206,7 @@ impl AdminSets {
         Ok((transaction.changes.len(), why))
     }
 
-    /// Returns the slot of an element of such a set.
+    /// Returns the slot for a key in such a set.
     pub(super) fn slot(&self, path: &SetPath, key: &[u8]) -> Option<OpeningSlot> {
         let (path, state) = self.sets.get_key_value(path)?;
         let kind = match state.shape {
@@ -222,10 +223,11 @@ impl AdminSets {
     }
 }
 
-/// Whether a set can take what doors would put in; if not, why.
+/// Returns the shape of a set that can take the elements which doors would put in, or else the
+/// reason why the set cannot.
 fn judge(info: &SetInfo, path: &SetPath, wishes: &[&Wish]) -> Result<Shape, String> {
     let with_ports = wishes.iter().any(|w| !w.element.ports.is_empty());
-    // What only takes out does not mind how long the others stay.
+    // A door that only takes out does not mind how long the elements stay.
     let adds = || wishes.iter().filter(|w| w.adds).map(|w| w.element.lifetime);
     let timed = adds().any(|lifetime| matches!(lifetime, Lifetime::For(_)));
     let wanted = || {
@@ -259,7 +261,7 @@ fn judge(info: &SetInfo, path: &SetPath, wishes: &[&Wish]) -> Result<Shape, Stri
     if timed && !info.has_timeouts() {
         return Err(format!("its elements have no timeout; {}", wanted()));
     }
-    // Before Linux 6.12 no element can ask to stay.
+    // Before Linux 6.12 no element can ask to stay for ever.
     if info.has_default_timeout() && adds().any(|l| l == Lifetime::UntilClosed) {
         return Err(format!(
             "its elements run out by a timeout of the set's own, and none can be there \
@@ -303,7 +305,7 @@ pub(super) fn refused(path: &SetPath, errno: Errno) -> Notice {
     if errno == Errno::ENOENT {
         return Notice::Awaited { path: path.clone() };
     }
-    // Somebody who owns its table has come in between; whether a knockd, cannot be known.
+    // The set's table has got an owner in between; whether the owner is a knockd cannot be known.
     let why = if errno == Errno::EPERM {
         owned(path, None)
     } else {
@@ -314,7 +316,7 @@ pub(super) fn refused(path: &SetPath, errno: Errno) -> Notice {
     Notice::Unfit { path, why }
 }
 
-/// Returns what the log should say of the sets that doors of this ruleset name, as they are now.
+/// Returns notices about the sets that doors of this ruleset name, as these sets are now.
 pub(super) fn obstacles(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,

@@ -1,24 +1,23 @@
-//! What can go wrong, in words that say what to do.
+//! The errors of the firewall, in words that say what to do.
 
 use nix::errno::Errno;
 
 use super::ruleset::CAPACITY;
 
-/// The kind of a message to the kernel. The number of an error alone does not say what is wrong.
-/// A rule that looks into a set of the same transaction and is refused with `ENOENT` is of a
-/// kind that the kernel does not have. If the set was there before, it may have been deleted this
-/// moment.
+/// The kind of a message to the kernel. The number of an error alone does not say what is wrong. If
+/// a rule that looks into a set of the same transaction is refused with `ENOENT`, the kernel lacks
+/// a part of the rule. If the set was there before, it may have been deleted this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MessageKind {
-    /// Adds a table, or takes it over.
+    /// The message adds a table, or takes it over.
     Table,
-    /// Adds a rule; all that it refers to is added in the same transaction.
+    /// The message adds a rule; all that the rule refers to is added in the same transaction.
     Rule,
-    /// Anything else; it refers to what was there before.
+    /// Any other message, among them a rule that refers to things that were there before.
     Other,
 }
 
-/// Why the table is not what it should be.
+/// The reason why the table is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FirewallError {
     /// The capability is missing.
@@ -30,60 +29,57 @@ pub enum FirewallError {
         netlink_port(*port)
     )]
     Owned {
-        /// The table.
         table: String,
-        /// The owner's netlink port.
+        /// The owner's netlink port, if it is known.
         port: Option<u32>,
     },
-    /// A table of that name is somebody else's.
+    /// There is a table of that name that somebody else has made.
     #[error(
         "there is a table inet {table} that knockd did not make: set another name in \
          [firewall] table, or delete it (nft delete table inet {table})"
     )]
     Foreign {
-        /// The table.
+        /// The name of the table.
         table: String,
     },
-    /// A set holds as many as it may.
+    /// A set holds as many elements as it may.
     #[error(
         "set {set} is full: none is taken until one runs out (knockd's own hold {CAPACITY} \
          openings)"
     )]
     Full {
-        /// The set.
+        /// The set, in nft's words.
         set: String,
     },
-    /// The kernel lacks something.
+    /// The kernel lacks a feature.
     #[error(
         "the kernel has no support for this: {what} (nf_tables with fib, ct and reject; Linux \
          5.10 or later)"
     )]
     Unsupported {
-        /// What was asked of it.
+        /// The change that was asked of the kernel, in nft's words.
         what: String,
     },
-    /// The kernel does not make the table one that is owned, or no longer is.
+    /// The kernel does not give the table an owner, or does not take the owner away.
     #[error(
         "the kernel does not change whose table inet {table} is: somebody else makes it anew all \
          the time"
     )]
     Ownership {
-        /// The table.
+        /// The name of the table.
         table: String,
     },
-    /// The kernel would not.
+    /// The kernel refused a change.
     #[error("the kernel refused {what}: {}", errno.desc())]
     Refused {
-        /// What was asked of it.
+        /// The change that was asked of the kernel, in nft's words.
         what: String,
-        /// Its reason.
         #[source]
         errno: Errno,
     },
-    /// The kernel could not be asked.
+    /// Nftables could not be read.
     #[error("reading nftables failed: {}", errno.desc())]
     Reading {
-        /// Why.
         #[source]
         errno: Errno,
     },
@@ -93,7 +89,7 @@ pub enum FirewallError {
         /// Why the change was refused.
         #[source]
         why: Box<FirewallError>,
-        /// Why the way back was.
+        /// Why the way back was refused.
         then: Box<FirewallError>,
     },
     /// The configuration has no table.
@@ -110,11 +106,11 @@ impl FirewallError {
         }
     }
 
-    /// Whether the object that it is about has been deleted this moment.
+    /// Returns true if the error may mean that its object was deleted this moment.
     pub(super) fn is_race(&self) -> bool {
         match self {
             Self::Reading { errno } | Self::Refused { errno, .. } => *errno == Errno::ENOENT,
-            // It was read before, and then could be taken over.
+            // The table that was read could be taken over, so another one is in its place now.
             Self::Ownership { .. } => true,
             Self::Permission
             | Self::Owned { .. }
@@ -126,7 +122,7 @@ impl FirewallError {
         }
     }
 
-    /// Whether an earlier step of the change that failed so may have been done.
+    /// Returns true if an earlier step of the change that failed so may have been done.
     pub(super) fn may_be_half_done(&self) -> bool {
         match self {
             Self::Refused { .. }
@@ -142,16 +138,17 @@ impl FirewallError {
         }
     }
 
-    /// Whether it is unknown if the change was done.
+    /// Returns true if it is unknown whether the change was done.
     pub(super) fn is_unanswered(&self) -> bool {
         matches!(self, Self::Refused { errno, .. } if no_answer(*errno))
     }
 
-    /// A change of `table` was refused: `what` says which, in nft's words.
+    /// Returns the error for a refused change of `table`. `what` is the change, in nft's words.
     pub(super) fn refused(table: &str, kind: MessageKind, what: String, errno: Errno) -> Self {
         let table = table.to_owned();
         match (kind, errno) {
-            // We could read, so the capability is there: somebody owns what we would change.
+            // Reading worked, so the capability is there: somebody owns the object that we would
+            // change.
             (_, Errno::EPERM) => Self::Owned { table, port: None },
             (_, Errno::ENFILE) => Self::Full { set: what },
             (MessageKind::Table, Errno::EOPNOTSUPP) => Self::Ownership { table },
@@ -165,12 +162,12 @@ impl FirewallError {
     }
 }
 
-/// How often a change is attempted while others change what is there between our look and our
-/// transaction, or while the kernel has no room for its answer: the next attempt finds what was
-/// done then.
+/// How often a change is attempted while others change nftables between our look and our
+/// transaction, or while the kernel has no room for its answer. Each attempt finds the changes that
+/// were made before it.
 const ATTEMPTS: usize = 10;
 
-/// Repeats an attempt that ends so, for some time.
+/// Repeats an attempt that ends in a race or without an answer, [`ATTEMPTS`] times at most.
 pub(super) fn steadily<T>(
     mut attempt: impl FnMut() -> Result<T, FirewallError>,
 ) -> Result<T, FirewallError> {
@@ -183,13 +180,14 @@ pub(super) fn steadily<T>(
     attempt()
 }
 
-/// Whether a batch that ends with this error may have been done nevertheless: the answer had no
-/// room in the receive buffer (netlink(7)), or there was none.
+/// Returns true if a batch that ends with this error may have been done nevertheless: the answer
+/// had no room in the receive buffer (netlink(7)), or there was no answer.
 pub(super) fn no_answer(errno: Errno) -> bool {
     errno == Errno::ENOBUFS || errno == Errno::EPROTO
 }
 
-/// Returns the words behind "another program" that say which, as far as that is known.
+/// Returns the words behind "another program" that name it by its netlink port, if the port is
+/// known.
 pub(super) fn netlink_port(port: Option<u32>) -> String {
     port.map_or_else(String::new, |p| {
         format!(" (netlink port {p}, mostly its process id)")

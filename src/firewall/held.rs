@@ -1,5 +1,4 @@
-//! The table that a daemon holds: what it should be, what is open in it, and the kernel's side of
-//! it.
+//! The table that a daemon holds: its ruleset, its openings, and the kernel's side of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -23,8 +22,8 @@ use crate::model::{SetPath, Timestamp};
 /// How long after an error the kernel is asked again.
 pub(super) const REFILL: Duration = Duration::from_secs(1);
 
-/// How many openings are asked for at once: each is a question to the kernel, of some 5 µs, and
-/// packets wait meanwhile.
+/// How many openings are looked up at once: each look-up is a question to the kernel, of some 5 µs,
+/// and packets wait meanwhile.
 pub(super) const AT_ONCE: usize = 256;
 
 /// The table, as far as its daemon knows.
@@ -33,18 +32,18 @@ pub(super) struct HeldTable {
     pub(super) ruleset: Ruleset,
     pub(super) openings: Openings,
     pub(super) sets: AdminSets,
-    /// What is still in the kernel, and when it is to be deleted.
+    /// The leftovers that are still in the kernel, and when each is to be deleted.
     leftovers: BTreeMap<Leftover, Timestamp>,
-    /// Why nftables could last not be read, as the log was told.
+    /// The last error that the log has reported, until nftables could be read again.
     fault: Option<FirewallError>,
 }
 
-/// What a change of the table has made of it.
+/// The result of a change of the table.
 pub(super) struct Made {
     pub(super) installed: Installed,
     /// The openings that live on.
     pub(super) keep: Vec<FoundOpening>,
-    /// Those that no door makes any more.
+    /// The openings that no door makes any more.
     pub(super) removed: Vec<Closed>,
 }
 
@@ -60,8 +59,7 @@ impl HeldTable {
         }
     }
 
-    /// Makes the table what `ruleset` says, with the openings that are there, and those of
-    /// `known`.
+    /// Makes the table what `ruleset` says, with the openings that are there, and those of `known`.
     pub(super) fn make(
         &mut self,
         ruleset: &Ruleset,
@@ -72,7 +70,7 @@ impl HeldTable {
             let socket = &mut self.kernel.socket;
             let mut present = present::look(socket, ruleset, Renamed::Old(&old))?;
             present.openings.extend(known.iter().cloned());
-            // The log was told that these are closed.
+            // The log has reported that these openings are closed.
             let closed = |f: &FoundOpening| {
                 let leftover = Leftover::Opening(f.slot.clone());
                 self.leftovers.contains_key(&leftover)
@@ -92,8 +90,8 @@ impl HeldTable {
         })
     }
 
-    /// Makes the old table again, after an error that came when some steps of a change may have
-    /// been done. Returns the error that the log should show.
+    /// Makes the old table again if some steps of a failed change may have been done. Returns the
+    /// error that the log should show.
     pub(super) fn put_back(
         &mut self,
         why: FirewallError,
@@ -117,8 +115,9 @@ impl HeldTable {
         }
     }
 
-    /// Takes note of a change that was made at `now`, not before: of the ruleset and of what the
-    /// change has left behind. Returns why some openings are missing.
+    /// Takes note of a finished change: of its ruleset and its leftovers. `now` is no earlier than
+    /// the end of the change, for the leftovers' time begins then. Returns why some openings are
+    /// missing.
     pub(super) fn settle(&mut self, installed: Installed, now: Timestamp) -> Option<FirewallError> {
         let Installed {
             origin: _,
@@ -129,7 +128,8 @@ impl HeldTable {
         let renamed = ruleset.table != self.ruleset.table;
         self.ruleset = ruleset;
         let (ruleset, opened) = (&self.ruleset, self.ruleset.opened());
-        // Not what the new ruleset uses again, nor the sets of a table that goes as a whole.
+        // Things that the new ruleset uses again are no leftovers any more, and the sets of a
+        // renamed table go with that table as a whole.
         self.leftovers.retain(|leftover, _| match leftover {
             Leftover::Opening(slot) => !slot.place.overlaps(&opened),
             Leftover::Set(name) => !renamed && ruleset.sets.iter().all(|set| set.name != *name),
@@ -141,8 +141,8 @@ impl HeldTable {
         lost
     }
 
-    /// Deletes all leftovers as soon as no packet uses them. Only where no loop waits for it. After
-    /// an error they stay, for [`Self::shrink`].
+    /// Deletes all leftovers as soon as no packet uses them. This waits, so it is only for callers
+    /// that hold up no loop. After an error the leftovers stay, for [`Self::shrink`].
     pub(super) fn finish(&mut self) -> Result<(), FirewallError> {
         let all: BTreeSet<Leftover> = self.leftovers.keys().cloned().collect();
         leftovers::finish(&mut self.kernel.socket, &self.ruleset, &all)?;
@@ -150,7 +150,8 @@ impl HeldTable {
         Ok(())
     }
 
-    /// Deletes the leftovers that no packet uses any more, some at a time.
+    /// Deletes the leftovers that are due, some at a time: no packet uses them any more. Returns a
+    /// notice if the kernel refuses.
     pub(super) fn shrink(&mut self, now: Timestamp) -> Option<Notice> {
         let due = self.leftovers.iter().filter(|(_, due)| **due <= now);
         let due: Vec<Leftover> = due.map(|(l, _)| l.clone()).take(TOGETHER).collect();
@@ -170,7 +171,7 @@ impl HeldTable {
         None
     }
 
-    /// When [`Self::shrink`] is next to be called.
+    /// Returns when [`Self::shrink`] is next to be called.
     pub(super) fn next_leftover(&self) -> Option<Timestamp> {
         self.leftovers.values().min().copied()
     }
@@ -180,11 +181,11 @@ impl HeldTable {
         let Self { kernel, sets, .. } = self;
         let table = &self.ruleset.table;
         let refused = kernel.send(transaction, table, |set| sets.knows(set))?;
-        // A table that has just been renamed guards yet: whom this one lets in, that must, too.
+        // A table that has just been renamed still guards, so it must let in the same sources.
         let tables = self.leftovers.keys().filter_map(Leftover::table);
         for name in tables {
             for mut copy in transaction.of_table(table, name) {
-                // It may lack this set.
+                // The old table may lack this set.
                 let _ = kernel.send(&mut copy, name, |_| false);
             }
         }
@@ -198,18 +199,18 @@ impl HeldTable {
         } = self;
         let is_leftover = |name: &str| leftovers.contains_key(&Leftover::Set(name.to_owned()));
         match verify::verify(&mut kernel.socket, &self.ruleset, kernel.flags, is_leftover) {
-            // It was deleted while it was read.
+            // The table was deleted while it was read.
             Err(error) if error.is_race() => Ok(Some(error.to_string())),
             other => other,
         }
     }
 
-    /// Writes the rules anew: a comparison sees how many there are, and not what they say.
+    /// Writes the rules anew: a comparison sees how many rules there are, and not what they say.
     pub(super) fn rewrite(&mut self) -> Result<(), FirewallError> {
         install::rewrite(&mut self.kernel.socket, &self.ruleset)
     }
 
-    /// Builds the table anew, with the openings that we know of.
+    /// Builds the table anew, with the openings that the daemon knows.
     pub(super) fn restore(&mut self, now: Timestamp) -> Result<(), FirewallError> {
         let begun = Instant::now();
         let Kernel { socket, flags, .. } = &mut self.kernel;
@@ -229,7 +230,7 @@ impl HeldTable {
         lost.map_or(Ok(()), Err)
     }
 
-    /// Reads from the kernel what is open.
+    /// Reads the openings from the kernel, without those that are leftovers.
     pub(super) fn reread(&mut self, now: Timestamp) -> Result<(), FirewallError> {
         let (socket, table) = (&mut self.kernel.socket, &self.ruleset.table);
         let read = inventory::content(socket, table)
@@ -254,20 +255,20 @@ impl HeldTable {
         sets.review(only, kernel, &self.ruleset, &mut self.openings, now)
     }
 
-    /// Takes out of the administrator's sets what no door of `next` would put in.
+    /// Takes out of the administrator's sets the elements that no door of `next` would put in.
     pub(super) fn leave_sets(&mut self, next: &Ruleset) -> Vec<Closed> {
         let Self { kernel, sets, .. } = self;
         sets.leave(next, kernel, &self.ruleset, &mut self.openings)
     }
 
-    /// Returns what the log should say of an error: nothing, if it was told of the same before.
+    /// Returns the notice for an error, or `None` if the log has reported the same error before.
     pub(super) fn report(&mut self, error: FirewallError) -> Option<Notice> {
         let is_new = self.fault.as_ref() != Some(&error);
         self.fault = Some(error.clone());
         is_new.then_some(Notice::Fault { error })
     }
 
-    /// The kernel can be asked again: the same error is to be told anew.
+    /// Notes that the kernel can be asked again: the same error is reported anew if it comes back.
     pub(super) fn recover(&mut self) {
         self.fault = None;
     }

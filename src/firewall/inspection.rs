@@ -7,32 +7,33 @@ use super::netlink::socket;
 use super::notice::Notice;
 use super::ruleset::Ruleset;
 
-/// What the kernel has of a ruleset.
+/// The tables in the kernel that concern a ruleset, and the sets that its doors fill.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inspection {
-    /// Whether there is a table of the ruleset's name, and whose.
+    /// The presence of a table of the ruleset's name.
     pub(crate) table: Presence,
-    /// The names of tables that a daemon of this configuration makes, or takes away at its start:
-    /// a table that bears the configuration's mark goes whatever its name.
+    /// The names of tables that a daemon of this configuration makes, or deletes at its start: a
+    /// table that bears the configuration's mark goes whatever its name.
     pub(crate) ours: Vec<String>,
     /// The names of tables that knockds of other configurations have made.
     pub(crate) others: Vec<String>,
-    /// What is wrong with the administrator's sets that doors fill.
+    /// Notices about faults of the administrator's sets that doors fill.
     pub(crate) notices: Vec<Notice>,
 }
 
-/// Whether there is a table of a name.
+/// The presence of a table of some name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
-    /// There is none.
+    /// There is no such table.
     Absent,
-    /// There is one that knockd has not made.
+    /// There is a table that knockd has not made.
     Foreign,
-    /// There is one that a knockd has made.
+    /// There is a table that a knockd has made.
     Ours,
 }
 
-/// Returns what the kernel has of this ruleset.
+/// Returns the tables in the kernel that concern this ruleset, and faults of the sets that its
+/// doors fill.
 ///
 /// # Errors
 ///

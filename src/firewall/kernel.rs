@@ -14,10 +14,10 @@ use super::transaction::{SetChange, Transaction};
 use crate::model::SetPath;
 use crate::netlink::NetlinkSocket;
 
-/// The socket, and the flags of the table that it has made.
+/// The socket that made the table, and the table's flags.
 pub(super) struct Kernel {
     pub(super) socket: NetlinkSocket,
-    /// `NFT_TABLE_F_…`.
+    /// The flags of the table (`NFT_TABLE_F_…`).
     pub(super) flags: u32,
     batch: Batch,
 }
@@ -34,14 +34,14 @@ impl Kernel {
         }
     }
 
-    /// Whether the kernel keeps others from the table; if not, it is watched.
+    /// Returns true if the kernel keeps others from the table; false if the table is watched.
     pub(super) fn owns(&self) -> bool {
         self.flags == OWNED
     }
 
     /// Sends a transaction that changes sets of `table`, and of the administrator's. A deletion
     /// whose element is gone (it ran out this moment) is left out, and so is every change of an
-    /// administrator's set that refuses one; the rest is sent again.
+    /// administrator's set that refuses one; the rest is sent again. Returns the sets that refused.
     pub(super) fn send(
         &mut self,
         transaction: &mut Transaction,
@@ -59,7 +59,7 @@ impl Kernel {
                 break;
             };
             if index.is_none() && !unanswered && no_answer(errno) {
-                // It may have been done. To do it twice is to do it once.
+                // The transaction may have been done. To do it twice is to do it once.
                 unanswered = true;
                 continue;
             }

@@ -1,5 +1,5 @@
-//! The nftables table: what it must be ([`Ruleset`], pure data), its text ([`render`]), and
-//! its life in the kernel ([`GuardTable`]).
+//! The nftables table: its data ([`Ruleset`], which is pure), its text ([`render`]), and its life
+//! in the kernel ([`GuardTable`]).
 
 mod admin_sets;
 mod error;

@@ -1,4 +1,4 @@
-//! What the log should say about the table, apart from what was asked of it.
+//! Notices: reports about the table for the log, apart from the results that somebody asked for.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,134 +9,126 @@ use super::ruleset::CAPACITY;
 use super::{FirewallError, render};
 use crate::model::{BY_HAND, SetPath};
 
-/// Something the log should say.
+/// Something that the log should report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// After a change the kernel does not have what it was given.
+    /// After a change, the kernel does not have the table that it was given.
     Differs {
         /// The first difference.
         what: String,
     },
-    /// Somebody deleted or changed the table, and it is as it should be again.
+    /// Somebody deleted or changed the table, and it has been restored.
     Restored {
-        /// What had happened.
         damage: Damage,
-        /// The time from hearing of it to the end of the transaction.
+        /// The time from the start of the repair to the end of its transaction.
         after: Duration,
-        /// Who.
+        /// The process that did the damage, if it is known.
         by: Option<Culprit>,
     },
-    /// Somebody does so again and again: the table is put back later.
+    /// Somebody damages the table again and again, so it is restored later.
     Postponed {
-        /// What has happened.
         damage: Damage,
-        /// How much later.
+        /// The time until the table is restored.
         wait: Duration,
-        /// Who.
+        /// The process that did the damage, if it is known.
         by: Option<Culprit>,
     },
-    /// The table could not be put back. It is tried again.
+    /// The table could not be restored. The restore is tried again.
     NotRestored {
-        /// Why.
+        /// The reason.
         error: FirewallError,
     },
-    /// Nftables could not be read, or not all be done. It is tried again.
+    /// Nftables could not be read, or a part of the work could not be done. The work is tried
+    /// again.
     Fault {
-        /// Why.
+        /// The reason.
         error: FirewallError,
     },
-    /// More was changed in nftables than could be heard of; the table was compared.
+    /// More was changed in nftables than could be read, so the table was compared.
     Missed,
-    /// There is another table of knockd's, and nothing says of which configuration: it stays.
+    /// There is another table of knockd's, and it names no configuration, so the table stays.
     Stray {
-        /// Its name.
+        /// The name of the other table.
         table: String,
     },
-    /// A set of the administrator's is not there yet. What is to go in is kept for it.
+    /// A set of the administrator's does not exist yet. Its elements are kept until it does.
     Awaited {
-        /// The set.
+        /// The path of the set.
         path: SetPath,
     },
-    /// A set of the administrator's is there (again), and has what belongs in it.
+    /// A set of the administrator's exists (again), and has the elements that belong in it.
     Back {
-        /// The set.
         path: SetPath,
-        /// How many elements were put in.
+        /// The number of elements that were put in.
         elements: usize,
     },
-    /// A set of the administrator's cannot take what a door would put in.
+    /// A set of the administrator's cannot take the elements that a door would put in.
     Unfit {
-        /// The set.
         path: SetPath,
-        /// Why, and what it should be.
+        /// The reason, and how the set should be made.
         why: String,
     },
     /// A knock has opened nothing more, for want of room.
     NotOpened {
-        /// The door.
         door: Arc<str>,
-        /// Who has knocked.
         source: IpAddr,
-        /// What is full.
+        /// The limit that is reached.
         full: NoRoom,
     },
-    /// A door is open to nearly as many as it may be.
+    /// A door is open to nearly as many addresses as it may be.
     Crowded {
-        /// The door.
         door: Arc<str>,
-        /// How many that is.
+        /// The number of addresses to which the door is open.
         sources: u32,
-        /// How many it may be.
+        /// The number of addresses to which the door may be open.
         most: u32,
     },
     /// No set that the door adds to holds addresses of the source's family.
     OtherFamily {
-        /// The set.
+        /// The set that did not get the source.
         path: SetPath,
-        /// The source.
         source: IpAddr,
     },
 }
 
-/// What holds as much as it may.
+/// A limit that leaves no room for an opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRoom {
-    /// The door.
+    /// The door's share.
     Door {
-        /// How many addresses it may be open to.
+        /// The number of addresses to which the door may be open.
         most: u32,
     },
     /// The door's share of one network.
     Network {
-        /// How many of its addresses the door may be open to.
+        /// The number of the network's addresses to which the door may be open.
         most: u32,
-        /// Its first address: it is a /24, or of IPv6 a /64.
+        /// The first address of the network, which is a /24, or of IPv6 a /64.
         network: IpAddr,
     },
-    /// The set, but for what is kept for who opens by hand.
+    /// The room of the set, but for the part that is kept for orders by hand.
     Knocks,
 }
 
-/// What became of the table.
+/// The kind of damage to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
-    /// It was deleted, `flush ruleset` included.
+    /// The table was deleted, `flush ruleset` included.
     Deleted,
-    /// Something in it was changed.
+    /// Something in the table was changed.
     Changed,
 }
 
-/// A process that changed nftables, as the kernel tells.
+/// A process that changed nftables, as the kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Culprit {
-    /// Its process id.
     pub pid: u32,
-    /// Its name (`comm`).
+    /// The name of the process (`comm`).
     pub name: String,
 }
 
 impl Notice {
-    /// Whether somebody should look: a warning, not information.
+    /// Returns true if somebody should look: the notice is a warning, not information.
     #[must_use]
     pub fn is_warning(&self) -> bool {
         match self {

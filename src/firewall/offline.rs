@@ -1,5 +1,4 @@
-//! What is done with a table where no daemon runs: it is listed, put up without an owner, taken
-//! away.
+//! Work on a table where no daemon runs: the table is listed, made without an owner, or deleted.
 
 use nix::errno::Errno;
 
@@ -13,7 +12,7 @@ use super::opening::{FoundOpening, Opening, divide};
 use super::ruleset::Ruleset;
 use crate::netlink::NetlinkSocket;
 
-/// Reads from the kernel what is open in the table of that name; works without a daemon. Returns
+/// Reads the openings in the table of that name from the kernel; works without a daemon. Returns
 /// `None` if there is no such table.
 ///
 /// # Errors
@@ -47,8 +46,8 @@ pub fn list(table: &str) -> Result<Option<Vec<Opening>>, FirewallError> {
     Ok(Some(openings.collect()))
 }
 
-/// Puts the guard alone in place, for boot; a daemon takes it over. Openings that are there
-/// stay. Returns what the log should say.
+/// Puts the guard alone in place, for boot; a daemon takes the table over. Openings that are there
+/// stay. Returns notices for the log.
 ///
 /// # Errors
 ///
@@ -59,7 +58,7 @@ pub fn guard(ruleset: &Ruleset) -> Result<Vec<Notice>, FirewallError> {
     plain(&mut socket, ruleset, Renamed::Same)
 }
 
-/// Deletes the table, daemon or not. Returns whether there was one.
+/// Deletes the table, daemon or not. Returns true if there was one.
 ///
 /// # Errors
 ///
@@ -79,7 +78,7 @@ pub(super) fn remove(socket: &mut NetlinkSocket, table: &str) -> Result<bool, Fi
     })
 }
 
-/// Makes the table one without an owner, with its openings. Waits until nothing is left behind.
+/// Makes the table one without an owner, with its openings. Waits until no leftover remains.
 pub(super) fn plain(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
@@ -97,7 +96,7 @@ pub(super) fn plain(
     })
 }
 
-/// Returns what the log should say of tables that may have been ours.
+/// Returns notices about tables that may have been ours.
 pub(super) fn strays(tables: Vec<String>) -> Vec<Notice> {
     let stray = |table| Notice::Stray { table };
     tables.into_iter().map(stray).collect()

@@ -1,4 +1,4 @@
-//! An opening: whose it is, what it opens, until when, and the set element that stands for it.
+//! Openings: the source, ports, door and lifetime of each, and the set element that stands for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,21 +17,21 @@ pub(super) struct OpeningSlot {
     pub(super) place: OpeningPlace,
 }
 
-/// What an opening gives its source.
+/// The ports or the set element that an opening gives its source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OpeningPlace {
-    /// These ports of this host.
+    /// Ports of this host.
     Ports(PortRange),
     /// An element in a set of the administrator's, with a port if the set's key has one.
     Set(Arc<SetPath>, Option<Step>),
 }
 
-/// What is known of an opening that exists.
+/// The deadline of an opening that exists, and its door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OpeningEntry {
-    /// When it runs out; `None`: it stays until it is closed.
+    /// When the opening runs out; `None`: it stays until it is closed.
     pub(super) deadline: Option<Timestamp>,
-    /// The door that made it.
+    /// The door that made the opening; empty if somebody else did.
     pub(super) door: Arc<str>,
 }
 
@@ -39,83 +39,76 @@ pub(super) struct OpeningEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FoundOpening {
     pub(super) slot: OpeningSlot,
-    /// What is left of its time; `None`: it stays until it is closed.
+    /// The time that the opening has left; `None`: it stays until it is closed.
     pub(super) left: Option<Duration>,
-    /// The door that made it; `None`: somebody else did.
+    /// The door that made the opening; `None`: somebody else did.
     pub(super) door: Option<Arc<str>>,
 }
 
 /// An opening, as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
-    /// The door that made it; `None`: somebody put it there by hand.
+    /// The door that made the opening; `None`: somebody put it there by hand.
     pub door: Option<Arc<str>>,
-    /// Its source.
     pub source: IpAddr,
-    /// What it gives.
     pub place: OpeningPlace,
-    /// What is left of its time; `None`: it stays until it is closed.
+    /// The time that the opening has left; `None`: it stays until it is closed.
     pub left: Option<Duration>,
 }
 
-/// An element that was added.
+/// An opening that was added or extended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
-    /// The door that made it.
     pub door: Arc<str>,
-    /// Its source.
     pub source: IpAddr,
-    /// What it gives.
     pub place: OpeningPlace,
-    /// How long it lives from now; `None`: it stays until it is closed.
+    /// How long the opening lives from now; `None`: it stays until it is closed.
     pub left: Option<Duration>,
-    /// Whether it was there before.
+    /// True if the opening was there before.
     pub extended: bool,
 }
 
-/// An element that is gone.
+/// An opening that is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
-    /// The door that had made it.
+    /// The door that had made the opening; empty if somebody else had.
     pub door: Arc<str>,
-    /// Its source.
     pub source: IpAddr,
-    /// What it gave.
     pub place: OpeningPlace,
 }
 
-/// Whether and how a set of the administrator's takes a source.
+/// How a set of the administrator's takes a source, if it can take one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// Its key is an address of this family.
+    /// The set's key is an address of this family.
     Address(IpFamily),
-    /// Its key is such an address, a protocol and a port.
+    /// The set's key is an address of this family, a protocol and a port.
     AddressPort(IpFamily),
-    /// It does not exist yet: its elements are kept until it does.
+    /// The set does not exist yet; its elements are kept until it does.
     Awaited,
-    /// It cannot take the elements that doors would add.
+    /// The set cannot take the elements that doors would add.
     Unfit,
 }
 
 impl OpeningPlace {
-    /// Whether it is in that set of the administrator's.
+    /// Returns true if the place is in that set of the administrator's.
     pub(super) fn is_in(&self, path: &SetPath) -> bool {
         matches!(self, Self::Set(set, _) if **set == *path)
     }
 
-    /// Whether it is in our own table.
+    /// Returns true if the place is in our own table.
     pub(super) fn is_ours(&self) -> bool {
         matches!(self, Self::Ports(_))
     }
 
-    /// Whether some port of it is among these ports and ranges of this host.
+    /// Returns true if some port of the place is among these ports and ranges of this host.
     pub(super) fn overlaps(&self, all: &BTreeSet<PortRange>) -> bool {
         matches!(self, Self::Ports(ports) if all.iter().any(|other| other.overlaps(ports)))
     }
 }
 
 impl Shape {
-    /// The family of its addresses.
+    /// Returns the family of the set's addresses, if it is known.
     pub(super) fn family(self) -> Option<IpFamily> {
         match self {
             Self::Address(f) | Self::AddressPort(f) => Some(f),
@@ -159,7 +152,7 @@ impl OpeningSlot {
         })
     }
 
-    /// Returns the element by its key alone, as it is asked for or deleted.
+    /// Returns the element by its key alone, as it is looked up or deleted.
     pub(super) fn key(&self, ruleset: &Ruleset) -> Option<Element> {
         self.element(ruleset, Lifetime::UntilClosed, &"".into())
     }
@@ -174,8 +167,8 @@ impl FoundOpening {
     }
 }
 
-/// Divides openings into those that a door of the ruleset would make, and the others. One that was
-/// found in two tables is taken once, with the longer time.
+/// Divides openings into those that a door of the ruleset would make, and the others. An opening
+/// that was found in two tables is taken once, with the longer time.
 pub(super) fn divide(
     ruleset: &Ruleset,
     found: impl IntoIterator<Item = FoundOpening>,

@@ -1,4 +1,5 @@
-//! What is open, as we know it: the plan for an effect and the deadlines come from here.
+//! The account of all openings, as the daemon knows them. Effects are planned against the account,
+//! and deadlines are taken from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,33 +18,33 @@ use super::ruleset::{IpFamily, Ruleset};
 use super::transaction::{SetChange, Transaction};
 use crate::model::{Effect, Lifetime, PortRange, Ports, SetPath, Step, Timestamp};
 
-/// What a completed knock has done.
+/// The result of applying the effects of a knock, or of an order by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Applied {
-    /// What became of each opening that it asked for.
+    /// Each opening that the effects asked for, and its fate.
     pub asked: Vec<(OpeningPlace, Fate)>,
-    /// What is there now that was not, or for longer than it was.
+    /// Openings that are new, or that last longer than before.
     pub opened: Vec<Opened>,
-    /// What is gone.
+    /// Openings that are gone now.
     pub closed: Vec<Closed>,
-    /// What could not be done, and why.
+    /// Notices for the log. Most say that something was not done, and why.
     pub notices: Vec<Notice>,
 }
 
-/// What became of an opening that was asked for.
+/// The fate of an opening that an effect asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// The kernel has it.
+    /// The kernel has taken the opening.
     Taken,
-    /// The kernel has had it, for longer than was asked for.
+    /// The opening was there before, for at least the time that was asked for.
     Standing,
-    /// The kernel does not have it; why.
+    /// The kernel does not have the opening; the text says why.
     Missing(String),
 }
 
 impl Applied {
-    /// Why nothing is open of all that was to be opened; `None` if something is, or nothing was
-    /// asked for.
+    /// Returns why nothing is open, if the effects asked for openings and every one of them is
+    /// missing. Returns `None` if something is open, or if nothing was asked for.
     #[must_use]
     pub fn in_vain(&self) -> Option<String> {
         let mut all = Vec::new();
@@ -57,7 +58,7 @@ impl Applied {
         (!all.is_empty()).then(|| all.join("; "))
     }
 
-    /// The kernel lacks those of its openings that are meant.
+    /// Marks the openings that `is_meant` selects as missing, for the reason `why`.
     pub(super) fn lacks(&mut self, is_meant: impl Fn(&OpeningPlace, &Fate) -> bool, why: &str) {
         for (place, fate) in &mut self.asked {
             if is_meant(place, fate) {
@@ -67,26 +68,28 @@ impl Applied {
     }
 }
 
-/// What is to be sent for some effects, and what is to be noted once it has been taken.
+/// The transaction to send for some effects, and the changes to note once the kernel has taken it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plan {
     pub(super) transaction: Transaction,
     pub(super) writes: BTreeMap<OpeningSlot, Option<OpeningEntry>>,
     pub(super) applied: Applied,
-    /// A source that had nothing of its door gets something.
+    /// True if the plan opens something to a source that had no opening of its door. The door's
+    /// share is checked once for such a source.
     pub(super) admitted: bool,
 }
 
-/// Who asks for something to be opened.
+/// The kind of request for an opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
-    /// A knock: whoever knows a sequence, as often as he likes.
+    /// A knock. Whoever knows a sequence may send it as often as he likes, so shares count.
     Knock,
-    /// Root: there is room kept for that, and no share.
+    /// An order by hand, from root or the daemon's own user. Room is kept for such orders, and no
+    /// share counts.
     Hand,
 }
 
-/// What is open.
+/// All openings that the daemon knows, with their deadlines and shares.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Openings {
     entries: BTreeMap<OpeningSlot, OpeningEntry>,
@@ -117,7 +120,7 @@ impl Openings {
         }
     }
 
-    /// Whether a source has anything of a door's.
+    /// Returns true if a source has an opening of this door.
     fn has(&self, door: &str, source: IpAddr) -> bool {
         let of_source = self.entries.range(first_slot(source)..);
         of_source
@@ -193,7 +196,7 @@ impl Openings {
 
     /// Returns the openings of `source`.
     fn of(&self, source: IpAddr) -> impl Iterator<Item = &OpeningSlot> {
-        // Of all places, the lowest: the first port of the first protocol.
+        // `first_slot` has the lowest of all places: the first port of the first protocol.
         self.entries
             .range(first_slot(source)..)
             .map(|(slot, _)| slot)
@@ -273,7 +276,7 @@ impl Openings {
                             plan.applied.lacks(meant, &notice.to_string());
                         }
                         Shape::Unfit => {
-                            // Why, a notice says.
+                            // The notice of `AdminSets::obstacle` gives the reason.
                             let why = format!("set {} cannot be used", render::path(path));
                             lacks(&mut plan, why);
                         }
@@ -298,7 +301,8 @@ impl Openings {
                 }
             }
         }
-        // A door may add to two sets, one for each family; then one of them takes it.
+        // A door may add to two sets, one for each family. A notice is due only if neither takes
+        // the source.
         if let (Some(notice), false) = (unfit, taken) {
             plan.applied.notices.push(notice);
         }
@@ -352,7 +356,7 @@ impl Openings {
             let why = "the table has no place for it".to_owned();
             return ask(plan, Fate::Missing(why));
         };
-        // What is there takes no more room if it stays longer.
+        // An opening that is extended takes no more room.
         if old.is_none()
             && by == By::Knock
             && let Err(full) = self.admits(plan, ruleset, &slot, door)
@@ -378,7 +382,8 @@ impl Openings {
         plan.writes.insert(slot, Some(entry));
     }
 
-    /// Whether there is room for what a knock opens; if not, what is full is noted once.
+    /// Checks that a knock finds room for this opening. If not, adds one notice that names the
+    /// limit, and returns that limit as the error.
     fn admits(
         &self,
         plan: &mut Plan,
@@ -438,7 +443,7 @@ fn first_slot(source: IpAddr) -> OpeningSlot {
     }
 }
 
-/// The places a source has in a set of the administrator's.
+/// Returns the places that a source has in a set of the administrator's.
 fn places(shape: Shape, source: IpAddr, path: &SetPath, ports: &[PortRange]) -> Vec<OpeningPlace> {
     let path = Arc::new(path.clone());
     let keyed = match shape {

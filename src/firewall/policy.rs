@@ -1,4 +1,4 @@
-//! What the table must do, from the configuration.
+//! Makes the ruleset from the configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use crate::model::{
     Config, Door, Firewall, Guard, PortRange, Prefix, Protocol, SetElement, SetPath, Step,
 };
 
-/// The chains on the hooks, each of which picks out what another must judge, and that other,
-/// which judges what is for a guarded port. The second pair is for what the first lets by as
-/// somebody else's, or as for another port, and what is delivered here all the same. It has
-/// counters of its own: what is for this host from the beginning passes both.
+/// The two pairs of chains. In each pair, the chain on the hook picks out packets to guarded ports,
+/// and the other chain judges them. The second pair is for packets that the first lets by as
+/// somebody else's, or as for another port, and that are delivered here all the same. The second
+/// pair has counters of its own: a packet that is for this host from the beginning passes both.
 const CHAINS: [(Hook, &str, &str); 2] = [
     (Hook::Prerouting, "guard", "judge"),
     (Hook::Input, "guard_input", "judge_input"),
 ];
 
 impl Ruleset {
-    /// The table for this configuration; `None` if it has none.
+    /// Returns the table for this configuration, or `None` if the configuration has none.
     #[must_use]
     pub fn new(config: &Config) -> Option<Self> {
         let firewall = config.firewall.as_ref()?;
@@ -108,13 +108,13 @@ fn shares(doors: &[Door]) -> Vec<(Arc<str>, u32)> {
     shares
 }
 
-/// The rules on a hook: every packet passes these, few pass more.
+/// Returns the rules of a chain on a hook. Every packet passes these rules, few packets pass more.
 fn pick_out(ranges: &[PortRange], judge: &'static str) -> Vec<GuardRule> {
     let mut rules = vec![
         plain(vec![Match::Loopback], RuleVerdict::Accept),
-        // So that a session older than the table, or than a flushed conntrack, lives on. What
-        // is too short to show its flags (a first fragment of 8 bytes) is judged: the load
-        // fails and the rule does not hold.
+        // A session that is older than the table, or than a flushed conntrack, lives on. A packet
+        // that is too short to show its flags (a first fragment of 8 bytes) is judged: the load
+        // fails, so the rule does not hold.
         plain(vec![Match::OfSession], RuleVerdict::Accept),
         plain(
             vec![Match::PortIn(GUARDED.to_owned())],
@@ -129,7 +129,7 @@ fn pick_out(ranges: &[PortRange], judge: &'static str) -> Vec<GuardRule> {
     rules
 }
 
-/// The rules for a packet to a guarded port. Their number depends on ranges and trusted
+/// Returns the rules for a packet to a guarded port. Their number depends on ranges and trusted
 /// networks, not on doors.
 fn judgement(
     &Firewall { guard, mark, .. }: &Firewall,
@@ -153,10 +153,10 @@ fn judgement(
 
     let mut rules = match hook {
         Hook::Prerouting => vec![plain(vec![Match::ForOthers], RuleVerdict::Accept)],
-        // Here nothing is for others.
+        // At the input hook no packet is for others.
         Hook::Input => Vec::new(),
     };
-    // With TCP doors alone conntrack is not even switched on.
+    // This rule switches conntrack on, so it is there only where a UDP port is guarded.
     if opened.iter().any(|r| r.protocol == Protocol::Udp) {
         rules.push(plain(
             vec![Match::Protocol(Protocol::Udp), Match::Established],
@@ -187,7 +187,7 @@ fn judgement(
             ));
             rules.push(refuse(vec![], RuleVerdict::Unreachable));
         }
-        // The end of the chain is the end of the judgement: the base chain's policy.
+        // The end of the chain is the end of the judgement: the base chain's policy accepts.
         Guard::Off => {}
     }
     rules
@@ -236,7 +236,7 @@ fn range_name(range: &PortRange, family: IpFamily) -> String {
     format!("{protocol}_{first}_{last}_{}", family.suffix())
 }
 
-/// The networks, without those that lie in another.
+/// Returns the networks, without those that lie in another.
 fn networks(all: &[Prefix]) -> BTreeSet<Prefix> {
     let inside =
         |p: &Prefix, q: &Prefix| p != q && q.length() <= p.length() && q.contains(p.address());

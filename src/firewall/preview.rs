@@ -1,4 +1,4 @@
-//! What would be sent, without a kernel: for a replay.
+//! Plans transactions without a kernel, for a replay.
 
 use super::opening::Shape;
 use super::openings::{By, Openings, Plan};
@@ -6,8 +6,8 @@ use super::ruleset::{IpFamily, Ruleset};
 use super::transaction::Transaction;
 use crate::model::{Effect, Timestamp};
 
-/// A table that is only thought of. It remembers what it would hold, so that a second knock
-/// extends and a closing one finds what there is to close.
+/// A table that is only thought of. The preview remembers the openings that the table would hold,
+/// so that a second knock extends them and a closing knock finds the openings to close.
 #[derive(Debug)]
 pub struct Preview {
     ruleset: Ruleset,
@@ -15,7 +15,7 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// The table as it is after a first start.
+    /// Returns the table as it is after a first start.
     #[must_use]
     pub fn new(ruleset: Ruleset) -> Self {
         Self {
@@ -24,13 +24,14 @@ impl Preview {
         }
     }
 
-    /// What the effects of one knock would send at `now`, and from then on hold.
+    /// Returns the transaction that the effects of one knock would send at `now`, and remembers its
+    /// openings.
     pub fn apply(&mut self, effects: &[Effect], now: Timestamp) -> Transaction {
         for slot in self.openings.due(now, usize::MAX) {
             self.openings.set(slot, None);
         }
-        // A set of the administrator's is taken to be keyed as the door says: there is no
-        // kernel to ask.
+        // There is no kernel to ask, so a set of the administrator's is taken to be keyed as the
+        // door says.
         let source = effects.iter().find_map(address);
         let shape = |path: &_| {
             let with_ports = effects.iter().any(|effect| match effect {

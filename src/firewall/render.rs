@@ -12,8 +12,8 @@ use super::ruleset::{
 use super::transaction::{Element, ElementKey, SetChange, Transaction};
 use crate::model::{Close, Door, Lifetime, PortRange, SetPath, Step};
 
-/// The table, ready for `nft -f`: it makes the very ruleset that netlink makes, but for
-/// the table's flags.
+/// Returns the table as text, ready for `nft -f`: the text makes the very ruleset that netlink
+/// makes, but for the table's flags.
 #[must_use]
 pub fn nft(ruleset: &Ruleset) -> String {
     let mut out = format!("table inet {} {{\n", ruleset.table);
@@ -28,8 +28,8 @@ pub fn nft(ruleset: &Ruleset) -> String {
     out
 }
 
-/// What a completed knock at `door` would put into sets, and take out of them if it is there,
-/// a line each, with `SOURCE` in place of the address.
+/// Returns the elements that a completed knock at `door` would add to sets, and delete from them if
+/// they are there, a line each, with `SOURCE` in place of the address.
 #[must_use]
 pub fn door(ruleset: &Ruleset, door: &Door) -> Vec<String> {
     let add = |set: &SetPath, key: &str, lifetime| {
@@ -65,7 +65,7 @@ pub fn door(ruleset: &Ruleset, door: &Door) -> Vec<String> {
     lines
 }
 
-/// The key of an opening of ours.
+/// Returns the key of an opening of ours.
 fn opening_key(ports: &PortRange) -> String {
     if ports.is_single() {
         format!("SOURCE . {} . {}", ports.protocol, ports.first)
@@ -74,7 +74,7 @@ fn opening_key(ports: &PortRange) -> String {
     }
 }
 
-/// The keys of elements of an administrator's set.
+/// Returns the keys of elements of an administrator's set.
 fn element_keys(ports: &[PortRange]) -> impl Iterator<Item = String> {
     let alone = ports.is_empty().then(|| "SOURCE".to_owned());
     let with = ports.iter();
@@ -83,7 +83,7 @@ fn element_keys(ports: &[PortRange]) -> impl Iterator<Item = String> {
 }
 
 impl Display for Transaction {
-    /// A line for each change, as `nft -f` would take it.
+    /// Writes a line for each change, as `nft -f` would take it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for change in &self.changes {
             let (verb, element, tail) = match change {
@@ -108,7 +108,7 @@ impl Display for ElementKey {
     }
 }
 
-/// `inet filter knocked`.
+/// Returns a path in nft's words: `inet filter knocked`.
 pub(super) fn path(path: &SetPath) -> String {
     let SetPath { family, table, set } = path;
     format!("{family} {table} {set}")
@@ -126,7 +126,7 @@ fn options(timeout: Option<Duration>, comment: &str) -> String {
     format!("{timeout} comment \"{comment}\"")
 }
 
-/// A time as nft writes it: `1h30m`, `29s992ms`.
+/// Returns a time as nft writes it: `1h30m`, `29s992ms`.
 fn time(time: Duration) -> String {
     let ms = time.as_millis();
     let units = [
@@ -228,7 +228,7 @@ fn render_match(m: &Match) -> String {
         Match::PortRange(r) => format!("{} dport {}", r.protocol, span(r)),
         Match::ForOthers => "fib daddr type unicast".to_owned(),
         Match::Established => "ct state established".to_owned(),
-        // Every address of a family: nft would write it so itself.
+        // The prefix holds every address of a family: nft would write it so itself.
         Match::SourceWithin(p) if p.length() == 0 => match p.address() {
             IpAddr::V4(_) => "meta nfproto ipv4".to_owned(),
             IpAddr::V6(_) => "meta nfproto ipv6".to_owned(),

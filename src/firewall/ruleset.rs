@@ -1,6 +1,6 @@
-//! The table as data: what there is, in which order. Text and netlink are made from this
-//! and from nothing else, each by an exhaustive match, so neither can say what the other
-//! cannot.
+//! The table as data: its sets, chains and rules in their order. The text and the netlink messages
+//! are made from this data and from nothing else, each by an exhaustive match, so neither can say
+//! anything that the other cannot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,66 +12,61 @@ use crate::model::{Door, PortRange, Prefix, Protocol, SetElement, SetPath, Step}
 /// How many elements a set of openings holds.
 pub const CAPACITY: u32 = 65_536;
 
-/// The comment of every table that is ours; the number of the layout follows it, and a word
-/// for the configuration (see [`Ruleset::of`]). It is kept as nft keeps a table's comment (in
-/// the table's userdata), so it lives on in a saved ruleset and whoever lists the table sees
-/// whose it is.
+/// The beginning of the comment of every table of ours. The number of the layout follows, and then
+/// a word for the configuration (see [`Ruleset::of`]). The comment is kept as nft keeps a table's
+/// comment (in the table's userdata), so it lives on in a saved ruleset, and whoever lists the
+/// table sees that knockd made it.
 pub const SIGNATURE: &str = "knockd layout ";
 
 /// The layout that this program builds. A table of another layout is rebuilt.
 pub const LAYOUT: u32 = 2;
 
-/// The name of the set of guarded single ports, and how the names of others begin that stand in
-/// its place: see [`Ruleset::with_guarded_in`].
+/// The name of the set of guarded single ports. The names of the sets that take its place begin
+/// with the same word: see [`Ruleset::with_guarded_in`].
 pub(crate) const GUARDED: &str = "guarded";
 
 /// The whole table. Its family is always `inet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
-    /// The table's name.
     pub table: Arc<str>,
-    /// Its sets.
     pub sets: Vec<Set>,
-    /// Its chains, those that a rule goes to among them.
+    /// The chains on hooks, and the chains that a rule goes to.
     pub chains: Vec<GuardChain>,
-    /// Which ports each door opens, sorted: an opening that no door would make any more
+    /// The ports that each door opens, sorted by door. An opening that no door would make any more
     /// goes with the reload.
     pub(super) grants: Vec<(Arc<str>, PortRange)>,
-    /// To how many addresses each door may be open at once, sorted by name.
+    /// The number of addresses to which each door may be open at once, sorted by door.
     pub(super) shares: Vec<(Arc<str>, u32)>,
-    /// What doors put into sets of the administrator's, or take out.
+    /// The elements that doors put into sets of the administrator's, or take out.
     pub(super) wishes: Vec<Wish>,
-    /// Where openings of single ports lie, IPv4 and IPv6.
+    /// The sets for openings of single ports, IPv4 and IPv6.
     pub(super) singles: [Arc<SetPath>; 2],
-    /// Where openings of each range lie, IPv4 and IPv6.
+    /// The sets for openings of each range, IPv4 and IPv6.
     pub(super) ranges: BTreeMap<PortRange, [Arc<SetPath>; 2]>,
-    /// Which configuration it is of.
+    /// A hash of the configuration's path, if one was set: see [`Self::of`].
     pub(super) instance: Option<u32>,
 }
 
-/// What a door does with a set of the administrator's.
+/// An element that a door puts into a set of the administrator's, or takes out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wish {
     pub(super) door: Arc<str>,
     pub(super) element: SetElement,
-    /// Whether it adds; if not, it removes.
+    /// True if the door adds the element; false if the door removes it.
     pub(super) adds: bool,
 }
 
-/// IPv4 or IPv6.
+/// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IpFamily {
-    /// IPv4.
     V4,
-    /// IPv6.
     V6,
 }
 
 impl IpFamily {
-    /// Both.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    /// The family of an address.
+    /// Returns the family of an address.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
         match address {
@@ -80,7 +75,7 @@ impl IpFamily {
         }
     }
 
-    /// The end of the names of its sets.
+    /// Returns the end of the names of this family's sets.
     #[must_use]
     pub fn suffix(self) -> &'static str {
         match self {
@@ -100,18 +95,15 @@ impl IpFamily {
 /// A named set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
-    /// Its name.
     pub name: String,
-    /// What its elements are.
+    /// The type of the set's elements.
     pub key: KeyKind,
-    /// What it is for.
     pub content: SetContent,
 }
 
-/// What the elements of a set are.
+/// The type of a set's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeyKind {
-    /// An address.
     Address(IpFamily),
     /// An address, a protocol and a port.
     AddressPort(IpFamily),
@@ -119,107 +111,102 @@ pub enum KeyKind {
     Port,
 }
 
-/// What a set is for.
+/// The purpose of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetContent {
-    /// Openings: a hash set of [`CAPACITY`], whose elements have a timeout each and come
-    /// and go with knocks.
+    /// Openings: a hash set of [`CAPACITY`] elements. Each element has a timeout of its own, and
+    /// comes and goes with knocks.
     Openings,
-    /// Single ports, as configured: a hash set. Not an interval set with the ranges in it
-    /// too: the kernel puts new elements of such a set in place at the very end of a
-    /// transaction, after it has taken a deleted chain off its hook, and a rebuild leaves
-    /// the host open for as long as that takes (measured: 16 packets a rebuild at full
-    /// flood with 3,000 openings; with a hash set, none). Sets of networks have the same gap.
+    /// Single ports, as configured: a hash set. An interval set could hold the ranges, too. But the
+    /// kernel puts new elements of an interval set in place at the very end of a transaction, after
+    /// it has taken a deleted chain off its hook, so a rebuild would leave the host open for as
+    /// long as that takes (measured: 16 packets a rebuild at full flood with 3,000 openings; with a
+    /// hash set, none). Sets of networks have the same gap.
     Ports(BTreeSet<Step>),
 }
 
-/// A chain.
+/// A chain of the guard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardChain {
-    /// Its name.
     pub name: &'static str,
-    /// The hook it is on, at the priority *mangle*; `None`: rules go to it.
+    /// The hook of the chain, at the priority *mangle*; `None`: rules go to the chain.
     pub hook: Option<Hook>,
-    /// Its rules, in order.
     pub rules: Vec<GuardRule>,
 }
 
-/// Where a packet meets a chain.
+/// The point at which packets meet a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
-    /// Before NAT, so that a published port of a container is seen by the port the client
-    /// named.
+    /// Before NAT: the published port of a container is seen as the port that the client named.
     Prerouting,
-    /// Where it is handed to this host's own sockets, whatever made it come here: translation
-    /// of its address or port, a routing table that the first look did not ask, a VRF.
+    /// Where the kernel hands a packet to this host's own sockets, whatever made the packet come
+    /// here: translation of its address or port, a routing table that the first look did not ask, a
+    /// VRF.
     Input,
 }
 
-/// One rule: all of `matches`, then what is done.
+/// One rule. A packet that meets all of `matches` gets the rest of the rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardRule {
-    /// What must hold, all of it.
     pub matches: Vec<Match>,
-    /// Whether packets are counted.
+    /// True if the rule counts its packets.
     pub counter: bool,
-    /// The mark put on the packet.
+    /// The mark that the rule puts on the packet.
     pub mark: Option<u32>,
-    /// What becomes of it.
     pub verdict: RuleVerdict,
 }
 
-/// One thing that must hold.
+/// One condition that a packet must meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Match {
-    /// It came in by a loopback interface, whatever its name.
+    /// The packet came in by a loopback interface, whatever the interface is called.
     Loopback,
-    /// It is TCP with ACK or RST: part of a session, or of none that anybody has (then Linux
-    /// answers it alike, be there a listener or not). Whatever else there is begins a
-    /// connection, or asks for one: a listener drops FIN, NULL and XMAS, where a closed port
-    /// answers with a reset (RFC 9293, section 3.10.7).
+    /// The packet is TCP with ACK or RST. Such a packet is part of a session, or of none that
+    /// anybody has (then Linux answers alike, be there a listener or not). Any other TCP packet
+    /// begins a connection, or finds out whether there is a listener: a listener drops FIN, NULL
+    /// and XMAS, where a closed port answers with a reset (RFC 9293, section 3.10.7).
     OfSession,
-    /// Its transport protocol.
+    /// The packet has this transport protocol.
     Protocol(Protocol),
-    /// Protocol and destination port are in this set ([`KeyKind::Port`]).
+    /// The protocol and destination port are in this set ([`KeyKind::Port`]).
     PortIn(String),
-    /// Protocol and destination port are in this range.
+    /// The protocol and destination port are in this range.
     PortRange(PortRange),
-    /// Its destination is one address of somebody else's, as far as the table `local` tells.
-    /// What is not unicast (broadcast, multicast) is judged like what is for this host.
+    /// The destination is a unicast address of another host, as far as the routing table `local`
+    /// tells. A packet that is not unicast (broadcast, multicast) is judged like one for this host.
     ForOthers,
-    /// Conntrack has seen an answer to this flow.
+    /// Conntrack has seen an answer to the packet's flow.
     Established,
-    /// The source lies in this network. One rule each, no interval set: see
-    /// [`SetContent::Ports`].
+    /// The source lies in this network. Each network has a rule of its own, for an interval set
+    /// would have a gap: see [`SetContent::Ports`].
     SourceWithin(Prefix),
     /// The source is in this set ([`KeyKind::Address`]).
     SourceIn(IpFamily, String),
-    /// Source, protocol and destination port are in this set ([`KeyKind::AddressPort`]).
+    /// The source, protocol and destination port are in this set ([`KeyKind::AddressPort`]).
     SourcePortIn(IpFamily, String),
 }
 
-/// What becomes of a packet.
+/// The end of a rule: the fate of its packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleVerdict {
-    /// It goes on (to other tables: they may still drop it).
+    /// The packet goes on to other tables, which may still drop it.
     Accept,
-    /// It is gone.
     Drop,
-    /// It is gone, and a TCP reset goes back.
+    /// The packet is dropped, and a TCP reset goes back.
     Reset,
-    /// It is gone, and ICMP port unreachable goes back.
+    /// The packet is dropped, and ICMP port unreachable goes back.
     Unreachable,
-    /// That chain decides.
+    /// The chain of this name decides.
     Goto(&'static str),
 }
 
-/// The names that a set of guarded ports may have.
+/// Returns the names that a set of guarded ports may have, the first choice first.
 pub(super) fn names_of_guarded() -> impl Iterator<Item = String> {
     let others = (2_u32..).map(|number| format!("{GUARDED}_{number}"));
     std::iter::once(GUARDED.to_owned()).chain(others)
 }
 
-/// Whether a set of that name is one of guarded ports.
+/// Returns true if a set of that name is one of guarded ports.
 pub(crate) fn is_set_of_guarded(name: &str) -> bool {
     let rest = name.strip_prefix(GUARDED);
     let number = rest.map(|rest| rest.strip_prefix('_').unwrap_or(rest));
@@ -227,12 +214,13 @@ pub(crate) fn is_set_of_guarded(name: &str) -> bool {
 }
 
 impl Ruleset {
-    /// The same table, as that of the configuration at `path`. Several may guard one host:
-    /// only a table of the same configuration is one that was renamed.
+    /// Returns the same table, marked as the table of the configuration at `path`. Several
+    /// configurations may guard one host, so only a table with the same mark is taken for one that
+    /// was renamed.
     #[must_use]
     pub fn of(self, path: &Path) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        // FNV-1a: std's hash may be another one with the next compiler.
+        // FNV-1a, for std's hash may be another one with the next compiler.
         let bytes = path.as_os_str().as_encoded_bytes().iter();
         let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
             (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
@@ -243,7 +231,7 @@ impl Ruleset {
         }
     }
 
-    /// The same table under another name.
+    /// Returns the same table under another name.
     pub(super) fn named(&self, table: &str) -> Self {
         let renamed = |path: &Arc<SetPath>| {
             Arc::new(SetPath {
@@ -262,9 +250,9 @@ impl Ruleset {
         }
     }
 
-    /// Returns the same ruleset with its set of guarded ports under another name. What is in that
-    /// set never changes while rules look into it: a packet that is among the old rules would
-    /// find a port that they are not made for. Other ports are another set.
+    /// Returns the same ruleset with its set of guarded ports under another name. The ports in that
+    /// set never change while rules look into it, for a packet that is among the old rules would
+    /// find a port that these rules are not made for. Other ports are another set.
     pub(super) fn with_guarded_in(&self, name: &str) -> Self {
         let mut ruleset = self.clone();
         for set in &mut ruleset.sets {
@@ -282,7 +270,7 @@ impl Ruleset {
         ruleset
     }
 
-    /// The table's comment.
+    /// Returns the table's comment: see [`SIGNATURE`].
     #[must_use]
     pub fn comment(&self) -> String {
         match self.instance {
@@ -291,8 +279,8 @@ impl Ruleset {
         }
     }
 
-    /// The set that holds openings of `ports` for sources of one family; `None` if no door
-    /// opens that range.
+    /// Returns the set that holds openings of `ports` for sources of one family, or `None` if no
+    /// door opens that range.
     pub(super) fn openings(&self, ports: &PortRange, family: IpFamily) -> Option<&Arc<SetPath>> {
         if ports.is_single() {
             Some(&self.singles[family.index()])
@@ -301,12 +289,12 @@ impl Ruleset {
         }
     }
 
-    /// What doors open, all of them.
+    /// Returns all ports and ranges that doors open.
     pub(super) fn opened(&self) -> BTreeSet<PortRange> {
         self.grants.iter().map(|(_, ports)| *ports).collect()
     }
 
-    /// Whether the door of that name opens these ports.
+    /// Returns true if the door of that name opens these ports.
     #[must_use]
     pub fn grants(&self, door: &str, ports: &PortRange) -> bool {
         self.grants
@@ -314,19 +302,19 @@ impl Ruleset {
             .is_ok()
     }
 
-    /// To how many addresses the door of that name may be open at once.
+    /// Returns the number of addresses to which the door of that name may be open at once.
     pub(super) fn share(&self, door: &str) -> u32 {
         let found = self.shares.binary_search_by(|(name, _)| (**name).cmp(door));
         let share = found.ok().and_then(|place| self.shares.get(place));
         share.map_or(Door::MAX_OPEN, |(_, most)| *most)
     }
 
-    /// What doors do with a set of the administrator's.
+    /// Returns the elements that doors put into this set of the administrator's, or take out.
     pub(super) fn wishes_for(&self, path: &SetPath) -> impl Iterator<Item = &Wish> {
         self.wishes.iter().filter(move |w| w.element.path == *path)
     }
 
-    /// The door of that name, if it puts sources into that set.
+    /// Returns the name of the door, if the door of that name puts sources into that set.
     pub(super) fn wisher(&self, door: &str, path: &SetPath) -> Option<Arc<str>> {
         let mut wishes = self.wishes.iter().filter(|w| w.adds);
         let wish = wishes.find(|w| *w.door == *door && w.element.path == *path)?;

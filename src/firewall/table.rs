@@ -1,4 +1,4 @@
-//! The table that lives: started, changed, watched, stopped.
+//! The table in the kernel while a daemon runs: its start, changes, watch and stop.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -21,41 +21,43 @@ use super::ruleset::Ruleset;
 use super::watch::Watch;
 use crate::model::{Effect, OnStop, Timestamp};
 
-/// How long after our deadline the set is looked at: the kernel counts in ticks, of 10 ms
-/// at most, from when it took the element.
+/// The time between the deadline of an opening and the look at its set. The kernel counts in ticks,
+/// of 10 ms at most, from when it took the element.
 const GRACE: Duration = Duration::from_millis(20);
 
 /// How the table is kept from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// Owned where the kernel can (Linux 6.9 and later), watched where it cannot.
+    /// The table is owned where the kernel can do that (Linux 6.9 and later), and watched where it
+    /// cannot.
     #[default]
     Auto,
-    /// Watched, whatever the kernel can: anybody may change the table, and it is put back.
+    /// The table is watched, whatever the kernel can do: anybody may change the table, and it is
+    /// restored.
     Watch,
 }
 
-/// What a start or a reload found and did.
+/// The result of a start or a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
     /// How the table came to be.
     pub origin: Origin,
-    /// Whether the kernel keeps others from it; if not, it is watched.
+    /// True if the kernel keeps others from the table; false if the table is watched.
     pub owned: bool,
-    /// How many openings live on.
+    /// The number of openings that live on.
     pub kept: usize,
     /// Openings that are gone, since no door of the configuration makes them any more.
     pub removed: Vec<Closed>,
-    /// What else is to be said.
+    /// Notices for the log.
     pub notices: Vec<Notice>,
 }
 
-/// What [`GuardTable::expire`] found.
+/// The result of [`GuardTable::expire`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Expired {
-    /// What has run out.
+    /// Openings that have run out.
     pub closed: Vec<Closed>,
-    /// What else is to be said.
+    /// Notices for the log.
     pub notices: Vec<Notice>,
 }
 
@@ -68,12 +70,12 @@ pub struct GuardTable {
 
 impl GuardTable {
     /// Makes the table what `ruleset` says, whatever is there: nothing, a table of ours (its
-    /// openings live on), or one of an older knockd. No packet sees anything in between.
+    /// openings live on), or a table of an older knockd. No packet sees anything in between.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses, or there is a table of that name that is not ours. The old guard
-    /// stands then, or the one that was to replace it.
+    /// If the kernel refuses, or there is a table of that name that is not ours. Then the old guard
+    /// stands, or the one that was to replace it.
     pub fn start(
         ruleset: Ruleset,
         mode: Mode,
@@ -93,9 +95,10 @@ impl GuardTable {
             let present = present::look(&mut socket, &ruleset, Renamed::Same)?;
             let (keep, removed) = divide(&ruleset, present.openings.iter().cloned());
             let installed = match install::install(&mut socket, wanted(flags), &present, &keep) {
-                // Before Linux 6.9 there is no persist. Owner alone would not do: the table
-                // would die with us, and the host be open. But where there is persist, somebody
-                // has put another table in the place of the one that we have read.
+                // Before Linux 6.9 there is no flag persist. The flag owner alone would not do: the
+                // table would die with us, and the host would be open. But where the kernel has
+                // persist, somebody has put another table in the place of the one that we have
+                // read.
                 Err(FirewallError::Ownership { .. })
                     if flags != 0 && !install::can_own(&mut socket, &present, &ruleset)? =>
                 {
@@ -117,7 +120,7 @@ impl GuardTable {
             crowded: Vec::new(),
         };
         let mut started = table.begin(made, now, begun);
-        // Nobody waits for packets yet.
+        // No loop reads packets yet, so the wait holds nothing up.
         if let Err(error) = table.held.finish() {
             started.notices.extend(table.held.report(error));
         }
@@ -125,8 +128,9 @@ impl GuardTable {
         Ok((table, started))
     }
 
-    /// Makes the table what another configuration says; openings that it still grants live
-    /// on. Sets that are not used any more are deleted at a [deadline](Self::next_deadline).
+    /// Makes the table what another configuration says. Openings that the new configuration still
+    /// grants live on. Sets that are not used any more are deleted at a
+    /// [deadline](Self::next_deadline).
     ///
     /// # Errors
     ///
@@ -134,7 +138,7 @@ impl GuardTable {
     pub fn reload(&mut self, ruleset: Ruleset, now: Timestamp) -> Result<Started, FirewallError> {
         let begun = Instant::now();
         let postponed = self.watch.as_ref().is_some_and(|w| w.postponed.is_some());
-        // An opening that the kernel lacks for the moment is not closed.
+        // While a restore is postponed, the kernel lacks openings that are not closed.
         let known = match postponed {
             true => self.held.openings.found(now),
             false => Vec::new(),
@@ -149,9 +153,10 @@ impl GuardTable {
         Ok(self.begin(made, now, begun))
     }
 
-    /// After the table was made: notes the openings, begins to watch, and looks at what the kernel
-    /// made of it. The kernel has the ruleset now: no error makes it the old one again. `begun` is
-    /// when it was `now`: to read and write many openings takes a while.
+    /// Notes the openings after the table was made, begins to watch, and compares the kernel's
+    /// table with the ruleset. The kernel has the new ruleset by now: no error makes it the old one
+    /// again. `begun` is the moment at which the time was `now`: to read and write many openings
+    /// takes a while.
     fn begin(&mut self, made: Made, now: Timestamp, begun: Instant) -> Started {
         let Made {
             installed,
@@ -181,7 +186,7 @@ impl GuardTable {
         }
     }
 
-    /// Listens from here on, and then looks at what others have done before.
+    /// Listens from here on, and then looks at changes that others have made before.
     fn look(&mut self, notices: &mut Vec<Notice>, now: Timestamp) -> Result<(), FirewallError> {
         if self.held.kernel.owns() && self.held.sets.is_empty() {
             self.watch = None;
@@ -191,7 +196,7 @@ impl GuardTable {
         notices.extend(self.held.review_sets(None, now)?);
         if let Some(what) = self.held.compare()? {
             notices.push(Notice::Differs { what });
-            // Somebody changed it before we listened: it is put back with the next deadline.
+            // Somebody changed the table before we listened: it is restored with the next deadline.
             if let Some(watch) = &mut self.watch
                 && !self.held.kernel.owns()
             {
@@ -201,8 +206,8 @@ impl GuardTable {
         Ok(())
     }
 
-    /// After an error when nftables was read: the watch compares all a little later. Returns what
-    /// the log should say.
+    /// Makes the watch compare everything a little later, after nftables could not be read. Returns
+    /// the notice for the log, if there is one.
     fn put_off(&mut self, error: FirewallError, now: Timestamp) -> Option<Notice> {
         if let Some(watch) = &mut self.watch {
             watch.put_off(now);
@@ -210,9 +215,9 @@ impl GuardTable {
         self.held.report(error)
     }
 
-    /// Reads what others have done to nftables, and puts back what of it is ours. To be called
-    /// when [`Self::events`] is readable. If nftables cannot be read, all is compared a little
-    /// later.
+    /// Reads the changes that others have made to nftables, and repairs our table and our elements.
+    /// To be called when [`Self::events`] is readable. If nftables cannot be read, everything is
+    /// compared a little later.
     pub fn on_readable(&mut self, now: Timestamp) -> Vec<Notice> {
         let mut notices = Vec::new();
         let Some(watch) = &mut self.watch else {
@@ -224,19 +229,20 @@ impl GuardTable {
         notices
     }
 
-    /// Does the firewall's part of some effects, all in one transaction and one write. What is open
-    /// longer already stays so. What became of each opening is said. That is for who acts by hand:
-    /// there is room kept for that, and no door's share counts.
+    /// Does the firewall's part of some effects, all in one transaction and one write. An opening
+    /// that already lasts longer stays as it is. The result has the fate of each opening. This is
+    /// for orders by hand: room is kept for them, and no door's share counts.
     ///
     /// # Errors
     ///
-    /// If the kernel will not have it; nothing of it is done then.
+    /// If the kernel refuses the transaction, of which nothing is done then. If the kernel's answer
+    /// is lost, the transaction may have been done or not, and the openings are read anew.
     pub fn apply(&mut self, effects: &[Effect], now: Timestamp) -> Result<Applied, FirewallError> {
         self.apply_by(By::Hand, effects, now)
     }
 
-    /// The same for a knock: it opens nothing more where its door, its network or all knocks
-    /// together have what they may have, and that is said.
+    /// Does the same for a knock. A knock opens nothing more where its door, its network or all
+    /// knocks together have reached their limit, and a notice reports that.
     ///
     /// # Errors
     ///
@@ -256,7 +262,8 @@ impl GuardTable {
         now: Timestamp,
     ) -> Result<Applied, FirewallError> {
         let mut plan = self.plan(effects, by, now);
-        // Said at the start, too; but who has knocked in vain is to find it where he looks.
+        // The start reports these, too; but whoever has knocked in vain looks for the reason at his
+        // knock.
         let mut notices: Vec<Notice> = effects
             .iter()
             .filter_map(|effect| match effect {
@@ -267,8 +274,8 @@ impl GuardTable {
         let mut gone = None;
         let refused = match self.held.send(&mut plan.transaction) {
             Err(error) if !self.is_owned() && error.is_race() => {
-                // Somebody has taken the table away and we have not heard of it yet. It is
-                // put back, or that is put off: then with what is noted now.
+                // Somebody has taken the table away, and the watch has not read that yet. The table
+                // is restored now, or later, together with the openings that are noted now.
                 notices.extend(self.on_readable(now));
                 plan = self.plan(effects, by, now);
                 match self.held.send(&mut plan.transaction) {
@@ -280,7 +287,8 @@ impl GuardTable {
                 }
             }
             Err(error) if error.is_unanswered() => {
-                // Done or not: the book must say what is.
+                // The transaction may have been done or not: read from the kernel which openings
+                // exist.
                 self.held.reread(now)?;
                 return Err(error);
             }
@@ -303,7 +311,8 @@ impl GuardTable {
             applied.lacks(meant, &notice.to_string());
             applied.notices.push(notice);
             if errno == Errno::ENOENT {
-                // It has gone this moment. What is noted is put in when it is back.
+                // The set was deleted this moment. The elements that are noted are put in when it
+                // is back.
                 self.held.sets.lose(&path);
                 continue;
             }
@@ -334,14 +343,14 @@ impl GuardTable {
             .plan(&self.held.ruleset, &shape, effects, by, now)
     }
 
-    /// What must be polled for reading: there is something when the table is watched.
+    /// Returns the socket that must be polled for reading, if nftables is watched.
     #[must_use]
     pub fn events(&self) -> Option<BorrowedFd<'_>> {
         let socket = self.watch.as_ref()?.socket.as_ref()?;
         Some(socket.as_fd())
     }
 
-    /// When [`Self::expire`] is next to be called.
+    /// Returns when [`Self::expire`] is next to be called.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let own = self.held.openings.next_deadline().map(|at| at + GRACE);
@@ -350,10 +359,10 @@ impl GuardTable {
         own.into_iter().chain(postponed).chain(leftover).min()
     }
 
-    /// Does what is due by now. Returns what has run out: the kernel says nothing when an element
-    /// expires, so it is asked for each opening whose time is up. It does some hundred at a time:
-    /// call it again while [`Self::next_deadline`] lies in the past. What the kernel cannot do now
-    /// is done later.
+    /// Does the work that is due by now. Returns the openings that have run out: the kernel reports
+    /// nothing when an element expires, so each opening whose time is up is looked up. One call
+    /// looks up some hundred openings: call again while [`Self::next_deadline`] lies in the past.
+    /// Work that the kernel cannot do now is done later.
     pub fn expire(&mut self, now: Timestamp) -> Expired {
         let mut expired = Expired::default();
         if let Some(watch) = &mut self.watch
@@ -404,7 +413,7 @@ impl GuardTable {
         expired
     }
 
-    /// Returns what is open, as far as we know.
+    /// Returns the openings, as far as the daemon knows.
     #[must_use]
     pub fn openings(&self, now: Timestamp) -> Vec<Opening> {
         let all = self.held.openings.iter();
@@ -417,7 +426,7 @@ impl GuardTable {
         .collect()
     }
 
-    /// Whether the kernel keeps others from the table; if not, it is watched.
+    /// Returns true if the kernel keeps others from the table; false if the table is watched.
     #[must_use]
     pub fn is_owned(&self) -> bool {
         self.held.kernel.owns()
@@ -429,15 +438,15 @@ impl GuardTable {
         &self.held.ruleset
     }
 
-    /// A clean stop. A table that is kept is left without an owner: an owned one whose owner is
-    /// gone is printed by nft 1.0.6 in a way that it cannot read back, and would poison a saved
+    /// Stops cleanly. A table that is kept is left without an owner: nft 1.0.6 prints an owned
+    /// table whose owner is gone in a way that it cannot read back, and that would poison a saved
     /// ruleset. Openings run out by themselves.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses: the table then stands as it was, and can be used on.
+    /// If the kernel refuses: the table then stands as it was, and can be used further.
     pub fn stop(&mut self, on_stop: OnStop) -> Result<(), FirewallError> {
-        // A table that was renamed a moment ago would stay, for nobody else knows of it.
+        // After a recent rename the old table would stay, for nobody else knows of it.
         let done = self.held.finish().and_then(|()| {
             let HeldTable {
                 kernel, ruleset, ..
@@ -451,7 +460,7 @@ impl GuardTable {
             let why = self
                 .held
                 .put_back(why, &[], Timestamp::from_epoch(Duration::ZERO));
-            // What is left behind is due at once, then.
+            // The leftovers are due at once, so no packet may use them any more.
             leftovers::grace();
             why
         })

@@ -13,43 +13,39 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// Changes that happen together or not at all, in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Transaction {
-    /// The changes.
     pub changes: Vec<SetChange>,
 }
 
-/// One change.
+/// One change of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetChange {
-    /// An element comes. Where it is already, nothing happens.
+    /// Adds an element. Nothing happens if the element is there already.
     Add(Element),
-    /// An element goes. It is a fault if it is not there.
+    /// Deletes an element. It is an error if the element is not there.
     Delete(Element),
 }
 
 /// An element of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
-    /// The set it is in.
     pub set: Arc<SetPath>,
-    /// What it stands for.
     pub key: ElementKey,
-    /// How long it lives; `None`: until it is deleted.
+    /// How long the element lives; `None`: until it is deleted.
     pub timeout: Option<Duration>,
-    /// Its comment: the door's name.
+    /// The comment of the element: the door's name.
     pub comment: Arc<str>,
 }
 
-/// What an element stands for.
+/// The key of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ElementKey {
-    /// An address.
     Address(IpAddr),
     /// An address, a protocol and a port.
     AddressPort(IpAddr, Step),
 }
 
 impl SetChange {
-    /// Returns the element that it adds or deletes.
+    /// Returns the element that the change adds or deletes.
     pub(super) fn element(&self) -> &Element {
         let (Self::Add(element) | Self::Delete(element)) = self;
         element
@@ -57,13 +53,14 @@ impl SetChange {
 }
 
 impl Transaction {
-    /// Whether there is nothing to do.
+    /// Returns true if there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
-    /// Returns the changes of the sets of `table` as those of `other`, set by set.
+    /// Returns the changes of the sets of `table` as changes of the table `other`, a transaction
+    /// for each set.
     pub(super) fn of_table(&self, table: &str, other: &str) -> Vec<Self> {
         let same_set = |a: &SetChange, b: &SetChange| a.element().set == b.element().set;
         let sets = self.changes.chunk_by(same_set);
@@ -83,9 +80,9 @@ impl Transaction {
         ours.map(copy).collect()
     }
 
-    /// Puts an element in that may be there already, with its new time. A plain add would
-    /// leave an old timeout as it is (before Linux 6.12); add, delete, add works whether it
-    /// is there or not, and no packet sees it gone.
+    /// Adds an element that may be there already, with its new time. A plain add would leave an old
+    /// timeout as it is (before Linux 6.12). The sequence add, delete, add works whether the
+    /// element is there or not, and no packet sees the element gone.
     pub(super) fn refresh(&mut self, element: Element) {
         self.changes.push(SetChange::Add(element.clone()));
         self.changes.push(SetChange::Delete(element.clone()));
@@ -94,7 +91,7 @@ impl Transaction {
 }
 
 impl Element {
-    /// The timeout in milliseconds, as the kernel is told.
+    /// Returns the timeout in milliseconds, as the kernel gets it.
     pub(super) fn timeout_ms(&self) -> Option<u64> {
         self.timeout
             .map(|t| u64::try_from(t.max(SHORTEST).as_millis()).unwrap_or(u64::MAX / 1_000_000))

@@ -12,12 +12,12 @@ use crate::model::{SetPath, Timestamp};
 use crate::netlink::NetlinkSocket;
 
 /// How many restores may follow each other at once; one more is allowed each [`REFILL`]. Two tools
-/// that put back their own each time must not do so for ever at full speed.
+/// that each restore their own version must not do so for ever at full speed.
 const BURST: u32 = 10;
 
-/// The watch.
+/// The watch over nftables.
 pub(super) struct Watch {
-    /// `None` after an error: it is opened again when the work that was put off is due.
+    /// `None` after an error: the socket is opened again when the work that was put off is due.
     pub(super) socket: Option<NetlinkSocket>,
     events: EventReader,
     /// How many restores may still be made, as of `since`.
@@ -25,14 +25,15 @@ pub(super) struct Watch {
     since: Timestamp,
     /// When a restore, or a comparison, that was put off is due.
     pub(super) postponed: Option<Timestamp>,
-    /// Whether changes were missed since: all is to be compared.
+    /// True if changes were missed since, so that everything is to be compared.
     missed: bool,
-    /// Why the last restore failed: the log is told once, and again when that has changed.
+    /// Why the last restore failed. The log reports a failure once, and again when the reason has
+    /// changed.
     failed: Option<FirewallError>,
 }
 
 impl Watch {
-    /// Returns one that does not listen yet.
+    /// Returns a watch that does not listen yet.
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
             socket: None,
@@ -53,7 +54,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Whether the table may be put back now; if not, when.
+    /// Takes one restore from those that are allowed. If none is left, returns when the next one is
+    /// allowed.
     fn allow(&mut self, now: Timestamp) -> Result<(), Timestamp> {
         while self.tokens < BURST && now >= self.since + REFILL {
             self.tokens += 1;
@@ -71,7 +73,7 @@ impl Watch {
         }
     }
 
-    /// Reads what others have done to nftables, and puts back what of it is ours.
+    /// Reads the changes that others have made to nftables, and repairs our table and our elements.
     pub(super) fn follow(
         &mut self,
         held: &mut HeldTable,
@@ -105,7 +107,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Compares the table, of whose changes some were lost, and puts it back if it differs.
+    /// Compares the table after some notifications were lost, and restores the table if it differs.
     fn compare(
         &mut self,
         held: &mut HeldTable,
@@ -126,15 +128,16 @@ impl Watch {
         held.reread(now).map(|()| None)
     }
 
-    /// After an error when nftables was read: a little later the watch listens anew and compares
-    /// all. Until then the socket is closed: with a lasting error it would be readable for ever.
+    /// Puts the work off after nftables could not be read: a little later the watch listens anew
+    /// and compares everything. Until then the socket is closed: with a lasting error it would be
+    /// readable for ever.
     pub(super) fn put_off(&mut self, now: Timestamp) {
         self.socket = None;
         self.missed = true;
         self.postponed = Some(now + REFILL);
     }
 
-    /// Does what was put off, if it is due.
+    /// Does the work that was put off, if it is due.
     pub(super) fn catch_up(
         &mut self,
         held: &mut HeldTable,
@@ -157,8 +160,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Puts the table back, or puts that off. Nothing is said while it is put off: a tool that
-    /// changes the table again and again must not fill the log.
+    /// Restores the table, or puts the restore off. While a restore is put off, further damage
+    /// gives no notice: a tool that changes the table again and again must not fill the log.
     fn restore(
         &mut self,
         held: &mut HeldTable,
@@ -192,8 +195,8 @@ impl Watch {
     }
 }
 
-/// Takes note of one transaction of somebody else's. Damage to a table that is watched is only
-/// noted: it is repaired once for all transactions.
+/// Takes note of one transaction of another program. Damage to a table that is watched is only
+/// noted: the table is repaired once for all transactions.
 fn take(
     held: &mut HeldTable,
     commit: Commit,
@@ -216,7 +219,7 @@ fn take(
         } else if changed {
             damage.get_or_insert((Damage::Changed, by));
         } else if damage.is_none() {
-            // An administrator who opens or closes by hand means it.
+            // An administrator who opens or closes by hand means it, so the openings follow.
             for found in removed {
                 held.openings.set(found.slot, None);
             }

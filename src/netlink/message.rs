@@ -1,13 +1,13 @@
-//! Messages, and the attributes in them, taken apart.
+//! Takes messages, and the attributes in them, apart.
 
-/// A message: the fields of its header, and what follows the header.
+/// A message: the fields of its header, and the payload that follows the header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Message<'a> {
     /// The message type, with the subsystem in it.
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) seq: u32,
-    /// The netlink port of the process that caused it; 0 is the kernel.
+    /// The netlink port of the process that caused the message; 0 is the kernel.
     pub(crate) port: u32,
     pub(crate) payload: &'a [u8],
 }
@@ -21,21 +21,21 @@ const NFGEN: usize = 4;
 pub(super) const ERROR: u16 = 2;
 /// `NLMSG_DONE`, the end of a dump.
 pub(super) const DONE: u16 = 3;
-/// `NLM_F_DUMP_INTR`: what is dumped was changed meanwhile.
+/// `NLM_F_DUMP_INTR`: the things that are dumped were changed meanwhile.
 pub(super) const DUMP_INTERRUPTED: u16 = 0x10;
 
 impl<'a> Message<'a> {
-    /// The protocol family of an nfnetlink message.
+    /// Returns the protocol family of an nfnetlink message.
     pub(crate) fn family(&self) -> Option<u8> {
         self.payload.first().copied()
     }
 
-    /// The attributes of an nfnetlink message.
+    /// Returns the attributes of an nfnetlink message.
     pub(crate) fn attributes(&self) -> Attributes<'a> {
         Attributes(self.payload.get(NFGEN..).unwrap_or_default())
     }
 
-    /// The error number of an answer: 0 is success.
+    /// Returns the error number of an answer: 0 is success.
     pub(super) fn errno(&self) -> Option<i32> {
         let bytes = self.payload.first_chunk()?;
         Some(i32::from_ne_bytes(*bytes).saturating_neg())
@@ -72,33 +72,33 @@ impl<'a> Iterator for Messages<'a> {
 pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Attributes<'a> {
-    /// The value of the first attribute of this type.
+    /// Returns the value of the first attribute of this type.
     pub(crate) fn get(mut self, kind: u16) -> Option<&'a [u8]> {
         self.find(|(k, _)| *k == kind).map(|(_, value)| value)
     }
 
-    /// The attributes nested in this one.
+    /// Returns the attributes nested in the first attribute of this type.
     pub(crate) fn nested(self, kind: u16) -> Option<Attributes<'a>> {
         self.get(kind).map(Attributes)
     }
 
-    /// A text that ends in a zero byte.
+    /// Returns a text, without the zero byte that ends it.
     pub(crate) fn text(self, kind: u16) -> Option<&'a str> {
         let bytes = self.get(kind)?;
         std::str::from_utf8(bytes.strip_suffix(&[0]).unwrap_or(bytes)).ok()
     }
 
-    /// A 32-bit number in network byte order, as nftables has them.
+    /// Returns a 32-bit number in network byte order, as nftables has them.
     pub(crate) fn number(self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(*self.get(kind)?.first_chunk()?))
     }
 
-    /// A 64-bit number in network byte order.
+    /// Returns a 64-bit number in network byte order.
     pub(crate) fn long(self, kind: u16) -> Option<u64> {
         Some(u64::from_be_bytes(*self.get(kind)?.first_chunk()?))
     }
 
-    /// A 32-bit number in the byte order of this machine, as route netlink has them.
+    /// Returns a 32-bit number in the byte order of this machine, as route netlink has them.
     pub(crate) fn native(self, kind: u16) -> Option<u32> {
         Some(u32::from_ne_bytes(*self.get(kind)?.first_chunk()?))
     }

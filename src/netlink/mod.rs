@@ -1,4 +1,4 @@
-//! Netlink (netlink(7)): its sockets, messages and attributes, and nothing of what they say.
+//! Netlink (netlink(7)): its sockets, messages and attributes, and nothing of their meaning.
 //! `capture` speaks route netlink through it, `firewall` speaks nfnetlink.
 //!
 //! Messages come from the kernel alone, and none of their bytes is trusted to be there.

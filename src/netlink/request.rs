@@ -11,7 +11,7 @@ pub(crate) const DUMP: u16 = 0x300;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
 
-/// A request, without the number that tells its answer from others.
+/// A request, without the number by which its answer is known from others.
 #[derive(Debug, Clone)]
 pub(crate) struct NetlinkRequest {
     kind: u16,
@@ -20,7 +20,7 @@ pub(crate) struct NetlinkRequest {
 }
 
 impl NetlinkRequest {
-    /// Returns a request of this type. `header` is the one of its subsystem, which stands
+    /// Returns a request of this type. `header` is the header of the type's subsystem, which stands
     /// before the attributes.
     pub(crate) fn new(kind: u16, flags: u16, header: &[u8]) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl NetlinkRequest {
         bytes.extend(self.kind.to_ne_bytes());
         bytes.extend(self.flags.to_ne_bytes());
         bytes.extend(seq.to_ne_bytes());
-        // The port of the sender, which the kernel knows by itself.
+        // The port of the sender: the kernel knows it by itself.
         bytes.extend([0; 4]);
         bytes.extend(&self.body);
         bytes

@@ -15,17 +15,18 @@ use rustix::net::{RecvFlags, recvfrom};
 use super::message::{DONE, DUMP_INTERRUPTED, ERROR, Message, Messages};
 use super::request::NetlinkRequest;
 
-/// Room for one datagram: dumps come in parts of at most 32 KiB; an error repeats what failed.
+/// Room for one datagram: dumps come in parts of at most 32 KiB; an error repeats the refused
+/// message.
 const BUFFER: usize = 128 * 1024;
 
-/// How often a question is asked whose answer was interrupted: somebody who changes things
-/// without pause could keep us here for ever.
+/// How often a request is sent if its answer is interrupted each time: without an end, somebody who
+/// changes things without pause could keep us here for ever.
 const TRIES: usize = 100;
 
 /// The kernel's refusal of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NetlinkRefusal {
-    /// The number of the message that was refused; `None`: the whole batch.
+    /// The number of the refused message; `None`: the whole batch.
     pub(crate) seq: Option<u32>,
     pub(crate) errno: Errno,
 }
@@ -36,18 +37,19 @@ impl From<Errno> for NetlinkRefusal {
     }
 }
 
-/// The socket. It is closed on exec: an nftables table that is owned is owned by a socket, and no
-/// command that the daemon starts may hold on to it.
+/// A netlink socket, which is closed on exec: an owned nftables table is owned by a socket, and no
+/// command that the daemon starts may hold on to that socket.
 pub(crate) struct NetlinkSocket {
     fd: OwnedFd,
     port: u32,
-    /// Never zeroed: of its pages only those are resident that some answer has needed.
+    /// The buffer is never zeroed: only those of its pages are resident that some answer has
+    /// needed.
     buffer: Vec<u8>,
     seq: u32,
 }
 
 impl NetlinkSocket {
-    /// Opens a socket that gets the notifications of these multicast groups, a bit each.
+    /// Opens a socket that gets the notifications of these multicast groups, a bit for each group.
     pub(crate) fn open(protocol: SockProtocol, groups: u32) -> Result<Self, Errno> {
         let fd = socket(
             AddressFamily::Netlink,
@@ -65,25 +67,25 @@ impl NetlinkSocket {
         })
     }
 
-    /// Our number on the netlink bus: what we cause bears it.
+    /// Returns our number on the netlink bus: changes that we cause bear it.
     pub(crate) fn port(&self) -> u32 {
         self.port
     }
 
-    /// Asks for this much room for notifications that wait.
+    /// Asks for this much room, in bytes, for notifications that wait.
     pub(crate) fn set_backlog(&self, bytes: usize) -> Result<(), Errno> {
         setsockopt(&self.fd, sockopt::RcvBuf, &bytes)
     }
 
-    /// Sends a batch, in one write, and takes the answer.
+    /// Sends a batch in one write, and takes the answer.
     pub(crate) fn commit(&mut self, batch: &[u8]) -> Result<(), NetlinkRefusal> {
         match self.send(batch) {
             Ok(()) => {}
             Err(Errno::EMSGSIZE) => {
-                // Larger than the send buffer: many openings are copied. All of it must go
-                // in one write, or it is not one transaction.
+                // The batch is larger than the send buffer: many openings are copied. All of the
+                // batch must go in one write, or it is not one transaction.
                 let room = batch.len() * 2;
-                // In a container's user namespace there is only what the limit allows.
+                // In a container's user namespace there is only as much room as the limit allows.
                 if setsockopt(&self.fd, sockopt::SndBufForce, &room).is_err() {
                     setsockopt(&self.fd, sockopt::SndBuf, &room)?;
                 }
@@ -106,8 +108,8 @@ impl NetlinkSocket {
                 }
             }
         });
-        // Where one message fails all that build on it do, and there may be more answers
-        // than there is room for: the first is the one that counts.
+        // Where one message fails, all messages that build on it fail, too, and there may be more
+        // answers than there is room for: the first failure is the one that counts.
         match (refused, drained) {
             (Some((seq, errno)), _) => Err(NetlinkRefusal {
                 seq: Some(seq),
@@ -115,7 +117,7 @@ impl NetlinkSocket {
             }),
             (None, Err(errno)) => Err(errno.into()),
             (None, Ok(())) if acknowledged => Ok(()),
-            // The kernel always answers; if not, nothing is known.
+            // The kernel always answers; if no answer came, nothing is known.
             (None, Ok(())) => Err(Errno::EPROTO.into()),
         }
     }
@@ -124,8 +126,9 @@ impl NetlinkSocket {
         send(self.fd.as_raw_fd(), bytes, MsgFlags::empty()).map(drop)
     }
 
-    /// Asks for one thing or for a list, and gives every message of the answer to `take`, with
-    /// what `take` has found so far. If the dump was interrupted, asks again, from nothing.
+    /// Sends a request for one thing or for a list, and gives every message of the answer to
+    /// `take`, with the result of `take` so far. If the dump was interrupted, asks again, with an
+    /// empty result.
     pub(crate) fn query<T: Default>(
         &mut self,
         request: &NetlinkRequest,
@@ -137,8 +140,7 @@ impl NetlinkSocket {
         }
     }
 
-    /// Does the same, so many times at most. Returns what was found at last, and whether that is
-    /// all of it.
+    /// Does the same, at most `tries` times. Returns the last result, and true if it is complete.
     pub(crate) fn query_up_to<T: Default>(
         &mut self,
         tries: usize,
@@ -155,7 +157,7 @@ impl NetlinkSocket {
         Ok((found, false))
     }
 
-    /// Asks once. Returns false if the dump was interrupted: some of it may be missing.
+    /// Asks once. Returns false if the dump was interrupted: some of the answer may be missing.
     fn ask(
         &mut self,
         request: &NetlinkRequest,
@@ -190,8 +192,8 @@ impl NetlinkSocket {
         }
     }
 
-    /// Gives every message that waits to `take`. `ENOBUFS` comes after all that could be
-    /// read has been read: something was lost.
+    /// Gives every message that waits to `take`. `ENOBUFS` says that something was lost, and comes
+    /// after everything that could be read has been read.
     pub(crate) fn drain(&mut self, mut take: impl FnMut(&Message<'_>)) -> Result<(), Errno> {
         let mut lost = Ok(());
         loop {
@@ -204,7 +206,7 @@ impl NetlinkSocket {
         }
     }
 
-    /// Gives the messages of one datagram to `take`; returns false if none waits. `ENOBUFS` says
+    /// Gives the messages of one datagram to `take`. Returns false if none waits. `ENOBUFS` says
     /// that something was lost. Datagrams from elsewhere than the kernel are passed over.
     pub(crate) fn receive(&mut self, mut take: impl FnMut(&Message<'_>)) -> Result<bool, Errno> {
         loop {

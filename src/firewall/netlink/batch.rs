@@ -1,9 +1,9 @@
-//! One batch from both crates: each writes its messages, and here they get one begin, one
-//! end and consecutive numbers.
+//! One batch from both crates. Each crate writes its messages, and here they get one begin, one end
+//! and consecutive numbers.
 //!
-//! Only the last message asks for an acknowledgement. The kernel answers every failure
-//! whether asked or not, acknowledges begin and end only since 6.10, and a few hundred
-//! answers overflow a receive buffer.
+//! Only the last message asks for an acknowledgement. The kernel answers every failure whether
+//! asked or not. The kernel acknowledges begin and end only since 6.10, and a few hundred answers
+//! overflow a receive buffer.
 
 use std::ffi::{CStr, CString};
 
@@ -17,7 +17,7 @@ const BEGIN: u16 = 0x10;
 const END: u16 = 0x11;
 /// `NFNL_SUBSYS_NFTABLES`: the subsystem a batch is for.
 const NFTABLES: u16 = 10;
-/// `NLM_F_EXCL`: nftnl sets it on elements; ours may be there already.
+/// `NLM_F_EXCL`: nftnl sets this flag on elements, but ours may be there already.
 const EXCL: u16 = 0x200;
 
 /// A batch in the making.
@@ -29,7 +29,7 @@ pub(in crate::firewall) struct Batch {
 }
 
 impl Batch {
-    /// An empty one.
+    /// Returns an empty batch.
     pub(in crate::firewall) fn new() -> Self {
         let mut batch = Self {
             bytes: Vec::with_capacity(4096),
@@ -41,7 +41,7 @@ impl Batch {
         batch
     }
 
-    /// Empties it, and keeps its memory.
+    /// Empties the batch, and keeps its memory.
     pub(in crate::firewall) fn clear(&mut self) {
         self.bytes.clear();
         self.count = 0;
@@ -50,12 +50,12 @@ impl Batch {
         self.bytes.extend(begin);
     }
 
-    /// How many messages there are.
+    /// Returns the number of messages.
     pub(in crate::firewall) fn len(&self) -> usize {
         usize::try_from(self.count).unwrap_or(usize::MAX)
     }
 
-    /// Which message the kernel means by a number.
+    /// Returns the place in the batch of the message that the kernel means by a number.
     pub(super) fn index(&self, seq: u32) -> Option<usize> {
         usize::try_from(seq.checked_sub(1)?).ok()
     }
@@ -67,7 +67,7 @@ impl Batch {
         self.scratch = scratch;
     }
 
-    /// Adds what a batch of rustables' holds, between its begin and its end.
+    /// Adds the messages that a batch of rustables' holds between its begin and its end.
     pub(super) fn rustables(&mut self, build: impl FnOnce(&mut rustables::Batch)) {
         let mut theirs = rustables::Batch::new();
         build(&mut theirs);
@@ -87,8 +87,8 @@ impl Batch {
         }
     }
 
-    /// Adds or deletes elements of one set, in as many messages as it takes: a list of
-    /// elements is an attribute, and those end at 64 KiB.
+    /// Adds or deletes elements of one set, in as many messages as it takes: a list of elements is
+    /// an attribute, and attributes end at 64 KiB.
     pub(super) fn elements(
         &mut self,
         (family, table, set): (ProtoFamily, &CStr, &CStr),
@@ -131,7 +131,7 @@ impl Batch {
         }
     }
 
-    /// The whole, ready to be sent; empty if there is nothing in it.
+    /// Returns the whole batch, ready to be sent; empty if there is no message in it.
     pub(in crate::firewall) fn finish(&mut self) -> &[u8] {
         if self.count == 0 {
             return &[];
@@ -143,13 +143,13 @@ impl Batch {
     }
 }
 
-/// A name as libnftnl wants it. Names with a zero byte come from nowhere: the check of the
-/// configuration allows none.
+/// Returns a name as libnftnl wants it. No name has a zero byte, for the check of the configuration
+/// allows none.
 pub(super) fn c_name(name: &str) -> CString {
     CString::new(name.replace('\0', "")).unwrap_or_default()
 }
 
-/// A family by nft's name; `None` if there is none of that name.
+/// Returns a family by nft's name, or `None` if there is no family of that name.
 pub(super) fn family(name: &str) -> Option<ProtoFamily> {
     Some(match name {
         "ip" => ProtoFamily::Ipv4,
@@ -162,7 +162,7 @@ pub(super) fn family(name: &str) -> Option<ProtoFamily> {
     })
 }
 
-/// nft's name of a family by its number (`NFPROTO_*`, linux/netfilter.h).
+/// Returns nft's name of a family by its number (`NFPROTO_*`, linux/netfilter.h).
 pub(super) fn family_name(number: u8) -> Option<&'static str> {
     Some(match number {
         1 => "inet",
@@ -175,7 +175,7 @@ pub(super) fn family_name(number: u8) -> Option<&'static str> {
     })
 }
 
-/// A message type of nftables, subsystem and all.
+/// Returns a message type of nftables, with the subsystem in it.
 pub(super) const fn nft(message: libc::c_int) -> u16 {
     #[allow(
         clippy::cast_possible_truncation,

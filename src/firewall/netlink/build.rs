@@ -1,4 +1,4 @@
-//! A table built whole: what is sent for it, in which order, and in how many transactions.
+//! A table built whole: its messages, their order, and the number of transactions.
 
 use nix::errno::Errno;
 
@@ -18,13 +18,13 @@ const PART: usize = 2000;
 /// Writes the messages that add or delete elements.
 type WriteElements = fn(&mut Batch, &[Element]);
 
-/// What guards until the table stands.
+/// The guard until the new table stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meanwhile {
-    /// Another table of ours. All openings are added first, and the chains last: these must not
-    /// keep out who has an opening.
+    /// Another table of ours guards. All openings are added first and the chains last: the chains
+    /// must not keep out a source that has an opening.
     Guarded,
-    /// Nothing. The chains are added first.
+    /// Nothing guards, so the chains are added first.
     Open,
 }
 
@@ -32,11 +32,11 @@ pub(super) enum Meanwhile {
 #[derive(Clone, Copy)]
 pub(in crate::firewall) struct WantedTable<'a> {
     pub(in crate::firewall) ruleset: &'a Ruleset,
-    /// Who owns it: `NFT_TABLE_F_…`.
+    /// The flags of the table, which say who owns it (`NFT_TABLE_F_…`).
     pub(in crate::firewall) flags: u32,
 }
 
-/// A batch, and for each of its messages a label, for the error that names the message.
+/// A batch, and labels for its messages: an error names the message by its label.
 pub(super) struct LabelledBatch<'a> {
     ruleset: &'a Ruleset,
     batch: Batch,
@@ -52,7 +52,7 @@ impl<'a> LabelledBatch<'a> {
         }
     }
 
-    /// Labels the messages that follow, which are of no special kind.
+    /// Labels the messages that follow, if they are of no special kind.
     fn about(&mut self, text: impl Into<String>) -> &mut Batch {
         self.label(MessageKind::Other, text)
     }
@@ -99,8 +99,8 @@ impl<'a> LabelledBatch<'a> {
         }
     }
 
-    /// Adds the chains and their rules. `kind` is [`MessageKind::Other`] if sets were there before
-    /// that the rules look into. When this is committed, the table guards.
+    /// Adds the chains and their rules. `kind` is [`MessageKind::Other`] if the sets that the rules
+    /// look into were there before. When this is committed, the table guards.
     fn chains(&mut self, kind: MessageKind) {
         let table = &*self.ruleset.table;
         for chain in &self.ruleset.chains {
@@ -139,9 +139,9 @@ impl<'a> LabelledBatch<'a> {
     }
 }
 
-/// Builds a table with these openings; with `anew`, in place of the one of that name. It takes one
-/// transaction; or several, if so many openings do not fit (root in a user namespace of its own
-/// cannot raise the send buffer).
+/// Builds a table with these openings; with `anew`, in place of the table of that name. One
+/// transaction is sent, or several if so many openings do not fit (root in a user namespace of its
+/// own cannot raise the send buffer).
 ///
 /// Returns the error that kept openings out, if the table guards nevertheless.
 pub(super) fn build(
@@ -198,7 +198,7 @@ pub(super) fn add(
     in_parts(socket, ruleset, openings, elements::add_all)
 }
 
-/// Deletes openings that are there, in such parts.
+/// Deletes openings that are there, in parts that fit the send buffer.
 pub(super) fn close(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,

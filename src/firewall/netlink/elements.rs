@@ -11,10 +11,10 @@ use crate::firewall::ruleset::{IpFamily, KeyKind, Set, SetContent};
 use crate::firewall::transaction::{Element, ElementKey, SetChange, Transaction};
 use crate::model::{Protocol, Step};
 
-/// nft keeps at most this much of a comment.
+/// How many bytes nft keeps of a comment at most, the zero byte at its end among them.
 const COMMENT: usize = 128;
 
-/// A comment as nft keeps it in userdata: type 0, length, the text, a zero byte.
+/// Returns a comment as nft keeps it in userdata: type 0, length, the text, a zero byte.
 pub(super) fn comment(text: &str) -> Vec<u8> {
     let mut end = text.len().min(COMMENT - 1);
     while !text.is_char_boundary(end) {
@@ -25,7 +25,7 @@ pub(super) fn comment(text: &str) -> Vec<u8> {
     [&[0, length], text, &[0]].concat()
 }
 
-/// The text of a comment in userdata, whatever else stands there.
+/// Returns the text of the comment in userdata, whatever else stands there.
 pub(super) fn text_of(mut userdata: &[u8]) -> Option<&str> {
     while let [kind, length, rest @ ..] = userdata {
         let (value, rest) = rest.split_at_checked(usize::from(*length))?;
@@ -37,7 +37,7 @@ pub(super) fn text_of(mut userdata: &[u8]) -> Option<&str> {
     None
 }
 
-/// A key: each part padded to 4 bytes.
+/// Returns the bytes of a key, each part padded to 4 bytes.
 pub(super) fn key_bytes(key: ElementKey) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(24);
     match key {
@@ -50,7 +50,8 @@ pub(super) fn key_bytes(key: ElementKey) -> Vec<u8> {
     bytes
 }
 
-/// A key taken apart, if it is of this kind. A port alone is nobody's opening.
+/// Takes a key of this kind apart. Returns `None` if the bytes do not fit the kind, and for a port
+/// alone, which is nobody's opening.
 pub(super) fn key_of(key: KeyKind, bytes: &[u8]) -> Option<ElementKey> {
     match key {
         KeyKind::Address(f) => {
@@ -90,7 +91,7 @@ fn split_address(family: IpFamily, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
     })
 }
 
-/// A protocol and a port, as [`KeyKind::Port`] has them.
+/// Returns a protocol and a port from their bytes, as [`KeyKind::Port`] has them.
 pub(super) fn step_of(bytes: &[u8]) -> Option<Step> {
     let [protocol, _, _, _, high, low, _, _] = bytes else {
         return None;
@@ -115,7 +116,7 @@ fn port(step: Step) -> RawElement {
     plain(key)
 }
 
-/// The elements a set has by configuration.
+/// Returns the elements that a set has by configuration.
 fn configured(set: &Set) -> Vec<RawElement> {
     match &set.content {
         SetContent::Openings => Vec::new(),
@@ -123,14 +124,14 @@ fn configured(set: &Set) -> Vec<RawElement> {
     }
 }
 
-/// Puts in what a set has by configuration.
+/// Adds the elements that a set has by configuration.
 pub(super) fn fill(batch: &mut Batch, table: &str, set: &Set) {
     let (table, name) = (c_name(table), c_name(&set.name));
     let place = (nftnl::ProtoFamily::Inet, table.as_c_str(), name.as_c_str());
     batch.elements(place, &configured(set), MsgType::Add);
 }
 
-/// Whether the keys that are in a set are those that it has by configuration.
+/// Returns true if the keys in a set are those that the set has by configuration.
 pub(super) fn is_filled(set: &Set, present: &BTreeSet<Vec<u8>>) -> bool {
     let wanted: BTreeSet<Vec<u8>> = configured(set).into_iter().map(|e| e.key).collect();
     wanted == *present
@@ -146,7 +147,7 @@ impl Default for Encoder {
 }
 
 impl Encoder {
-    /// Returns the bytes of a transaction, as the kernel is sent them.
+    /// Returns the bytes of a transaction, as they are sent to the kernel.
     pub fn encode(&mut self, transaction: &Transaction) -> &[u8] {
         self.0.clear();
         write(&mut self.0, transaction);
@@ -173,7 +174,7 @@ pub(super) fn add_all(batch: &mut Batch, elements: &[Element]) {
     }
 }
 
-/// Deletes elements, likewise.
+/// Deletes elements, those of one set in as few messages as will do.
 pub(super) fn delete_all(batch: &mut Batch, elements: &[Element]) {
     for same in elements.chunk_by(|a, b| a.set == b.set) {
         add_or_delete(batch, same, MsgType::Del);

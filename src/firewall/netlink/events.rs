@@ -17,36 +17,36 @@ use crate::netlink::{Message, NetlinkSocket};
 const GEN_PID: u16 = 2;
 const GEN_NAME: u16 = 3;
 
-/// One transaction of somebody else's, as far as it concerns us.
+/// One transaction of another program, as far as it concerns us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::firewall) struct Commit {
-    /// Our table was deleted.
+    /// True if our table was deleted.
     pub(in crate::firewall) deleted: bool,
-    /// Something in our table other than openings was changed.
+    /// True if something in our table other than openings was changed.
     pub(in crate::firewall) changed: bool,
-    /// Openings that were added to it.
+    /// Openings that were added to our table.
     pub(in crate::firewall) added: Vec<FoundOpening>,
-    /// Openings that were deleted from it.
+    /// Openings that were deleted from our table.
     pub(in crate::firewall) removed: Vec<FoundOpening>,
     /// Sets of other tables that came or went.
     pub(in crate::firewall) sets: BTreeSet<SetPath>,
-    /// Elements that were deleted from those of them that are known.
+    /// Elements that were deleted from known sets of other tables.
     pub(in crate::firewall) emptied: Vec<(SetPath, Vec<u8>)>,
-    /// Who did it.
+    /// The process that made the transaction.
     pub(in crate::firewall) by: Option<Culprit>,
 }
 
-/// Puts notifications together to transactions. The kernel sends the parts of a transaction one
+/// Puts notifications together into transactions. The kernel sends the parts of a transaction one
 /// after the other, and behind them its number with the process that made it. A listener may run
-/// between two of them (on a machine with one processor it mostly does), so the parts of a
-/// transaction are kept until its end is read.
+/// between two parts (on a machine with one processor it mostly does), so the parts are kept until
+/// the end of the transaction is read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::firewall) struct EventReader {
     unfinished: Commit,
 }
 
 impl EventReader {
-    /// Returns the transactions that have ended since the last call, and whether some were lost.
+    /// Returns the transactions that have ended since the last call, and true if some were lost.
     pub(in crate::firewall) fn commits(
         &mut self,
         socket: &mut NetlinkSocket,
@@ -63,7 +63,8 @@ impl EventReader {
         match result {
             Ok(()) => Ok((done, false)),
             Err(Errno::ENOBUFS) => {
-                // The end of this one may be lost, and the next parts be of another.
+                // The end of the unfinished transaction may be lost, and the next parts may be of
+                // another.
                 self.unfinished = Commit::default();
                 Ok((done, true))
             }

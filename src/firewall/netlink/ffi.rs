@@ -1,6 +1,6 @@
-//! What nftnl's safe interface does not reach: expressions with registers of our choice,
-//! sets with flags and size, elements with timeout and comment. The only file of this room
-//! with `unsafe` in it; each function takes plain data and gives plain data.
+//! Calls libnftnl where nftnl's safe interface does not reach: expressions with registers of our
+//! choice, sets with flags and size, elements with timeout and comment. Only this file of the room
+//! has `unsafe` in it. Each function takes plain data and gives plain data.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_void};
@@ -27,18 +27,18 @@ pub(super) enum AttributeValue {
 
 impl Expression for Raw {
     fn to_expr(&self, _rule: &Rule<'_>) -> NonNull<sys::nftnl_expr> {
-        // SAFETY: the name is a C string; libnftnl copies nothing of it that it keeps.
+        // SAFETY: the name is a C string, and libnftnl keeps no pointer to it.
         let expr = unsafe { sys::nftnl_expr_alloc(self.name.as_ptr()) };
         let Some(expr) = NonNull::new(expr) else {
-            // Out of memory, or a name that libnftnl does not know. The names are
-            // constants, and every one of them is used by a test.
+            // Memory has run out, or libnftnl does not know the name. The names are constants, and
+            // every one of them is used by a test.
             std::process::abort();
         };
         for (attribute, value) in &self.attributes {
             #[allow(clippy::cast_possible_truncation, reason = "all below 20")]
             let attribute = *attribute as u16;
-            // SAFETY: `expr` is a live expression of libnftnl's own; each setter copies
-            // what it is given, and pointer and length belong to the same live value.
+            // SAFETY: `expr` is a live expression of libnftnl's own; each setter copies its value,
+            // and pointer and length belong to the same live value.
             unsafe {
                 match value {
                     AttributeValue::Number(n) => {
@@ -60,7 +60,7 @@ impl Expression for Raw {
     }
 }
 
-/// Room for one message, of the size that libnftnl asks for, aligned for its header.
+/// Room for one message: as much as libnftnl asks for, aligned for the message's header.
 pub(super) struct Scratch(Vec<u64>);
 
 impl Scratch {
@@ -69,7 +69,7 @@ impl Scratch {
         Self(vec![0; bytes.div_ceil(8)])
     }
 
-    /// Room for nothing, to stand in for one that is lent.
+    /// Returns room for nothing, to stand in for a `Scratch` that is lent.
     pub(super) fn empty() -> Self {
         Self(Vec::new())
     }
@@ -85,8 +85,8 @@ impl Scratch {
             *self = Self::new();
         }
         let start = self.0.as_mut_ptr();
-        // SAFETY: the buffer has `nft_nlmsg_maxsize` bytes, what `NlMsg::write` asks for,
-        // and is aligned to 8.
+        // SAFETY: the buffer has `nft_nlmsg_maxsize` bytes, as `NlMsg::write` demands, and is
+        // aligned to 8.
         unsafe { message.write(start.cast::<c_void>(), 0, kind) };
         let whole = self.0.len() * 8;
         // SAFETY: the same buffer, all of it initialised, seen as bytes; nothing else
@@ -99,7 +99,7 @@ impl Scratch {
     }
 }
 
-/// A set's key as libnftnl's wrapper wants it; type and length are set by hand.
+/// The key type that nftnl's `Set` demands. Type and length of the key are set by hand.
 pub(super) struct AnyKey;
 
 impl SetKey for AnyKey {
@@ -120,7 +120,7 @@ pub(super) struct SetShape {
     pub(super) size: u32,
 }
 
-/// A set with flags and size.
+/// Returns a set with flags and size.
 pub(super) fn sized_set<'a>(
     table: &'a Table,
     name: &CStr,
@@ -149,13 +149,13 @@ pub(super) fn sized_set<'a>(
 pub(super) struct RawElement {
     /// The key, each part padded to 4 bytes.
     pub(super) key: Vec<u8>,
-    /// Milliseconds; `None`: it stays.
+    /// The timeout in milliseconds; `None`: the element stays.
     pub(super) timeout: Option<u64>,
-    /// Userdata: see [`comment`].
+    /// The userdata, which has the comment: see [`comment`](super::elements::comment).
     pub(super) userdata: Vec<u8>,
 }
 
-/// A set by its name, with these elements, for messages about elements only.
+/// Returns a set by its name, with these elements, for messages about elements only.
 pub(super) fn filled_set<'a>(
     table: &'a Table,
     family: ProtoFamily,
@@ -169,7 +169,8 @@ pub(super) fn filled_set<'a>(
             timeout,
             userdata,
         } = element;
-        // SAFETY: takes nothing, gives an element that is ours until it is added below.
+        // SAFETY: the call takes nothing, and gives an element that is ours until it is added
+        // below.
         let Some(raw) = NonNull::new(unsafe { sys::nftnl_set_elem_alloc() }) else {
             std::process::abort();
         };

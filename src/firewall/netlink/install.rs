@@ -1,28 +1,28 @@
-//! From whatever is present to the table that is configured, with the openings that live on; no
-//! packet sees anything in between.
+//! Makes the configured table from whatever is present, with the openings that live on. No packet
+//! sees anything in between.
 //!
-//! One transaction is not enough for that. The kernel makes a transaction visible at once,
-//! but not to a packet that is among the rules already: that goes on with the old rules,
-//! and looks from then on into the sets as they are now (`nft_do_chain()` takes the rules of one
-//! generation, each lookup asks `nft_genmask_cur()` for itself). And a packet that has passed
-//! the list of hooks before a new chain was put on it does not meet that chain, but may meet an
-//! old one that has no rules any more. On a machine with 2 processors under full flood, 2 in
-//! 20,000 transactions that rebuilt a table let a packet in.
+//! One transaction is not enough for that. The kernel makes a transaction visible at once, but not
+//! to a packet that is among the rules already. Such a packet goes on with the old rules, and looks
+//! from then on into the sets as they are now (`nft_do_chain()` takes the rules of one generation,
+//! each lookup asks `nft_genmask_cur()` for itself). And a packet that has passed the list of hooks
+//! before a new chain was put on it does not meet that chain, but may meet an old chain that has no
+//! rules any more. On a machine with 2 processors under full flood, 2 in 20,000 transactions that
+//! rebuilt a table let a packet in.
 //!
-//! So rules and what they look into never change together:
+//! So rules and the sets that they look into never change together:
 //!
 //! 1. grow: the sets that are missing are added, and the openings;
 //! 2. switch: the rules are deleted and added in one transaction;
-//! 3. shrink: what the old rules alone have used is deleted later, as [`Leftover`]s.
+//! 3. shrink: things that only the old rules have used are deleted later, as [`Leftover`]s.
 //!
 //! The kernel changes neither the owner of a table (but for an orphan, which it lets us adopt) nor
-//! its comment, and two tables cannot have one name. A table that must change in these, or that
-//! a stranger has changed, is replaced by way of another beside it:
+//! its comment, and two tables cannot have one name. A table that must change in these, or that a
+//! stranger has changed, is replaced by way of another beside it:
 //!
-//! 1. the new table is built under a name of its own: packets pass that both let in;
-//! 2. when every packet meets it, the old one is deleted and the new one built under the right
-//!    name, in one transaction;
-//! 3. the one beside it is a leftover.
+//! 1. the new table is built under a name of its own: only packets pass that both tables let in;
+//! 2. when every packet meets the new table, the old one is deleted and the new one built under the
+//!    right name, in one transaction;
+//! 3. the table beside it is a leftover.
 //!
 //! If we die in the middle a guard stands, and the next start clears up.
 
@@ -51,8 +51,8 @@ pub(in crate::firewall) struct Installed {
     pub(in crate::firewall) leftovers: BTreeSet<Leftover>,
 }
 
-/// Builds the table anew at once, for nobody can say whether it guards. Returns why some of its
-/// openings are missing.
+/// Builds the table anew at once, for nobody can say whether the present table guards. Returns why
+/// some of its openings are missing.
 pub(in crate::firewall) fn rebuild(
     socket: &mut NetlinkSocket,
     wanted: WantedTable<'_>,
@@ -65,7 +65,7 @@ pub(in crate::firewall) fn rebuild(
     Ok((lost, renamed(present)))
 }
 
-/// Makes the table what it should be. `keep` are the openings that live on; the ruleset has a set
+/// Makes the table what it should be. `keep` has the openings that live on; the ruleset has a set
 /// for each.
 pub(in crate::firewall) fn install(
     socket: &mut NetlinkSocket,
@@ -115,14 +115,14 @@ fn renamed(present: &Present) -> BTreeSet<Leftover> {
     names.map(Leftover::Table).collect()
 }
 
-/// Whether the table that is present becomes the wanted one by other sets and rules alone.
+/// Returns true if other sets and rules alone turn the present table into the wanted one.
 fn is_like(
     WantedTable { ruleset, flags }: WantedTable<'_>,
     info: &TableInfo,
     content: &TableContent,
 ) -> bool {
-    // The kernel takes a table from orphan to owned, and from nothing to nothing else; and it
-    // changes no comment of a table that is there.
+    // The kernel makes an orphan an owned table. No other flags of a table that is there can be
+    // changed, and no comment.
     let flags_fit = info.flags == flags || (info.flags == ORPHAN && flags == OWNED);
     let sets = content.sets.iter();
     flags_fit
@@ -130,7 +130,7 @@ fn is_like(
         && content.objects == 0
         && verify::chains_fit(ruleset, content)
         && sets.clone().all(|(name, shape)| present::is_ours(name, *shape))
-        // Nothing changes what a set is: one of another kind can only be replaced.
+        // Nothing changes the type of a set: a set of another type can only be replaced.
         && ruleset.sets.iter().all(|set| {
             let there = content.sets.get(&set.name);
             let guarded = matches!(set.content, SetContent::Ports(_));
@@ -138,8 +138,8 @@ fn is_like(
         })
 }
 
-/// Returns the ruleset with its set of guarded ports under the first name of which there is no
-/// set, or one with these very ports.
+/// Returns the ruleset with its set of guarded ports renamed: to the first name under which there
+/// is no set, or a set with these very ports.
 fn settle(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
@@ -164,9 +164,9 @@ fn settle(
     Ok(ruleset.clone())
 }
 
-/// Grows and switches a table that is [like](is_like) the wanted one. Returns whether it has got
-/// new sets, and what is left to shrink. The rules are always written: somebody may have changed
-/// them.
+/// Grows and switches a table that is [like](is_like) the wanted one. Returns true if the table has
+/// got new sets, and the leftovers to shrink. The rules are always written: somebody may have
+/// changed them.
 fn change(
     socket: &mut NetlinkSocket,
     wanted: WantedTable<'_>,
@@ -198,7 +198,7 @@ fn change(
         .filter(|f| !kept.contains(&f.slot))
         .map(|f| (&f.slot, f))
         .collect();
-    // The ports of the others are not guarded any more: those openings let nobody in.
+    // The ports of the other openings are not guarded any more, so these openings let nobody in.
     let opened = ruleset.opened();
     let (now, later): (Vec<_>, Vec<_>) = gone
         .into_values()
@@ -214,14 +214,14 @@ fn change(
     Ok((!missing.is_empty(), leftovers))
 }
 
-/// Writes the rules of a watched table anew, all else of which is as it should be.
+/// Writes the rules of a watched table anew. Everything else in the table is as it should be.
 pub(in crate::firewall) fn rewrite(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
 ) -> Result<(), FirewallError> {
     let content = inventory::content(socket, &ruleset.table).map_err(FirewallError::reading)?;
     if !verify::chains_fit(ruleset, &content) {
-        // It was deleted after it was compared.
+        // The table was changed or deleted after it was compared.
         let errno = Errno::ENOENT;
         return Err(FirewallError::Reading { errno });
     }
@@ -239,8 +239,8 @@ fn write_rules(
     rules.rules(MessageKind::Other);
     match rules.commit(socket) {
         Err(FirewallError::Refused { what, errno }) if errno == Errno::ENOENT => {
-            // Either a set was deleted after we had looked, and all begins anew; or it is there,
-            // and the kernel does not know what the rule is made of.
+            // Either a set was deleted after we had looked, and everything begins anew; or all sets
+            // are there, and the kernel does not know an expression of the rule.
             let there = inventory::content(socket, &ruleset.table);
             let there = there.map_err(FirewallError::reading)?;
             let fits = verify::chains_fit(ruleset, &there)
@@ -254,8 +254,8 @@ fn write_rules(
     }
 }
 
-/// Whether the kernel lets a table be owned and outlive its owner (Linux 6.9): asked by a table
-/// that is deleted in the transaction that adds it.
+/// Returns true if the kernel lets a table be owned and outlive its owner (Linux 6.9). The answer
+/// comes from a trial table that is deleted in the transaction that adds it.
 pub(in crate::firewall) fn can_own(
     socket: &mut NetlinkSocket,
     present: &Present,
@@ -272,7 +272,7 @@ pub(in crate::firewall) fn can_own(
     }
 }
 
-/// Replaces the table by way of another beside it, whose name is returned.
+/// Replaces the table by way of another beside it. Returns the name of that other table.
 fn replace(
     socket: &mut NetlinkSocket,
     wanted: WantedTable<'_>,
@@ -297,14 +297,14 @@ fn replace(
         && !error.is_unanswered()
         && guards(socket, &wanted.ruleset.table)
     {
-        // Refused, the old one guards, and must do so alone. Else the one beside it stays: the
-        // next attempt begins with what is there.
+        // The change was refused, and the old table guards: it must do so alone. In any other case
+        // the table beside it stays, for the next attempt begins with the tables that are there.
         let _ = leftovers::delete(socket, &beside, [&Leftover::Table(name.clone())]);
     }
     replaced.map(|_| name)
 }
 
-/// Whether packets meet rules of that table.
+/// Returns true if packets meet rules of that table.
 fn guards(socket: &mut NetlinkSocket, table: &str) -> bool {
     inventory::content(socket, table).is_ok_and(|content| {
         let mut hooked = content.chains.iter().filter(|chain| chain.base.is_some());

@@ -1,7 +1,7 @@
-//! What there is in the kernel.
+//! Reads the tables, chains, sets and elements that are in the kernel.
 //!
-//! Read by our own few lines, not by rustables: it opens a socket for each list, knows no
-//! owner, and fails as a whole on anything it does not know in tables of other people.
+//! The code reads them itself, not by rustables: rustables opens a socket for each list, knows no
+//! owner, and fails as a whole on anything unknown in tables of other people.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::firewall::transaction::ElementKey;
 use crate::model::SetPath;
 use crate::netlink::{ACK, Attributes, DUMP, NetlinkRequest, NetlinkSocket};
 
-/// `NFT_MSG_GETFLOWTABLE`, which libc has not.
+/// `NFT_MSG_GETFLOWTABLE`, which libc does not have.
 const GET_FLOWTABLE: i32 = 23;
 /// `NFPROTO_INET`.
 pub(super) const INET: u8 = 1;
@@ -61,35 +61,34 @@ pub(super) mod attr {
 pub(in crate::firewall) struct TableInfo {
     pub(in crate::firewall) name: String,
     pub(in crate::firewall) flags: u32,
-    /// The netlink port of its living owner.
+    /// The netlink port of the table's owner, if the owner lives.
     pub(in crate::firewall) owner: Option<u32>,
-    /// Whose it is.
     pub(in crate::firewall) layout: Layout,
-    /// Which configuration it is of, if its comment says so.
+    /// The mark of the table's configuration (see [`Ruleset::of`]), if its comment has one.
     pub(in crate::firewall) instance: Option<u32>,
 }
 
 impl TableInfo {
-    /// Whether its comment is the one that this ruleset's table has.
+    /// Returns true if the table's comment is the one that this ruleset's table has.
     pub(super) fn is_current(&self, ruleset: &Ruleset) -> bool {
         self.layout == Layout::Current && self.instance == ruleset.instance
     }
 }
 
-/// Whose a table is.
+/// The layout of a table, which also shows whether knockd made the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::firewall) enum Layout {
-    /// Ours, as we build it now.
+    /// The table is ours, as we build it now.
     Current,
-    /// Ours, as another version built it.
+    /// The table is ours, as another version built it.
     Other(u32),
-    /// Not ours.
+    /// The table is not ours.
     Foreign,
 }
 
 impl Layout {
-    /// The layout that a table's comment says, and the configuration: an older knockd did not
-    /// name it.
+    /// Returns the layout that a table's comment names, and the configuration's mark. An older
+    /// knockd wrote no mark.
     fn of(userdata: Option<&[u8]>) -> (Self, Option<u32>) {
         let comment = userdata.and_then(text_of);
         let Some(rest) = comment.and_then(|text| text.strip_prefix(SIGNATURE)) else {
@@ -105,21 +104,21 @@ impl Layout {
     }
 }
 
-/// A chain, as listed: its name, and if it is a base chain, hook, priority, policy and type.
+/// A chain, as listed: its name, and the hook, priority, policy and type of a base chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::firewall) struct ChainInfo {
     pub(in crate::firewall) name: String,
     pub(in crate::firewall) base: Option<(u32, i32, u32, String)>,
 }
 
-/// What is in one table, but for elements.
+/// The content of one table, but for elements.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::firewall) struct TableContent {
     pub(super) sets: BTreeMap<String, SetShape>,
     pub(in crate::firewall) chains: Vec<ChainInfo>,
-    /// How many rules each chain has.
+    /// The number of rules of each chain.
     pub(in crate::firewall) rules: BTreeMap<String, usize>,
-    /// How many stateful objects and flowtables there are: ours has none.
+    /// The number of stateful objects and flowtables: a table of ours has none.
     pub(in crate::firewall) objects: usize,
 }
 
@@ -127,7 +126,7 @@ pub(in crate::firewall) struct TableContent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::firewall) struct Dumped {
     pub(in crate::firewall) key: Vec<u8>,
-    /// What is left of its time; `None`: it stays.
+    /// The time that the element has left; `None`: it stays.
     pub(in crate::firewall) left: Option<Duration>,
     pub(in crate::firewall) comment: Option<String>,
 }
@@ -136,11 +135,11 @@ pub(in crate::firewall) struct Dumped {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::firewall) struct SetInfo {
     pub(super) shape: SetShape,
-    /// How long an element stays that does not say, in milliseconds; 0: for ever.
+    /// The timeout of an element that names none, in milliseconds; 0: the element stays for ever.
     timeout: u64,
 }
 
-/// All tables of family `inet`.
+/// Returns all tables of family `inet`.
 pub(in crate::firewall) fn tables(socket: &mut NetlinkSocket) -> Result<Vec<TableInfo>, Errno> {
     let request = NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_GETTABLE), DUMP, INET, 0);
     socket.query(&request, |m, found: &mut Vec<TableInfo>| {
@@ -161,7 +160,7 @@ pub(in crate::firewall) fn tables(socket: &mut NetlinkSocket) -> Result<Vec<Tabl
     })
 }
 
-/// The owner of a table of any family, if it has one.
+/// Returns the owner of a table of any family, if the table has one.
 pub(in crate::firewall) fn owner(
     socket: &mut NetlinkSocket,
     path: &SetPath,
@@ -176,7 +175,7 @@ pub(in crate::firewall) fn owner(
     })
 }
 
-/// What is in a table of ours.
+/// Returns the content of the table of that name in family `inet`.
 pub(in crate::firewall) fn content(
     socket: &mut NetlinkSocket,
     table: &str,
@@ -229,7 +228,7 @@ pub(in crate::firewall) fn content(
         });
         objects += match found {
             Ok(n) => n,
-            // Kernels built without flowtables.
+            // The kernel was built without flowtables.
             Err(Errno::EOPNOTSUPP) => 0,
             Err(refusal) => return Err(refusal),
         };
@@ -264,7 +263,7 @@ pub(super) fn set_shape(a: Attributes<'_>) -> SetShape {
     }
 }
 
-/// One set of any table.
+/// Returns one set of any table.
 pub(in crate::firewall) fn set(
     socket: &mut NetlinkSocket,
     path: &SetPath,
@@ -285,15 +284,15 @@ pub(in crate::firewall) fn set(
     found.ok_or(Errno::ENOENT)
 }
 
-/// How often a set is dumped to see all of it, somebody filling it meanwhile.
+/// How often a set is dumped, at most, to see all of it while somebody fills it.
 const DUMPS: usize = 10;
 
-/// All elements of a set, sorted by key.
+/// Returns all elements of a set, sorted by key.
 ///
 /// A dump that takes several messages goes on in each by a count (`nft_rhash_walk()`). If the
-/// kernel clears away in between what has run out, or makes the hash table smaller, as many
-/// others are left out, and nothing says so: it is no new generation. So such a set is dumped
-/// until nothing new is seen.
+/// kernel in between clears away elements that have run out, or makes the hash table smaller, the
+/// dump leaves out as many others. Nothing reports that, for it is no new generation. So such a set
+/// is dumped until a dump shows nothing new.
 pub(in crate::firewall) fn elements(
     socket: &mut NetlinkSocket,
     path: &SetPath,
@@ -312,7 +311,7 @@ pub(in crate::firewall) fn elements(
     Ok(all.into_values().collect())
 }
 
-/// What one dump shows of a set, and how many messages it took.
+/// Dumps a set once. Returns the number of messages, and the elements.
 fn dump(socket: &mut NetlinkSocket, path: &SetPath) -> Result<(usize, Vec<Dumped>), Errno> {
     let family = family(&path.family).map_or(0, |f| f as u8);
     let request = NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_GETSETELEM), DUMP, family, 0)
@@ -324,7 +323,8 @@ fn dump(socket: &mut NetlinkSocket, path: &SetPath) -> Result<(usize, Vec<Dumped
     })
 }
 
-/// What is left of one element's time: `None` if it is gone, `Some(None)` if it stays.
+/// Returns the time that one element has left: `None` if the element is gone, `Some(None)` if it
+/// stays.
 pub(in crate::firewall) fn element(
     socket: &mut NetlinkSocket,
     path: &SetPath,
@@ -352,7 +352,7 @@ pub(in crate::firewall) fn element(
     }
 }
 
-/// The elements in a message.
+/// Returns the elements in a message.
 pub(super) fn list<'a>(a: Attributes<'a>) -> impl Iterator<Item = Dumped> + 'a {
     let elements = a.nested(attr::LIST_ELEMENTS).unwrap_or(Attributes(&[]));
     elements.filter_map(|(_, bytes)| {
@@ -369,20 +369,21 @@ pub(super) fn list<'a>(a: Attributes<'a>) -> impl Iterator<Item = Dumped> + 'a {
     })
 }
 
-/// What the key of an element stands for in a set keyed so.
+/// Returns the address and port that a key stands for, or `None` if it is not of this kind.
 pub(in crate::firewall) fn key(kind: KeyKind, bytes: &[u8]) -> Option<ElementKey> {
     key_of(kind, bytes)
 }
 
 impl Dumped {
-    /// What it stands for in a set keyed so.
+    /// Returns the address and port that the element stands for, or `None` if its key is not of
+    /// this kind.
     pub(in crate::firewall) fn key(&self, key: KeyKind) -> Option<ElementKey> {
         key_of(key, &self.key)
     }
 }
 
 impl SetInfo {
-    /// Which of our kinds of key it has.
+    /// Returns the kind of the set's key, if doors can add such keys.
     pub(in crate::firewall) fn key(&self) -> Option<KeyKind> {
         let keys = IpFamily::BOTH.map(|f| [KeyKind::Address(f), KeyKind::AddressPort(f)]);
         keys.into_iter()
@@ -390,25 +391,25 @@ impl SetInfo {
             .find(|k| structure::key(*k) == (self.shape.key_type, self.shape.key_len))
     }
 
-    /// Whether it takes elements with a timeout.
+    /// Returns true if the set takes elements with a timeout.
     pub(in crate::firewall) fn has_timeouts(&self) -> bool {
         self.shape.flags & set_flag::TIMEOUT != 0
     }
 
-    /// Whether an element that asks for no timeout has one all the same.
+    /// Returns true if an element that asks for no timeout gets one all the same.
     pub(in crate::firewall) fn has_default_timeout(&self) -> bool {
         self.timeout != 0
     }
 
-    /// Whether its elements are single keys that may come and go (no interval, no map, not
-    /// constant).
+    /// Returns true if the set's elements are single keys that may come and go (no interval, no
+    /// map, not constant).
     pub(in crate::firewall) fn is_plain(&self) -> bool {
         let unfit = set_flag::ANONYMOUS | set_flag::CONSTANT | set_flag::INTERVAL | set_flag::MAP;
         self.shape.flags & unfit == 0
     }
 }
 
-/// The keys in a set that the configuration fills.
+/// Returns the keys of the elements of a set that the configuration fills.
 pub(super) fn keys(dumped: &[Dumped]) -> BTreeSet<Vec<u8>> {
     dumped.iter().map(|d| d.key.clone()).collect()
 }

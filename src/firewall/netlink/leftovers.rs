@@ -1,5 +1,5 @@
-//! What a change of the table leaves behind: things that the new rules do not use. A packet that
-//! was among the old rules when they were replaced still uses them, so they are deleted later.
+//! The leftovers of a change: things in the kernel that the new rules do not use. A packet that was
+//! among the old rules when they were replaced still uses them, so they are deleted later.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc;
@@ -25,7 +25,7 @@ use crate::netlink::NetlinkSocket;
 /// the processor away, and more.
 pub(in crate::firewall) const HELD_UP: Duration = Duration::from_millis(100);
 
-/// How many leftovers go in one transaction: packets wait meanwhile.
+/// How many leftovers are deleted in one transaction: packets wait meanwhile.
 pub(in crate::firewall) const TOGETHER: usize = 256;
 
 /// One thing that is left behind.
@@ -35,7 +35,7 @@ pub(in crate::firewall) enum Leftover {
     Opening(OpeningSlot),
     /// A set of our table.
     Set(String),
-    /// Another table of ours, in whose place the new one guards.
+    /// Another table of ours, in whose place the new table guards.
     Table(String),
 }
 
@@ -44,7 +44,7 @@ impl Leftover {
         matches!(self, Self::Set(_))
     }
 
-    /// Returns its name, if it is a table.
+    /// Returns the name of the table, if the leftover is one.
     pub(in crate::firewall) fn table(&self) -> Option<&str> {
         match self {
             Self::Table(name) => Some(name),
@@ -52,8 +52,8 @@ impl Leftover {
         }
     }
 
-    /// Writes the message that deletes it, if there must be one: an opening of a range goes with
-    /// the set of that range. Returns what it does.
+    /// Writes the message that deletes the leftover. Returns the deletion in nft's words, or `None`
+    /// if no message is needed: an opening of a range goes with the set of that range.
     fn write_deletion(&self, batch: &mut Batch, ruleset: &Ruleset) -> Option<String> {
         Some(match self {
             Self::Opening(slot) => {
@@ -73,8 +73,8 @@ impl Leftover {
     }
 }
 
-/// Deletes leftovers, those that are there, in one transaction: all who watch nftables are told of
-/// each transaction, the daemon among them. `ruleset` is that of our table.
+/// Deletes the leftovers that are still there, in one transaction: everybody who watches nftables
+/// is notified of each transaction, the daemon among them. `ruleset` is the ruleset of our table.
 pub(in crate::firewall) fn delete<'a>(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
@@ -83,7 +83,8 @@ pub(in crate::firewall) fn delete<'a>(
     let mut leftovers: Vec<&Leftover> = leftovers.into_iter().collect();
     loop {
         let mut batch = Batch::new();
-        // Each message of the batch: which leftover it deletes, and what it does.
+        // For each message of the batch: the leftover that it deletes, and the deletion in nft's
+        // words.
         let mut messages = Vec::new();
         for (place, leftover) in leftovers.iter().enumerate() {
             let what = leftover.write_deletion(&mut batch, ruleset);
@@ -94,7 +95,7 @@ pub(in crate::firewall) fn delete<'a>(
         };
         let failed = index.and_then(|index| messages.into_iter().nth(index));
         let what = match failed {
-            // It has run out, or somebody else has deleted it.
+            // The opening has run out, or somebody else has deleted the leftover.
             Some((place, _)) if errno == Errno::ENOENT => {
                 leftovers.remove(place);
                 continue;
@@ -107,18 +108,19 @@ pub(in crate::firewall) fn delete<'a>(
     }
 }
 
-/// Waits until every packet that is among the rules now has left them: for one grace period
-/// of RCU, under whose lock they are passed (`nf_hook()`). membarrier(2) does that;
-/// kernel/sched/membarrier.c calls `synchronize_rcu()`. It takes 5 to 25 ms; but on a machine with
-/// more to do than it can, grace periods of 10 s have been seen, and nobody could knock meanwhile.
+/// Waits until every packet that is among the rules now has left them. That is one grace period of
+/// RCU, under whose lock packets pass the rules (`nf_hook()`). membarrier(2) waits for one:
+/// kernel/sched/membarrier.c calls `synchronize_rcu()`. A grace period takes 5 to 25 ms. But on a
+/// machine with more to do than it can, grace periods of 10 s have been seen, and nobody could
+/// knock meanwhile; so the wait ends after [`HELD_UP`].
 pub(in crate::firewall) fn grace() {
     let (done, over) = mpsc::channel();
     let waiter = thread::Builder::new().spawn(move || {
         if membarrier(MembarrierCommand::Global).is_err() {
-            // Refused by kernels with nohz_full, and perhaps by a sandbox.
+            // membarrier is refused by kernels with nohz_full, and perhaps by a sandbox.
             thread::sleep(HELD_UP);
         }
-        // Nobody listens any more if it took too long.
+        // Nobody waits for this any more if it took too long.
         let _ = done.send(());
     });
     match waiter {
@@ -127,7 +129,8 @@ pub(in crate::firewall) fn grace() {
     }
 }
 
-/// Deletes all leftovers, as soon as no packet uses them. Only where no loop waits for it.
+/// Deletes all leftovers as soon as no packet uses them. This waits, so it is only for callers that
+/// hold up no loop.
 pub(in crate::firewall) fn finish(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
@@ -143,7 +146,7 @@ pub(in crate::firewall) fn finish(
 }
 
 /// Deletes the table of that name if it is there and ours, and every table that a crash has left
-/// beside it. Returns whether there was one.
+/// beside it. Returns true if there was one.
 pub(in crate::firewall) fn remove(
     socket: &mut NetlinkSocket,
     table: &str,

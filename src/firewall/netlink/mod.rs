@@ -1,7 +1,7 @@
-//! The only part that talks to the kernel. rustables builds tables, chains, plain sets and
-//! what takes them away; nftnl builds what rustables cannot: rules that look up
-//! concatenations or ask the fib, sets with a size, elements with timeout and comment. Both
-//! write into one [`batch::Batch`], which goes out in one `send`.
+//! The only part of the firewall that talks to the kernel. rustables builds tables, chains, plain
+//! sets and the messages that delete these. nftnl builds the things that rustables cannot: rules
+//! that look up concatenations or ask the fib, sets with a size, elements with timeout and comment.
+//! Both write into one [`batch::Batch`], which goes out in one `send`.
 
 pub(super) mod batch;
 pub(super) mod build;

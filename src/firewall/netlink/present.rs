@@ -1,5 +1,5 @@
-//! What is present before a change: our table or what keeps us from it, tables of ours by
-//! another name, and every opening in them.
+//! The state before a change: our table or the obstacle to making it, tables of ours by another
+//! name, and every opening in them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::netlink::NetlinkSocket;
 /// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: nobody but us changes the table, and it
 /// outlives us. (Debian 12's headers do not have the second; Linux 6.9 does.)
 pub(in crate::firewall) const OWNED: u32 = 0x2 | 0x4;
-/// `NFT_TABLE_F_PERSIST` alone: what is left of an owned table when its owner has died.
+/// `NFT_TABLE_F_PERSIST` alone: the flags of an owned table whose owner has died.
 pub(super) const ORPHAN: u32 = 0x4;
 /// `NFT_TABLE_F_OWNER`.
 pub(super) const OWNER: u32 = 0x2;
 
-/// What is present before a change.
+/// The state before a change.
 #[derive(Debug, Clone)]
 pub(in crate::firewall) struct Present {
     /// The table of the configured name.
@@ -33,11 +33,11 @@ pub(in crate::firewall) struct Present {
     /// Names of other tables of ours: the configuration has renamed the table, or a
     /// replacement was cut short.
     pub(super) renamed: Vec<String>,
-    /// Tables of ours of which it is not known whose configuration they are of: they stay.
+    /// Tables of ours whose configuration is not known: they stay.
     pub(in crate::firewall) strays: Vec<String>,
     /// The openings in the table and in those of other names.
     pub(in crate::firewall) openings: Vec<FoundOpening>,
-    /// Those of them that are in the table of the configured name.
+    /// The slots of the openings that are in the table of the configured name.
     pub(super) slots: BTreeSet<OpeningSlot>,
     /// The names of all tables.
     names: BTreeSet<String>,
@@ -45,31 +45,31 @@ pub(in crate::firewall) struct Present {
     at: Instant,
 }
 
-/// Which tables of other names are earlier names of ours. They are deleted, so the guard of
+/// Which tables of other names are earlier tables of ours. They are deleted, so the guard of
 /// another configuration must not be among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::firewall) enum Renamed<'a> {
-    /// At a start: those of the same configuration.
+    /// At a start: the tables of the same configuration.
     Same,
-    /// At a reload: those, and the one that was ours until now.
+    /// At a reload: the tables of the same configuration, and the table that was ours until now.
     Old(&'a str),
-    /// None: only the configured table is meant.
+    /// No table of another name: only the configured table is meant.
     None,
 }
 
 /// How the table came to be what it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// There was none.
+    /// There was no table.
     Created,
-    /// It was there and was taken over, openings and all.
+    /// The table was there and was taken over, openings and all.
     Adopted,
-    /// It was there but had to be built anew (other doors, another layout or mode, or a
+    /// The table was there but had to be built anew (other doors, another layout or mode, or a
     /// stranger's work in it), with its openings.
     Rebuilt,
 }
 
-/// Reads what is present.
+/// Reads the state before a change.
 pub(in crate::firewall) fn look(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
@@ -98,14 +98,15 @@ pub(in crate::firewall) fn look(
         if this && info.layout == Layout::Foreign {
             return Err(FirewallError::Foreign { table: info.name });
         }
-        // Of other names only what bears our signature and has no other living owner.
+        // A table of another name counts only if it bears our signature and has no other living
+        // owner.
         if !this && (info.layout == Layout::Foreign || taken(&info)) {
             continue;
         }
         let same = info.instance.is_some() && info.instance == ruleset.instance;
         let meant = match renamed {
             Renamed::Same => same,
-            // A reload that failed half-way may have left another.
+            // A reload that failed half-way may have left another table.
             Renamed::Old(old) => same || info.name == old,
             Renamed::None => false,
         };
@@ -129,17 +130,18 @@ pub(in crate::firewall) fn look(
     Ok(present)
 }
 
-/// The name of a table that stands in for another: that one's, and this behind it.
+/// The end of the name of a table that stands in for another; the other's name comes before it.
 const INTERIM: &str = "_interim";
 
-/// How many characters of the other's name it begins with: a name has at most 255 characters (`NFT_NAME_MAXLEN`).
+/// How many characters of the other's name are taken: a name has at most 255 characters
+/// (`NFT_NAME_MAXLEN`).
 const STEM: usize = 240;
 
 fn stem(table: &str) -> &str {
     table.get(..STEM).unwrap_or(table)
 }
 
-/// Whether a table of ours stood in for `table` and was left by a crash.
+/// Returns true if a table of ours stood in for `table` and was left by a crash.
 pub(super) fn is_interim(info: &TableInfo, table: &str) -> bool {
     let rest = info.name.strip_prefix(stem(table));
     let number = rest.and_then(|rest| rest.strip_prefix(INTERIM));
@@ -204,8 +206,8 @@ pub(super) fn opening(
     })
 }
 
-/// Returns which openings a set of that name holds: those of one range, or with `None` those of
-/// single ports.
+/// Returns the range and the family of the openings in a set of that name, or `None` if no set of
+/// openings has such a name. The range is `None` for openings of single ports.
 pub(super) fn set_of_openings(name: &str) -> Option<(Option<PortRange>, IpFamily)> {
     let (stem, suffix) = name.rsplit_once('_')?;
     let family = IpFamily::BOTH.into_iter().find(|f| f.suffix() == suffix)?;
@@ -217,8 +219,8 @@ pub(super) fn set_of_openings(name: &str) -> Option<(Option<PortRange>, IpFamily
     Some((Some(range.parse().ok()?), family))
 }
 
-/// Whether a set of a table of ours is one that knockd makes, for whatever configuration: not a
-/// map, which may hold on to a chain.
+/// Returns true if a set of a table of ours is one that knockd makes, for whatever configuration. A
+/// map is not, for a map may hold on to a chain.
 pub(super) fn is_ours(name: &str, shape: SetShape) -> bool {
     let named = is_set_of_guarded(name) || set_of_openings(name).is_some();
     named && shape.flags & (set_flag::MAP | set_flag::OBJECT) == 0
@@ -237,8 +239,8 @@ impl Present {
         ruleset.named(&name)
     }
 
-    /// Returns the elements of openings, with what is left of their time now; without those that
-    /// have run out, and those that the ruleset has no set for.
+    /// Returns the elements of openings, with the time that each has left now. Openings that have
+    /// run out are left out, and so are those that the ruleset has no set for.
     pub(super) fn again<'a>(
         &self,
         ruleset: &Ruleset,
@@ -248,7 +250,7 @@ impl Present {
         let again = openings.into_iter().filter_map(|found| {
             let lifetime = match found.left {
                 None => Lifetime::UntilClosed,
-                // Zero would be for ever.
+                // To the kernel, a timeout of zero means for ever.
                 Some(left) => Lifetime::For(left.checked_sub(passed).filter(|l| !l.is_zero())?),
             };
             let door = found.door.clone().unwrap_or_else(|| "".into());

@@ -1,5 +1,5 @@
-//! Rules and chains as the kernel wants them. Each rule becomes the very expressions that
-//! nft 1.0.6 makes of its text, so that both are listed alike.
+//! Writes rules as the kernel wants them. Each rule becomes the very expressions that nft 1.0.6
+//! makes of its text, so that both are listed alike.
 
 use std::net::IpAddr;
 
@@ -12,8 +12,8 @@ use super::ffi::{AttributeValue, Raw};
 use crate::firewall::ruleset::{self, IpFamily, Match, RuleVerdict};
 use crate::model::{PortRange, Prefix, Protocol};
 
-/// The first register, 16 bytes wide, and the 32-bit registers that lie behind the first
-/// 4, 8 and 16 bytes of it (`NFT_REG32_00` is 8; linux/netfilter/nf_tables.h).
+/// The first register, which is 16 bytes wide, and the 32-bit registers at 4, 8, 16 and 20 bytes
+/// from its beginning (`NFT_REG32_00` is 8; linux/netfilter/nf_tables.h).
 const REG_1: u32 = 1;
 const REG32_01: u32 = 9;
 const REG32_02: u32 = 10;
@@ -67,7 +67,7 @@ fn add_match(rule: &mut Rule<'_>, m: &Match) {
         Match::OfSession => {
             add_match(rule, &Match::Protocol(Protocol::Tcp));
             rule.add_expr(&payload(TRANSPORT, 13, 1, REG_1));
-            // rst, ack.
+            // The flags RST (0x04) and ACK (0x10).
             rule.add_expr(&Bitwise::new(0x14_u8, 0_u8));
             rule.add_expr(&Cmp::new(CmpOp::Neq, 0_u8));
         }
@@ -135,7 +135,8 @@ fn add_match(rule: &mut Rule<'_>, m: &Match) {
     }
 }
 
-/// The source address, in the first register; holds for packets of that family only.
+/// Loads the source address into the first register. The rule holds for packets of that family
+/// only.
 fn add_source(rule: &mut Rule<'_>, family: IpFamily) {
     let (nfproto, offset, length) = match family {
         IpFamily::V4 => (2_u8, 12, 4),
@@ -146,7 +147,7 @@ fn add_source(rule: &mut Rule<'_>, family: IpFamily) {
     rule.add_expr(&payload(NETWORK, offset, length, REG_1));
 }
 
-/// The source's leading bits: whole bytes are compared as such, as nft does it.
+/// Compares the leading bits of the source. Whole bytes are compared as such, as nft does it.
 fn add_prefix(rule: &mut Rule<'_>, prefix: &Prefix) {
     let (nfproto, offset, octets) = match prefix.address() {
         IpAddr::V4(a) => (2_u8, 12, a.octets().to_vec()),
@@ -173,7 +174,7 @@ fn add_prefix(rule: &mut Rule<'_>, prefix: &Prefix) {
     rule.add_expr(&Cmp::new(CmpOp::Eq, octets.as_slice()));
 }
 
-/// So many bytes, of which the leading bits are set.
+/// Returns a mask of so many bytes, the first `length` bits of which are set.
 fn mask(bytes: usize, length: u8) -> Vec<u8> {
     let ones = |byte: usize| {
         let left = usize::from(length).saturating_sub(byte * 8).min(8);

@@ -1,4 +1,4 @@
-//! The sockets to nftables, and how a batch goes out by one.
+//! The sockets to nftables, and the way that a batch goes out by one of them.
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol::NetlinkNetFilter;
@@ -12,7 +12,7 @@ const NFTABLES_GROUP: u32 = 1 << 6;
 /// The kernel's refusal of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::firewall) struct BatchRefusal {
-    /// Which message of the batch, from 0; `None`: the whole.
+    /// The place of the refused message in the batch, from 0; `None`: the whole batch.
     pub(in crate::firewall) index: Option<usize>,
     pub(in crate::firewall) errno: Errno,
 }
@@ -27,7 +27,7 @@ pub(in crate::firewall) fn listening() -> Result<NetlinkSocket, Errno> {
     NetlinkSocket::open(NetlinkNetFilter, NFTABLES_GROUP)
 }
 
-/// Sends a batch, in one write, and takes the answer.
+/// Sends a batch in one write, and takes the answer.
 pub(in crate::firewall) fn commit(
     socket: &mut NetlinkSocket,
     batch: &mut Batch,

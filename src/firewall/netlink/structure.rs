@@ -1,5 +1,5 @@
-//! Tables, chains and sets, and what takes them away: rustables builds these. It has no
-//! word for the size of a set, so sets of openings are nftnl's.
+//! Writes the messages that add and delete tables, chains and sets. rustables builds these
+//! messages. But rustables has no word for the size of a set, so nftnl builds the sets of openings.
 
 use nftnl::{MsgType as Nftnl, ProtoFamily};
 use rustables::{
@@ -14,7 +14,7 @@ use crate::firewall::ruleset::{self, CAPACITY, IpFamily, KeyKind, Ruleset, SetCo
 /// The priority that nft calls *mangle* (`NF_IP_PRI_MANGLE`).
 pub(super) const MANGLE: i32 = -150;
 
-/// nft's numbers of data types; 6 bits each in a concatenation (nftables' datatype.h).
+/// nft's numbers of data types. Each takes 6 bits in a concatenation (nftables' datatype.h).
 const IPV4_ADDR: u32 = 7;
 const IPV6_ADDR: u32 = 8;
 const INET_PROTO: u32 = 12;
@@ -30,7 +30,7 @@ pub(super) mod set_flag {
     pub(in super::super) const OBJECT: u32 = 0x40;
 }
 
-/// How the kernel keeps a set of ours.
+/// Returns how the kernel keeps a set of ours.
 pub(super) fn shape(set: &ruleset::Set) -> SetShape {
     let (flags, size) = match set.content {
         SetContent::Openings => (set_flag::TIMEOUT, CAPACITY),
@@ -45,7 +45,7 @@ pub(super) fn shape(set: &ruleset::Set) -> SetShape {
     }
 }
 
-/// Type and length of a key.
+/// Returns type and length of a key.
 pub(super) fn key(key: KeyKind) -> (u32, u32) {
     let address = |family| match family {
         IpFamily::V4 => (IPV4_ADDR, 4),
@@ -70,7 +70,7 @@ pub(super) fn add_table(batch: &mut Batch, ruleset: &Ruleset, flags: u32) {
     batch.rustables(|b| b.add(&table, MsgType::Add));
 }
 
-/// Takes the table away, with all that is in it.
+/// Deletes the table, with all that is in it.
 pub(super) fn delete_table(batch: &mut Batch, name: &str) {
     let table = Table::new(ProtocolFamily::Inet).with_name(name);
     batch.rustables(|b| b.add(&table, MsgType::Del));
@@ -109,16 +109,16 @@ pub(super) fn add_chain(batch: &mut Batch, table: &str, chain: &ruleset::GuardCh
     batch.rustables(|b| b.add(&out, MsgType::Add));
 }
 
-/// Takes all rules of a chain away.
+/// Deletes all rules of a chain.
 pub(super) fn delete_rules(batch: &mut Batch, table: &str, chain: &str) {
     let mut of = Chain::new(&Table::new(ProtocolFamily::Inet).with_name(table));
     of.set_name(chain);
-    // Without a handle: all of them. Both names are there, so this cannot fail.
+    // Without a handle the message deletes all rules. Both names are there, so this cannot fail.
     let Ok(rules) = Rule::new(&of) else { return };
     batch.rustables(|b| b.add(&rules, MsgType::Del));
 }
 
-/// Takes a set away that no rule refers to, with its elements.
+/// Deletes a set that no rule refers to, with its elements.
 pub(super) fn delete_set(batch: &mut Batch, table: &str, name: &str) {
     batch.rustables(|b| b.add(&named_set(table, name), MsgType::Del));
 }

@@ -14,7 +14,7 @@ const PRE_ROUTING: u32 = 0;
 const LOCAL_IN: u32 = 1;
 const ACCEPT: u32 = 1;
 
-/// Compares the whole table. Sets may remain that are leftovers.
+/// Compares the whole table. Sets that are leftovers may remain.
 pub(in crate::firewall) fn verify(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
@@ -67,8 +67,8 @@ pub(in crate::firewall) fn verify(
     Ok(None)
 }
 
-/// Whether the chains are the ruleset's, each on the same hook or on none. The kernel adds no base
-/// chain in the transaction in which a table gets another owner (`nf_tables_addchain()`).
+/// Returns true if the chains are the ruleset's, each on the same hook or on none. The kernel adds
+/// no base chain in the transaction in which a table gets another owner (`nf_tables_addchain()`).
 pub(super) fn chains_fit(ruleset: &Ruleset, content: &TableContent) -> bool {
     let same_count = content.chains.len() == ruleset.chains.len();
     same_count
@@ -86,8 +86,8 @@ pub(super) fn chains_fit(ruleset: &Ruleset, content: &TableContent) -> bool {
         })
 }
 
-/// Compares the ruleset's sets, and the elements that they have by configuration. There may be
-/// other sets.
+/// Compares the ruleset's sets, and the elements that they have by configuration. Other sets may be
+/// there.
 pub(super) fn sets(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,
@@ -108,8 +108,8 @@ pub(super) fn sets(
     Ok(None)
 }
 
-/// Whether a set that is there has the elements that it has by configuration, if it has any, and
-/// no others.
+/// Returns true if a set that is there has the elements that it has by configuration, and no
+/// others. A set that has none by configuration may have any.
 pub(super) fn is_filled(
     socket: &mut NetlinkSocket,
     ruleset: &Ruleset,

@@ -1,4 +1,4 @@
-//! The book against plain expectations, and against a plain map.
+//! Compares the account of openings with plain expectations, and with a plain map.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ fn the_effects_of_one_knock_see_each_other() {
     );
 }
 
-/// The ruleset of a door that opens 22/tcp and a range, to so many at once.
+/// Returns the ruleset of a door that opens 22/tcp and a range, to so many at once.
 fn ruleset_of(max_open: u32) -> Ruleset {
     let door = |name| Door {
         open: ports("22/tcp,60000-61000/udp").into(),
@@ -98,7 +98,7 @@ fn ruleset_of(max_open: u32) -> Ruleset {
     Ruleset::new(&config).expect("a firewall")
 }
 
-/// Opens 22/tcp by a door for an hour; what was said if it was not opened.
+/// Opens 22/tcp by a door for an hour. Returns the reason if nothing was opened.
 fn try_open(book: &mut Openings, most: u32, door: &str, source: IpAddr, by: By) -> Option<String> {
     let effect = Effect::Open {
         door: door.into(),
@@ -131,7 +131,7 @@ fn six(network: u16, host: u16) -> IpAddr {
 fn a_door_and_a_network_have_a_share_each() {
     let mut book = Openings::default();
     let mut open = |door, source, by| try_open(&mut book, 400, door, source, by);
-    // One network of IPv6 is one host's.
+    // All these addresses lie in one /64, which one host may have.
     for host in 0..256 {
         assert_eq!(open("ssh", six(1, host), By::Knock), None);
     }
@@ -140,7 +140,8 @@ fn a_door_and_a_network_have_a_share_each() {
         said.contains("256 addresses of 2001:db8:0:1::/64"),
         "{said}"
     );
-    // Not another's, nor that of who is there already, nor another door's, nor by hand.
+    // The share of another network is not full, nor that of another door. A source that is there
+    // already and an order by hand are not refused.
     assert_eq!(open("ssh", six(2, 0), By::Knock), None);
     assert_eq!(open("web", six(1, 256), By::Knock), None);
     assert_eq!(open("ssh", six(1, 256), By::Hand), None);
@@ -161,14 +162,14 @@ fn what_goes_makes_room_and_is_counted_out() {
     }
     let refused = |book: &mut Openings| try_open(book, 4096, "ssh", six(1, 999), By::Knock);
     assert!(refused(&mut book).is_some());
-    // Half of what a source has is not all of it.
+    // The source keeps its place in the share until both of its openings are gone.
     let slots: Vec<OpeningSlot> = book.of(six(1, 0)).cloned().collect();
     assert_eq!(slots.len(), 2);
     book.set(slots[0].clone(), None);
     assert!(refused(&mut book).is_some());
     book.set(slots[1].clone(), None);
     assert_eq!(refused(&mut book), None);
-    // With all gone nothing is left that counts.
+    // Without openings nothing is counted.
     book.replace(&[], Timestamp::from_epoch(Duration::ZERO));
     assert_eq!(refused(&mut book), None);
     let slots: Vec<OpeningSlot> = book.of(six(1, 999)).cloned().collect();
@@ -218,7 +219,7 @@ fn a_crowded_door_is_told_once() {
 }
 
 proptest! {
-    /// Against a plain map from what is open to its deadline.
+    /// Compares the openings with a plain map from each opening to its deadline.
     #[test]
     fn as_a_plain_map_would(steps in proptest::collection::vec((0..3_u8, 0..4_u8, 1..60_u64), 1..60)) {
         let mut book = Openings::default();
