@@ -39,10 +39,7 @@ pub(crate) enum LoadError {
     NotAllowed(PathBuf),
     /// The file cannot be opened or read.
     #[error("cannot read the configuration {}: {source}", path.display())]
-    Read {
-        path: PathBuf,
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// The file is bigger than any configuration.
     #[error("{} is bigger than 32 MiB: that is no configuration", .0.display())]
     TooBig(PathBuf),

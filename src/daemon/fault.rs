@@ -18,10 +18,7 @@ use super::state::lock::LockError;
 pub enum Fault {
     /// A file that is not there or cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Input {
-        path: PathBuf,
-        source: io::Error,
-    },
+    Input { path: PathBuf, source: io::Error },
     /// Packets cannot be captured, or a capture cannot be read.
     #[error(transparent)]
     Capture(CaptureError),

@@ -42,10 +42,7 @@ pub enum LockError {
     },
     /// The file cannot be made or written.
     #[error("cannot write {}: {source}", path.display())]
-    Write {
-        path: PathBuf,
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
 }
 
 /// How often a lock is tried if its file changes meanwhile.
