@@ -375,6 +375,7 @@ impl Daemon<'_> {
             Order::Close { address, all: _ } => requests::close(&mut self.pipeline, address, now),
             Order::Clear => {
                 let reply = requests::clear(&mut self.pipeline);
+                self.readings.discard();
                 self.manager.status(self.status_line(), now);
                 reply
             }
@@ -446,6 +447,8 @@ impl Daemon<'_> {
     fn begin_reading(&mut self) {
         self.manager.reloading(now());
         tracing::info!("re-reading config file: {}", self.path.display());
+        // The log may have been rotated. It is opened anew now, since the reading may take long.
+        self.log.configure(&self.pipeline.config.log);
         let used = self.pipeline.one_time_files.used();
         self.readings.begin(self.options, &self.path, &used, now());
     }
@@ -455,7 +458,16 @@ impl Daemon<'_> {
         let Some((number, prepared, again)) = self.readings.take() else {
             return;
         };
-        let reply = self.commit(prepared);
+        let reply = match prepared {
+            Some(prepared) => self.commit(prepared),
+            // The table stays away: a guard that an older order brings back could lock the
+            // administrator out.
+            None => {
+                let text = "the table was cleared while the configuration was read: reload again";
+                tracing::warn!("{text}");
+                Reply::Refused(text.to_owned())
+            }
+        };
         self.log.configure(&self.pipeline.config.log);
         self.manager.ready(now());
         self.manager.status(self.status_line(), now());

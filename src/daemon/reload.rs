@@ -76,6 +76,8 @@ pub(super) struct Readings {
     /// Another reading was asked for meanwhile: the one under way may have begun before the file was
     /// changed.
     again: bool,
+    /// The table was cleared meanwhile: the result of the reading is not put in force.
+    discarded: bool,
 }
 
 impl Readings {
@@ -87,6 +89,7 @@ impl Readings {
             since: None,
             tell: None,
             again: false,
+            discarded: false,
         })
     }
 
@@ -110,6 +113,7 @@ impl Readings {
         self.since = Some(now);
         self.tell = Some(now + SLOW);
         self.again = false;
+        self.discarded = false;
         let done = self.done.sender();
         let read = {
             let (options, path, used) = (options.clone(), path.to_owned(), Arc::clone(used));
@@ -123,12 +127,20 @@ impl Readings {
         }
     }
 
-    /// Takes the result of a reading that is done. Returns its number, its result, and whether another
-    /// reading is due.
-    pub(super) fn take(&mut self) -> Option<(u64, Prepared, bool)> {
+    /// Discards the reading that is under way, and the one that is due after it: they were asked for
+    /// before the administrator cleared the table.
+    pub(super) fn discard(&mut self) {
+        self.discarded = self.since.is_some();
+        self.number += u64::from(std::mem::take(&mut self.again));
+    }
+
+    /// Takes the result of a reading that is done. Returns its number, its result unless it was
+    /// discarded, and whether another reading is due.
+    pub(super) fn take(&mut self) -> Option<(u64, Option<Prepared>, bool)> {
         let prepared = self.done.take().pop()?;
         self.since = None;
         self.tell = None;
+        let prepared = (!self.discarded).then_some(prepared);
         Some((self.number, prepared, self.again))
     }
 

@@ -150,6 +150,56 @@ fn a_disk_that_holds_up_the_configuration_holds_up_no_packet_no_question_and_no_
     assert!(said.contains(&"shutting down".to_owned()), "{said:?}");
 }
 
+/// A table that comes back without a new order could lock out whoever has cleared it.
+#[test]
+fn a_table_that_was_cleared_while_the_configuration_was_read_stays_away() {
+    needs!(Laboratory, Tool("strace"));
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let daemon = site.start("");
+    let fault = format!("openat:{EVER}");
+    let strace = lab.server.inject_at(&site.config(), daemon.id(), &fault);
+    daemon.signal(Signal::SIGHUP);
+    wait_until("the reload", || daemon.count("re-reading config file") == 1);
+    // Another reading is due after it.
+    daemon.signal(Signal::SIGHUP);
+    let mut reload = Process::start(&mut site.command("reload"));
+    wait_until("the warning", || {
+        daemon.count("cannot be read for 2 s now") == 1
+    });
+    site.run("clear");
+    strace.kill();
+    let (status, said) = reload.wait();
+    let why = "the table was cleared while the configuration was read: reload again";
+    assert!(!status.success(), "{said:?}");
+    assert!(said.iter().any(|line| line.contains(why)), "{said:?}");
+    assert_eq!(site.status()["cleared"], true);
+    assert_eq!(daemon.count("re-reading config file"), 1);
+    site.run("reload");
+    assert_eq!(site.status()["cleared"], false);
+}
+
+/// A log that is rotated is opened anew at once, though the configuration cannot be read.
+#[test]
+fn a_rotated_log_is_left_while_the_configuration_is_read() {
+    needs!(Laboratory, Tool("strace"));
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let log = site.path("knockd.log");
+    let daemon = site.start(&format!("-g {}", log.display()));
+    let rotated = site.path("knockd.log.1");
+    let fault = format!("openat:{EVER}");
+    let strace = lab.server.inject_at(&site.config(), daemon.id(), &fault);
+    std::fs::rename(&log, &rotated).expect("a file of ours");
+    daemon.signal(Signal::SIGHUP);
+    wait_until("the new log", || log.exists());
+    opens_ssh(&lab, &site);
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    wait_until("the line", || read(&log).contains("OPEN SESAME"));
+    assert!(!read(&rotated).contains("OPEN SESAME"));
+    strace.kill();
+}
+
 /// A door may open between the reading of its sequences and their being in force.
 #[test]
 fn a_sequence_that_is_used_during_a_reload_is_not_good_again() {
