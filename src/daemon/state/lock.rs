@@ -177,17 +177,21 @@ fn number(file: &mut File) -> String {
     text.trim().to_owned()
 }
 
-/// Locks the whole file, unless another open file description has a lock on it. Returns whether it is
-/// locked.
-fn lock(file: &File) -> io::Result<bool> {
-    let whole = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
+/// Returns the request for a lock of this kind on the whole file.
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
         l_pid: 0,
-    };
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
+    }
+}
+
+/// Locks the whole file, unless another open file description has a lock on it. Returns whether it is
+/// locked.
+fn lock(file: &File) -> io::Result<bool> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(errno.into()),
@@ -283,14 +287,7 @@ mod tests {
         let flocked = File::open(path).unwrap();
         flocked.lock().unwrap();
         let read = File::open(path).unwrap();
-        let whole = libc::flock {
-            l_type: libc::F_RDLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
-        fcntl(&read, FcntlArg::F_OFD_SETLK(&whole)).unwrap();
+        fcntl(&read, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_RDLCK))).unwrap();
         vec![flocked, read]
     }
 
