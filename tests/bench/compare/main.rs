@@ -54,8 +54,18 @@ fn main() -> ExitCode {
     let machine = hosts::machine();
     let hosts = TwoHosts::new();
     let mut table = Table::default();
+    // Names of measures and of contenders select: `attempts knockd`.
+    let none_asked = |all: &[&str]| !all.iter().any(|name| is_asked(name));
+    let every_measure = none_asked(&measure::ALL.map(|(name, _)| name));
+    let every_contender = none_asked(&Contender::ALL.map(Contender::name));
     for (name, measure) in measure::ALL {
+        if !every_measure && !is_asked(name) {
+            continue;
+        }
         for contender in Contender::ALL {
+            if !every_contender && !is_asked(contender.name()) {
+                continue;
+            }
             eprintln!("{name}: {}", contender.name());
             measure(&hosts, contender, &mut table);
         }
