@@ -147,10 +147,14 @@ fn a_scan_by_acks_or_resets_opens_what_it_opened_in_0_8() {
 
 #[test]
 fn without_tripwires_an_ascending_scan_does_open() {
-    let doors = [door("d", "1000/tcp 2000/tcp 3000/tcp")];
-    let mut bed = Bed::with(&doors, TripwireMode::Off, 100);
-    let ports = ports_to(u16::MAX, Protocol::Tcp);
-    assert_eq!(opens(&mut bed, address(ONE), &ports), 1);
+    let [_, by_turns, tcp, _] = scans_in_order(u16::MAX);
+    for (sequence, ports) in [
+        ("1000/tcp 2000/tcp 3000/tcp", tcp),
+        ("1000/tcp 2000/udp 3000/tcp", by_turns),
+    ] {
+        let mut bed = Bed::with(&[door("d", sequence)], TripwireMode::Off, 100);
+        assert_eq!(opens(&mut bed, address(ONE), &ports), 1, "{sequence}");
+    }
 }
 
 /// The check of the configuration warns of that.
