@@ -424,53 +424,30 @@ impl Reader {
 }
 
 impl<'a> Visit<'a> for Reader {
-    fn visit_item_mod(&mut self, child: &'a syn::ItemMod) {
-        self.children.push(child.clone());
-    }
-
-    fn visit_item_use(&mut self, item: &'a syn::ItemUse) {
-        let is_handed_on = !matches!(item.vis, syn::Visibility::Inherited);
-        self.import(&item.tree, &[], is_handed_on);
-    }
-
-    fn visit_item_struct(&mut self, item: &'a syn::ItemStruct) {
-        self.defines_type(&item.ident);
-        visit::visit_item_struct(self, item);
-    }
-
-    fn visit_item_enum(&mut self, item: &'a syn::ItemEnum) {
-        self.defines_type(&item.ident);
-        visit::visit_item_enum(self, item);
-    }
-
-    fn visit_item_union(&mut self, item: &'a syn::ItemUnion) {
-        self.defines_type(&item.ident);
-        visit::visit_item_union(self, item);
-    }
-
-    fn visit_item_trait(&mut self, item: &'a syn::ItemTrait) {
-        self.defines_type(&item.ident);
-        visit::visit_item_trait(self, item);
-    }
-
-    fn visit_item_type(&mut self, item: &'a syn::ItemType) {
-        self.defines_type(&item.ident);
-        visit::visit_item_type(self, item);
-    }
-
-    fn visit_item_const(&mut self, item: &'a syn::ItemConst) {
-        self.defines(&item.ident);
-        visit::visit_item_const(self, item);
-    }
-
-    fn visit_item_static(&mut self, item: &'a syn::ItemStatic) {
-        self.defines(&item.ident);
-        visit::visit_item_static(self, item);
-    }
-
-    fn visit_item_fn(&mut self, item: &'a syn::ItemFn) {
-        self.defines(&item.sig.ident);
-        visit::visit_item_fn(self, item);
+    fn visit_item(&mut self, item: &'a syn::Item) {
+        match item {
+            syn::Item::Mod(child) => return self.children.push(child.clone()),
+            syn::Item::Use(item) => {
+                let is_handed_on = !matches!(item.vis, syn::Visibility::Inherited);
+                return self.import(&item.tree, &[], is_handed_on);
+            }
+            syn::Item::Struct(item) => self.defines_type(&item.ident),
+            syn::Item::Enum(item) => self.defines_type(&item.ident),
+            syn::Item::Union(item) => self.defines_type(&item.ident),
+            syn::Item::Trait(item) => self.defines_type(&item.ident),
+            syn::Item::Type(item) => self.defines_type(&item.ident),
+            syn::Item::Const(item) => self.defines(&item.ident),
+            syn::Item::Static(item) => self.defines(&item.ident),
+            syn::Item::Fn(item) => self.defines(&item.sig.ident),
+            syn::Item::ExternCrate(_)
+            | syn::Item::ForeignMod(_)
+            | syn::Item::Impl(_)
+            | syn::Item::Macro(_)
+            | syn::Item::TraitAlias(_)
+            | syn::Item::Verbatim(_)
+            | _ => {}
+        }
+        visit::visit_item(self, item);
     }
 
     fn visit_path(&mut self, path: &'a syn::Path) {
