@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::site::{OPEN_SSH, SSH, Site, knock};
+use crate::site::{OPEN_SSH, SSH, Site, WEB, knock};
 use crate::support::events::{complete, opened};
 use crate::support::{Lab, Process, SERVER, wait_until};
 
@@ -97,13 +97,6 @@ fn a_disk_that_holds_up_the_log_holds_up_no_packet_no_question_and_no_end() {
     assert!(said.contains(&"shutting down".to_owned()), "{said:?}");
 }
 
-/// A door more.
-const MORE: &str = r#"
-[door.web]
-sequence = ["7004/tcp", "8105/udp", "9206/tcp"]
-open     = ["80/tcp"]
-"#;
-
 #[test]
 fn a_disk_that_holds_up_the_configuration_holds_up_no_packet_no_question_and_no_end() {
     needs!(Laboratory, Tool("strace"));
@@ -123,7 +116,7 @@ fn a_disk_that_holds_up_the_configuration_holds_up_no_packet_no_question_and_no_
         daemon.count("knockd.toml cannot be read for 2 s now") == 1
     });
     // Meanwhile another file may have been meant: it is read again.
-    site.configure(&format!("{SSH}{MORE}"));
+    site.configure(&format!("{SSH}{WEB}"));
     daemon.signal(Signal::SIGHUP);
     let mut reload = Process::start(&mut site.command("reload"));
     opens_ssh(&lab, &site);

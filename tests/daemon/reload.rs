@@ -2,16 +2,9 @@
 
 use nix::sys::signal::Signal;
 
-use crate::site::{KNOCK, OPEN_SSH, SSH, Site, knock};
+use crate::site::{KNOCK, OPEN_SSH, SSH, Site, WEB, knock};
 use crate::support::events::{closed, opened, stage};
 use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip, wait_until};
-
-/// A door more.
-const MORE: &str = r#"
-[door.web]
-sequence = ["7004/tcp", "8105/udp", "9206/tcp"]
-open     = ["80/tcp"]
-"#;
 
 #[test]
 fn a_faulty_file_changes_nothing() {
@@ -22,7 +15,7 @@ fn a_faulty_file_changes_nothing() {
     let mut daemon = site.start("");
     let ruleset = || lab.server.run("nft list ruleset");
     let before = ruleset();
-    site.configure(&format!("{SSH}{MORE}open_fro = \"1h\"\n"));
+    site.configure(&format!("{SSH}{WEB}open_fro = \"1h\"\n"));
     site.reload(&daemon);
     for words in ["`open_fro`", "^~~~", "the running configuration stays"] {
         daemon.wait_for_line(words);
@@ -42,7 +35,7 @@ fn a_faulty_file_changes_nothing() {
 fn a_reload_that_fails_half_way_leaves_what_was() {
     needs!(Laboratory, Tool("strace"));
     for firewall in ["guard = \"reject\"", "table = \"gate\""] {
-        fail_half_way(&format!("firewall.{firewall}\n{SSH}{MORE}"), 1, 3);
+        fail_half_way(&format!("firewall.{firewall}\n{SSH}{WEB}"), 1, 3);
     }
     let none = "[door.run]\nsequence = [\"7004/tcp\", \"8105/udp\", \"9206/tcp\"]\n\
                 start_command = \"true\"\n";
@@ -97,7 +90,7 @@ fn a_filter_that_is_not_put_back_at_once_is_put_back_later() {
     let site = Site::new(&lab, SSH);
     let daemon = site.start("");
     lab.server.nft("table inet gate { }");
-    let no_udp = MORE.replace("8105/udp", "8105/tcp");
+    let no_udp = WEB.replace("8105/udp", "8105/tcp");
     site.configure(&format!("firewall.table = \"gate\"\n{no_udp}"));
     let refused = "setsockopt:error=ENOMEM:when=2";
     let strace = lab.server.inject(daemon.id(), refused);
@@ -131,7 +124,7 @@ fn a_good_file_is_taken_and_openings_of_its_doors_live_on() {
     knock(&lab, SERVER[0], OPEN_SSH);
     daemon.wait_for_event(&opened("22/tcp"));
     let _open = connect(OTHER[0], 80, SOON).expect_connected();
-    site.configure(&format!("{SSH}{MORE}"));
+    site.configure(&format!("{SSH}{WEB}"));
     site.reload(&daemon);
     connect(OTHER[0], 80, SILENCE).expect_silence();
     connect(CLIENT[0], 80, SILENCE).expect_silence();
@@ -140,7 +133,7 @@ fn a_good_file_is_taken_and_openings_of_its_doors_live_on() {
     daemon.wait_for_event(&opened("80/tcp").at("web").from("192.0.2.77"));
     let _open = connect(CLIENT[0], 80, SOON).expect_connected();
     // The door of the first opening goes, and its guard and what it opened with it.
-    site.configure(MORE);
+    site.configure(WEB);
     site.reload(&daemon);
     daemon.wait_for_event(&closed("22/tcp").at("ssh").from("192.0.2.77"));
     let _open = connect(OTHER[0], 22, SOON).expect_connected();
@@ -164,7 +157,7 @@ fn an_attempt_at_a_door_that_stays_goes_on() {
     daemon.wait_for_event(&stage(2).at("ssh").from("192.0.2.77"));
     let text = std::fs::read_to_string(site.config()).expect("a file of ours");
     // Another door before it: the place of a door in the file says nothing.
-    site.configure(&format!("{MORE}{text}"));
+    site.configure(&format!("{WEB}{text}"));
     site.reload(&daemon);
     lab.client.run(&format!("{KNOCK} {} 9203", SERVER[0]));
     daemon.wait_for_event(&opened("22/tcp").lasting("1h").at("ssh").from("192.0.2.77"));

@@ -25,6 +25,13 @@ sequence = ["9203/tcp", "8102/udp", "7001/tcp"]
 close    = ["22/tcp"]
 "#;
 
+/// A door more, for the web.
+pub(crate) const WEB: &str = r#"
+[door.web]
+sequence = ["7004/tcp", "8105/udp", "9206/tcp"]
+open     = ["80/tcp"]
+"#;
+
 /// The knock that opens the door `ssh` of [`SSH`].
 pub(crate) const OPEN_SSH: &str = "7001 8102:udp 9203";
 /// The knock that closes it.

@@ -27,16 +27,15 @@ fn a_bridged_packet_counts_once_whether_the_port_or_the_bridge_is_named() {
     needs!(Laboratory, Knock08);
     let lab = Lab::new();
     bridge(&lab);
-    for keys in [
-        "",
-        "interfaces = [\"eth0\", \"br0\"]",
-        "interfaces = [\"eth0\"]",
-        "interfaces = [\"br0\"]",
-    ] {
-        let mut daemon = ListeningDaemon::open(&lab, keys);
-        SERVER.iter().for_each(|server| daemon.opens_at(server));
-        daemon.close();
-    }
+    ListeningDaemon::opens_with_each(
+        &lab,
+        &[
+            "",
+            "interfaces = [\"eth0\", \"br0\"]",
+            "interfaces = [\"eth0\"]",
+            "interfaces = [\"br0\"]",
+        ],
+    );
 }
 
 #[test]

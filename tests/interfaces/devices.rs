@@ -188,15 +188,14 @@ fn a_bonded_packet_counts_once_whether_the_port_or_the_bond_is_named() {
     for server in SERVER {
         lab.server.add_address("bond0", server);
     }
-    for interfaces in [
-        "",
-        "interfaces = [\"eth0\", \"bond0\"]",
-        "interfaces = [\"bond0\"]",
-    ] {
-        let mut daemon = ListeningDaemon::open(&lab, interfaces);
-        SERVER.iter().for_each(|server| daemon.opens_at(server));
-        daemon.close();
-    }
+    ListeningDaemon::opens_with_each(
+        &lab,
+        &[
+            "",
+            "interfaces = [\"eth0\", \"bond0\"]",
+            "interfaces = [\"bond0\"]",
+        ],
+    );
 }
 
 /// Incoming traffic is shaped by sending it through an ifb device and back.
@@ -212,9 +211,5 @@ fn a_shaped_interface_is_listened_on() {
     ] {
         lab.server.run(&format!("tc {line}"));
     }
-    for keys in ["", "interfaces = [\"eth0\", \"ifb0\"]"] {
-        let mut daemon = ListeningDaemon::open(&lab, keys);
-        SERVER.iter().for_each(|server| daemon.opens_at(server));
-        daemon.close();
-    }
+    ListeningDaemon::opens_with_each(&lab, &["", "interfaces = [\"eth0\", \"ifb0\"]"]);
 }

@@ -2,7 +2,7 @@
 
 use crate::site::{KNOCK, OPEN_SSH, SSH, Site};
 use crate::support::events::{complete, doors};
-use crate::support::{Lab, Namespace, Process, SOON, ancestor, ip, wait_until};
+use crate::support::{Lab, Namespace, Process, SERVER, SOON, ancestor, ip, wait_until};
 
 /// A door of one datagram, whose command would run twice if that counted twice.
 const RING: &str = r#"
@@ -46,6 +46,16 @@ impl<'lab> ListeningDaemon<'lab> {
             client: &lab.client,
             opened: 0,
             rang: 0,
+        }
+    }
+
+    /// With each of these keys a daemon opens at both addresses of the server, and ends.
+    #[track_caller]
+    pub(crate) fn opens_with_each(lab: &'lab Lab, configurations: &[&str]) {
+        for keys in configurations {
+            let mut daemon = Self::open(lab, keys);
+            SERVER.iter().for_each(|server| daemon.opens_at(server));
+            daemon.close();
         }
     }
 

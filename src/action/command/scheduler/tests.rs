@@ -39,6 +39,14 @@ fn service(limits: Limits) -> Scheduler {
     service
 }
 
+/// One start and one stop run at once.
+fn one_at_a_time() -> Limits {
+    Limits {
+        running: 1,
+        ..Limits::default()
+    }
+}
+
 fn key(door: &str, last: u8) -> DoorSource {
     DoorSource {
         door: door.into(),
@@ -279,11 +287,7 @@ fn what_is_not_started_is_not_stopped() {
 
 #[test]
 fn starts_that_hang_keep_no_stop_from_running() {
-    let limits = Limits {
-        running: 1,
-        ..Limits::default()
-    };
-    let mut s = service(limits);
+    let mut s = service(one_at_a_time());
     arm(&mut s, at(0), 1);
     s.request(at(0), start("start", 2));
     assert_eq!(job(&mut s).phase, Phase::Start);
@@ -311,11 +315,7 @@ fn a_stop_that_cannot_be_started_is_tried_again() {
 
 #[test]
 fn a_drain_runs_every_stop_and_starts_nothing() {
-    let limits = Limits {
-        running: 1,
-        ..Limits::default()
-    };
-    let mut s = service(limits);
+    let mut s = service(one_at_a_time());
     arm(&mut s, at(0), 1);
     s.request(at(0), start("both", 2));
     let running = job(&mut s);
