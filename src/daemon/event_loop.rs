@@ -87,8 +87,8 @@ pub(super) struct Daemon<'a> {
     pub(super) readings: Readings,
     pub(super) keeper: LastGoodKeeper,
     pub(super) pidfile: Option<PidFile>,
-    /// The lock of the table.
-    pub(super) lock: Option<Lock>,
+    /// The lock of the table, and those of tables that a reload has left behind.
+    pub(super) locks: Vec<Lock>,
     /// The lock of the state directory, by which another daemon knows that its configuration and
     /// interfaces are ours.
     pub(super) _state_lock: Option<std::fs::File>,
@@ -229,6 +229,8 @@ impl Daemon<'_> {
             if ready.readings && !self.stopping {
                 self.take_reading();
             }
+            // A leftover of a reload may be gone by now.
+            self.free_locks();
             self.pipeline.one_time_files.warn_if_slow(now);
             self.readings.warn_if_slow(&self.path, now);
             self.manager.feed(now);
@@ -468,6 +470,7 @@ impl Daemon<'_> {
                 Reply::Refused(text.to_owned())
             }
         };
+        self.free_locks();
         self.log.configure(&self.pipeline.config.log);
         self.manager.ready(now());
         self.manager.status(self.status_line(), now());
@@ -532,37 +535,36 @@ impl Daemon<'_> {
         self.refused = Some(RefusedFile::new(in_use, why));
     }
 
-    /// The part of a reload that may fail: filter, lock, table. If one of them fails, the changes
-    /// before it are undone here. The filter comes first: a packet that it passes too early is judged
-    /// by the matcher, a packet that it does not pass is lost.
+    /// The part of a reload that may fail: filter, lock, table. If one of them fails, the filter is
+    /// set back here, and [`Self::free_locks`] gives up the lock. The filter comes first: a packet that
+    /// it passes too early is judged by the matcher, a packet that it does not pass is lost.
     fn commit_to_kernel(&mut self, config: &Config) -> Result<(), Fault> {
         self.listener.set_filter(config)?;
-        let lock = table::take_lock(self.options, config, self.lock.as_ref());
-        let done = lock.and_then(|lock| match self.swap_table(config) {
-            Ok(()) => Ok(lock),
-            Err(error) => {
-                if let Some(lock) = lock {
-                    lock.remove();
-                }
-                Err(error)
-            }
+        let lock = table::take_lock(self.options, config, &self.locks);
+        let done = lock.and_then(|lock| {
+            self.locks.extend(lock);
+            self.swap_table(config)
         });
-        let lock = done.inspect_err(|_| {
+        done.inspect_err(|_| {
             if let Err(error) = self.listener.set_filter(&self.pipeline.config) {
                 tracing::error!("{error}");
                 // Else knocks are lost until the next change.
                 self.filter_rest = Some(now() + FILTER_REST);
             }
-        })?;
-        // Another table has another lock, no table has none.
-        let old = match lock {
-            Some(lock) => self.lock.replace(lock),
-            None => self.lock.take_if(|_| config.firewall.is_none()),
+        })
+    }
+
+    /// Gives up the locks of tables that are neither configured nor left behind. While the old table
+    /// of a rename stands, another daemon must not take it over, for it is deleted a moment later.
+    fn free_locks(&mut self) {
+        let Pipeline { config, table, .. } = &self.pipeline;
+        let is_unused = |lock: &mut Lock| {
+            let configured = config.firewall.iter().map(|f| f.table.as_str());
+            let left = table.iter().flat_map(GuardTable::leftover_tables);
+            let mut used = configured.chain(left);
+            !used.any(|name| table::is_lock_of(lock, name))
         };
-        if let Some(old) = old {
-            old.remove();
-        }
-        Ok(())
+        self.locks.extract_if(.., is_unused).for_each(Lock::remove);
     }
 
     fn swap_table(&mut self, config: &Config) -> Result<(), Fault> {
@@ -680,9 +682,7 @@ impl Daemon<'_> {
         if let Some(pidfile) = self.pidfile.take() {
             pidfile.remove();
         }
-        if let Some(lock) = self.lock.take() {
-            lock.remove();
-        }
+        self.locks.drain(..).for_each(Lock::remove);
     }
 
     /// Sleeps until a descriptor is readable or a deadline has come. Returns the readable ones.

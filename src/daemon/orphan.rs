@@ -34,7 +34,7 @@ pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
         // A configuration without a guard is no fault: the unit is enabled for every configuration.
         return Ok(None);
     };
-    match table::take_lock(options, &config, None) {
+    match table::take_lock(options, &config, &[]) {
         Err(Fault::Lock(running @ LockError::Held { .. })) => {
             return match stands(&ruleset.table)? {
                 true => Ok(Some(format!("{running}: it guards"))),
@@ -158,7 +158,7 @@ fn take_awaited(applied: &mut Applied) -> impl Iterator<Item = SetPath> + use<> 
 /// another file has it.
 fn clear(options: &Options, table: &str) -> Result<bool, Fault> {
     // The kernel keeps nobody from a table that is only watched: so the lock must be free.
-    let free = table::lock_table(options, table, None)?;
+    let free = table::lock_table(options, table, &[])?;
     let removed = firewall::clear(table);
     if let Some(free) = free {
         free.remove();
@@ -193,7 +193,7 @@ fn on_orphan(
     if firewall::list(&ruleset.table)?.is_none() {
         return Ok(None);
     }
-    let lock = table::take_lock(options, config, None)?;
+    let lock = table::take_lock(options, config, &[])?;
     let now = now();
     let (mut table, _) = GuardTable::start(ruleset.of(path), Mode::Auto, now)?;
     let applied = table.apply(&effects(&table, now), now);

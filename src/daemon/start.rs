@@ -97,7 +97,7 @@ fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<
     let state_lock = state.lock();
     let pidfile = take_pidfile(options, &setup.config, state_lock.is_some())?;
     // A second daemon goes no further than this.
-    let lock = table::take_lock(options, &setup.config, None)?;
+    let lock = table::take_lock(options, &setup.config, &[])?;
     // The guard is put in place before anything else that may fail.
     let ruleset = Ruleset::new(&setup.config).map(|ruleset| ruleset.of(&path));
     let table = ruleset.map(|ruleset| table::make(options, ruleset));
@@ -163,7 +163,7 @@ fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<
         readings: Readings::new()?,
         keeper: LastGoodKeeper::default(),
         pidfile,
-        lock,
+        locks: lock.into_iter().collect(),
         _state_lock: state_lock,
         dropped: 0,
         packets: 0,

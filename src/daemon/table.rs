@@ -1,5 +1,7 @@
 //! The table in nftables and its lock, as a start, a reload and subcommands take them.
 
+use std::ffi::OsStr;
+
 use super::Fault;
 use super::clock::now;
 use super::log::log_lines;
@@ -9,11 +11,11 @@ use crate::firewall::{GuardTable, Mode, Ruleset};
 use crate::model::Config;
 
 /// Takes the lock of the configuration's table: one daemon a table. `None` if the configuration
-/// has no table, or `held` is its lock.
+/// has no table, or its lock is among `held`.
 pub(super) fn take_lock(
     options: &Options,
     config: &Config,
-    held: Option<&Lock>,
+    held: &[Lock],
 ) -> Result<Option<Lock>, Fault> {
     match &config.firewall {
         Some(firewall) => lock_table(options, &firewall.table, held),
@@ -25,10 +27,10 @@ pub(super) fn take_lock(
 pub(super) fn lock_table(
     options: &Options,
     table: &str,
-    held: Option<&Lock>,
+    held: &[Lock],
 ) -> Result<Option<Lock>, Fault> {
     let path = options.run_dir.join(format!("{table}.lock"));
-    if held.is_some_and(|held| held.path() == path) {
+    if held.iter().any(|lock| lock.path() == path) {
         return Ok(None);
     }
     // If the folder cannot be made, the lock file cannot either, and that error has the reason.
@@ -42,6 +44,11 @@ pub(super) fn lock_table(
             Ok(None)
         }
     }
+}
+
+/// Returns whether this is the lock of the table of this name.
+pub(super) fn is_lock_of(lock: &Lock, table: &str) -> bool {
+    lock.path().file_stem() == Some(OsStr::new(table))
 }
 
 /// Makes the table, or takes over the one that is there.

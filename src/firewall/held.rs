@@ -176,6 +176,11 @@ impl HeldTable {
         self.leftovers.values().min().copied()
     }
 
+    /// Returns the names of the leftovers that are tables.
+    pub(super) fn leftover_tables(&self) -> impl Iterator<Item = &str> {
+        self.leftovers.keys().filter_map(Leftover::table)
+    }
+
     /// Sends a transaction; see [`Kernel::send`].
     pub(super) fn send(&mut self, transaction: &mut Transaction) -> Result<Refused, FirewallError> {
         let Self { kernel, sets, .. } = self;

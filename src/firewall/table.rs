@@ -438,6 +438,11 @@ impl GuardTable {
         &self.held.ruleset
     }
 
+    /// Returns the names of tables that a reload has left behind, until each is deleted.
+    pub fn leftover_tables(&self) -> impl Iterator<Item = &str> {
+        self.held.leftover_tables()
+    }
+
     /// Stops cleanly. A table that is kept is left without an owner: nft 1.0.6 prints an owned
     /// table whose owner is gone in a way that it cannot read back, and that would poison a saved
     /// ruleset. Openings run out by themselves.

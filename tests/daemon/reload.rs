@@ -195,6 +195,49 @@ fn the_table_may_change_its_name() {
     assert!(status.success());
 }
 
+/// A second daemon could take the old table over, and lose it a moment later.
+#[test]
+fn the_old_table_is_locked_until_it_is_gone() {
+    needs!(Laboratory);
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let daemon = site.start("");
+    let is_locked = |table| site.path(&format!("run/{table}.lock")).exists();
+    let names = |table| lab.server.run("nft list tables").contains(table);
+    let rename = |text: &str| {
+        site.configure(text);
+        let said = site.reload(&daemon).join("\n");
+        assert!(said.contains("is in force"), "{said}");
+    };
+    let gate = format!("firewall.table = \"gate\"\n{SSH}");
+    let mut seen = false;
+    for _ in 0..10 {
+        rename(&gate);
+        wait_until("the old table's end", || {
+            let was_locked = is_locked("knockd");
+            let stands = names("inet knockd\n");
+            assert!(was_locked || !stands);
+            seen |= stands;
+            !stands
+        });
+        wait_until("the lock's end", || !is_locked("knockd"));
+        assert!(is_locked("gate"));
+        // Renamed again and again: a lock that is still held is needed once more.
+        rename(SSH);
+        rename(&gate);
+        rename(SSH);
+        wait_until("the lock's end", || !is_locked("gate"));
+        assert!(is_locked("knockd"));
+        if seen {
+            break;
+        }
+    }
+    assert!(seen, "the old table was gone at once");
+    let (status, _) = daemon.terminate();
+    assert!(status.success());
+    assert!(!is_locked("knockd"));
+}
+
 #[test]
 fn the_table_may_come_and_go() {
     needs!(Laboratory);
