@@ -7,8 +7,8 @@ use knockd::firewall::{Mode, Origin};
 use knockd::model::OnStop;
 
 use crate::agent::{
-    Agent, News, Opening, Owner, Started, clear, due, fill, guard, guard_for, list, millis, reload,
-    run, start, stop,
+    Agent, News, Opening, Owner, Started, clear, close_all, due, fill, guard, guard_for, list,
+    millis, open, reload, run, seconds, start, stop,
 };
 use crate::life::{TOML, open_some, some_opened, ssh_opened};
 use crate::support::{Lab, Process, wait_for};
@@ -213,6 +213,39 @@ fn a_stop_a_moment_after_the_table_was_renamed_leaves_no_second_guard() {
     }
 }
 
+/// Both tables guard then, so a knock must open both, and a closing knock close both.
+#[test]
+fn a_knock_a_moment_after_the_table_was_renamed_is_let_in_by_both() {
+    needs!(Laboratory);
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let renamed = lab.write("renamed.toml", &renamed());
+    for mode in [Mode::Auto, Mode::Watch] {
+        let mut agent = Agent::new(&lab.server);
+        agent.order(start(mode, &path));
+        agent.order(reload(&renamed));
+        let listed = |agent: &mut Agent| ["knockd", "doors"].map(|table| agent.order(list(table)));
+        let knock = || open("ssh", "192.0.2.77", "22/tcp", seconds(30));
+        agent.order(knock());
+        assert_eq!(listed(&mut agent), [[ssh_opened()], [ssh_opened()]]);
+        agent.order(close_all("192.0.2.77"));
+        assert_eq!(listed(&mut agent), [Opening::NONE; 2]);
+        // The old table lacks the set of a new range, and takes all else.
+        let range = TOML.replace("60000-61000", "60000-61001");
+        let range = lab.write("range.toml", &range);
+        agent.order(reload(&range));
+        let both = "60000-61001/udp,443/tcp";
+        agent.order(open("mosh", "192.0.2.77", both, seconds(30)));
+        let taken = listed(&mut agent).map(|listed| listed.len());
+        assert_eq!(taken, [2, 1]);
+        // The table that is ours again is no leftover any more.
+        assert_eq!(agent.order(run(millis(300))), News::none());
+        assert_eq!(agent.order(list("knockd")).len(), 2);
+        assert_eq!(lab.server.run("nft list tables"), "table inet knockd\n");
+        agent.order(stop(OnStop::Remove));
+    }
+}
+
 /// An opening is in both tables then, and goes from the new one.
 #[test]
 fn a_door_may_go_a_moment_after_its_table_was_renamed() {
@@ -233,6 +266,26 @@ fn a_door_may_go_a_moment_after_its_table_was_renamed() {
     );
     let [_, mosh @ ..] = some_opened();
     assert_eq!(agent.order(list("doors")), mosh);
+}
+
+/// Its element stays for a moment, but the log has reported it as closed.
+#[test]
+fn an_opening_is_not_back_with_its_port_a_moment_later() {
+    needs!(Laboratory);
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    let other = lab.write("other.toml", &TOML.replace("22/tcp", "23/tcp"));
+    let mut agent = Agent::start(&lab.server, &path);
+    open_some(&mut agent);
+    agent.order(reload(&other));
+    let started = agent.order(reload(&path));
+    assert_eq!(started, Started::quietly(Origin::Rebuilt, true, 2));
+    let [ssh, mosh @ ..] = some_opened();
+    assert_eq!(agent.order(list("knockd")), mosh);
+    // A new one there stays, and so do sets that are used again.
+    agent.order(open("ssh", "192.0.2.77", "22/tcp", seconds(30)));
+    assert_eq!(agent.order(run(millis(300))), News::none());
+    assert!(agent.order(list("knockd")).contains(&ssh));
 }
 
 /// A port that lies in a range now is guarded on: who may not come in any more is kept out at once.
