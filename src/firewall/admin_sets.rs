@@ -9,6 +9,7 @@ use nix::errno::Errno;
 
 use super::error::{FirewallError, MessageKind, netlink_port};
 use super::kernel::Kernel;
+use super::netlink::elements;
 use super::netlink::inventory::{self, SetInfo};
 use super::notice::Notice;
 use super::opening::{Closed, OpeningEntry, OpeningPlace, OpeningSlot, Shape};
@@ -214,7 +215,7 @@ impl AdminSets {
             Shape::AddressPort(f) => KeyKind::AddressPort(f),
             Shape::Awaited | Shape::Unfit => return None,
         };
-        let (source, step) = match inventory::key(kind, key)? {
+        let (source, step) = match elements::key_of(kind, key)? {
             ElementKey::Address(source) => (source, None),
             ElementKey::AddressPort(source, step) => (source, Some(step)),
         };

@@ -52,7 +52,7 @@ pub(super) fn key_bytes(key: ElementKey) -> Vec<u8> {
 
 /// Takes a key of this kind apart. Returns `None` if the bytes do not fit the kind, and for a port
 /// alone, which is nobody's opening.
-pub(super) fn key_of(key: KeyKind, bytes: &[u8]) -> Option<ElementKey> {
+pub(in crate::firewall) fn key_of(key: KeyKind, bytes: &[u8]) -> Option<ElementKey> {
     match key {
         KeyKind::Address(f) => {
             let (address, rest) = split_address(f, bytes)?;

@@ -369,11 +369,6 @@ pub(super) fn list<'a>(a: Attributes<'a>) -> impl Iterator<Item = Dumped> + 'a {
     })
 }
 
-/// Returns the address and port that a key stands for, or `None` if it is not of this kind.
-pub(in crate::firewall) fn key(kind: KeyKind, bytes: &[u8]) -> Option<ElementKey> {
-    key_of(kind, bytes)
-}
-
 impl Dumped {
     /// Returns the address and port that the element stands for, or `None` if its key is not of
     /// this kind.
