@@ -10,7 +10,7 @@ use clap::{CommandFactory as _, Parser as _};
 use super::args::Knockd;
 use super::tools;
 use crate::daemon;
-use crate::stderr::complain;
+use crate::stderr::{complain, is_journal};
 
 /// Returns the command to use in place of a word that people try as a subcommand and that is none.
 fn elsewhere(word: &str) -> Option<String> {
@@ -63,6 +63,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             match error.get(ContextKind::InvalidSubcommand) {
                 Some(ContextValue::String(word)) if let Some(how) = elsewhere(word) => {
                     complain(format_args!("knockd: there is no `{word}` here: {how}"));
+                }
+                _ if error.use_stderr() && is_journal() => {
+                    complain(format_args!("{}", error.render()));
                 }
                 _ => {
                     let _ = error.print();
