@@ -39,15 +39,17 @@ const LEFT: &str = "no command helper: pending stop commands wait for the next s
 const REST: Duration = Duration::from_secs(1);
 
 impl CommandHelper {
-    /// Starts the helper where it is needed.
+    /// Starts the helper where it is needed: some door has commands, or an earlier daemon has left
+    /// pending stops.
     pub(crate) fn start(
         options: &Options,
         path: &Path,
         config: &Config,
         text: &[u8],
+        left_stops: bool,
     ) -> Result<Option<Self>, Fault> {
         let table = CommandTable::new(config);
-        if !command::is_needed(&table, options.state(path).dir()) {
+        if table.is_empty() && !left_stops {
             return Ok(None);
         }
         let (program, args) = (PathBuf::from("/proc/self/exe"), options.helper_args(path));

@@ -431,7 +431,7 @@ impl Daemon<'_> {
             table: self.pipeline.table.as_ref().map(|table| TableStatus {
                 name: table.ruleset().table.to_string(),
                 owned: table.is_owned(),
-                openings: table.openings(now).len(),
+                openings: table.opening_count(),
             }),
         }
     }
@@ -622,7 +622,9 @@ impl Daemon<'_> {
     fn swap_commands(&mut self, config: &Config, text: &[u8]) {
         match &mut self.pipeline.commands {
             Some(commands) => commands.reload(config, text),
-            None => match CommandHelper::start(self.options, &self.path, config, text) {
+            // Had an earlier daemon left stops, there would be a helper since the start: the disk is
+            // not asked again.
+            None => match CommandHelper::start(self.options, &self.path, config, text, false) {
                 Ok(commands) => self.pipeline.commands = commands,
                 Err(error) => tracing::error!("{error}: no command will run"),
             },

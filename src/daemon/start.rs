@@ -28,6 +28,7 @@ use super::state::last_good::LastGoodKeeper;
 use super::state::lock::{LockError, PidFile};
 use super::state::start_failures;
 use super::table;
+use crate::action::command;
 use crate::action::used_sequences::UsedSequences;
 use crate::capture::{Links, LiveCapture};
 use crate::config::{Audience, LoadError};
@@ -102,7 +103,8 @@ fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<
     let ruleset = Ruleset::new(&setup.config).map(|ruleset| ruleset.of(&path));
     let table = ruleset.map(|ruleset| table::make(options, ruleset));
     let table = table.transpose()?;
-    let commands = CommandHelper::start(options, &path, &setup.config, &setup.bytes)?;
+    let left_stops = command::has_left_stops(state.dir());
+    let commands = CommandHelper::start(options, &path, &setup.config, &setup.bytes, left_stops)?;
 
     // The files of one-time sequences come after the guard, for their disk may not answer.
     let one_time_files = OneTimeFiles::new(UsedSequences::load(state.dir(), random()?))?;

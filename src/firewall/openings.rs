@@ -170,6 +170,10 @@ impl Openings {
         self.entries.get(slot)
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&OpeningSlot, &OpeningEntry)> {
         self.entries.iter()
     }

@@ -426,6 +426,12 @@ impl GuardTable {
         .collect()
     }
 
+    /// Returns the number of openings, as far as the daemon knows. The time does not depend on it.
+    #[must_use]
+    pub fn opening_count(&self) -> usize {
+        self.held.openings.count()
+    }
+
     /// Returns true if the kernel keeps others from the table; false if the table is watched.
     #[must_use]
     pub fn is_owned(&self) -> bool {

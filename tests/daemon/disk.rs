@@ -193,6 +193,25 @@ fn a_rotated_log_is_left_while_the_configuration_is_read() {
     strace.kill();
 }
 
+/// A configuration without commands is put in force without a look for stops that an earlier daemon
+/// may have left: that was done at the start.
+#[test]
+fn a_disk_that_holds_up_the_state_directory_holds_up_no_packet() {
+    needs!(Laboratory, Tool("strace"));
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    let folder = std::fs::read_dir(site.path("state")).expect("the state directory");
+    let folder = folder.map(|entry| entry.expect("an entry").path()).next();
+    let journal = folder.expect("our folder").join("stops.journal");
+    let fault = format!("statx:{EVER}");
+    let strace = lab.server.inject_at(&journal, daemon.id(), &fault);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_line("the new configuration is in force");
+    opens_ssh(&lab, &site);
+    strace.kill();
+}
+
 /// A door may open between the reading of its sequences and their being in force.
 #[test]
 fn a_sequence_that_is_used_during_a_reload_is_not_good_again() {

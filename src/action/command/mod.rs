@@ -47,9 +47,9 @@ pub use message::{CommandRefusal, Ending, HelperReport, HelperRequest, Phase};
 pub use system::{ServeError, inherited_socket, inherited_text};
 pub use table::{CommandTable, expand};
 
-/// Returns whether a helper is needed: some door has commands, or an earlier daemon has left pending
-/// stops in `state_dir`.
+/// Returns whether an earlier daemon has left pending stops in `state_dir`: then a helper is needed,
+/// even if no door has commands. Waits for the disk.
 #[must_use]
-pub fn is_needed(table: &CommandTable, state_dir: &Path) -> bool {
-    !table.is_empty() || super::journal::is_left(state_dir)
+pub fn has_left_stops(state_dir: &Path) -> bool {
+    super::journal::is_left(state_dir)
 }
