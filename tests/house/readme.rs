@@ -250,23 +250,11 @@ fn the_demonstration_installs_nothing_without_rust() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let programs = tempfile::tempdir().expect("a directory");
     let path = |name: &str| programs.path().join(name);
-    for name in ["bash", "dirname", "id"] {
-        let real = Command::new("sh")
-            .args(["-c", &format!("command -v {name}")])
-            .output();
-        let real = String::from_utf8(real.expect("sh").stdout).expect("a path");
-        std::os::unix::fs::symlink(real.trim(), path(name)).expect("a link");
-    }
+    link_programs(programs.path(), &["bash", "dirname", "id"]);
     // No package is installed, and an attempt to install one leaves a trace.
     for name in ["dpkg-query", "apt-get", "sudo", "unshare"] {
-        let script = format!(
-            "#!{}\necho {name} >>{}\n",
-            path("bash").display(),
-            path("ran").display()
-        );
-        std::fs::write(path(name), script).expect("written");
-        let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(path(name), all).expect("a file of ours");
+        let trace = format!("echo {name} >>{}", path("ran").display());
+        write_program(programs.path(), name, &trace);
     }
     let output = Command::new(path("bash"))
         .arg(root.join("contrib/demo.sh"))
@@ -279,4 +267,48 @@ fn the_demonstration_installs_nothing_without_rust() {
     assert!(complaint.contains("Rust is not here"), "{complaint}");
     let ran = std::fs::read_to_string(path("ran")).unwrap_or_default();
     assert_eq!(ran, "", "{complaint}");
+}
+
+/// Root may have no user namespaces (user.max_user_namespaces), and needs none.
+#[test]
+fn the_demonstration_makes_a_user_namespace_for_users_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (user, is_made) in [(0, false), (1000, true)] {
+        let programs = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| programs.path().join(name);
+        link_programs(programs.path(), &["bash", "dirname", "mktemp", "rm"]);
+        write_program(programs.path(), "id", &format!("echo {user}"));
+        let trace = format!("echo \"$@\" >{}", path("ran").display());
+        write_program(programs.path(), "unshare", &trace);
+        let output = Command::new(path("bash"))
+            .arg(root.join("contrib/demo.sh"))
+            .env("PATH", programs.path())
+            .env("KNOCKD_PROGRAMS", "/nowhere")
+            .output()
+            .expect("bash");
+        assert!(output.status.success(), "{output:?}");
+        let words = std::fs::read_to_string(path("ran")).expect("it was run");
+        assert!(words.contains("--net"), "{words}");
+        assert_eq!(words.contains("--user"), is_made, "{user}: {words}");
+    }
+}
+
+/// Puts these programs of the system into a directory.
+fn link_programs(directory: &Path, names: &[&str]) {
+    for name in names {
+        let real = Command::new("sh")
+            .args(["-c", &format!("command -v {name}")])
+            .output();
+        let real = String::from_utf8(real.expect("sh").stdout).expect("a path");
+        std::os::unix::fs::symlink(real.trim(), directory.join(name)).expect("a link");
+    }
+}
+
+/// Writes a script that stands for a program of this name. There must be a bash beside it.
+fn write_program(directory: &Path, name: &str, script: &str) {
+    let file = directory.join(name);
+    let bash = directory.join("bash");
+    std::fs::write(&file, format!("#!{}\n{script}\n", bash.display())).expect("written");
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(file, all).expect("a file of ours");
 }
