@@ -253,7 +253,9 @@ fn who_opens_and_who_closes_are_turned_both_or_neither() {
         "/usr/local/bin/closessh.sh %IP%",
         "iptables-restore < /etc/iptables.rules",
         "nft flush chain inet filter input",
-        "/usr/local/bin/ssh-off %IP% 22",
+        "/usr/local/bin/ssh-off %IP%",
+        "/usr/local/bin/ssh.sh off %IP%",
+        "/usr/local/bin/access %IP% 22",
         "systemctl restart nftables",
         "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT | logger",
     ] {
@@ -296,6 +298,13 @@ fn what_the_ruleset_must_have_is_said_with_the_line() {
                 command = nft add element ip filter knocked { %IP% timeout 3s }\n";
     let made = convert("knockd.conf", text, true).expect("a conversion");
     assert!(!made.toml.contains("flags timeout"), "{}", made.toml);
+    // One without may rely on the set's: what is there until it is closed cannot be in such a set.
+    let text = "[a]\nsequence = 21877,38112,9034\n\
+                command = nft add element ip filter knocked { %IP% }\n";
+    let made = convert("knockd.conf", text, true).expect("a conversion");
+    let line =
+        "if set knocked of table ip filter has a `timeout` of its own, write that in place of";
+    assert!(made.toml.contains(line), "{}", made.toml);
     let (_, notes) = native("native-zone");
     let line = "firewall-cmd --permanent --zone=internal --add-port=22/tcp";
     assert!(notes.contains(line), "{notes}");

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::native::{Act, Native, Tool};
 use super::output::TomlOutput;
-use crate::model::SetPath;
+use crate::model::{Lifetime, SetElement, SetPath};
 
 /// The letters `kn`.
 pub(super) const MARK: &str = "0x6b6e";
@@ -54,24 +54,42 @@ pub(super) fn advise(out: &mut TomlOutput<'_>, done: &[&Native], kept: bool) {
     }
 }
 
-/// Writes the names of the administrator's sets whose elements now end by themselves.
+/// Writes what elements of knockd's need of the administrator's sets and those of the commands did not.
 fn sets(out: &mut TomlOutput<'_>, done: &[&Native]) {
-    let all: BTreeSet<&SetPath> = done.iter().flat_map(|native| &native.timed).collect();
-    if all.is_empty() {
-        return;
+    let timed: BTreeSet<&SetPath> = done.iter().flat_map(|native| &native.timed).collect();
+    if !timed.is_empty() {
+        out.gap();
+        out.note(
+            None,
+            "elements of these sets end by themselves now, which each set must allow: without the \
+             flag nobody gets in. Write the line into the set in your ruleset (such as \
+             /etc/nftables.conf) and load that anew:"
+                .to_owned(),
+        );
     }
-    out.gap();
-    out.note(
-        None,
-        "elements of these sets end by themselves now, which each set must allow: without the \
-         flag nobody gets in. Write the line into the set in your ruleset (such as \
-         /etc/nftables.conf) and load that anew:"
-            .to_owned(),
-    );
-    for SetPath { family, table, set } in all {
+    for SetPath { family, table, set } in timed {
         out.note(
             None,
             format!("    table {family} {table}, set {set}: flags timeout;"),
+        );
+    }
+    let stays = |e: &&SetElement| e.lifetime == Lifetime::UntilClosed;
+    let lasting: BTreeSet<&SetPath> = done
+        .iter()
+        .filter_map(|native| match &native.act {
+            Act::Add(elements) => Some(elements.iter().filter(stays).map(|e| &e.path)),
+            Act::Open(..) | Act::Close(_) | Act::Remove(_) => None,
+        })
+        .flatten()
+        .collect();
+    for SetPath { family, table, set } in lasting {
+        out.gap();
+        out.note(
+            None,
+            format!(
+                "if set {set} of table {family} {table} has a `timeout` of its own, write that in \
+                 place of \"until closed\" (for = \"1h\"): otherwise nobody gets in"
+            ),
         );
     }
 }

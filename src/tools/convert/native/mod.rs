@@ -145,10 +145,11 @@ fn may_close(door: &Door, ports: &[PortRange]) -> bool {
 
 /// Words in a command that takes something away.
 #[rustfmt::skip]
-const CLOSING: [&str; 25] = [
+const CLOSING: [&str; 34] = [
     "-D", "--delete", "-F", "--flush", "-X", "delete", "del", "destroy", "flush", "remove",
     "close", "shut", "lock", "block", "deny", "drop", "reject", "ban", "revoke", "reset",
     "restore", "reload", "restart", "stop", "kill",
+    "off", "end", "undo", "disable", "disallow", "forbid", "clear", "rm", "unset",
 ];
 
 /// Returns whether a command that is not understood seems to close: by its words, by the door's name,
@@ -158,9 +159,11 @@ fn looks_closing(name: &str, command: &str, ports: &[PortRange]) -> bool {
         command.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
     }
     let lower = command.to_ascii_lowercase();
+    // Of `ssh-off` the parts, and of an option none: its letter means what its program likes.
     let plain = words(&lower).filter(|word| !word.starts_with('-'));
+    let parts = plain.flat_map(|word| word.split('-'));
     if words(command)
-        .chain(plain)
+        .chain(parts)
         .any(|word| CLOSING.contains(&word))
     {
         return true;
