@@ -107,7 +107,9 @@ impl Diagnostic {
                 (&self.message, &self.help)
             }
         };
-        let excerpt = match (audience, self.is_secret) {
+        // A line without a secret gets one by a message such as that a port of it is a step.
+        let tells = audience == Audience::Log && self.quiet.is_some();
+        let excerpt = match (audience, self.is_secret || tells) {
             (Audience::Terminal, _) | (_, false) => self.excerpt.as_ref(),
             (Audience::Pipe | Audience::Log, true) => None,
         };
