@@ -141,7 +141,9 @@ fn what_a_command_leaves_in_the_background_may_go_on_writing() {
     let directory = Directory::new(&[]);
     let go = directory.file("go");
     let command = format!(
-        "(while [ ! -e {go} ]; do sleep 0.01; done; echo later; echo done > {done}) & echo now",
+        "(while [ -d {here} ] && [ ! -e {go} ]; do sleep 0.01; done; echo later; \
+         echo done > {done}) & echo now",
+        here = directory.path.display(),
         go = go.display(),
         done = directory.file("done").display()
     );

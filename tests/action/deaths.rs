@@ -25,7 +25,7 @@ fn after_the_daemon_was_killed_the_overdue_run_and_the_others_are_armed_again() 
     let soon = door("soon", &start, "echo stop soon %IP%", SHORT);
     let late = door("late", &start, "echo stop late %IP%", LONG);
     directory.configure(&[soon, late]);
-    let mut daemon = directory.start_daemon(&["soon", "late"], "192.0.2.7");
+    let daemon = directory.start_daemon(&["soon", "late"], "192.0.2.7");
     wait_until("both starts", || {
         directory.read("started").lines().count() == 2
     });
@@ -35,8 +35,7 @@ fn after_the_daemon_was_killed_the_overdue_run_and_the_others_are_armed_again() 
     });
     let helpers = children(daemon.id());
     assert_eq!(helpers.len(), 1);
-    daemon.kill().expect("killed");
-    daemon.wait().expect("reaped");
+    daemon.kill();
     wait_until("the helper's end", || !lives(helpers[0]));
     // Nobody is there when the first is due; and by then it has no door any more.
     std::thread::sleep(SHORT);
@@ -67,19 +66,19 @@ fn when_the_daemon_is_gone_what_runs_may_end() {
     let directory = Directory::new(&[]);
     let (go, end) = (directory.file("go"), directory.file("end"));
     let command = format!(
-        "while [ ! -e {} ]; do sleep 0.01; done; echo; echo; echo end > {}",
+        "while [ -d {} ] && [ ! -e {} ]; do sleep 0.01; done; echo; echo; echo end > {}",
+        directory.path.display(),
         go.display(),
         end.display()
     );
     directory.configure(&[door("d", &command, "true", LONG)]);
-    let mut daemon = directory.start_daemon(&["d"], "192.0.2.7");
+    let daemon = directory.start_daemon(&["d"], "192.0.2.7");
     let mut helpers = Vec::new();
     wait_until("a shell", || {
         helpers = children(daemon.id());
         helpers.iter().any(|h| !children(*h).is_empty())
     });
-    daemon.kill().expect("killed");
-    daemon.wait().expect("reaped");
+    daemon.kill();
     // The next one need not wait for it, and has the stop.
     let mut daemon = directory.unready_helper();
     let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use knockd::action::command::{
 use knockd::model::{Commands, Config, Door};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::support::{SOON, ip};
+use crate::support::{Process, SOON, ip};
 
 const DIRECTORY: &str = "KNOCKD_TEST_DIRECTORY";
 const DAEMON: &str = "KNOCKD_TEST_DAEMON";
@@ -114,14 +115,11 @@ impl Directory {
     }
 
     /// Starts a daemon of its own process, which knocks at these doors from this address.
-    pub(crate) fn start_daemon(&self, doors: &[&str], source: &str) -> std::process::Child {
-        std::process::Command::new("/proc/self/exe")
-            .args(run_only("daemon"))
-            .env(DIRECTORY, &self.path)
-            .env(DAEMON, format!("{source} {}", doors.join(" ")))
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .expect("a daemon")
+    pub(crate) fn start_daemon(&self, doors: &[&str], source: &str) -> Process {
+        let mut daemon = Command::new("/proc/self/exe");
+        daemon.args(run_only("daemon")).env(DIRECTORY, &self.path);
+        daemon.env(DAEMON, format!("{source} {}", doors.join(" ")));
+        Process::start_uncollected(daemon.stdout(Stdio::null()))
     }
 }
 
@@ -210,6 +208,15 @@ impl Daemon {
     pub(crate) fn drain(&mut self) -> Vec<HelperReport> {
         self.client.send(&HelperRequest::Drain).expect("sent");
         self.wait(|r| *r == HelperReport::Drained)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // The helper ends once its commands have ended.
+        if std::thread::panicking() {
+            kill_children(self.client.helper());
+        }
     }
 }
 

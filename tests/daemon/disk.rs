@@ -307,8 +307,9 @@ fn a_disk_that_holds_up_a_one_time_file_holds_up_neither_start_nor_reload() {
     knock_until_open(&lab, &daemon, ONCE[0], 1);
     daemon.terminate();
 
+    // With -D the daemon is the child of this process, not of strace, and so ends with its handle.
     let strace = format!(
-        "strace -f -qq -o /dev/null -P {} -e trace=openat -e inject=openat:delay_enter=4000000",
+        "strace -D -f -qq -o /dev/null -P {} -e trace=openat -e inject=openat:delay_enter=4000000",
         file.display()
     );
     let mut daemon = Process::start(&mut site.command_by(&strace, "-v"));

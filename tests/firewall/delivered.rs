@@ -24,8 +24,8 @@ const ROUTED: &str = "route add 198.51.100.0/24 via 192.0.2.1\n\
                       route add 2001:db8:5::/64 via 2001:db8::1";
 
 struct Server {
-    lab: Lab,
     agent: Agent,
+    lab: Lab,
 }
 
 impl Server {

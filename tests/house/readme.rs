@@ -77,9 +77,10 @@ fn comparable(line: &str) -> String {
 const KNOCKD: &str = env!("CARGO_BIN_EXE_knockd");
 
 struct Walk {
+    /// It ends before its laboratory: fields are dropped in their order.
+    daemon: Option<Process>,
     lab: Lab,
     configuration: PathBuf,
-    daemon: Option<Process>,
 }
 
 impl Walk {
@@ -91,9 +92,9 @@ impl Walk {
             .expect("a configuration");
         let configuration = lab.write("knockd.toml", &toml.lines.join("\n"));
         Self {
+            daemon: None,
             lab,
             configuration,
-            daemon: None,
         }
     }
 

@@ -10,7 +10,8 @@
 //! Both lie in one user namespace, in which a command started through [`Namespace`] is
 //! root. Their MAC addresses are those of the captures in tests/captures, so that a frame
 //! recorded there can be sent here as it is. Nothing outlives the test: the namespaces are
-//! held by open files alone, and each process is killed when its handle is dropped.
+//! held by open files alone, each process is killed when its handle is dropped, and a
+//! laboratory ends what is left in it and has its directory on the command line.
 //!
 //! A test says by `needs!` what it needs of the machine: see [`need`].
 
@@ -66,7 +67,7 @@ pub(crate) struct Lab {
     /// Where clients and scanners run.
     pub(crate) client: Namespace,
     users: UserNamespaces,
-    directory: tempfile::TempDir,
+    directory: LabDirectory,
 }
 
 impl Lab {
@@ -79,7 +80,7 @@ impl Lab {
             server,
             client,
             users,
-            directory: tempfile::tempdir().expect("a temporary directory"),
+            directory: LabDirectory(tempfile::tempdir().expect("a temporary directory")),
         };
         lab.lay_wire();
         lab
@@ -120,7 +121,7 @@ impl Lab {
 
     /// A directory of this laboratory's own.
     pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
+        self.directory.0.path()
     }
 
     /// Writes a file into the laboratory's directory.
@@ -128,6 +129,29 @@ impl Lab {
         let path = self.directory().join(name);
         std::fs::write(&path, text).expect("the laboratory's directory can be written");
         path
+    }
+}
+
+/// The laboratory's directory, which is dropped last of all. By then every daemon that was started with
+/// a file in it must have ended, and the daemon's helper with it.
+struct LabDirectory(tempfile::TempDir);
+
+impl Drop for LabDirectory {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + SOON;
+        let mut left = process::naming(self.0.path());
+        while !left.is_empty() && Instant::now() < deadline && !std::thread::panicking() {
+            std::thread::sleep(Duration::from_millis(5));
+            left = process::naming(self.0.path());
+        }
+        for (process, _) in &left {
+            // Fails only where it has ended by now.
+            let _ = nix::sys::signal::kill(*process, nix::sys::signal::Signal::SIGKILL);
+        }
+        assert!(
+            left.is_empty() || std::thread::panicking(),
+            "this outlives the test: {left:?}"
+        );
     }
 }
 

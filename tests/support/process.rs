@@ -176,6 +176,20 @@ impl Namespace {
     }
 }
 
+/// Returns the processes that have this path on their command line, with that.
+pub(super) fn naming(path: &Path) -> Vec<(Pid, String)> {
+    let path = path.to_string_lossy();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let named = processes.filter_map(|process| {
+        let id = process.file_name().to_str()?.parse().ok()?;
+        // Of a process that has ended there is none.
+        let line = std::fs::read(process.path().join("cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        line.contains(&*path).then(|| (Pid::from_raw(id), line))
+    });
+    named.collect()
+}
+
 fn collect(pipe: Option<impl Read + Send + 'static>, lines: &Arc<Mutex<Vec<String>>>) {
     let pipe = BufReader::new(pipe.expect("a pipe"));
     let lines = Arc::clone(lines);
