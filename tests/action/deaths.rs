@@ -98,6 +98,16 @@ fn when_the_daemon_is_gone_what_runs_may_end() {
     wait_until("the helper's end", || !lives(helpers[0]));
 }
 
+/// The daemon is gone before the helper has made its first report.
+#[test]
+fn a_helper_whose_daemon_dies_at_once_ends_too() {
+    let directory = Directory::new(&[door("d", "true", "true", LONG)]);
+    let daemon = directory.unready_helper();
+    let helper = daemon.client.helper();
+    drop(daemon);
+    wait_until("the helper's end", || !lives(helper));
+}
+
 #[test]
 fn a_helper_that_is_killed_is_replaced_and_nothing_pending_is_lost() {
     let directory = Directory::new(&[door("d", "true", "echo stop", LONG)]);

@@ -88,7 +88,10 @@ pub fn serve<E: Display>(
         lost: 0,
     };
     helper.begin(state_dir)?;
-    while helper.step()? {}
+    // The daemon may be gone as early as that.
+    while !helper.is_over() {
+        helper.step()?;
+    }
     Ok(())
 }
 
@@ -180,8 +183,13 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         self.scheduler.set_table(table);
     }
 
-    /// Waits for something to happen, and reacts. Returns false when all is over.
-    fn step(&mut self) -> Result<bool, ServeError> {
+    /// Returns whether the daemon is gone and no command runs. Then nothing happens any more.
+    fn is_over(&self) -> bool {
+        self.socket.is_none() && self.children.is_idle()
+    }
+
+    /// Waits for something to happen, and reacts.
+    fn step(&mut self) -> Result<(), ServeError> {
         self.set_timer()?;
         let ready = self.wait()?;
         if ready.socket {
@@ -212,8 +220,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         if self.socket.is_some() {
             self.scheduler.expire(now);
         }
-        self.perform()?;
-        Ok(self.socket.is_some() || !self.children.is_idle())
+        self.perform()
     }
 
     fn set_timer(&self) -> Result<(), ServeError> {
