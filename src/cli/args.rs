@@ -7,6 +7,9 @@ use clap::{Args, Parser, Subcommand};
 use super::check::Check;
 use crate::daemon::{self, Options, Order};
 
+/// The usual run directory.
+pub(super) const RUN_DIR: &str = "/run/knockd";
+
 /// A port-knocking firewall manager: opens ports in nftables for those who know the sequence.
 #[derive(Debug, Parser)]
 #[command(
@@ -108,7 +111,7 @@ pub struct Places {
     pub state_dir: PathBuf,
 
     /// What must not: the lock and the control socket.
-    #[arg(long, value_name = "DIR", global = true, default_value = "/run/knockd")]
+    #[arg(long, value_name = "DIR", global = true, default_value = RUN_DIR)]
     pub run_dir: PathBuf,
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser as _};
 
-use super::args::Knockd;
+use super::args::{Knockd, RUN_DIR};
 use super::tools;
 use crate::daemon;
 use crate::stderr::{complain, is_journal};
@@ -33,7 +33,7 @@ fn elsewhere(word: &str) -> Option<String> {
 
 /// Returns the process number of the daemon, if its usual files name a process that is alive.
 fn running() -> Option<u32> {
-    let locks = std::fs::read_dir("/run/knockd").into_iter().flatten();
+    let locks = std::fs::read_dir(RUN_DIR).into_iter().flatten();
     let locks = locks.filter_map(|entry| Some(entry.ok()?.path()));
     let locks = locks.filter(|path| path.extension().is_some_and(|e| e == "lock"));
     let mut files = locks.chain([PathBuf::from("/var/run/knockd.pid")]);
@@ -71,6 +71,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                     let _ = error.print();
                 }
             }
+            if error.use_stderr() {
+                daemon::put_off_end(&run_dir(&args));
+            }
             return ExitCode::from(code);
         }
     };
@@ -89,6 +92,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             fault.into()
         }
     }
+}
+
+/// Returns the run directory of a command line that has faults.
+fn run_dir(args: &[OsString]) -> PathBuf {
+    let mut after = args.iter().skip_while(|argument| *argument != "--run-dir");
+    after.nth(1).map_or_else(|| RUN_DIR.into(), PathBuf::from)
 }
 
 /// `-d`: runs the same command line again, in a process of its own.

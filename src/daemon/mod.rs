@@ -37,4 +37,4 @@ pub use fault::Fault;
 pub use log::log_lines::place as place_words;
 pub use orphan::{guard, obey, table_name};
 pub use setup::{Options, ShutDoor, configuration, shut_doors};
-pub use start::run;
+pub use start::{put_off_end, run};

@@ -1,7 +1,7 @@
 //! From nothing to a daemon that listens. The capture takes the kernel longest to open: beside
 //! that the guard is put in place.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::Fault;
@@ -42,6 +42,17 @@ const WAY_OUT: &str = "give this one a -p of its own, or one daemon several -i";
 /// The pid file of knock 0.8, if neither the command line nor the configuration names one.
 const PIDFILE: &str = "/var/run/knockd.pid";
 
+/// The file that counts the starts that have failed.
+fn failed_starts(run_dir: &Path) -> PathBuf {
+    run_dir.join("failed-starts")
+}
+
+/// Puts off the end of a daemon whose command line is wrong: the service manager starts it again and
+/// again. Waits longer after each such start, and not at all without a service manager.
+pub fn put_off_end(run_dir: &Path) {
+    start_failures::wait(&failed_starts(run_dir));
+}
+
 /// Runs the daemon until it is asked to stop. If this fails, the reason has been reported already.
 ///
 /// # Errors
@@ -58,7 +69,7 @@ pub fn run(options: &Options) -> Result<(), Fault> {
     let signals = signals
         .map_err(|errno| Fault::system("signalfd", errno))
         .inspect_err(complain)?;
-    let failures = options.run_dir.join("failed-starts");
+    let failures = failed_starts(&options.run_dir);
     let mut daemon = start(options, &log, signals).inspect_err(|fault| {
         complain(fault);
         log.flush();

@@ -218,9 +218,9 @@ fn a_daemon_that_cannot_start_again_and_again_takes_longer_over_it() {
         Process::start(command.env("NOTIFY_SOCKET", "/nowhere"))
     };
     std::fs::create_dir(site.path("run")).expect("a folder of ours");
-    for turn in 1..=3 {
-        let (status, _) = by_manager(&mut site.command("")).wait();
-        assert_eq!(status.code(), Some(78), "turn {turn}");
+    for (turn, arguments, code) in [(1, "", 78), (2, "-i eth/0", 64), (3, "", 78)] {
+        let (status, _) = by_manager(&mut site.command(arguments)).wait();
+        assert_eq!(status.code(), Some(code), "turn {turn}");
         let text = std::fs::read_to_string(&counted).expect("counted");
         assert_eq!(text, format!("{turn}\n"));
     }
