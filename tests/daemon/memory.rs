@@ -1,7 +1,7 @@
 //! How much more memory many doors take than one.
 
 use crate::site::Site;
-use crate::support::{Lab, Process, SILENCE, wait_until};
+use crate::support::{Lab, SILENCE, wait_until};
 
 /// KiB that 500 doors may take at rest. 240 were measured; more than twice that, when each was
 /// kept twice and buffers lay where the file's tree had been.
@@ -19,15 +19,6 @@ fn configuration(doors: u16) -> String {
     (0..doors).map(door).collect()
 }
 
-/// Memory that is the process's own: what is mapped of files differs with what others use.
-fn own(daemon: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id()));
-    let status = status.expect("a live process");
-    let value = status.lines().find_map(|l| l.strip_prefix("RssAnon:"));
-    let number = value.and_then(|value| value.split_whitespace().next());
-    number.and_then(|n| n.parse().ok()).expect("a number of kB")
-}
-
 #[test]
 fn five_hundred_doors_take_little_more_than_one() {
     needs!(Laboratory);
@@ -36,10 +27,10 @@ fn five_hundred_doors_take_little_more_than_one() {
     let mut daemon = site.start("-v");
     daemon.wait_for_line("starting up");
     // At rest: until it falls no more.
-    let mut one = own(&daemon);
+    let mut one = daemon.own_memory();
     loop {
         std::thread::sleep(SILENCE);
-        match own(&daemon) {
+        match daemon.own_memory() {
             less if less < one => one = less,
             _ => break,
         }
@@ -50,9 +41,11 @@ fn five_hundred_doors_take_little_more_than_one() {
     let mut daemon = site.start("-v");
     daemon.wait_for_line("starting up");
     // A thread gives back what the start has needed.
-    wait_until("the memory of a start", || own(&daemon) <= one + AT_REST);
+    wait_until("the memory of a start", || {
+        daemon.own_memory() <= one + AT_REST
+    });
     site.reload(&daemon);
     let more = "the memory of a reload";
-    wait_until(more, || own(&daemon) <= one + AFTER_RELOAD);
+    wait_until(more, || daemon.own_memory() <= one + AFTER_RELOAD);
     daemon.terminate();
 }

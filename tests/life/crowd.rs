@@ -6,7 +6,7 @@ use crate::forge::{self, BRIEF, DOORS, MORE, SSH};
 use crate::rounds;
 use crate::site::{Site, failure};
 use crate::support::events::{closed, complete, extended, opened};
-use crate::support::frame::source;
+use crate::support::frame::{send_datagram, source};
 use crate::support::{Lab, Process, wait_for, wait_until};
 
 /// How many sources knock before it is waited until they are heard: they find room in the
@@ -234,6 +234,32 @@ fn who_floods_one_door_hurts_that_one() {
     site.run("close 10.0.0.3");
     forge::knock(&wire, source(41), SSH);
     daemon.wait_for_event(&opened("22/tcp").at("ssh").from("10.0.0.41"));
+}
+
+/// A reload that changes a door ends the attempts at it, all at once.
+#[test]
+fn a_reload_that_ends_many_attempts_keeps_no_memory_for_them() {
+    needs!(Laboratory);
+    let lab = Lab::new();
+    let doors = DOORS.replacen("open_for = \"1h\"", "seq_timeout = \"10m\"", 1);
+    let site = Site::new(&lab, &doors);
+    let wire = lab.client.frames("eth0");
+    let daemon = site.start("");
+    let live = || site.status()["attempts"]["live"].as_u64().unwrap_or(0);
+    for (before, chunk) in (0..60_000).collect::<Vec<_>>().chunks(1000).enumerate() {
+        for number in chunk {
+            send_datagram(&wire, source(*number), SSH[0]);
+        }
+        // As many as the ring of an ordinary user may hold.
+        wait_until("the attempts", || live() > before as u64 * 1000);
+    }
+    let anonymous = || daemon.own_memory();
+    let before = anonymous();
+    site.configure(&doors.replacen("9203", "9204", 1));
+    site.run("reload");
+    assert_eq!(live(), 0);
+    // Kept, their events would take more than two MiB.
+    assert!(anonymous() <= before + 512);
 }
 
 /// The log of somebody who knocks thousands of times a second is no flood.

@@ -100,6 +100,17 @@ impl Process {
         self.child.id()
     }
 
+    /// Returns the KiB of memory that are the process's own (`RssAnon` of proc_pid_status(5)): what is
+    /// mapped of files differs with what others use.
+    #[track_caller]
+    pub(crate) fn own_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("a live process");
+        let value = status.lines().find_map(|l| l.strip_prefix("RssAnon:"));
+        let number = value.and_then(|value| value.split_whitespace().next());
+        number.and_then(|n| n.parse().ok()).expect("a number of kB")
+    }
+
     /// Sends it a signal.
     #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
