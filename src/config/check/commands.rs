@@ -107,6 +107,11 @@ fn from_a_page(field: &Field<String>, text: &str, faults: &mut Faults) {
                     format!("`{dashes}{name}`"),
                 )
             }
+            // The place of a string of TOML has its quotes, and another quote would end it.
+            (false, plain) if given.span.len() > text.len() => (
+                format!("`{c}`"),
+                format!("`{plain}`, and put the command between `'''` and `'''`"),
+            ),
             (false, plain) => (format!("`{c}`"), format!("`{plain}`")),
         };
         faults

@@ -15,7 +15,7 @@ pub(crate) use self::names::is_set_path;
 use self::fields::path;
 use self::interfaces::interfaces;
 use super::diagnostic::Faults;
-use super::draft::{ConfigDraft, DraftDoor, DraftLog};
+use super::draft::{ConfigDraft, DraftDoor, DraftLog, Field};
 use super::host::Host;
 use super::text::Spanned;
 use crate::model::{Config, Log, Protocol, Step, flag};
@@ -92,7 +92,9 @@ fn flags_of_no_client(draft: &ConfigDraft, faults: &mut Faults) {
 fn doors_for_sessions(draft: &ConfigDraft, faults: &mut Faults) {
     let fits = |door: &&DraftDoor| {
         let flags = door.tcp_flags.or(draft.defaults.tcp_flags);
-        may_have_tcp(door) && flags.fits_sessions()
+        // Flags that cannot be read are no missing flags.
+        let is_known = !matches!(door.tcp_flags, Field::Faulty);
+        is_known && may_have_tcp(door) && flags.fits_sessions()
     };
     let mut all = draft.doors.iter().filter(fits);
     let Some(first) = all.next() else { return };

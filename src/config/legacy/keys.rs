@@ -58,8 +58,8 @@ pub(super) fn unknown(key: &Spanned<&str>, in_door: bool, after: bool, faults: &
         Some(format!("did you mean `{near}`?"))
     } else if Key::of_toml(&key.value.to_ascii_lowercase()).is_some() {
         Some(
-            "a knockd.conf has the keys of knock 0.8 alone; `knockd convert` makes TOML of it, \
-             which has more"
+            "take it out: a knockd.conf has the keys of knock 0.8 alone; `knockd convert` makes TOML \
+             of the rest, which has more"
                 .to_owned(),
         )
     } else {

@@ -142,7 +142,11 @@ fn header<'a>(text: &'a str, span: &Span, faults: &mut Faults) -> ConfSection<'a
     };
     if let Some(wrong) = wrong {
         let noted = faults.error(span, wrong);
-        if name.is_none() && text.contains('#') {
+        // Else the header would still not be closed.
+        let before = text
+            .split_once('#')
+            .map(|(before, _)| before.trim_end_matches(blank));
+        if name.is_none() && before.is_some_and(|before| before.ends_with(']')) {
             noted.help("a comment has a line of its own");
         }
     }

@@ -9,14 +9,26 @@ use crate::config::services;
 use crate::config::text::Spanned;
 use crate::model::{LegacyStep, Step, TcpFlags, parse_legacy_step};
 
-fn ignored<'f>(value: &Spanned<&str>, what: &str, faults: &'f mut Faults) -> ReportedFault<'f> {
+const COMMENT: &str = "a comment has a line of its own";
+
+/// Warns of the rest of a value. `meant` is the value as it would be right, for a rest that is no comment.
+fn ignored<'f>(
+    value: &Spanned<&str>,
+    what: &str,
+    meant: &str,
+    faults: &'f mut Faults,
+) -> ReportedFault<'f> {
+    let help = match what.starts_with('#') {
+        true => COMMENT.to_owned(),
+        false => format!("write {meant}"),
+    };
     let what = what.escape_debug();
     faults
         .warn(
             &value.span,
             format!("`{what}` means nothing here and is ignored, as by knock 0.8"),
         )
-        .help("a comment has a line of its own")
+        .help(help)
 }
 
 /// Reads a sequence: `7000,8000:udp`. Every faulty step is reported.
@@ -37,9 +49,14 @@ pub(super) fn sequence(value: &Spanned<&str>, faults: &mut Faults) -> Option<Spa
                 all,
             ) => {
                 if !rest.is_empty() {
-                    ignored(&here, rest, faults).quiet_help(
+                    let rest = rest.trim_start();
+                    let quiet = match rest.starts_with('#') {
+                        true => COMMENT,
+                        false => "leave it out",
+                    };
+                    ignored(&here, rest, &instead(inner, step), faults).quiet_help(
                         "what stands behind a step means nothing and is ignored",
-                        "a comment has a line of its own",
+                        quiet,
                     );
                 }
                 if let Some(all) = all {
@@ -49,7 +66,7 @@ pub(super) fn sequence(value: &Spanned<&str>, faults: &mut Faults) -> Option<Spa
             (Err(error), _) => {
                 faults
                     .error(&here.span, error.to_string())
-                    .help_if(advice(inner))
+                    .help_if(comment(inner).or_else(|| advice(inner)))
                     .quiet(error.quiet());
                 steps = None;
             }
@@ -58,9 +75,35 @@ pub(super) fn sequence(value: &Spanned<&str>, faults: &mut Faults) -> Option<Spa
     steps
 }
 
-/// Returns the right spelling of a text that is no step: the text is spelt as in a knockd.toml, or is
-/// the name of a service.
+/// Returns the advice on a text that is a step but for a comment.
+fn comment(text: &str) -> Option<String> {
+    let (step, _) = text.split_once('#')?;
+    parse_legacy_step(step.trim()).ok()?;
+    Some(COMMENT.to_owned())
+}
+
+/// Returns what may stand instead of a step with a rest. The protocol is what was meant; without it the
+/// step stays as it is.
+fn instead(text: &str, step: Step) -> String {
+    let as_now = step.port.to_string();
+    match meant(text) {
+        Some((meant, _)) if meant.ends_with(":udp") => format!("{meant} or {as_now}"),
+        Some((meant, _)) => meant,
+        None => as_now,
+    }
+}
+
+/// Returns the advice on a text that is no step.
 fn advice(text: &str) -> Option<String> {
+    meant(text).map(|(meant, is_named)| match is_named {
+        true => format!("use the number: {meant}"),
+        false => format!("write {meant}"),
+    })
+}
+
+/// Returns the right spelling of a text that is no step, and whether it names a service: the text is spelt
+/// as in a knockd.toml, or has a name for the port.
+fn meant(text: &str) -> Option<(String, bool)> {
     let (port, protocol) = match text.split_once(['/', ':']) {
         Some((port, protocol)) => (port.trim(), protocol.trim().to_ascii_lowercase()),
         None => (text, String::new()),
@@ -71,10 +114,7 @@ fn advice(text: &str) -> Option<String> {
         protocol => format!("{}:{protocol}", number.as_deref().unwrap_or(port)),
     };
     let sound = parse_legacy_step(&meant).is_ok_and(|step| step.ignored.is_empty());
-    (sound && meant != text).then(|| match number {
-        Some(_) => format!("use the number: {meant}"),
-        None => format!("write {meant}"),
-    })
+    (sound && meant != text).then_some((meant, number.is_some()))
 }
 
 /// Reads whole seconds.
@@ -89,7 +129,7 @@ pub(super) fn seconds(value: &Spanned<&str>, faults: &mut Faults) -> Option<Dura
         return None;
     };
     if !rest.is_empty() {
-        ignored(value, rest.trim_start(), faults);
+        ignored(value, rest.trim_start(), digits, faults);
     }
     Some(Duration::from_secs(seconds.into()))
 }

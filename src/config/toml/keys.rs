@@ -102,7 +102,8 @@ impl<'a> Keys<'a> {
         let is_top = self.prefix.is_empty();
         if let (true, DeValue::Table(table)) = (is_top, value) {
             if lower == "options" {
-                return "`[options]` is of knockd.conf: `knockd convert` makes TOML of one".into();
+                return "write [log]: here it has the keys that `[options]` has in a knockd.conf"
+                    .into();
             }
             let of_door = |key: &str| Key::of_either(key).is_some_and(Key::is_of_door);
             let is_door = table.iter().any(|(key, _)| of_door(key.get_ref()));
@@ -113,6 +114,10 @@ impl<'a> Keys<'a> {
                 );
             }
         }
+        // `timeout` is another key of a door.
+        if self.asks_for("for") && ["timeout", "open_for", "lifetime"].contains(&&*lower) {
+            return "did you mean `for`?".to_owned();
+        }
         let alias = alias(&lower);
         if let Some(meant) = alias.filter(|new| self.asked.contains(new)) {
             return format!("did you mean `{meant}`?");
@@ -120,8 +125,13 @@ impl<'a> Keys<'a> {
         if let Some(place) = retired(&lower) {
             return place.to_owned();
         }
-        if let Some(place) = place(alias.unwrap_or(&lower)).filter(|_| !self.asks_for(&lower)) {
-            return place.to_owned();
+        let name = alias.unwrap_or(&lower);
+        if let Some(place) = place(name).filter(|_| !self.asks_for(&lower)) {
+            // There it would be unknown by another name.
+            return match name == key {
+                true => place.to_owned(),
+                false => format!("{place}, as `{name}`"),
+            };
         }
         if let Some(near) = nearest(key, self.asked.iter().copied()) {
             return format!("did you mean `{near}`?");

@@ -59,23 +59,30 @@ fn bare(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-fn string<'a>(value: &TomlValue<'a>, faults: &mut Faults, wanted: &str) -> Option<&'a str> {
+/// Returns a string. Quotes are advised if what lacks them would be a `sound` text in them.
+fn string<'a>(
+    value: &TomlValue<'a>,
+    faults: &mut Faults,
+    wanted: &str,
+    sound: impl Fn(&str) -> bool,
+) -> Option<&'a str> {
     if let DeValue::String(text) = value.value {
         return Some(text.as_ref());
     }
-    let help = bare(value.value).map(|bare| format!("put it in quotes: \"{bare}\""));
+    let text = bare(value.value).filter(|text| sound(text));
+    let help = text.map(|bare| format!("put it in quotes: \"{bare}\""));
     wrong(value, faults, wanted).help_if(help);
     None
 }
 
 /// Reads any string.
 pub(super) fn text(value: TomlValue<'_>, faults: &mut Faults) -> Option<String> {
-    string(&value, faults, "a string").map(str::to_owned)
+    string(&value, faults, "a string", |_| true).map(str::to_owned)
 }
 
 /// Reads the name of a file.
 pub(super) fn path(value: TomlValue<'_>, faults: &mut Faults) -> Option<PathBuf> {
-    string(&value, faults, "the name of a file").map(PathBuf::from)
+    string(&value, faults, "the name of a file", |_| true).map(PathBuf::from)
 }
 
 /// Reads `true` or `false`.
@@ -236,7 +243,7 @@ where
     T: FromStr,
     T::Err: Display,
 {
-    match string(&value, faults, wanted)?.parse() {
+    match string(&value, faults, wanted, |text| text.parse::<T>().is_ok())?.parse() {
         Ok(parsed) => Some(parsed),
         Err(error) => {
             faults.error(&value.span, error.to_string());
@@ -368,13 +375,13 @@ pub(super) fn flags(value: TomlValue<'_>, faults: &mut Faults) -> Option<TcpFlag
 
 /// Reads an address: `192.0.2.1`.
 pub(super) fn address(value: TomlValue<'_>, faults: &mut Faults) -> Option<std::net::IpAddr> {
-    let text = string(&value, faults, "an address")?;
+    let text = string(&value, faults, "an address", |_| false)?;
     let address = text.parse().ok();
     if address.is_none() {
-        faults.error(
-            &value.span,
-            format!("`{}` is no address", text.escape_debug()),
-        );
+        let text = text.escape_debug();
+        faults
+            .error(&value.span, format!("`{text}` is no address"))
+            .help("names are not looked up: write the address");
     }
     address
 }
@@ -429,7 +436,7 @@ fn time(value: &TomlValue<'_>, faults: &mut Faults, wanted: &str) -> Option<Dura
         wrong(value, faults, wanted).help(help);
         return None;
     }
-    let text = string(value, faults, wanted)?;
+    let text = string(value, faults, wanted, |_| false)?;
     match humantime::parse_duration(text) {
         Ok(duration) => Some(duration),
         Err(error) => {
