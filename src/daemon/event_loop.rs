@@ -461,7 +461,13 @@ impl Daemon<'_> {
             return;
         };
         let reply = match prepared {
-            Some(prepared) => self.commit(prepared),
+            Some(Ok(prepared)) => self.commit(prepared),
+            Some(Err(error)) => {
+                let text =
+                    format!("cannot start a thread: {error}: the running configuration stays");
+                tracing::error!("{text}");
+                Reply::Refused(text)
+            }
             // The table stays away: a guard that an older order brings back could lock the
             // administrator out.
             None => {

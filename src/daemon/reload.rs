@@ -2,6 +2,7 @@
 //! its disk may not answer (NFS, a frozen file system). The event loop goes on meanwhile, and then
 //! puts the new configuration in force: see `Daemon::commit` in `event_loop`.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ fn is_read_once(path: &Path) -> bool {
 /// The readings of the configuration: at most one is under way, and one more is due after it.
 #[derive(Debug)]
 pub(super) struct Readings {
-    done: PolledReceiver<Prepared>,
+    done: PolledReceiver<io::Result<Prepared>>,
     /// The number of the last reading that was begun.
     number: u64,
     /// The time at which the reading under way began; `None`: none is under way.
@@ -118,12 +119,12 @@ impl Readings {
         let read = {
             let (options, path, used) = (options.clone(), path.to_owned(), Arc::clone(used));
             let done = done.clone();
-            move || done.send(prepare(&options, &path, used))
+            move || done.send(Ok(prepare(&options, &path, used)))
         };
         let thread = thread::Builder::new().name("reload".into()).spawn(read);
-        // If no thread can be had, the loop itself reads, and waits for the disk.
-        if thread.is_err() {
-            done.send(prepare(options, path, Arc::clone(used)));
+        // The loop itself must not read: it would wait for the disk.
+        if let Err(error) = thread {
+            done.send(Err(error));
         }
     }
 
@@ -135,8 +136,8 @@ impl Readings {
     }
 
     /// Takes the result of a reading that is done. Returns its number, its result unless it was
-    /// discarded, and whether another reading is due.
-    pub(super) fn take(&mut self) -> Option<(u64, Option<Prepared>, bool)> {
+    /// discarded, and whether another reading is due. The error is that no thread could be started.
+    pub(super) fn take(&mut self) -> Option<(u64, Option<io::Result<Prepared>>, bool)> {
         let prepared = self.done.take().pop()?;
         self.since = None;
         self.tell = None;

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::site::{KNOCK, OPEN_SSH, SSH, Site, WEB, knock};
+use crate::site::{KNOCK, OPEN_SSH, SSH, Site, WEB, failure, knock};
 use crate::support::events::{closed, opened, stage};
 use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip, wait_until};
 
@@ -83,6 +83,23 @@ fn fail_half_way(changed: &str, tables: usize, least: usize) {
 }
 
 /// The kernel may be short of memory just then: the filter of the refused file lets no UDP pass.
+/// The loop does not read the file itself: it would wait for the disk.
+#[test]
+fn a_reload_without_a_thread_is_refused() {
+    needs!(Laboratory, Tool("strace"));
+    let lab = Lab::new();
+    let site = Site::new(&lab, SSH);
+    let mut daemon = site.start("");
+    let strace = lab.server.inject(daemon.id(), "clone3:error=EAGAIN");
+    let (code, said) = failure(&site.try_run("reload"));
+    strace.kill();
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains("cannot start a thread"), "{said}");
+    assert!(said.contains("the running configuration stays"), "{said}");
+    daemon.wait_for_line("cannot start a thread");
+    assert_eq!(site.run("reload"), "the new configuration is in force\n");
+}
+
 #[test]
 fn a_filter_that_is_not_put_back_at_once_is_put_back_later() {
     needs!(Laboratory, Tool("strace"));
