@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::output::{print, spoils};
 use super::services;
+use crate::action::command;
 use crate::config::{self, Audience};
 use crate::daemon::{self, Fault, Options, ShutDoor, remote};
 use crate::firewall::{FirewallError, ruleset::IpFamily};
@@ -78,6 +79,7 @@ pub(super) fn run(check: &Check, options: &Options) -> Result<(), Fault> {
     said.extend(
         options
             .doubtful_interfaces()
+            .chain(command::doubtful_environment(&config))
             .map(|text| format!("warning: {text}")),
     );
     if !check.file_only {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::action::command;
 use crate::action::one_time::{LiveSequence, SkippedLine};
 use crate::action::used_sequences::UsedSequences;
 use crate::config::{self, Audience, ConfigReport, Diagnostic, LoadError, Severity};
@@ -220,6 +221,8 @@ impl Options {
         }
         let mut warnings = said;
         warnings.extend(self.doubtful_interfaces().map(Remark::from));
+        let environment = command::doubtful_environment(&config);
+        warnings.extend(environment.into_iter().map(Remark::from));
         Ok(Setup {
             config,
             one_time: PendingSequences::new(),

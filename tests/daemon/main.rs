@@ -14,6 +14,7 @@ mod corpus;
 mod disk;
 mod doors;
 mod dry_run;
+mod environment;
 mod faults;
 mod guard;
 mod listen;

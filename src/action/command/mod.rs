@@ -28,6 +28,7 @@
 mod channel;
 mod children;
 mod client;
+mod environment;
 mod helper;
 mod job;
 mod message;
@@ -42,6 +43,7 @@ use std::path::Path;
 
 pub use children::DRAIN_TIME;
 pub use client::{HelperBusy, HelperClient, HelperGone, SpawnError};
+pub use environment::doubtful_environment;
 pub use helper::serve;
 pub use message::{CommandRefusal, Ending, HelperReport, HelperRequest, Phase};
 pub use system::{ServeError, inherited_socket, inherited_text};

@@ -16,19 +16,7 @@ use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_s
 use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, pipe2};
 
-/// Variables that a service manager sets for the service alone. A command that took them for its own
-/// could report the daemon ready or stopped (sd_notify(3), sd_listen_fds(3)).
-const FOR_THE_SERVICE: [&str; 6] = [
-    "NOTIFY_SOCKET",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "LISTEN_PID",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
-
-/// The `PATH` of commands if the daemon was started without one.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use super::environment;
 
 /// The file descriptor at which the helper finds the text of the configuration.
 pub(super) const TEXT: i32 = 3;
@@ -58,7 +46,7 @@ pub(super) fn helper(
         files.add_dup2(text.as_raw_fd(), TEXT)?;
     }
     let attributes = attributes(PosixSpawnFlags::empty())?;
-    let environment: Vec<CString> = environment(std::env::vars_os())?;
+    let environment = environment::of_helper()?;
     Ok(posix_spawn(
         program,
         &files,
@@ -76,7 +64,7 @@ pub(super) fn shell(command: &str) -> io::Result<(Pid, OwnedFd)> {
         c"-c".into(),
         c_string(command.to_owned().into())?,
     ];
-    let environment = environment(std::env::vars_os())?;
+    let environment = environment::of_command()?;
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     // Our end alone: the other end belongs to programs that expect it to block.
     nix::fcntl::fcntl(&ours, nix::fcntl::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -101,42 +89,7 @@ fn attributes(more: PosixSpawnFlags) -> io::Result<PosixSpawnAttr> {
     Ok(attributes)
 }
 
-/// Returns the daemon's own environment, as in knock 0.8: people set variables for their commands in
-/// the unit or the container. No packet can change it.
-fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> io::Result<Vec<CString>> {
-    let mut has_path = false;
-    let mut environment = Vec::new();
-    for (name, value) in variables {
-        if FOR_THE_SERVICE.iter().any(|s| name == *s) {
-            continue;
-        }
-        has_path |= name == "PATH";
-        let mut entry = name;
-        entry.push("=");
-        entry.push(value);
-        environment.push(c_string(entry)?);
-    }
-    if !has_path {
-        environment.push(c_string(format!("PATH={DEFAULT_PATH}").into())?);
-    }
-    Ok(environment)
-}
-
 fn c_string(text: OsString) -> io::Result<CString> {
     CString::new(text.into_vec())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it has a zero byte in it"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_do_not_speak_for_the_service_and_find_their_programs() {
-        let given = [("LANG", "C"), ("NOTIFY_SOCKET", "/run/x"), ("A", "b=c")];
-        let given = given.map(|(n, v)| (n.into(), v.into()));
-        let environment = environment(given.into_iter()).expect("no zero bytes");
-        let path = c_string(format!("PATH={DEFAULT_PATH}").into()).expect("no zero bytes");
-        assert_eq!(environment, [c"LANG=C".into(), c"A=b=c".into(), path]);
-    }
 }
