@@ -58,6 +58,11 @@ step cargo clippy --locked --no-default-features --tests -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps
 step cargo test --locked --doc
 step cargo test --locked --no-fail-fast --lib --bins --tests --examples
+# libnftnl is C: no read or write beside what is ours, nothing left behind.
+memcheck="valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite"
+step cargo test --locked --lib \
+    --config "target.'cfg(unix)'.runner = '$memcheck --errors-for-leak-kinds=definite'" \
+    -- --test-threads=1 fuzz::corpus::nft firewall::netlink
 # What a packet and an opening cost, in instructions.
 step cargo bench --locked --profile count --bench instructions
 # Whether a step can be told from another port by the time that a packet to it takes.

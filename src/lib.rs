@@ -29,6 +29,9 @@ pub mod daemon;
 pub mod decode;
 #[cfg(feature = "daemon")]
 pub mod firewall;
+#[cfg(all(any(test, fuzzing), feature = "daemon"))]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(feature = "daemon")]
 pub mod matcher;
 #[cfg(feature = "daemon")]

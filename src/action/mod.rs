@@ -2,6 +2,8 @@
 //! of one-time sequences.
 
 pub mod command;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod journal;
 pub(crate) mod one_time;
 mod plan;

@@ -13,6 +13,9 @@ use nix::fcntl::OFlag;
 
 use crate::model::{ParseLegacyError, Step, parse_legacy_sequence};
 
+/// What the first byte of a used line becomes.
+pub(super) const MARK: &[u8; 1] = b"#";
+
 /// The longest file of sequences. The file is read at every use.
 const MAX_SIZE: u64 = 4 << 20;
 
@@ -121,13 +124,26 @@ pub(crate) fn current(
 ) -> Result<Sequences, OneTimeError> {
     let (file, bytes) = open(path, false)?;
     let mode = file.metadata().map_err(failed("look at", path))?.mode();
+    let (live, skipped) = find(&bytes, left_alone, used);
+    Ok(Sequences {
+        live,
+        skipped,
+        world_readable: mode & 0o004 != 0,
+    })
+}
+
+/// Returns the sequence of a text that is to be knocked next, and the lines above it that are none.
+pub(super) fn find(
+    text: &[u8],
+    left_alone: impl Fn(Step) -> bool,
+    used: impl Fn(&[Step]) -> bool,
+) -> (Option<LiveSequence>, Vec<SkippedLine>) {
     let mut skipped = Vec::new();
-    let mut live = None;
     for SequenceLine {
         number,
         offset,
         text,
-    } in lines(&bytes)
+    } in lines(text)
     {
         // A line that is not UTF-8 is no sequence either.
         let read = parse_legacy_sequence(&String::from_utf8_lossy(text));
@@ -140,22 +156,18 @@ pub(crate) fn current(
         });
         match sequence {
             Ok(steps) => {
-                live = Some(LiveSequence {
+                let live = LiveSequence {
                     steps,
                     line: number,
                     offset,
                     text: text.to_owned(),
-                });
-                break;
+                };
+                return (Some(live), skipped);
             }
             Err(why) => skipped.push(SkippedLine { line: number, why }),
         }
     }
-    Ok(Sequences {
-        live,
-        skipped,
-        world_readable: mode & 0o004 != 0,
-    })
+    (None, skipped)
 }
 
 /// Marks a sequence as used. The mark is on the disk when this returns. Call it before the door
@@ -176,15 +188,18 @@ pub(crate) fn mark_used(
     remember: impl FnOnce(),
 ) -> Result<(), OneTimeError> {
     let (file, bytes) = open(path, true)?;
-    let same = || lines(&bytes).filter(|line| line.text == used.text);
-    let place = same()
-        .find(|line| line.offset == used.offset)
-        .or_else(|| same().next())
-        .ok_or_else(|| OneTimeError::Changed(path.to_owned()))?;
+    let place = place(&bytes, used).ok_or_else(|| OneTimeError::Changed(path.to_owned()))?;
     remember();
-    file.write_all_at(b"#", place.offset)
+    file.write_all_at(MARK, place)
         .map_err(failed("mark the used sequence in", path))?;
     file.sync_all().map_err(failed("sync", path))
+}
+
+/// Returns the place of the mark of a sequence in a text: where it was found, or where it is now.
+pub(super) fn place(text: &[u8], used: &LiveSequence) -> Option<u64> {
+    let same = || lines(text).filter(|line| line.text == used.text);
+    let there = same().find(|line| line.offset == used.offset);
+    there.or_else(|| same().next()).map(|line| line.offset)
 }
 
 /// A line that is neither blank nor marked.

@@ -94,9 +94,7 @@ impl UsedSequences {
         for old in written.drain(..surplus) {
             all.remove(&old);
         }
-        let mut text = format!("{HEADER}{:032x}\n", u128::from_be_bytes(self.key));
-        text.extend(written.iter().map(|hash| format!("{hash:016x}\n")));
-        text
+        to_text(self.key, written)
     }
 
     fn hashes(&self) -> MutexGuard<'_, Hashes> {
@@ -115,8 +113,15 @@ impl UsedSequences {
     }
 }
 
+/// Returns the whole text of a file.
+pub(super) fn to_text(key: [u8; 16], hashes: &[u64]) -> String {
+    let mut text = format!("{HEADER}{:032x}\n", u128::from_be_bytes(key));
+    text.extend(hashes.iter().map(|hash| format!("{hash:016x}\n")));
+    text
+}
+
 /// Returns the key and the hashes. A last line that was cut off does not count.
-fn parse(text: &str) -> Option<([u8; 16], Vec<u64>)> {
+pub(super) fn parse(text: &str) -> Option<([u8; 16], Vec<u64>)> {
     let (first, rest) = text.split_once('\n')?;
     let key = u128::from_str_radix(first.strip_prefix(HEADER)?, 16).ok()?;
     let whole = rest.split_inclusive('\n').filter(|line| line.len() == 17);

@@ -15,5 +15,7 @@ mod live;
 pub use error::CaptureError;
 pub use file::CaptureFile;
 pub use filter::{Instruction, MAX_INSTRUCTIONS, Program};
+#[cfg(any(test, fuzzing))]
+pub(crate) use links::fuzz;
 pub use links::{LinkChange, Links, LinksError};
 pub use live::LiveCapture;

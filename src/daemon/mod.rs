@@ -11,6 +11,8 @@ mod control;
 mod dry_run;
 mod event_loop;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) use control::fuzz;
 mod heap;
 pub mod log;
 mod one_time_files;

@@ -22,6 +22,8 @@ mod watch;
 pub use error::FirewallError;
 pub(crate) use inspection::{Inspection, Presence, inspect};
 pub use netlink::elements::Encoder;
+#[cfg(any(test, fuzzing))]
+pub(crate) use netlink::fuzz;
 pub use netlink::present::Origin;
 pub use notice::{Culprit, Damage, NoRoom, Notice};
 pub use offline::{clear, guard, list};

@@ -11,5 +11,5 @@ pub(crate) use message::{Attributes, Message};
 pub(crate) use request::{ACK, DUMP, NetlinkRequest};
 pub(crate) use socket::{NetlinkRefusal, NetlinkSocket};
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use message::Messages;

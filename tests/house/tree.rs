@@ -320,11 +320,20 @@ pub(crate) fn has_unsafe(code: TokenStream) -> bool {
     })
 }
 
-/// Whether something is compiled for tests alone.
+/// Whether something is compiled for tests alone, or for tests and fuzzing.
 fn for_tests(attributes: &[syn::Attribute]) -> bool {
+    let written = |attribute: &syn::Attribute| {
+        let list = attribute
+            .meta
+            .require_list()
+            .map(|list| list.tokens.to_string());
+        list.unwrap_or_default().replace(' ', "")
+    };
     attributes.iter().any(|attribute| {
-        let test: syn::Result<syn::Ident> = attribute.parse_args();
-        attribute.path().is_ident("cfg") && test.is_ok_and(|word| word == "test")
+        let written = written(attribute);
+        let is_meant = ["test", "any(test,fuzzing)"].contains(&&*written)
+            || written.starts_with("all(any(test,fuzzing),");
+        attribute.path().is_ident("cfg") && is_meant
     })
 }
 

@@ -91,7 +91,8 @@ pub(super) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Incoming<T
     }
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Incoming<T> {
+/// Reads the bytes of one packet.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Incoming<T> {
     serde_json::from_slice(bytes).map_or(Incoming::Malformed, Incoming::Message)
 }
 

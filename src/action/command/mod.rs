@@ -29,6 +29,8 @@ mod channel;
 mod children;
 mod client;
 mod environment;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod helper;
 mod job;
 mod message;

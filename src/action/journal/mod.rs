@@ -5,6 +5,8 @@
 //! a crash it has the stops that were pending before the change, or after it. If no stop is pending,
 //! there is no file.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod stops;
 mod version_0_9;
 
@@ -92,12 +94,7 @@ impl Journal {
         let path = state_dir.join(NAME);
         let (stops, fault) = match read(&path) {
             Ok(text) => {
-                let as_now = stops::parse(&text, clocks);
-                let as_before = version_0_9::parse(&text, clocks);
-                let (stops, damaged) = match as_before.1 < as_now.1 {
-                    true => as_before,
-                    false => as_now,
-                };
+                let (stops, damaged) = parse(&text, clocks);
                 let fault = (damaged > 0).then(|| format!("{damaged} lines of it are damaged"));
                 (stops, fault)
             }
@@ -131,6 +128,17 @@ impl Journal {
             Ok(text) => state_file::replace(path, &text).map_err(failed("write", path)),
             Err(error) => Err(failed("write", path)(error.into())),
         }
+    }
+}
+
+/// Reads a whole journal, of this version or of 0.9.0. Returns its stops, and how many of its lines
+/// cannot be read.
+fn parse(text: &[u8], clocks: Clocks) -> (BTreeMap<DoorSource, PendingStop>, usize) {
+    let as_now = stops::parse(text, clocks);
+    let as_before = version_0_9::parse(text, clocks);
+    match as_before.1 < as_now.1 {
+        true => as_before,
+        false => as_now,
     }
 }
 

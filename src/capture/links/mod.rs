@@ -5,6 +5,8 @@
 //! says whether the frame counts, its destination address whether it is for this host.
 
 mod change;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod message;
 mod socket;
 mod table;

@@ -11,7 +11,7 @@ use super::status::Status;
 use crate::daemon::state::dir;
 
 /// The most lines of a reply: nobody reads more, and all of them are in the log.
-const LONGEST_REPLY: usize = 500;
+pub(super) const LONGEST_REPLY: usize = 500;
 
 /// An order, and the daemon that it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -282,13 +282,17 @@ fn receive(mut socket: &Socket) -> io::Result<Option<AddressedOrder>> {
     if has_gone(socket) {
         return Ok(None);
     }
-    if let Ok(order) = serde_json::from_slice(&text) {
-        return Ok(Some(order));
+    read(&text).map(Some).map_err(io::Error::other)
+}
+
+/// Reads the bytes of a request.
+pub(super) fn read(text: &[u8]) -> serde_json::Result<AddressedOrder> {
+    if let Ok(order) = serde_json::from_slice(text) {
+        return Ok(order);
     }
     // An older client names no file: its order is for the daemon that listens.
-    let ask = serde_json::from_slice(&text).map_err(io::Error::other)?;
     let of = Vec::new();
-    Ok(Some(AddressedOrder { of, ask }))
+    serde_json::from_slice(text).map(|ask| AddressedOrder { of, ask })
 }
 
 /// Returns whether the other end is closed.

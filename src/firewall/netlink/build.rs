@@ -39,7 +39,7 @@ pub(in crate::firewall) struct WantedTable<'a> {
 /// A batch, and labels for its messages: an error names the message by its label.
 pub(super) struct LabelledBatch<'a> {
     ruleset: &'a Ruleset,
-    batch: Batch,
+    pub(super) batch: Batch,
     labels: Vec<(usize, MessageKind, String)>,
 }
 
@@ -101,7 +101,7 @@ impl<'a> LabelledBatch<'a> {
 
     /// Adds the chains and their rules. `kind` is [`MessageKind::Other`] if the sets that the rules
     /// look into were there before. When this is committed, the table guards.
-    fn chains(&mut self, kind: MessageKind) {
+    pub(super) fn chains(&mut self, kind: MessageKind) {
         let table = &*self.ruleset.table;
         for chain in &self.ruleset.chains {
             let text = format!("add chain inet {table} {}", chain.name);

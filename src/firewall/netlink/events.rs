@@ -73,7 +73,7 @@ impl EventReader {
     }
 
     /// Takes a message. Returns the transaction that ends with it.
-    fn read(
+    pub(super) fn read(
         &mut self,
         m: &Message<'_>,
         table: &str,

@@ -15,7 +15,7 @@ use super::structure::{self, set_flag};
 use crate::firewall::ruleset::{IpFamily, KeyKind, LAYOUT, Ruleset, SIGNATURE};
 use crate::firewall::transaction::ElementKey;
 use crate::model::SetPath;
-use crate::netlink::{ACK, Attributes, DUMP, NetlinkRequest, NetlinkSocket};
+use crate::netlink::{ACK, Attributes, DUMP, Message, NetlinkRequest, NetlinkSocket};
 
 /// `NFT_MSG_GETFLOWTABLE`, which libc does not have.
 const GET_FLOWTABLE: i32 = 23;
@@ -25,10 +25,11 @@ pub(super) const INET: u8 = 1;
 /// Attributes (linux/netfilter/nf_tables.h).
 pub(super) mod attr {
     pub(in super::super) const TABLE_NAME: u16 = 1;
+    /// The table's name, in messages about what is in a table.
+    pub(in super::super) const TABLE_OF: u16 = 1;
     pub(in super::super) const TABLE_FLAGS: u16 = 2;
     pub(in super::super) const TABLE_USERDATA: u16 = 6;
     pub(in super::super) const TABLE_OWNER: u16 = 7;
-    pub(in super::super) const CHAIN_TABLE: u16 = 1;
     pub(in super::super) const CHAIN_NAME: u16 = 3;
     pub(in super::super) const CHAIN_HOOK: u16 = 4;
     pub(in super::super) const CHAIN_POLICY: u16 = 5;
@@ -52,7 +53,6 @@ pub(super) mod attr {
     pub(in super::super) const ELEM_EXPIRATION: u16 = 5;
     pub(in super::super) const ELEM_USERDATA: u16 = 6;
     pub(in super::super) const DATA_VALUE: u16 = 1;
-    pub(in super::super) const RULE_TABLE: u16 = 1;
     pub(in super::super) const RULE_CHAIN: u16 = 2;
 }
 
@@ -142,21 +142,25 @@ pub(in crate::firewall) struct SetInfo {
 /// Returns all tables of family `inet`.
 pub(in crate::firewall) fn tables(socket: &mut NetlinkSocket) -> Result<Vec<TableInfo>, Errno> {
     let request = NetlinkRequest::nfnetlink(nft(libc::NFT_MSG_GETTABLE), DUMP, INET, 0);
-    socket.query(&request, |m, found: &mut Vec<TableInfo>| {
-        let a = m.attributes();
-        if m.family() != Some(INET) {
-            return;
-        }
-        if let Some(name) = a.text(attr::TABLE_NAME) {
-            let (layout, instance) = Layout::of(a.get(attr::TABLE_USERDATA));
-            found.push(TableInfo {
-                name: name.to_owned(),
-                flags: a.number(attr::TABLE_FLAGS).unwrap_or(0),
-                owner: a.number(attr::TABLE_OWNER),
-                layout,
-                instance,
-            });
-        }
+    socket.query(&request, |m, found: &mut Vec<_>| {
+        found.extend(read_table(m))
+    })
+}
+
+/// Reads a message about a table of family `inet`.
+pub(super) fn read_table(m: &Message<'_>) -> Option<TableInfo> {
+    let a = m.attributes();
+    if m.family() != Some(INET) {
+        return None;
+    }
+    let name = a.text(attr::TABLE_NAME)?.to_owned();
+    let (layout, instance) = Layout::of(a.get(attr::TABLE_USERDATA));
+    Some(TableInfo {
+        name,
+        flags: a.number(attr::TABLE_FLAGS).unwrap_or(0),
+        owner: a.number(attr::TABLE_OWNER),
+        layout,
+        instance,
     })
 }
 
@@ -182,39 +186,19 @@ pub(in crate::firewall) fn content(
 ) -> Result<TableContent, Errno> {
     let request =
         |message| NetlinkRequest::nfnetlink(nft(message), DUMP, INET, 0).with_text(1, table);
-    let ours = |a: Attributes<'_>, kind: u16| a.text(kind) == Some(table);
+    let its = |m: &Message<'_>| m.attributes().text(attr::TABLE_OF) == Some(table);
     let sets = socket.query(
         &request(libc::NFT_MSG_GETSET),
-        |m, sets: &mut BTreeMap<String, SetShape>| {
-            let a = m.attributes();
-            if ours(a, attr::SET_TABLE)
-                && let Some(name) = a.text(attr::SET_NAME)
-            {
-                sets.insert(name.to_owned(), set_shape(a));
-            }
-        },
+        |m, sets: &mut BTreeMap<_, _>| sets.extend(read_set(m).filter(|_| its(m))),
     )?;
     let chains = socket.query(
         &request(libc::NFT_MSG_GETCHAIN),
-        |m, chains: &mut Vec<ChainInfo>| {
-            let a = m.attributes();
-            if ours(a, attr::CHAIN_TABLE)
-                && let Some(name) = a.text(attr::CHAIN_NAME)
-            {
-                chains.push(ChainInfo {
-                    name: name.to_owned(),
-                    base: base(a),
-                });
-            }
-        },
+        |m, chains: &mut Vec<_>| chains.extend(read_chain(m).filter(|_| its(m))),
     )?;
     let rules = socket.query(
         &request(libc::NFT_MSG_GETRULE),
         |m, rules: &mut BTreeMap<String, usize>| {
-            let a = m.attributes();
-            if ours(a, attr::RULE_TABLE)
-                && let Some(chain) = a.text(attr::RULE_CHAIN)
-            {
+            if let Some(chain) = read_rule(m).filter(|_| its(m)) {
                 *rules.entry(chain.to_owned()).or_default() += 1;
             }
         },
@@ -222,9 +206,7 @@ pub(in crate::firewall) fn content(
     let mut objects = 0;
     for message in [libc::NFT_MSG_GETOBJ, GET_FLOWTABLE] {
         let found = socket.query(&request(message), |m, n: &mut usize| {
-            if ours(m.attributes(), 1) {
-                *n += 1;
-            }
+            *n += usize::from(its(m));
         });
         objects += match found {
             Ok(n) => n,
@@ -239,6 +221,25 @@ pub(in crate::firewall) fn content(
         rules,
         objects,
     })
+}
+
+/// Reads the name of a set, and how the kernel keeps the set.
+pub(super) fn read_set(m: &Message<'_>) -> Option<(String, SetShape)> {
+    let a = m.attributes();
+    Some((a.text(attr::SET_NAME)?.to_owned(), set_shape(a)))
+}
+
+pub(super) fn read_chain(m: &Message<'_>) -> Option<ChainInfo> {
+    let a = m.attributes();
+    Some(ChainInfo {
+        name: a.text(attr::CHAIN_NAME)?.to_owned(),
+        base: base(a),
+    })
+}
+
+/// Reads the name of a rule's chain.
+pub(super) fn read_rule<'a>(m: &Message<'a>) -> Option<&'a str> {
+    m.attributes().text(attr::RULE_CHAIN)
 }
 
 fn base(a: Attributes<'_>) -> Option<(u32, i32, u32, String)> {

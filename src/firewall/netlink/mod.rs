@@ -8,6 +8,8 @@ pub(super) mod build;
 pub(super) mod elements;
 pub(super) mod events;
 mod ffi;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(super) mod install;
 pub(super) mod inventory;
 pub(super) mod leftovers;
