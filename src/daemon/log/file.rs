@@ -23,16 +23,24 @@ pub(crate) enum LogFiles {
     Direct(Box<LogFileWriter>),
 }
 
-/// A file that is not the log's, and why.
-pub(crate) type NoLog = (PathBuf, io::Error);
+/// Why lines do not reach the file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogFault {
+    /// The file cannot be opened. The file before stays open.
+    #[error("cannot open the log {}: {source}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    /// A line cannot be written. This is reported once, until a line can be written again.
+    #[error("cannot write the log {}: {source}: lines are lost until it can", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
 
 impl LogFiles {
     /// Starts the thread, which ends with the process, if one can be had.
     pub(crate) fn start() -> Self {
         let mut writer = LogFileWriter::default();
         let spool = Spool::start("log", move |work| {
-            if let Err(none) = writer.take(work) {
-                tell(&none);
+            if let Err(fault) = writer.take(work) {
+                tell(&fault);
             }
         });
         match spool {
@@ -46,18 +54,20 @@ impl LogFiles {
     /// # Errors
     /// The file cannot be opened, and there is no thread that would report this. The file before stays
     /// open.
-    pub(crate) fn open(&mut self, path: Option<PathBuf>) -> Result<(), NoLog> {
+    pub(crate) fn open(&mut self, path: Option<PathBuf>) -> Result<(), LogFault> {
         self.take(path.map_or(FileTask::Close, FileTask::Open))
     }
 
     /// Has a line written, or counts it as lost.
-    pub(crate) fn write(&mut self, text: &str) {
+    ///
+    /// # Errors
+    /// The line cannot be written, and there is no thread that would report this.
+    pub(crate) fn write(&mut self, text: &str) -> Result<(), LogFault> {
         let (at, text) = (Timestamp::now(), text.to_owned());
-        // Only opening fails.
-        let _ = self.take(FileTask::Line { at, text });
+        self.take(FileTask::Line { at, text })
     }
 
-    fn take(&mut self, task: FileTask) -> Result<(), NoLog> {
+    fn take(&mut self, task: FileTask) -> Result<(), LogFault> {
         match self {
             Self::Queued(spool) => {
                 spool.push(task);
@@ -76,9 +86,9 @@ impl LogFiles {
     }
 }
 
-/// Writes to the log that a file cannot be opened.
-pub(crate) fn tell((path, error): &NoLog) {
-    tracing::error!("cannot open the log {}: {error}", path.display());
+/// Writes to the log that its file cannot be opened or written: others than the file have the line.
+pub(crate) fn tell(fault: &LogFault) {
+    tracing::error!("{fault}");
 }
 
 /// A task for the thread.
@@ -115,23 +125,20 @@ pub(crate) struct LogFileWriter {
 }
 
 impl LogFileWriter {
-    fn take(&mut self, work: Work<FileTask>) -> Result<(), NoLog> {
+    fn take(&mut self, work: Work<FileTask>) -> Result<(), LogFault> {
         match work {
             // Where the new file cannot be opened the old one stays in use.
-            Work::Job(FileTask::Open(path)) => match LogFile::open(&path) {
-                Ok(file) => self.file = Some(file),
-                Err(error) => return Err((path, error)),
-            },
+            Work::Job(FileTask::Open(path)) => self.file = Some(LogFile::open(&path)?),
             Work::Job(FileTask::Close) => self.file = None,
             Work::Job(FileTask::Line { at, text }) => {
                 if let Some(file) = &mut self.file {
-                    file.write(self.clock.at(at), &text);
+                    file.write(self.clock.at(at), &text)?;
                 }
             }
             Work::Lost(lost) => {
                 if let Some(file) = &mut self.file {
                     file.lost += lost;
-                    file.tell_lost(self.clock.at(Timestamp::now()));
+                    file.tell_lost(self.clock.at(Timestamp::now()))?;
                 }
             }
         }
@@ -161,16 +168,21 @@ impl MinuteClock {
 /// The open file, and the lines that could not be written to it.
 #[derive(Debug)]
 struct LogFile {
+    path: PathBuf,
     file: File,
     /// How many lines could not be written and are not reported yet.
     lost: u64,
+    /// The last line ends in its midst: the disk was full.
+    is_torn: bool,
+    /// A line could not be written, and that was reported.
+    is_faulty: bool,
 }
 
 impl LogFile {
     /// Opens or makes it. It may be a named pipe, or /dev/stdout that is one: nothing waits for its
     /// reader, neither here nor in a write. (`O_NONBLOCK` applies to this open file alone, and means
     /// nothing for a plain file.)
-    fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path) -> Result<Self, LogFault> {
         if let Some(parent) = path.parent().filter(|p| p.ends_with("knockd")) {
             // /var/log/knockd is ours to make; another folder's absence is a mistake to report.
             let _ = std::fs::create_dir(parent);
@@ -181,32 +193,83 @@ impl LogFile {
             .create(true)
             .mode(0o640)
             .custom_flags(flags.bits())
-            .open(path)?;
-        Ok(Self { file, lost: 0 })
+            .open(path);
+        let path = path.to_owned();
+        match file {
+            Ok(file) => Ok(Self {
+                path,
+                file,
+                lost: 0,
+                is_torn: false,
+                is_faulty: false,
+            }),
+            Err(source) => Err(LogFault::Open { path, source }),
+        }
     }
 
     /// Writes a line, `time` before it. A full disk or pipe must not stop the daemon: a line that
     /// cannot be written is counted.
-    fn write(&mut self, time: &str, text: &str) {
-        let lines = format!("{}{time}{text}\n", self.lost_line(time));
-        match self.file.write_all(lines.as_bytes()) {
-            Ok(()) => self.lost = 0,
-            Err(_) => self.lost += 1,
-        }
+    ///
+    /// # Errors
+    /// The first line that cannot be written since one could.
+    fn write(&mut self, time: &str, text: &str) -> Result<(), LogFault> {
+        let told = self.put_lost(time);
+        let written = told.and_then(|()| self.put(&format!("{time}{text}\n")));
+        self.lost += u64::from(written.is_err());
+        self.judge(written)
     }
 
     /// Writes how many lines are lost, if that can be written now.
-    fn tell_lost(&mut self, time: &str) {
-        if self.file.write_all(self.lost_line(time).as_bytes()).is_ok() {
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    fn tell_lost(&mut self, time: &str) -> Result<(), LogFault> {
+        let told = self.put_lost(time);
+        self.judge(told)
+    }
+
+    fn put_lost(&mut self, time: &str) -> io::Result<()> {
+        if self.lost > 0 {
+            let lost = self.lost;
+            self.put(&format!(
+                "{time}{lost} lines are lost: they could not be written\n"
+            ))?;
             self.lost = 0;
+        }
+        Ok(())
+    }
+
+    /// Returns the error, unless it has been reported.
+    fn judge(&mut self, written: io::Result<()>) -> Result<(), LogFault> {
+        let was_faulty = std::mem::replace(&mut self.is_faulty, written.is_err());
+        match written {
+            // A pipe whose reader stands still is told of when he reads.
+            Err(source) if !was_faulty && source.kind() != io::ErrorKind::WouldBlock => {
+                let path = self.path.clone();
+                Err(LogFault::Write { path, source })
+            }
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
-    fn lost_line(&self, time: &str) -> String {
-        match self.lost {
-            0 => String::new(),
-            lost => format!("{time}{lost} lines are lost: they could not be written\n"),
+    /// Writes a whole line, its end included; after half a line, on a line of its own.
+    fn put(&mut self, line: &str) -> io::Result<()> {
+        let start = if self.is_torn { "\n" } else { "" };
+        let line = format!("{start}{line}");
+        let mut rest = line.as_bytes();
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    let (written, left) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+                    self.is_torn = written.last() != Some(&b'\n');
+                    rest = left;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(())
     }
 }
 
@@ -221,8 +284,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let none = LogFile::open(&path).unwrap_err();
-        assert_eq!(none.raw_os_error(), Some(libc::ENXIO));
+        match LogFile::open(&path) {
+            Err(LogFault::Open { source, .. }) => {
+                assert_eq!(source.raw_os_error(), Some(libc::ENXIO));
+            }
+            other => panic!("{other:?}"),
+        }
 
         let mut reader = OpenOptions::new()
             .read(true)
@@ -232,13 +299,13 @@ mod tests {
         let mut file = LogFile::open(&path).unwrap();
         let mut tried = 0;
         while file.lost < 2 {
-            file.write("[now] ", &"x".repeat(4000));
+            file.write("[now] ", &"x".repeat(4000)).unwrap();
             tried += 1;
         }
         let mut text = String::new();
         let _ = reader.read_to_string(&mut text);
         assert_eq!(text.lines().count(), tried - 2);
-        file.write("[then] ", "at last");
+        file.write("[then] ", "at last").unwrap();
         let mut text = String::new();
         let _ = reader.read_to_string(&mut text);
         assert_eq!(
@@ -266,10 +333,10 @@ mod tests {
         );
         // A file that cannot be opened: the one before stays in use.
         let none = dir.path().join("no folder/log");
-        let (named, _) = writer
-            .take(Work::Job(FileTask::Open(none.clone())))
-            .unwrap_err();
-        assert_eq!(named, none);
+        match writer.take(Work::Job(FileTask::Open(none.clone()))) {
+            Err(LogFault::Open { path, .. }) => assert_eq!(path, none),
+            other => panic!("{other:?}"),
+        }
         writer.take(Work::Lost(1)).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3);
     }

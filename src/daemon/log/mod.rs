@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-use self::file::{LogFiles, NoLog};
+use self::file::{LogFault, LogFiles};
 use self::streams::{Stream, Streams};
 use self::syslog::Syslog;
 use crate::daemon::Fault;
@@ -103,8 +103,8 @@ impl Logger {
         // tracing asks once for each place in the program whether its lines are wanted, and
         // remembers the answer. (Not under the lock, which the answer takes.)
         tracing::callsite::rebuild_interest_cache();
-        if let Err(none) = configured {
-            file::tell(&none);
+        if let Err(fault) = configured {
+            file::tell(&fault);
         }
     }
 
@@ -132,7 +132,7 @@ fn lock(sinks: &Mutex<Sinks>) -> MutexGuard<'_, Sinks> {
 }
 
 impl Sinks {
-    fn configure(&mut self, log: &model::Log) -> Result<(), NoLog> {
+    fn configure(&mut self, log: &model::Log) -> Result<(), LogFault> {
         self.kept = match log.level {
             model::Level::Error => Level::ERROR,
             model::Level::Warn => Level::WARN,
@@ -176,8 +176,11 @@ impl Sinks {
 
     fn write_line(&mut self, level: Level, text: &str, first: bool) {
         let is_kept = level <= self.kept;
-        if let Some(file) = self.file.as_mut().filter(|_| is_kept) {
-            file.write(text);
+        let file = self.file.as_mut().filter(|_| is_kept);
+        if let Some(Err(fault)) = file.map(|file| file.write(text)) {
+            // Not by tracing, which would come here once more.
+            let line = as_error(&format!("knockd: {fault}"), self.journal);
+            self.streams.write(Stream::Err, line);
         }
         if let Some(syslog) = self.syslog.as_mut().filter(|_| is_kept) {
             syslog.send(text);

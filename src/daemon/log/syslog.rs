@@ -12,6 +12,8 @@ const NOTICE: u8 = 8 + 5;
 pub(crate) struct Syslog {
     path: PathBuf,
     socket: Option<UnixDatagram>,
+    /// How many lines were lost and are not reported yet.
+    lost: u64,
 }
 
 impl Syslog {
@@ -20,17 +22,34 @@ impl Syslog {
         Self {
             path: path.into(),
             socket: None,
+            lost: 0,
         }
     }
 
-    /// Sends a line. A line that is not taken at once is lost: nothing waits for syslogd.
+    /// Sends a line. A line that is not taken at once is lost: nothing waits for syslogd. How many were
+    /// lost is sent before the next line that is taken.
     pub(crate) fn send(&mut self, text: &str) {
+        let lost = match self.lost {
+            0 => true,
+            lost => self.is_taken(&format!("{lost} lines are lost: syslogd did not take them")),
+        };
+        if lost {
+            self.lost = 0;
+        }
+        if !lost || !self.is_taken(text) {
+            self.lost += 1;
+        }
+    }
+
+    /// Sends a line; returns whether it was taken.
+    fn is_taken(&mut self, text: &str) -> bool {
         let pid = std::process::id();
         let line = format!("<{NOTICE}>knockd[{pid}]: {text}");
         let sent = |socket: &UnixDatagram| socket.send(line.as_bytes()).is_ok();
         if !self.socket.as_ref().is_some_and(sent) {
             self.socket = self.connect().filter(sent);
         }
+        self.socket.is_some()
     }
 
     fn connect(&self) -> Option<UnixDatagram> {
@@ -58,11 +77,14 @@ mod tests {
         let mut syslog = Syslog::new(&path);
         syslog.send("nobody is there");
         let pid = std::process::id();
-        for text in ["first", "second"] {
+        let lost = "1 lines are lost: syslogd did not take them";
+        for lines in [&[lost, "first"][..], &["second"]] {
             let daemon = UnixDatagram::bind(&path).unwrap();
             daemon.set_nonblocking(true).unwrap();
-            syslog.send(text);
-            assert_eq!(receive(&daemon), format!("<13>knockd[{pid}]: {text}"));
+            syslog.send(lines.last().unwrap());
+            for text in lines {
+                assert_eq!(receive(&daemon), format!("<13>knockd[{pid}]: {text}"));
+            }
             std::fs::remove_file(&path).unwrap();
         }
     }
