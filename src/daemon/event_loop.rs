@@ -12,6 +12,7 @@ use super::Fault;
 use super::background;
 use super::clock::now;
 use super::command_helper::CommandHelper;
+use super::control::listen::listen;
 use super::control::message::{AddressedOrder, Order, Reply};
 use super::control::requests;
 use super::control::socket::{Answer, ControlSocket};
@@ -478,6 +479,10 @@ impl Daemon<'_> {
         };
         self.free_locks();
         self.log.configure(&self.pipeline.config.log);
+        // What was wrong with its folder may have been repaired.
+        if self.control.is_none() {
+            self.control = listen(self.options);
+        }
         self.manager.ready(now());
         self.manager.status(self.status_line(), now());
         if let Some(control) = &mut self.control {

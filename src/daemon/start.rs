@@ -8,8 +8,8 @@ use super::Fault;
 use super::background;
 use super::clock::now;
 use super::command_helper::CommandHelper;
+use super::control::listen::listen;
 use super::control::message::names;
-use super::control::socket::ControlSocket;
 use super::control::status::RefusedFile;
 use super::event_loop::Daemon;
 use super::heap;
@@ -24,6 +24,7 @@ use super::reload::Readings;
 use super::service_manager::ServiceManager;
 use super::setup::{Options, Setup, Unusable};
 use super::signals::Signals;
+use super::state::dir::is_no_place;
 use super::state::last_good::LastGoodKeeper;
 use super::state::lock::{LockError, PidFile};
 use super::state::start_failures;
@@ -104,7 +105,13 @@ fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<
     let state = options.state(&path);
     if let Err(error) = state.prepare() {
         // A container without a place to write is usual, and no fault.
-        tracing::debug!("cannot make {}: {error}", state.dir().display());
+        let why = format!("cannot make {}: {error}", state.dir().display());
+        match is_no_place(&error) {
+            true => tracing::debug!("{why}"),
+            false => tracing::error!(
+                "{why}: pending stops and the last good configuration will not outlive us"
+            ),
+        }
     }
     let state_lock = state.lock();
     let pidfile = take_pidfile(options, &setup.config, state_lock.is_some())?;
@@ -263,30 +270,6 @@ fn take_pidfile(
         Err(error @ LockError::Write { .. }) => {
             tracing::warn!("{error}: running without a pid file");
             Ok(None)
-        }
-    }
-}
-
-/// The control socket is a convenience: the daemon guards without it. Of several daemons
-/// with one folder the first has it.
-fn listen(options: &Options) -> Option<ControlSocket> {
-    let path = options.control_path();
-    let made = options.prepare_run_dir();
-    let control = made.and_then(|()| ControlSocket::listen(&path));
-    let path = path.display();
-    match control {
-        Ok(control) => Some(control),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            tracing::warn!(
-                "no control socket at {path}: another knockd has it; give this one a --run-dir \
-                 of its own"
-            );
-            None
-        }
-        // A container without a place to write is usual, and no fault.
-        Err(error) => {
-            tracing::debug!("no control socket at {path}: {error}");
-            None
         }
     }
 }

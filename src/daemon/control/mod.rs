@@ -3,6 +3,7 @@
 pub mod client;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+pub(crate) mod listen;
 pub(crate) mod message;
 pub(crate) mod requests;
 pub(crate) mod socket;

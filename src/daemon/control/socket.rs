@@ -33,6 +33,9 @@ const PATIENCE_FOR_A_RELOAD: Duration = Duration::from_secs(50);
 /// The longest message of a reply: some of them fit a send buffer (212,992 bytes as the kernel
 /// comes).
 pub(crate) const LONGEST_PART: usize = 16 * 1024;
+/// How long no client is taken after none could be: until then the one that waits would be heard of
+/// without end.
+const REST: Duration = Duration::from_secs(1);
 /// How many clients there may be at a time. One more takes the place of the oldest.
 const CLIENTS: usize = 8;
 
@@ -45,6 +48,8 @@ pub(crate) struct ControlSocket {
     /// could make its own.
     lock: Option<Lock>,
     clients: Vec<ControlClient>,
+    /// If no client could be taken: the time at which that is tried again.
+    rest: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -102,6 +107,7 @@ impl ControlSocket {
                 path: path.to_owned(),
                 lock: Some(lock),
                 clients: Vec::new(),
+                rest: None,
             }),
             Err(error) => {
                 lock.remove();
@@ -121,12 +127,15 @@ impl ControlSocket {
             };
             (client.socket.as_fd(), wanted)
         });
-        std::iter::once((self.socket.as_fd(), PollFlags::POLLIN)).chain(clients)
+        let listening = (self.socket.as_fd(), PollFlags::POLLIN);
+        let listening = self.rest.is_none().then_some(listening);
+        listening.into_iter().chain(clients)
     }
 
-    /// Returns when the next client has used up its time.
+    /// Returns when the next client has used up its time, or clients are taken again.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        self.clients.iter().map(|c| c.until).min()
+        let times = self.clients.iter().map(|c| c.until);
+        times.chain(self.rest).min()
     }
 
     /// Takes in new clients, and answers clients that have sent an order.
@@ -173,7 +182,28 @@ impl ControlSocket {
     }
 
     fn accept(&mut self, now: Timestamp) {
-        while let Ok((socket, _)) = self.socket.accept() {
+        if self.rest.is_some_and(|at| at > now) {
+            return;
+        }
+        let was_faulty = self.rest.take().is_some();
+        loop {
+            let socket = match again(|| self.socket.accept()) {
+                Ok((socket, _)) => socket,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                // Mostly no more files may be open. The client waits, and so does poll.
+                Err(error) => {
+                    self.rest = Some(now + REST);
+                    if !was_faulty {
+                        tracing::error!(
+                            "{}: no client can be taken: {error}: knockd status, open and the like \
+                             wait until one can",
+                            self.path.display()
+                        );
+                    }
+                    return;
+                }
+            };
             if socket.set_nonblocking(true).is_err() {
                 continue;
             }
@@ -224,7 +254,7 @@ impl ControlClient {
         };
         let rest = reply.text.get(reply.sent..).unwrap_or(&[]);
         for part in rest.chunks(LONGEST_PART) {
-            match self.socket.send(part) {
+            match again(|| self.socket.send(part)) {
                 Ok(_) => {
                     reply.sent += part.len();
                     self.until = now + PATIENCE;
@@ -272,7 +302,7 @@ pub(crate) fn is_nobody(error: &io::Error) -> bool {
 /// Receives an order; `None` if the client has hung up.
 fn receive(mut socket: &Socket) -> io::Result<Option<AddressedOrder>> {
     let mut text = vec![0; LONGEST_REQUEST];
-    let length = socket.read(&mut text)?;
+    let length = again(|| socket.read(&mut text))?;
     text.truncate(length);
     if text.is_empty() {
         return Ok(None);
@@ -293,6 +323,16 @@ pub(super) fn read(text: &[u8]) -> serde_json::Result<AddressedOrder> {
     // An older client names no file: its order is for the daemon that listens.
     let of = Vec::new();
     serde_json::from_slice(text).map(|ask| AddressedOrder { of, ask })
+}
+
+/// Makes a call again for as long as a signal interrupts it.
+fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 /// Returns whether the other end is closed.

@@ -84,6 +84,19 @@ pub(crate) fn prepare_run_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns whether nothing can be written at a place at all, as in a container. Anything else, such as a
+/// full disk, is a fault that somebody has to know of.
+pub(crate) fn is_no_place(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    [
+        NotADirectory,
+        NotFound,
+        PermissionDenied,
+        ReadOnlyFilesystem,
+    ]
+    .contains(&error.kind())
+}
+
 /// Returns a path as a file name, in the manner of systemd-escape(1): `/` becomes `-`, and a byte that
 /// is no letter, digit, `_` or `.` becomes `\xNN`.
 pub(crate) fn escape(mut path: &[u8]) -> String {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::dir::StateDir;
+use super::dir::{StateDir, is_no_place};
 use crate::daemon::heap;
 
 /// Writes the configuration to the state directory. A busy disk takes seconds to sync, a frozen one
@@ -59,7 +59,13 @@ impl Shared {
     fn work(&self) {
         while let Some((state, bytes)) = self.next() {
             if let Err(error) = state.keep_last_good(&bytes) {
-                tracing::debug!("the last good configuration is not kept: {error}");
+                let why = format!("the last good configuration is not kept: {error}");
+                match is_no_place(&error) {
+                    true => tracing::debug!("{why}"),
+                    false => tracing::error!(
+                        "{why}: mend that and reload, or a faulty file at the next start is fatal"
+                    ),
+                }
             }
             drop(bytes);
             // The configuration's bytes are not needed any more, and no packet waits for this thread.
