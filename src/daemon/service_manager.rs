@@ -17,7 +17,10 @@ use crate::model::Timestamp;
 /// then has no room for messages: they wait, and the daemon does not.
 #[derive(Debug)]
 pub(crate) struct ServiceManager {
-    socket: Option<OsString>,
+    /// The name of the manager's socket.
+    address: Option<OsString>,
+    /// Our end. It is kept: when no more files may be open, the watchdog is fed all the same.
+    socket: Option<UnixDatagram>,
     watchdog: Option<Duration>,
     next_feed: Option<Timestamp>,
     status: String,
@@ -40,7 +43,8 @@ impl ServiceManager {
         // for dead.
         let watchdog = sd_notify::watchdog_enabled().map(|d| d / 3);
         Self {
-            socket: std::env::var_os("NOTIFY_SOCKET"),
+            address: std::env::var_os("NOTIFY_SOCKET"),
+            socket: None,
             watchdog,
             next_feed: watchdog.map(|_| now),
             status: String::new(),
@@ -109,12 +113,19 @@ impl ServiceManager {
     /// not listen is no error.
     fn send(&mut self, now: Timestamp) {
         self.retry = None;
-        let Some(socket) = &self.socket else {
+        let Some(address) = &self.address else {
             self.unsent.clear();
             return;
         };
+        if self.socket.is_none() {
+            self.socket = unbound().ok();
+        }
         while let Some((text, _)) = self.unsent.front() {
-            match send_to(socket, text.as_bytes()) {
+            let sent = match &self.socket {
+                Some(socket) => send_to(socket, address, text.as_bytes()),
+                None => Err(io::ErrorKind::WouldBlock.into()),
+            };
+            match sent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.retry = Some(now + RETRY);
                     return;
@@ -125,14 +136,18 @@ impl ServiceManager {
     }
 }
 
+fn unbound() -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 /// A name that begins with `@` is no file (sd_notify(3), unix(7)).
-fn send_to(path: &OsStr, text: &[u8]) -> io::Result<usize> {
+fn send_to(socket: &UnixDatagram, path: &OsStr, text: &[u8]) -> io::Result<usize> {
     let address = match path.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(path)?,
     };
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
     socket.send_to_addr(text, &address)
 }
 
@@ -149,12 +164,14 @@ mod tests {
         manager.set_nonblocking(true).unwrap();
         let path = format!("@{name}");
         // net.unix.max_dgram_qlen: 10 as the kernel comes, 512 with systemd.
-        let send = |i| send_to(path.as_ref(), format!("{i}\n").as_bytes());
+        let socket = unbound().unwrap();
+        let send = |i| send_to(&socket, path.as_ref(), format!("{i}\n").as_bytes());
         let full = (0..10_000).find_map(|i| send(i).err());
         assert_eq!(full.unwrap().kind(), io::ErrorKind::WouldBlock);
         let start = Timestamp(1 << 40);
         let mut ours = ServiceManager {
-            socket: Some(path.clone().into()),
+            address: Some(path.clone().into()),
+            socket: None,
             watchdog: Some(Duration::from_secs(1)),
             next_feed: Some(start),
             status: String::new(),
