@@ -32,6 +32,8 @@ const BATCH: usize = 256;
 pub struct Links {
     socket: RouteSocket,
     table: LinkTable,
+    /// Messages were lost, and what they said could not be looked up.
+    is_stale: bool,
 }
 
 impl Links {
@@ -46,6 +48,7 @@ impl Links {
         let mut links = Self {
             socket: RouteSocket::open()?,
             table: LinkTable::new(patterns),
+            is_stale: false,
         };
         links.look_anew()?;
         links.table.settle();
@@ -56,8 +59,12 @@ impl Links {
     ///
     /// # Errors
     ///
-    /// If the socket fails. An overflow is no error: everything is looked up anew.
+    /// If the socket fails. An overflow is no error: everything is looked up anew. If that fails, it
+    /// is tried again at the next call.
     pub fn on_readable(&mut self) -> Result<Vec<LinkChange>, LinksError> {
+        if self.is_stale {
+            self.look_anew()?;
+        }
         for _ in 0..BATCH {
             match self.socket.receive(|message| self.table.apply(message))? {
                 ReceiveOutcome::Some => {}
@@ -66,6 +73,7 @@ impl Links {
                     // The messages that still wait are older than the lost ones, and until they
                     // are out of the way the kernel goes on losing (netlink_overrun() of
                     // net/netlink/af_netlink.c).
+                    self.is_stale = true;
                     self.socket.discard()?;
                     self.look_anew()?;
                 }
@@ -79,6 +87,7 @@ impl Links {
     fn look_anew(&mut self) -> Result<(), LinksError> {
         let dump = socket::dump()?;
         self.table.replace(dump);
+        self.is_stale = false;
         Ok(())
     }
 

@@ -51,6 +51,8 @@ pub(crate) struct Pipeline {
     pub(crate) links: Links,
     /// If interfaces could not be followed: the time at which that is tried again.
     pub(crate) links_rest: Option<Timestamp>,
+    /// Why interfaces could not be followed, if that was reported.
+    links_fault: Option<String>,
     pub(crate) table: Option<GuardTable>,
     pub(crate) commands: Option<CommandHelper>,
     pub(crate) lookup: Option<Lookup>,
@@ -87,6 +89,7 @@ impl Pipeline {
             matcher,
             links,
             links_rest: None,
+            links_fault: None,
             table,
             commands,
             lookup: None,
@@ -133,9 +136,17 @@ impl Pipeline {
         }
         self.links_rest = None;
         match self.links.on_readable() {
-            Ok(changes) => changes.iter().for_each(log_lines::log_change),
+            Ok(changes) => {
+                self.links_fault = None;
+                changes.iter().for_each(log_lines::log_change);
+            }
+            // This is logged once, though it is tried every second.
             Err(error) => {
-                tracing::error!("{error}");
+                let fault = Some(error.to_string());
+                if self.links_fault != fault {
+                    tracing::error!("{error}: knocks at what has come since may not be heard");
+                    self.links_fault = fault;
+                }
                 self.links_rest = Some(now + LINKS_REST);
             }
         }
