@@ -36,6 +36,8 @@ pub(super) struct HeldTable {
     leftovers: BTreeMap<Leftover, Timestamp>,
     /// The last error that the log has reported, until nftables could be read again.
     fault: Option<FirewallError>,
+    /// If the openings could not be read, though they may have changed: when they are read again.
+    unread: Option<Timestamp>,
 }
 
 /// The result of a change of the table.
@@ -56,6 +58,7 @@ impl HeldTable {
             sets: AdminSets::default(),
             leftovers: BTreeMap::new(),
             fault: None,
+            unread: None,
         }
     }
 
@@ -235,8 +238,10 @@ impl HeldTable {
         lost.map_or(Ok(()), Err)
     }
 
-    /// Reads the openings from the kernel, without those that are leftovers.
+    /// Reads the openings from the kernel, without those that are leftovers. After an error they are
+    /// due to be read again.
     pub(super) fn reread(&mut self, now: Timestamp) -> Result<(), FirewallError> {
+        self.unread = Some(now + REFILL);
         let (socket, table) = (&mut self.kernel.socket, &self.ruleset.table);
         let read = inventory::content(socket, table)
             .and_then(|content| present::openings(socket, table, &content));
@@ -247,7 +252,13 @@ impl HeldTable {
                 .contains_key(&Leftover::Opening(f.slot.clone()))
         });
         self.openings.replace(&found, now);
+        self.unread = None;
         Ok(())
+    }
+
+    /// Returns when the openings are to be read again, if they could not be.
+    pub(super) fn next_reading(&self) -> Option<Timestamp> {
+        self.unread
     }
 
     /// Looks at all sets of the administrator's, or at one; see [`AdminSets::review`].

@@ -261,6 +261,14 @@ impl GuardTable {
         effects: &[Effect],
         now: Timestamp,
     ) -> Result<Applied, FirewallError> {
+        // A change that is planned on what may be wrong could leave something open. A knock opens
+        // all the same.
+        if self.held.next_reading().is_some()
+            && let Err(error) = self.held.reread(now)
+            && by == By::Hand
+        {
+            return Err(error);
+        }
         let mut plan = self.plan(effects, by, now);
         // The start reports these, too; but whoever has knocked in vain looks for the reason at his
         // knock.
@@ -356,7 +364,9 @@ impl GuardTable {
         let own = self.held.openings.next_deadline().map(|at| at + GRACE);
         let postponed = self.watch.as_ref().and_then(|w| w.postponed);
         let leftover = self.held.next_leftover();
-        own.into_iter().chain(postponed).chain(leftover).min()
+        let reading = self.held.next_reading();
+        let others = postponed.into_iter().chain(leftover).chain(reading);
+        own.into_iter().chain(others).min()
     }
 
     /// Does the work that is due by now. Returns the openings that have run out: the kernel reports
@@ -371,6 +381,11 @@ impl GuardTable {
             expired.notices.extend(self.put_off(error, now));
         }
         expired.notices.extend(self.held.shrink(now));
+        if self.held.next_reading().is_some_and(|at| at <= now)
+            && let Err(error) = self.held.reread(now)
+        {
+            expired.notices.extend(self.held.report(error));
+        }
         let mut fault = None;
         let HeldTable {
             kernel,

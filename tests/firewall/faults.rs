@@ -116,6 +116,36 @@ fn what_was_done_unheard_is_known() {
     }
 }
 
+/// Neither the answer to a change nor the list after it can be read: what was done is found out with the
+/// next change, or by itself.
+#[test]
+fn what_was_done_unheard_and_cannot_be_listed_is_known_later() {
+    needs!(Laboratory, Tool("strace"));
+    let lab = Lab::new();
+    let path = lab.write("knockd.toml", TOML);
+    for by_itself in [false, true] {
+        let mut agent = Agent::start(&lab.server, &path);
+        let ssh = element("ssh", "192.0.2.77", "22/tcp");
+        // Of the transaction's receipts the first, and of the list's.
+        let lost = "recvfrom:error=ENOBUFS:when=1+3";
+        let mut strace = lab.server.inject(agent.id(), lost);
+        let result = agent.attempt(open("ssh", "192.0.2.77", "22/tcp", seconds(30)));
+        assert_eq!(result, Err(Failure::Reading(nix::libc::ENOBUFS)));
+        strace.wait_for_line("INJECTED");
+        strace.kill();
+        if by_itself {
+            let is_due = agent.order(due()).expect("a reading");
+            assert!(is_due <= Duration::from_secs(1), "{is_due:?}");
+            agent.order(run(millis(1200)));
+            // Now it is the opening's own end that is waited for.
+            assert!(agent.order(due()) > Some(Duration::from_secs(5)));
+        }
+        let closed = agent.order(close_all("192.0.2.77"));
+        assert_eq!(closed, Applied::closing(ssh));
+        assert_eq!(agent.order(list("knockd")), Opening::NONE);
+    }
+}
+
 /// Another process takes a set away between our look and our transaction. That the kernel knows
 /// no such rule is another thing, and must not be concluded from it.
 #[test]
