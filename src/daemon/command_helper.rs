@@ -30,6 +30,8 @@ pub(crate) struct CommandHelper {
     started: Timestamp,
     /// If the helper is dead: the time at which another is started.
     dead_until: Option<Timestamp>,
+    /// Why no other could be started, if that was reported.
+    fault: Option<String>,
 }
 
 /// The log line if the daemon ends without a helper.
@@ -59,6 +61,7 @@ impl CommandHelper {
             digest: table.digest(),
             started: now(),
             dead_until: None,
+            fault: None,
         }))
     }
 
@@ -118,9 +121,17 @@ impl CommandHelper {
         if self.dead_until.is_some_and(|at| at <= now) {
             self.started = now;
             self.dead_until = match self.client.restart() {
-                Ok(()) => None,
+                Ok(()) => {
+                    self.fault = None;
+                    None
+                }
+                // This is logged once, though it is tried every second.
                 Err(error) => {
-                    tracing::error!("{error}: no command will run");
+                    let fault = Some(error.to_string());
+                    if self.fault != fault {
+                        tracing::error!("{error}: no command will run until it can");
+                        self.fault = fault;
+                    }
                     Some(now + REST)
                 }
             };
