@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -23,7 +23,7 @@ use super::output::printable;
 use super::scheduler::{Action, Limits, Scheduler, Unsaved};
 use super::system::{ServeError, clocks, failed, now};
 use super::table::{CommandTable, expand};
-use crate::action::journal::{Journal, JournalError};
+use crate::action::journal::{Clocks, Journal, JournalError, is_left};
 use crate::model::Timestamp;
 
 /// How many bytes of reports may wait for the daemon. If more wait, the output of commands is thrown
@@ -80,14 +80,16 @@ pub fn serve<E: Display>(
         load,
         scheduler: Scheduler::new(Limits::default()),
         children: Children::default(),
+        state_dir: state_dir.to_owned(),
         journal: None,
+        next_open: None,
         unsaid: None,
         journal_faulty: false,
         next_save: Timestamp::default(),
         outbox: Outbox::default(),
         lost: 0,
     };
-    helper.begin(state_dir)?;
+    helper.begin()?;
     // The daemon may be gone as early as that.
     while !helper.is_over() {
         helper.step()?;
@@ -103,7 +105,11 @@ struct Helper<L> {
     load: L,
     scheduler: Scheduler,
     children: Children,
+    /// The folder of the journal.
+    state_dir: PathBuf,
     journal: Option<Journal>,
+    /// If there is no journal, and that was reported: the time at which it is opened once more.
+    next_open: Option<Timestamp>,
     /// The reason why there is no journal, not reported yet. It is reported when some door has a stop
     /// command: a daemon without stop commands needs no journal, and perhaps may not write there.
     unsaid: Option<JournalError>,
@@ -125,35 +131,61 @@ struct ReadyFds {
 
 impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
     /// Reads the commands, and the stops that an earlier helper has left.
-    fn begin(&mut self, state_dir: &Path) -> Result<(), ServeError> {
+    fn begin(&mut self) -> Result<(), ServeError> {
         let loaded = self.load();
         let now = clocks()?;
-        let mut overdue = 0;
-        match Journal::open(state_dir, now) {
-            Ok((journal, found)) => {
-                self.journal = Some(journal);
-                if let Some((aside, fault)) = found.quarantined {
-                    self.say(HelperReport::JournalFault {
-                        message: format!(
-                            "the journal of pending stops is not as it was written: {fault}. It \
-                             is kept as {}: look there for what may still be open; {} stop \
-                             commands could be read and will be run",
-                            aside.display(),
-                            found.stops.len()
-                        ),
-                    });
-                }
-                let stops = found.stops.values();
-                overdue = stops.filter(|stop| stop.due <= now.boot).count();
-                self.scheduler.restore(found.stops);
+        let overdue = match self.open_journal(now) {
+            Ok(overdue) => overdue,
+            Err(error) => {
+                self.unsaid = Some(error);
+                0
             }
-            Err(error) => self.unsaid = Some(error),
-        }
+        };
         if let Some(table) = loaded {
             self.adopt(table, overdue);
         }
         self.scheduler.expire(now.boot);
         self.perform()
+    }
+
+    /// Opens the journal, and takes over its stops. Returns how many of them are overdue.
+    fn open_journal(&mut self, now: Clocks) -> Result<usize, JournalError> {
+        let (journal, found) = Journal::open(&self.state_dir, now)?;
+        self.journal = Some(journal);
+        if let Some((aside, fault)) = found.quarantined {
+            self.say(HelperReport::JournalFault {
+                message: format!(
+                    "the journal of pending stops is not as it was written: {fault}. It is kept \
+                     as {}: look there for what may still be open; {} stop commands could be \
+                     read and will be run",
+                    aside.display(),
+                    found.stops.len()
+                ),
+            });
+        }
+        let stops = found.stops.values();
+        let overdue = stops.filter(|stop| stop.due <= now.boot).count();
+        self.scheduler.restore(found.stops);
+        Ok(overdue)
+    }
+
+    /// Opens a journal that could not be opened, once more, if that is due: its disk may have been
+    /// repaired.
+    fn reopen_journal(&mut self) -> Result<(), ServeError> {
+        let now = clocks()?;
+        if self.socket.is_none() || self.next_open.is_none_or(|at| at > now.boot) {
+            return Ok(());
+        }
+        self.next_open = match self.open_journal(now) {
+            Ok(_) => {
+                // It has none of the stops that are pending here.
+                self.scheduler.set_unsaved(Unsaved::AtOnce);
+                self.scheduler.expire(now.boot);
+                None
+            }
+            Err(_) => Some(self::now()? + SAVE_RETRY),
+        };
+        Ok(())
     }
 
     fn load(&mut self) -> Option<CommandTable> {
@@ -169,10 +201,11 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
     }
 
     fn adopt(&mut self, table: CommandTable, overdue: usize) {
-        if table.has_stops()
-            && let Some(error) = self.unsaid.take()
-        {
+        let is_needed = || table.has_stops() || is_left(&self.state_dir);
+        if let Some(error) = self.unsaid.take_if(|_| is_needed()) {
             self.journal_fault(&error);
+            // At once: what is wrong may be over by now.
+            self.next_open = Some(Timestamp::default());
         }
         let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
         self.say(HelperReport::Ready {
@@ -227,8 +260,9 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
         let due = self.socket.as_ref().and(self.scheduler.next_deadline());
         let save = (self.scheduler.unsaved() != Unsaved::Nothing).then_some(self.next_save);
         let save = self.journal.as_ref().and(save);
+        let open = self.socket.as_ref().and(self.next_open);
         let kill = self.children.next_deadline();
-        let next = [due, save, kill].into_iter().flatten().min();
+        let next = [due, save, open, kill].into_iter().flatten().min();
         match next {
             // Zero would disarm the timer.
             Some(at) => self.timer.set(
@@ -321,6 +355,7 @@ impl<E: Display, L: FnMut() -> Result<CommandTable, E>> Helper<L> {
 
     /// Writes the journal, then does what the scheduler has decided.
     fn perform(&mut self) -> Result<(), ServeError> {
+        self.reopen_journal()?;
         loop {
             self.save()?;
             let actions = self.scheduler.take_actions();

@@ -173,9 +173,13 @@ impl Scheduler {
         }
     }
 
-    /// Takes over the stops that an earlier helper has left in the journal.
+    /// Takes over the stops that an earlier helper has left in the journal. A stop that is pending here
+    /// as well is the newer one.
     pub(super) fn restore(&mut self, pending: BTreeMap<DoorSource, PendingStop>) {
         for (key, pending) in pending {
+            if self.stops.contains_key(&key) {
+                continue;
+            }
             self.armed.insert((pending.due, key.clone()));
             let state = StopState::Armed;
             self.keep(key, Tracked { pending, state });

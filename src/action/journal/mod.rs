@@ -98,7 +98,8 @@ impl Journal {
                 let fault = (damaged > 0).then(|| format!("{damaged} lines of it are damaged"));
                 (stops, fault)
             }
-            Err(fault) => (BTreeMap::new(), Some(fault)),
+            Err(ReadFault::NotOurs(fault)) => (BTreeMap::new(), Some(fault)),
+            Err(ReadFault::Failed(source)) => return Err(failed("read", &path)(source)),
         };
         let journal = Self { path, _lock: lock };
         let mut quarantined = None;
@@ -110,7 +111,12 @@ impl Journal {
         }
         // An empty file must go: as long as there is one, each daemon starts a helper.
         if quarantined.is_some() || stops.is_empty() {
-            journal.write(stops.iter(), clocks)?;
+            journal.write(stops.iter(), clocks).inspect_err(|_| {
+                // Its stops are read once more when the journal can be opened.
+                if let Some((aside, _)) = &quarantined {
+                    let _ = fs::rename(aside, &journal.path);
+                }
+            })?;
         }
         Ok((journal, LeftStops { stops, quarantined }))
     }
@@ -142,9 +148,22 @@ fn parse(text: &[u8], clocks: Clocks) -> (BTreeMap<DoorSource, PendingStop>, usi
     }
 }
 
-/// Returns the file's bytes, none if there is no file. The error is a fault because of which the
-/// file's commands must not be run.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// Why the file was not read.
+enum ReadFault {
+    /// The file's commands must not be run.
+    NotOurs(String),
+    /// The disk, or this process, cannot read it now.
+    Failed(io::Error),
+}
+
+impl From<String> for ReadFault {
+    fn from(fault: String) -> Self {
+        Self::NotOurs(fault)
+    }
+}
+
+/// Returns the file's bytes, none if there is no file.
+fn read(path: &Path) -> Result<Vec<u8>, ReadFault> {
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
@@ -152,14 +171,19 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     let file = match opened {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(format!("it cannot be opened: {e}")),
+        // A symbolic link, a socket, a file of somebody else's.
+        Err(e)
+            if [Errno::ELOOP, Errno::ENXIO, Errno::EACCES]
+                .contains(&Errno::from_raw(e.raw_os_error().unwrap_or_default())) =>
+        {
+            return Err(format!("it cannot be opened: {e}").into());
+        }
+        Err(e) => return Err(ReadFault::Failed(e)),
     };
-    let about = file
-        .metadata()
-        .map_err(|e| format!("it cannot be looked at: {e}"))?;
+    let about = file.metadata().map_err(ReadFault::Failed)?;
     // Whoever can write the file could have us run anything.
     if !about.is_file() || about.nlink() != 1 {
-        return Err("it is not a plain file of its own".to_owned());
+        return Err("it is not a plain file of its own".to_owned().into());
     }
     let me = nix::unistd::geteuid().as_raw();
     if about.uid() != me || about.mode() & 0o022 != 0 {
@@ -167,15 +191,16 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
             "somebody else could write it: owner {}, mode {:o}",
             about.uid(),
             about.mode() & 0o7777
-        ));
+        )
+        .into());
     }
     if about.len() > MAX_SIZE {
-        return Err(format!("it has {} bytes", about.len()));
+        return Err(format!("it has {} bytes", about.len()).into());
     }
     let mut bytes = Vec::new();
     file.take(MAX_SIZE)
         .read_to_end(&mut bytes)
-        .map_err(|e| format!("it cannot be read: {e}"))?;
+        .map_err(ReadFault::Failed)?;
     Ok(bytes)
 }
 
