@@ -21,6 +21,7 @@ mod crowd;
 mod forge;
 mod gauge;
 mod guard;
+mod kills;
 mod manager;
 mod meddlers;
 mod reloads;

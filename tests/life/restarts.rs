@@ -21,7 +21,7 @@ open_for = "12h"
 "#;
 
 /// Configurations that all have the door of [`SSH`].
-fn variants() -> [String; 6] {
+pub(crate) fn variants() -> [String; 6] {
     [
         SSH.to_owned(),
         format!("{SSH}{MOSH}"),
@@ -33,7 +33,7 @@ fn variants() -> [String; 6] {
 }
 
 /// The line of a start or a reload after which both openings live on.
-const KEPT: &str = "2 openings live on";
+pub(crate) const KEPT: &str = "2 openings live on";
 
 /// The test of both modes.
 fn reloads_and_restarts(words: &str) {
@@ -118,7 +118,7 @@ fn no_packet_sees_a_crash_amid_a_start_a_reload_or_a_stop() {
 
 /// As a layout before the first might have been: one chain on another hook, sets without a
 /// size.
-fn older(left: &str) -> String {
+pub(crate) fn older(left: &str) -> String {
     let rule = |ip: &str, set: &str| {
         format!("tcp dport 22 {ip} saddr . meta l4proto . th dport @{set} accept")
     };

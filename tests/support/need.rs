@@ -68,6 +68,12 @@ pub(crate) fn kernel_lacks(what: &str) {
     say_left_out("a test", &format!("this kernel has no {what}"));
 }
 
+/// Says that the calling test is left out, since only root may do this: with `CI=true` too, for no other
+/// test needs root.
+pub(crate) fn only_for_root(what: &str) {
+    say_left_out("a test", &format!("only root may {what}"));
+}
+
 /// Says that the calling test could not judge what it is about, since this machine was too busy: with
 /// `CI=true` too, for the same reason.
 pub(crate) fn machine_is_busy(what: &str) {

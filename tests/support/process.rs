@@ -188,7 +188,7 @@ impl Namespace {
 }
 
 /// Returns the processes that have this path on their command line, with that.
-pub(super) fn naming(path: &Path) -> Vec<(Pid, String)> {
+pub(crate) fn naming(path: &Path) -> Vec<(Pid, String)> {
     let path = path.to_string_lossy();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let named = processes.filter_map(|process| {
