@@ -47,7 +47,9 @@ impl UsedSequences {
     /// is for a file that is begun.
     pub(crate) fn load(folder: &Path, key: [u8; 16]) -> Self {
         let path = folder.join("used-sequences");
-        let text = fs::read_to_string(&path).unwrap_or_default();
+        // A line that is damaged must not have the others forgotten.
+        let bytes = fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
         let (key, written) = parse(&text).unwrap_or_else(|| (key, Vec::new()));
         Self {
             path,
@@ -189,6 +191,23 @@ mod tests {
         assert!(!used.has(Path::new(FILE), &steps(2)));
         use_up(&used, 3);
         assert!(load(folder.path()).has(Path::new(FILE), &steps(3)));
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_spoils_no_other() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let used = load(folder.path());
+        for port in 1..=3 {
+            use_up(&used, port);
+        }
+        let path = folder.path().join("used-sequences");
+        let mut bytes = fs::read(&path).expect("readable");
+        let middle = bytes.len() - 20;
+        bytes[middle] = 0xff;
+        fs::write(&path, bytes).expect("written");
+        let used = load(folder.path());
+        let is_known = |port| used.has(Path::new(FILE), &steps(port));
+        assert_eq!([1, 2, 3].map(is_known), [true, false, true]);
     }
 
     #[test]
