@@ -14,8 +14,14 @@ cd "$(dirname "$0")/.."
 # shellcheck source=contrib/need.sh
 . contrib/need.sh
 
-# An input that is longer finds little more, and takes room in the corpus.
-longest=4096
+# longest TARGET: the longest input. One that is longer finds little more, and takes room in the corpus.
+longest() {
+    case $1 in
+    # More than a packet holds.
+    helper_report) echo 12288 ;;
+    *) echo 4096 ;;
+    esac
+}
 
 work=600
 case ${1-} in
@@ -68,7 +74,7 @@ for target in "${targets[@]}"; do
     printf '\n\033[1m%s\033[0m\n' "$target"
     if [ "$work" = keep ]; then
         merged=$(mktemp -d)
-        fuzz run "$target" "$merged" "$corpus" "$found" -- -merge=1 -max_len=$longest 2>"$log" ||
+        fuzz run "$target" "$merged" "$corpus" "$found" -- -merge=1 -max_len="$(longest "$target")" 2>"$log" ||
             { tail -n 20 "$log"; exit 1; }
         rm -r "$corpus"
         mv "$merged" "$corpus"
@@ -76,7 +82,7 @@ for target in "${targets[@]}"; do
         echo "$(find "$corpus" -type f | wc -l) inputs, $(du -sb "$corpus" | cut -f1) bytes"
         continue
     fi
-    if fuzz run "$target" "$found" "$corpus" -- -max_len=$longest -max_total_time="$work" \
+    if fuzz run "$target" "$found" "$corpus" -- -max_len="$(longest "$target")" -max_total_time="$work" \
         -timeout=20 -print_final_stats=1 2>"$log"; then
         grep -E '^#[0-9]+\s+DONE|^stat::number_of_executed_units' "$log"
     else

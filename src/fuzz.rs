@@ -13,6 +13,8 @@ pub use crate::capture::fuzz::route_netlink;
 pub use crate::daemon::fuzz::{control_order, control_reply};
 pub use crate::firewall::fuzz::{nft_elements, nft_events, nft_replies};
 
+pub use crate::netlink::fuzz::netlink_answers;
+
 use crate::config::{Audience, ConfigReport, Severity, judge_bytes};
 use crate::decode::decode;
 use crate::firewall::{Ruleset, fuzz};
@@ -48,6 +50,7 @@ targets! {
     journal_0_9
     knockd_conf
     knockd_toml
+    netlink_answers
     nft_elements
     nft_events
     nft_replies

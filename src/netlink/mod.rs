@@ -3,6 +3,8 @@
 //!
 //! Messages come from the kernel alone, and none of their bytes is trusted to be there.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod message;
 mod request;
 mod socket;

@@ -37,6 +37,89 @@ impl From<Errno> for NetlinkRefusal {
     }
 }
 
+/// What the kernel has answered to a batch.
+#[derive(Debug, Default)]
+pub(super) struct BatchAnswer {
+    acknowledged: bool,
+    /// The first message that was refused: its number, and why.
+    refused: Option<(u32, Errno)>,
+}
+
+impl BatchAnswer {
+    pub(super) fn take(&mut self, m: &Message<'_>) {
+        if m.kind != ERROR {
+            return;
+        }
+        match m.errno() {
+            Some(0) => self.acknowledged = true,
+            errno => {
+                let errno = errno.map_or(Errno::EPROTO, Errno::from_raw);
+                if self.refused.is_none_or(|(seq, _)| m.seq < seq) {
+                    self.refused = Some((m.seq, errno));
+                }
+            }
+        }
+    }
+
+    /// Returns whether the batch was obeyed, once all that had come was read, or why not all was.
+    pub(super) fn result(self, drained: Result<(), Errno>) -> Result<(), NetlinkRefusal> {
+        // Where one message fails, all messages that build on it fail, too, and there may be more
+        // answers than there is room for: the first failure is the one that counts.
+        match (self.refused, drained) {
+            (Some((seq, errno)), _) => Err(NetlinkRefusal {
+                seq: Some(seq),
+                errno,
+            }),
+            (None, Err(errno)) => Err(errno.into()),
+            (None, Ok(())) if self.acknowledged => Ok(()),
+            // The kernel always answers; if no answer came, nothing is known.
+            (None, Ok(())) => Err(Errno::EPROTO.into()),
+        }
+    }
+}
+
+/// What the kernel has answered to a request for one thing or for a list.
+#[derive(Debug)]
+pub(super) struct QueryAnswer {
+    seq: u32,
+    is_whole: bool,
+    /// The error number of the end.
+    ended: Option<i32>,
+}
+
+impl QueryAnswer {
+    pub(super) fn to(seq: u32) -> Self {
+        Self {
+            seq,
+            is_whole: true,
+            ended: None,
+        }
+    }
+
+    /// Takes a message. Returns true if it is about what was asked for.
+    pub(super) fn has(&mut self, m: &Message<'_>) -> bool {
+        if m.seq != self.seq {
+            return false;
+        }
+        self.is_whole &= m.flags & DUMP_INTERRUPTED == 0;
+        match m.kind {
+            DONE => self.ended = Some(m.errno().unwrap_or(0)),
+            ERROR => self.ended = Some(m.errno().unwrap_or(Errno::EPROTO as i32)),
+            _ => return true,
+        }
+        false
+    }
+
+    /// Returns `None` until the end has come; then true if nothing was left out.
+    pub(super) fn result(&self) -> Option<Result<bool, Errno>> {
+        self.ended.map(|errno| match errno {
+            0 => Ok(self.is_whole),
+            errno if errno == Errno::EINTR as i32 => Ok(false),
+            errno => Err(Errno::from_raw(errno)),
+        })
+    }
+}
+
 /// A netlink socket, which is closed on exec: an owned nftables table is owned by a socket, and no
 /// command that the daemon starts may hold on to that socket.
 pub(crate) struct NetlinkSocket {
@@ -93,33 +176,9 @@ impl NetlinkSocket {
             }
             Err(errno) => return Err(errno.into()),
         }
-        let mut acknowledged = false;
-        let mut refused: Option<(u32, Errno)> = None;
-        let drained = self.drain(|m| {
-            if m.kind == ERROR {
-                match m.errno() {
-                    Some(0) => acknowledged = true,
-                    errno => {
-                        let errno = errno.map_or(Errno::EPROTO, Errno::from_raw);
-                        if refused.is_none_or(|(seq, _)| m.seq < seq) {
-                            refused = Some((m.seq, errno));
-                        }
-                    }
-                }
-            }
-        });
-        // Where one message fails, all messages that build on it fail, too, and there may be more
-        // answers than there is room for: the first failure is the one that counts.
-        match (refused, drained) {
-            (Some((seq, errno)), _) => Err(NetlinkRefusal {
-                seq: Some(seq),
-                errno,
-            }),
-            (None, Err(errno)) => Err(errno.into()),
-            (None, Ok(())) if acknowledged => Ok(()),
-            // The kernel always answers; if no answer came, nothing is known.
-            (None, Ok(())) => Err(Errno::EPROTO.into()),
-        }
+        let mut answer = BatchAnswer::default();
+        let drained = self.drain(|m| answer.take(m));
+        answer.result(drained)
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
@@ -166,25 +225,17 @@ impl NetlinkSocket {
         self.seq = self.seq.wrapping_add(1);
         let seq = self.seq;
         self.send(&request.numbered(seq))?;
-        let mut is_whole = true;
+        let mut answer = QueryAnswer::to(seq);
         loop {
-            let (mut any, mut ended) = (false, None);
+            let mut any = false;
             self.drain(|m| {
                 any = true;
-                if m.seq != seq {
-                    return;
-                }
-                is_whole &= m.flags & DUMP_INTERRUPTED == 0;
-                match m.kind {
-                    DONE => ended = Some(m.errno().unwrap_or(0)),
-                    ERROR => ended = Some(m.errno().unwrap_or(Errno::EPROTO as i32)),
-                    _ => take(m),
+                if answer.has(m) {
+                    take(m);
                 }
             })?;
-            match ended {
-                Some(0) => return Ok(is_whole),
-                Some(errno) if errno == Errno::EINTR as i32 => return Ok(false),
-                Some(errno) => return Err(Errno::from_raw(errno)),
+            match answer.result() {
+                Some(result) => return result,
                 None if any => {}
                 // The kernel always answers.
                 None => return Err(Errno::EPROTO),

@@ -37,6 +37,11 @@ fn is_kept(found: &BTreeMap<DoorSource, PendingStop>) {
     for stop in found.values() {
         assert!(stop.due.since(CLOCKS.boot) <= stop.timeout);
     }
-    let text = stops::to_text(found.iter(), CLOCKS).expect("it can be written");
-    assert_eq!(super::parse(&text, CLOCKS), (found.clone(), 0));
+    let written = |stops: &BTreeMap<_, _>| {
+        let text = stops::to_text(stops.iter(), CLOCKS);
+        String::from_utf8(text.expect("it can be written")).expect("text")
+    };
+    let text = written(found);
+    let (again, damaged) = super::parse(text.as_bytes(), CLOCKS);
+    assert_eq!((written(&again), damaged), (text, 0));
 }

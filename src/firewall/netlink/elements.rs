@@ -12,7 +12,7 @@ use crate::firewall::transaction::{Element, ElementKey, SetChange, Transaction};
 use crate::model::{Protocol, Step};
 
 /// How many bytes nft keeps of a comment at most, the zero byte at its end among them.
-const COMMENT: usize = 128;
+pub(super) const COMMENT: usize = 128;
 
 /// Returns a comment as nft keeps it in userdata: type 0, length, the text, a zero byte.
 pub(super) fn comment(text: &str) -> Vec<u8> {

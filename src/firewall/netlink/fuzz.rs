@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::batch::nft;
 use super::build::LabelledBatch;
-use super::elements::{comment, key_bytes, key_of, text_of};
+use super::elements::{COMMENT, comment, key_bytes, key_of, text_of};
 use super::events::{Commit, EventReader};
 use super::inventory::{self, Dumped, INET, Layout, attr};
 use super::present::{OWNED, opening, set_of_openings};
@@ -48,11 +48,9 @@ fn element(dumped: &Dumped) {
             }
         }
     }
-    if let Some(text) = dumped.comment.as_deref().filter(|text| text.len() < 128) {
-        assert_eq!(
-            text_of(&comment(text)).map(|t| t.strip_suffix('\0').unwrap_or(t)),
-            Some(text)
-        );
+    let text = dumped.comment.as_deref();
+    if let Some(text) = text.filter(|text| text.len() < COMMENT) {
+        assert_eq!(text_of(&comment(text)), Some(text));
     }
 }
 
