@@ -158,13 +158,22 @@ fn without_a_free_descriptor_the_daemon_opens_doors_and_waits_for_one() {
 }
 
 /// With however few files, a daemon either starts or says that it cannot; if it made its table, the
-/// guard stands.
+/// guard stands. A journal that cannot be read is not taken for a damaged one.
 #[test]
 fn a_start_with_too_few_descriptors_says_so() {
     needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
-    let site = Site::new(&lab, &format!("{SSH}{RUN}"));
+    let stop = "stop_command = \"true\"\ncmd_timeout = \"1h\"\n";
+    let site = Site::new(&lab, &format!("{SSH}{RUN}{stop}"));
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], "7011 8112:udp 9213");
+    daemon.wait_for_line("run: started for 192.0.2.77");
+    daemon.kill();
+    let folder = std::fs::read_dir(site.path("state")).expect("the state directory");
+    let folder = folder.map(|entry| entry.expect("an entry").path()).next();
+    let journal = folder.expect("our folder").join("stops.journal");
+    site.run("clear");
     let (mut started, mut refused) = (0, 0);
     for limit in 4..32 {
         let starter = format!("prlimit --nofile={limit}");
@@ -175,6 +184,8 @@ fn a_start_with_too_few_descriptors_says_so() {
                 _ => Some(true),
             }
         });
+        let text = std::fs::read_to_string(&journal).unwrap_or_default();
+        assert!(text.contains("192.0.2.77"), "{limit}: {text}");
         if is_up {
             started += 1;
             expect_shut(&lab);
