@@ -55,10 +55,12 @@ pub(crate) fn family(process: u32) -> Vec<u32> {
         .collect()
 }
 
-/// The children of the daemon that have this name (comm of proc(5)), and theirs.
+/// The processes below the daemon that have this name (comm of proc(5)) and watch over no others.
 pub(crate) fn of_name(daemon: &Process, name: &str) -> Vec<u32> {
     let comm = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm"));
     let mut all = family(daemon.id());
-    all.retain(|pid| comm(pid).is_ok_and(|text| text.trim_end() == name));
+    all.retain(|pid| {
+        comm(pid).is_ok_and(|text| text.trim_end() == name) && family(*pid).is_empty()
+    });
     all
 }
