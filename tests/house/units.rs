@@ -22,17 +22,31 @@ fn verify(directory: &Path, units: &[&str]) -> String {
 const UNITS: [&str; 2] = ["knockd.service", "knockd-guard.service"];
 
 /// The drop-in for configurations without commands.
-const DROP_IN: &str = "knockd.service.d/no-commands.conf";
+const TYPED: &str = "typed.conf";
 
-fn copy(files: &[&str], change: impl Fn(&str) -> String) -> tempfile::TempDir {
+/// The drop-in for commands that load modules.
+const IPTABLES: &str = "iptables.conf";
+
+fn ours(file: &str) -> String {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
+    std::fs::read_to_string(ours.join(file)).expect("a unit")
+}
+
+/// Copies both units, and this drop-in, if any, to where systemd looks for it.
+fn copy(drop_in: Option<&str>, change: impl Fn(&str) -> String) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a directory");
-    for file in files {
-        let text = std::fs::read_to_string(ours.join(file)).expect("a unit");
-        let to = copy.path().join(file);
-        std::fs::create_dir_all(to.parent().expect("a directory")).expect("a directory");
+    let write = |file: &str, text: &str| {
         let text = text.replace("/usr/sbin/knockd", env!("CARGO_BIN_EXE_knockd"));
-        std::fs::write(to, change(&text)).expect("a copy");
+        std::fs::write(copy.path().join(file), change(&text)).expect("a copy");
+    };
+    for unit in UNITS {
+        write(unit, &ours(unit));
+    }
+    if let Some(name) = drop_in {
+        let folder = copy.path().join("knockd.service.d");
+        std::fs::create_dir(&folder).expect("a directory");
+        let text = ours(&format!("drop-ins/{name}"));
+        write(&format!("knockd.service.d/{name}"), &text);
     }
     copy
 }
@@ -40,22 +54,68 @@ fn copy(files: &[&str], change: impl Fn(&str) -> String) -> tempfile::TempDir {
 #[test]
 fn systemd_is_content_with_both() {
     needs!(Tool("systemd-analyze"));
-    let copy = copy(&UNITS, str::to_owned);
+    let copy = copy(None, str::to_owned);
     assert_eq!(verify(copy.path(), &UNITS), "");
 }
 
 #[test]
-fn systemd_is_content_with_the_drop_in() {
+fn systemd_is_content_with_each_drop_in() {
     needs!(Tool("systemd-analyze"));
-    let copy = copy(&["knockd.service", DROP_IN], str::to_owned);
-    assert_eq!(verify(copy.path(), &["knockd.service"]), "");
+    for drop_in in [TYPED, IPTABLES] {
+        let copy = copy(Some(drop_in), str::to_owned);
+        assert_eq!(verify(copy.path(), &["knockd.service"]), "", "{drop_in}");
+    }
+}
+
+/// Returns what `systemd-analyze security` makes of a unit, in tenths: 0 is the best, 100 the worst.
+fn exposure(directory: &Path, unit: &str) -> u32 {
+    let output = Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager"])
+        .arg(directory.join(unit))
+        .output()
+        .expect("systemd-analyze (package systemd)");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let level = said.lines().find_map(|line| {
+        let (_, level) = line.split_once("Overall exposure level for ")?;
+        level.split_whitespace().nth(1)
+    });
+    let level = level.unwrap_or_else(|| panic!("no level: {output:?}"));
+    level.replace('.', "").parse().expect("a number")
+}
+
+#[test]
+fn systemd_finds_little_exposed() {
+    needs!(Tool("systemd-analyze"));
+    for (unit, drop_in, below) in [
+        ("knockd.service", None, 40),
+        ("knockd.service", Some(TYPED), 20),
+        ("knockd-guard.service", None, 20),
+    ] {
+        let found = exposure(copy(drop_in, str::to_owned).path(), unit);
+        assert!(found < below, "{unit} {drop_in:?}: {found} tenths");
+    }
+}
+
+/// Whoever may load a module can have the kernel do anything.
+#[test]
+fn modules_are_loaded_by_whoever_asks_for_it_alone() {
+    let settings = |file: &str| -> Vec<String> {
+        let text = ours(file);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(str::to_owned).collect()
+    };
+    let may = |file: &str| settings(file).iter().any(|line| line.contains("MODULE"));
+    for file in [UNITS[0], UNITS[1], "drop-ins/typed.conf"] {
+        assert!(!may(file), "{file}");
+    }
+    assert!(may("drop-ins/iptables.conf"));
 }
 
 #[test]
 fn systemd_would_say_what_is_wrong() {
     needs!(Tool("systemd-analyze"));
     let broken = |text: &str| text.replace("RestrictRealtime=", "RestrictUnrealtime=");
-    let copy = copy(&UNITS, broken);
+    let copy = copy(None, broken);
     let said = verify(copy.path(), &UNITS);
     assert!(said.contains("RestrictUnrealtime"), "{said}");
 }
@@ -63,8 +123,7 @@ fn systemd_would_say_what_is_wrong() {
 /// A reload by `kill` would succeed even if the daemon refused the file.
 #[test]
 fn a_reload_is_what_the_daemon_makes_of_it() {
-    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
-    let unit = std::fs::read_to_string(ours.join("knockd.service")).expect("a unit");
+    let unit = ours("knockd.service");
     let reload: Vec<_> = unit
         .lines()
         .filter(|l| l.starts_with("ExecReload="))
@@ -76,8 +135,7 @@ fn a_reload_is_what_the_daemon_makes_of_it() {
 /// the network is too late.
 #[test]
 fn the_guard_comes_between_the_flush_and_the_network() {
-    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
-    let guard = std::fs::read_to_string(ours.join("knockd-guard.service")).expect("a unit");
+    let guard = ours("knockd-guard.service");
     for line in [
         "After=nftables.service",
         "Before=network-pre.target",
