@@ -177,6 +177,11 @@ impl Options {
         dir::prepare_run_dir(&self.run_dir)
     }
 
+    /// Returns a warning if others use the folder for locks and the control socket.
+    pub(crate) fn doubt_of_run_dir(&self) -> Option<String> {
+        dir::doubt_of_run_dir(&self.run_dir)
+    }
+
     /// Returns warnings on `-i`.
     pub(crate) fn doubtful_interfaces(&self) -> impl Iterator<Item = String> {
         let doubt = |name: &String| {

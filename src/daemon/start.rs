@@ -113,6 +113,10 @@ fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<
             ),
         }
     }
+    let _ = options.prepare_run_dir();
+    for doubt in state.doubt().into_iter().chain(options.doubt_of_run_dir()) {
+        tracing::warn!("{doubt}");
+    }
     let state_lock = state.lock();
     let pidfile = take_pidfile(options, &setup.config, state_lock.is_some())?;
     // A second daemon goes no further than this.

@@ -16,6 +16,7 @@ mod doors;
 mod dry_run;
 mod environment;
 mod faults;
+mod folders;
 mod guard;
 mod listen;
 mod log;

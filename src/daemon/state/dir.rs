@@ -1,21 +1,28 @@
 //! The state directory and the run directory. Several daemons may run on one host, each with its own
 //! configuration; the configuration's path keeps their state apart.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use siphasher::sip::SipHasher13;
 
+use super::private_folder::{self, is_run_file, is_shared, is_state_folder, is_trusted};
 use crate::action::state_file::replace;
 
 /// The folder for files that must outlive a reboot.
 #[derive(Debug, Clone)]
 pub(crate) struct StateDir {
+    /// The folder for all daemons.
+    root: PathBuf,
+    /// The folder in it for this one.
     dir: PathBuf,
 }
+
+/// A path at which nothing is and nothing can be made. It stands for a folder that others than knockd
+/// could have filled.
+const NOWHERE: &str = "/dev/null/not-trusted";
 
 impl StateDir {
     /// Returns the folder below `root` for the daemon with this configuration and these interfaces
@@ -28,35 +35,59 @@ impl StateDir {
             name.push_str(&escape(interface.as_bytes()));
         }
         Self {
+            root: root.to_owned(),
             dir: root.join(fitting(name)),
         }
     }
 
     /// Makes the folder; only its owner can read it.
     pub(crate) fn prepare(&self) -> io::Result<()> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)
+        private_folder::prepare(&self.root, is_state_folder)?;
+        // All that lies in this one is ours, by its name.
+        private_folder::prepare(&self.dir, |_| true)
+    }
+
+    /// Returns a warning if others than knockd can read what is here, or could have put something here.
+    /// To be called once the folder is prepared.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        let (root, dir) = (self.root.display(), self.dir.display());
+        if !is_trusted(&self.root, &self.dir) {
+            Some(format!(
+                "{dir}: others than knockd can write here: no last good configuration, no pending                  stop and no used sequence is kept or believed; give knockd a --state-dir of its own"
+            ))
+        } else if is_shared(&self.root) {
+            Some(format!(
+                "{root} is not knockd's alone and stays open to others, who see which configurations                  there are: give knockd a --state-dir of its own"
+            ))
+        } else {
+            None
+        }
     }
 
     /// Takes the folder's lock, which is held as long as the returned value lives. `None` if a daemon
     /// of the same configuration and interfaces has it, or the folder cannot be opened.
     pub(crate) fn lock(&self) -> Option<File> {
-        let folder = File::open(&self.dir).ok()?;
+        let folder = File::open(self.dir()).ok()?;
         folder.try_lock().ok().map(|()| folder)
     }
 
+    /// Returns the folder, if nobody but knockd can have put a file there: commands are run and
+    /// configurations taken by what lies in it.
     pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+        match is_trusted(&self.root, &self.dir) {
+            true => &self.dir,
+            false => Path::new(NOWHERE),
+        }
     }
 
     pub(super) fn last_good_path(&self) -> PathBuf {
-        self.dir.join("last-good")
+        self.dir().join("last-good")
     }
 
     /// Returns the bytes of the last configuration that this daemon ran with, if any.
     pub(crate) fn last_good(&self) -> Option<Vec<u8>> {
+        // A folder of ours that somebody has opened to others since is no reason to have no guard.
+        let _ = private_folder::shut(&self.root, is_state_folder);
         fs::read(self.last_good_path()).ok()
     }
 
@@ -69,19 +100,21 @@ impl StateDir {
     }
 }
 
-/// The usual folder for locks and the control socket, which is knockd's alone.
-const RUN_DIR: &str = "/run/knockd";
-
-/// Makes the folder for locks and the control socket, for its owner alone. A folder that is there
-/// stays as it is, for others may use it; but the usual one is made private.
+/// Makes the folder for locks and the control socket, for its owner alone.
 pub(crate) fn prepare_run_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let meta = fs::metadata(dir)?;
-    let own = meta.uid() == nix::unistd::geteuid().as_raw();
-    if dir == Path::new(RUN_DIR) && own && meta.mode() & 0o077 != 0 {
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
+    private_folder::prepare(dir, is_run_file)
+}
+
+/// Returns a warning if others than its owner can read this folder for locks and the control socket,
+/// which has been prepared.
+pub(crate) fn doubt_of_run_dir(dir: &Path) -> Option<String> {
+    is_shared(dir).then(|| {
+        format!(
+            "{} is not knockd's alone and stays open to others, who see that knockd runs: give it a \
+             --run-dir of its own",
+            dir.display()
+        )
+    })
 }
 
 /// Returns whether nothing can be written at a place at all, as in a container. Anything else, such as a
@@ -136,6 +169,8 @@ const HASH_LENGTH: usize = 17;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

@@ -3,4 +3,5 @@
 pub(crate) mod dir;
 pub(crate) mod last_good;
 pub(crate) mod lock;
+mod private_folder;
 pub(crate) mod start_failures;

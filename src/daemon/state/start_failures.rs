@@ -4,11 +4,14 @@
 //!
 //! (`RestartSteps=` would do the same; Debian 12's systemd does not know it.)
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::daemon::signals::{Asked, Signals};
@@ -29,13 +32,25 @@ pub(crate) fn wait(failures: &Path) {
     let before = before
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(0);
-    let counted = fs::write(failures, format!("{}\n", u32::saturating_add(before, 1)));
+    let counted = count(failures, u32::saturating_add(before, 1));
     // If failures cannot be counted, no end is put off.
     let pause = counted.map_or(Duration::ZERO, |()| pause(before));
     if let Ok(mut signals) = Signals::block() {
         let end = Instant::now() + pause;
         while !is_asked_to_go(&mut signals, end.saturating_duration_since(Instant::now())) {}
     }
+}
+
+/// Writes the number. A symbolic link is not followed: others may write in the folder.
+fn count(failures: &Path, number: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(failures)?;
+    writeln!(file, "{number}")
 }
 
 /// Returns whether the time is over, or a signal has come other than SIGCHLD: a helper may end as
@@ -70,6 +85,21 @@ fn pause(before: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `--run-dir /tmp`: a user who can put a link there does not choose which file root empties.
+    #[test]
+    fn a_link_in_place_of_the_count_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, precious) = (dir.path().join("failed-starts"), dir.path().join("shadow"));
+        fs::write(&precious, "precious").unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        assert!(count(&path, 1).is_err());
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        fs::remove_file(&path).unwrap();
+        count(&path, 10).unwrap();
+        count(&path, 2).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "2\n");
+    }
 
     #[test]
     fn each_failure_is_put_off_longer_up_to_a_minute() {
