@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use zeroize::Zeroizing;
 
 use crate::model::{ParseLegacyError, Step, parse_legacy_sequence};
 
@@ -231,7 +232,7 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = SequenceLine<'_>> {
 
 /// Opens a file and reads it. Symbolic links are followed: it is the administrator who names the
 /// file. To open a pipe must not wait for its other end.
-fn open(path: &Path, write: bool) -> Result<(File, Vec<u8>), OneTimeError> {
+fn open(path: &Path, write: bool) -> Result<(File, Zeroizing<Vec<u8>>), OneTimeError> {
     let file = OpenOptions::new()
         .read(true)
         .write(write)
@@ -242,7 +243,9 @@ fn open(path: &Path, write: bool) -> Result<(File, Vec<u8>), OneTimeError> {
     if !about.is_file() || about.len() > MAX_SIZE {
         return Err(OneTimeError::NotSequences(path.to_owned()));
     }
-    let mut bytes = Vec::new();
+    // Overwritten at the end. A byte more than there are, so that it does not grow and leave a copy.
+    let length = usize::try_from(about.len()).unwrap_or(0).saturating_add(1);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length));
     (&file)
         .take(MAX_SIZE)
         .read_to_end(&mut bytes)

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser as _};
+use nix::sys::resource::{Resource, setrlimit};
 
-use super::args::{Knockd, RUN_DIR};
+use super::args::{Command, Knockd, RUN_DIR};
 use super::tools;
 use crate::daemon;
 use crate::stderr::{complain, is_journal};
@@ -78,6 +79,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let options = parsed.options();
+    match &parsed.command {
+        // The commands of doors would inherit it.
+        Some(Command::Helper) => {}
+        Some(_) => forbid_core_files(),
+        None if parsed.run.dry_run => forbid_core_files(),
+        // The daemon sees to itself.
+        None => {}
+    }
     let done = match &parsed.command {
         Some(command) => tools::run(command, &options),
         None if parsed.run.dry_run => daemon::dry_run(&options, parsed.run.read.as_deref()),
@@ -92,6 +101,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             fault.into()
         }
     }
+}
+
+/// Keeps this process from leaving its memory in a file, should it crash: the sequences of the
+/// configuration are in it. (It stays open to a debugger of its user, who may read the configuration
+/// anyway; a process that is not cannot be given its files by way of /proc, as in `-c <(…)`.)
+fn forbid_core_files() {
+    // This cannot fail: less is always allowed (setrlimit(2)).
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 }
 
 /// Returns the run directory of a command line that has faults.

@@ -1,13 +1,14 @@
 //! Reads configuration files: the only I/O of this room.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::diagnostic::{Diagnostic, Severity};
+use super::file_bytes::FileBytes;
 use super::host::Host;
 use super::parse::{ConfigReport, Format, judge};
 use super::text::ConfigText;
@@ -26,7 +27,7 @@ const SIZE_MAX: u64 = 32 << 20;
 pub(crate) struct Loaded {
     /// The file's bytes, to be kept or handed on: a pipe cannot be read twice. [`judge_bytes`] returns
     /// the same report of them.
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: FileBytes,
     /// The configuration and its faults.
     pub(crate) report: ConfigReport,
 }
@@ -61,12 +62,10 @@ pub(crate) fn load(path: &Path, folder: &Path) -> Result<Loaded, LoadError> {
             LoadError::Read { path, source }
         }
     };
-    let file = open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.permissions().mode();
-    let mut bytes = Vec::new();
-    file.take(SIZE_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    let mut file = open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    let mode = meta.permissions().mode();
+    let bytes = FileBytes::read(&mut file, meta.len(), SIZE_MAX + 1).map_err(failed)?;
     if bytes.len() as u64 > SIZE_MAX {
         return Err(LoadError::TooBig(path.to_owned()));
     }
@@ -169,7 +168,7 @@ mod tests {
         for (mode, warnings) in [(0o644, 1), (0o642, 1), (0o640, 0), (0o600, 0)] {
             set_permissions(&path, Permissions::from_mode(mode)).expect("a mode");
             let loaded = load(&path).expect("a file");
-            assert_eq!(loaded.bytes, text.as_bytes());
+            assert_eq!(&*loaded.bytes, text.as_bytes());
             let report = loaded.report;
             assert_eq!(
                 report.diagnostics.len(),

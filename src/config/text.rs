@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 /// A stretch of a [`ConfigText`]'s text, in bytes.
 pub(crate) type Span = Range<usize>;
 
@@ -23,7 +25,8 @@ impl<T> Spanned<T> {
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigText {
     name: Arc<str>,
-    text: String,
+    /// Overwritten at the end: sequences are in it.
+    text: Zeroizing<String>,
     /// The offsets at which lines begin.
     lines: Vec<usize>,
     /// The offsets of bytes that are not UTF-8; each is U+FFFD in the text.
@@ -77,7 +80,7 @@ impl ConfigText {
         let lines = std::iter::once(0).chain(begins).collect();
         Self {
             name: name.into(),
-            text,
+            text: Zeroizing::new(text),
             lines,
             foreign,
             no_text: None,

@@ -217,7 +217,7 @@ pub fn helper(options: &Options) -> Result<(), Fault> {
     let load = || -> Result<CommandTable, String> {
         let read = match text.take() {
             // The text that the daemon has read.
-            Some(text) => options.take(&path, text),
+            Some(text) => options.take(&path, text.into()),
             None => options.read(&path),
         };
         match read {

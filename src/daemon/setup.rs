@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::action::command;
 use crate::action::one_time::{LiveSequence, SkippedLine};
 use crate::action::used_sequences::UsedSequences;
-use crate::config::{self, Audience, ConfigReport, Diagnostic, LoadError, Severity};
+use crate::config::{self, Audience, ConfigReport, Diagnostic, FileBytes, LoadError, Severity};
 use crate::model::{Config, Door, DoorId, Pattern};
 use crate::stderr::complain;
 
@@ -56,7 +56,7 @@ pub(crate) struct Setup {
     /// used since.
     pub(crate) unread: Vec<(Arc<str>, PathBuf)>,
     /// The bytes of the file, to be kept once the configuration runs.
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: FileBytes,
     /// Warnings, each with all of its lines.
     pub(crate) warnings: Vec<Remark>,
     /// Why the file is not in use, if this is another configuration.
@@ -204,7 +204,7 @@ impl Options {
     ///
     /// # Errors
     /// It has errors.
-    pub(crate) fn take(&self, path: &Path, bytes: Vec<u8>) -> Result<Setup, Unusable> {
+    pub(crate) fn take(&self, path: &Path, bytes: FileBytes) -> Result<Setup, Unusable> {
         let report = config::judge_bytes(path, &bytes, &self.folder);
         self.judge(bytes, report)
     }
@@ -215,7 +215,7 @@ impl Options {
         self.take(path, bytes).ok()
     }
 
-    fn judge(&self, bytes: Vec<u8>, report: ConfigReport) -> Result<Setup, Unusable> {
+    fn judge(&self, bytes: FileBytes, report: ConfigReport) -> Result<Setup, Unusable> {
         let all = report.diagnostics.into_iter();
         let said: Vec<_> = all.map(|d| Remark::Diagnostic(Box::new(d))).collect();
         let Some(mut config) = report.config else {

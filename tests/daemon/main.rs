@@ -23,6 +23,7 @@ mod log;
 mod memory;
 mod orders;
 mod reload;
+mod secrets;
 mod site;
 mod slips;
 mod unanswerable;

@@ -10,6 +10,7 @@ use siphasher::sip::SipHasher13;
 
 use super::private_folder::{self, is_run_file, is_shared, is_state_folder, is_trusted};
 use crate::action::state_file::replace;
+use crate::config::FileBytes;
 
 /// The folder for files that must outlive a reboot.
 #[derive(Debug, Clone)]
@@ -85,10 +86,10 @@ impl StateDir {
     }
 
     /// Returns the bytes of the last configuration that this daemon ran with, if any.
-    pub(crate) fn last_good(&self) -> Option<Vec<u8>> {
+    pub(crate) fn last_good(&self) -> Option<FileBytes> {
         // A folder of ours that somebody has opened to others since is no reason to have no guard.
         let _ = private_folder::shut(&self.root, is_state_folder);
-        fs::read(self.last_good_path()).ok()
+        fs::read(self.last_good_path()).ok().map(FileBytes::from)
     }
 
     /// Keeps the bytes of a configuration that is now running.

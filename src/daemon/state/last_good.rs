@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::dir::{StateDir, is_no_place};
+use crate::config::FileBytes;
 use crate::daemon::heap;
 
 /// Writes the configuration to the state directory. A busy disk takes seconds to sync, a frozen one
@@ -25,7 +26,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Pending {
     /// The last configuration that is to be kept; it replaces one that waits.
-    next: Option<(StateDir, Vec<u8>)>,
+    next: Option<(StateDir, FileBytes)>,
     /// True while there is a thread.
     is_busy: bool,
 }
@@ -35,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 impl LastGoodKeeper {
     /// Keeps the bytes of a configuration that is now running.
-    pub(crate) fn keep_last_good(&mut self, state: StateDir, bytes: Vec<u8>) {
+    pub(crate) fn keep_last_good(&mut self, state: StateDir, bytes: FileBytes) {
         let mut pending = self.shared.lock();
         pending.next = Some((state, bytes));
         if pending.is_busy {
@@ -73,7 +74,7 @@ impl Shared {
         }
     }
 
-    fn next(&self) -> Option<(StateDir, Vec<u8>)> {
+    fn next(&self) -> Option<(StateDir, FileBytes)> {
         let mut pending = self.lock();
         let next = pending.next.take();
         pending.is_busy = next.is_some();
@@ -109,10 +110,10 @@ mod tests {
         state.prepare().unwrap();
         let mut keeper = LastGoodKeeper::default();
         for text in 0..20_u8 {
-            keeper.keep_last_good(state.clone(), vec![text]);
+            keeper.keep_last_good(state.clone(), vec![text].into());
         }
         drop(keeper);
-        assert_eq!(state.last_good(), Some(vec![19]));
+        assert_eq!(state.last_good(), Some(vec![19].into()));
     }
 
     /// A named pipe with no writer is a disk that does not answer.
@@ -124,7 +125,7 @@ mod tests {
         nix::unistd::mkfifo(&state.last_good_path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let mut keeper = LastGoodKeeper::default();
         for text in 0..20_u8 {
-            keeper.keep_last_good(state.clone(), vec![text]);
+            keeper.keep_last_good(state.clone(), vec![text].into());
         }
         let begun = std::time::Instant::now();
         drop(keeper);

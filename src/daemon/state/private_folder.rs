@@ -24,7 +24,9 @@ pub(super) fn prepare(folder: &Path, is_ours: impl Fn(&DirEntry) -> bool) -> io:
         .recursive(true)
         .mode(0o700)
         .create(folder)?;
-    shut(folder, is_ours)
+    // A folder whose mode cannot be changed can be used all the same, and the log warns of it.
+    let _ = shut(folder, is_ours);
+    Ok(())
 }
 
 /// Makes a folder private that is there, if it is ours and `is_ours` holds for all that lies in it.
