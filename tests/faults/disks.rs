@@ -315,3 +315,37 @@ fn a_full_disk_of_the_run_directory_is_told_of_and_a_reload_makes_the_socket() {
         kept().as_deref() == Some(SSH)
     });
 }
+
+/// A disk that fails once has not changed what it holds: the stops in the journal are run.
+#[test]
+fn a_journal_that_cannot_be_read_is_read_later_and_not_set_aside() {
+    needs!(Laboratory, Tool("strace"));
+    let lab = Lab::new();
+    let site = Site::new(&lab, &with_stop("1h"));
+    let mut daemon = site.start("");
+    knock(&lab, SERVER[0], RUN);
+    daemon.wait_for_line("run: started for 192.0.2.77");
+    let helpers = crate::work::family(daemon.id());
+    daemon.kill();
+    wait_until("the helper's end", || {
+        let mut all = helpers.iter();
+        all.all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    });
+    let folder = std::fs::read_dir(site.path("state")).expect("the state directory");
+    let folder = folder.map(|entry| entry.expect("an entry").path()).next();
+    let folder = folder.expect("our folder");
+    // With -D the daemon is the child of this process, not of strace, and so ends with its handle.
+    let strace = format!(
+        "strace -D -f -qq -o /dev/null -P {} -e trace=openat -e inject=openat:error=EIO:when=1",
+        folder.join("stops.journal").display()
+    );
+    let mut daemon = Process::start(&mut site.command_by(&strace, "-v"));
+    daemon.wait_for_line("starting up, listening on");
+    let said = daemon.wait_for_line("until this is mended, pending stop commands do not survive");
+    assert!(said.contains("Input/output error"), "{said}");
+    let (status, lines) = daemon.terminate();
+    assert!(status.success(), "{status}");
+    let stopped = |line: &String| line.ends_with("run: stopped for 192.0.2.77");
+    assert!(lines.iter().any(stopped), "{lines:?}");
+    assert!(!folder.join("stops.journal.damaged").exists());
+}
