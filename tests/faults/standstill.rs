@@ -217,7 +217,17 @@ fn control_clients_that_stand_still_hold_up_nobody() {
     needs!(Laboratory);
     let lab = Lab::new();
     let _echo = lab.server.echo(22);
-    let site = Site::new(&lab, SSH);
+    // So many doors that the answer to `status` is more than a socket holds.
+    let many: String = (0..5_000)
+        .map(|n| {
+            let [one, two] = [10_000 + n, 20_000 + n];
+            format!(
+                "[door.a_name_that_takes_some_forty_characters_{n}]\n\
+                 sequence = [\"{one}/tcp\", \"{two}/udp\", \"9204/tcp\"]\nopen = [\"22/tcp\"]\n"
+            )
+        })
+        .collect();
+    let site = Site::new(&lab, &format!("{SSH}{many}"));
     let mut daemon = site.start("");
     // The daemon stands still until all have asked and stand still as well.
     daemon.signal(Signal::SIGSTOP);

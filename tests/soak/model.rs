@@ -17,7 +17,7 @@ use crate::{BRIEF, RUN, SSH};
 /// How many there are who knock.
 const PEOPLE: u32 = 400;
 
-/// How long a knock may take before it is asked whether packets were lost.
+/// How often it is asked whether packets of a knock were lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Model<'lab> {
@@ -112,21 +112,27 @@ impl<'lab> Model<'lab> {
         is_done: impl Fn() -> bool,
     ) {
         let begun = Instant::now();
-        let before = lost();
-        loop {
-            for step in steps {
-                send_datagram(&self.wire, person, step);
+        let mut before = lost();
+        for step in steps {
+            send_datagram(&self.wire, person, step);
+        }
+        let mut sent = Instant::now();
+        while !is_done() {
+            assert!(begun.elapsed() < SOON, "{person} knocked {steps:?} in vain");
+            thread::sleep(Duration::from_millis(2));
+            if sent.elapsed() < PATIENCE {
+                continue;
             }
-            let sent = Instant::now();
-            while sent.elapsed() < PATIENCE {
-                if is_done() {
-                    return;
+            // On a busy machine it takes longer. Only who was not heard knocks again.
+            let now = lost();
+            if now > before {
+                before = now;
+                self.again += 1;
+                for step in steps {
+                    send_datagram(&self.wire, person, step);
                 }
-                thread::sleep(Duration::from_millis(2));
             }
-            assert!(lost() > before, "{person} knocked {steps:?} in vain");
-            assert!(begun.elapsed() < SOON, "{person} is not heard at all");
-            self.again += 1;
+            sent = Instant::now();
         }
     }
 
@@ -153,8 +159,10 @@ impl<'lab> Model<'lab> {
             all.sort_unstable();
             all
         };
-        wait_until("the last stop", || ran("stopped").len() >= self.ran.len());
-        assert_eq!(ran("started"), self.ran);
-        assert_eq!(ran("stopped"), self.ran);
+        // Who has knocked again may have been heard twice.
+        wait_until("the last stop", || ran("stopped") == ran("started"));
+        let mut started = ran("started");
+        started.dedup();
+        assert_eq!(started, self.ran);
     }
 }
