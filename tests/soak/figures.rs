@@ -69,6 +69,7 @@ pub(crate) struct Figures {
     pub(crate) again: u64,
     pub(crate) commands: u64,
     pub(crate) orders: u64,
+    pub(crate) unanswered: u64,
     pub(crate) sent: u64,
     pub(crate) read: u64,
     pub(crate) lost: u64,
@@ -93,7 +94,13 @@ impl fmt::Display for Figures {
             ),
         )?;
         row("commands", format!("{}, each stopped", self.commands))?;
-        row("orders by hand", self.orders.to_string())?;
+        row(
+            "orders by hand",
+            format!(
+                "{}; {} given again, since the answer was late",
+                self.orders, self.unanswered
+            ),
+        )?;
         row("packets of strangers", self.sent.to_string())?;
         row("packets read", self.read.to_string())?;
         row("packets lost", self.lost.to_string())?;

@@ -84,6 +84,30 @@ const LONG: u64 = 120;
 /// So many KiB may memory vary.
 const GROWTH: u64 = 1536;
 
+/// Orders that the daemon did not answer in time, which a busy machine may cause: each was given again.
+static UNANSWERED: AtomicU64 = AtomicU64::new(0);
+
+/// Gives an order until it is answered. What the daemon has not begun by then it does not do.
+#[track_caller]
+fn order(site: &Site<'_>, words: &str) -> String {
+    let begun = Instant::now();
+    loop {
+        let output = site.try_run(words);
+        if output.status.success() {
+            return String::from_utf8_lossy(&output.stdout).into_owned();
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is_late = said.contains("does not answer") && begun.elapsed() < support::SOON;
+        assert!(is_late, "{words}: {output:?}");
+        UNANSWERED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[track_caller]
+fn status(site: &Site<'_>) -> serde_json::Value {
+    serde_json::from_str(&order(site, "status --json")).expect("JSON")
+}
+
 /// What the actors have in common.
 struct Scene<'lab> {
     lab: &'lab Lab,
@@ -102,7 +126,7 @@ impl Scene<'_> {
 
     /// Returns how many packets the daemon says that it has lost.
     fn lost(&self) -> u64 {
-        self.site.status()["packets"]["lost"].as_u64().unwrap_or(0)
+        status(self.site)["packets"]["lost"].as_u64().unwrap_or(0)
     }
 
     /// Strangers: first steps, tripwires, SYNs and datagrams to all ports, from all over 10.0.0.0/8.
@@ -133,14 +157,14 @@ impl Scene<'_> {
             self.site.configure(&variants[dice.below(variants.len())]);
             match dice.number(2) {
                 0 => drop(self.site.reload(self.daemon)),
-                _ => drop(self.site.run("reload")),
+                _ => drop(order(self.site, "reload")),
             }
             self.reloads.fetch_add(1, Ordering::Relaxed);
             thread::sleep(Duration::from_millis(100 + u64::from(dice.number(200))));
         }
         // As it was, so that the last memory is that of the first configuration.
         self.site.configure(&variants[0]);
-        self.site.run("reload");
+        order(self.site, "reload");
     }
 
     /// Interfaces and addresses come, flap and go.
@@ -206,7 +230,7 @@ fn soak() {
     // All that a start begins is over.
     for text in variants(&folder).iter().chain([&doors(&folder)]) {
         site.configure(text);
-        site.run("reload");
+        order(&site, "reload");
     }
     let before = Usage::at_rest(&daemon);
     let scene = Scene {
@@ -243,12 +267,12 @@ fn soak() {
         }
     });
     // What the flood has begun runs out, and what was armed is stopped.
-    let live = || site.status()["attempts"]["live"].as_u64();
+    let live = || status(&site)["attempts"]["live"].as_u64();
     wait_until("the end of all attempts", || live() == Some(0));
     model.expect_so();
     expect_shut(&lab);
-    let status = site.status();
-    let number = |key: &str| status["packets"][key].as_u64().unwrap_or(0);
+    let packets = status(&site)["packets"].clone();
+    let number = |key: &str| packets[key].as_u64().unwrap_or(0);
     let after = Usage::at_rest(&daemon);
     let figures = Figures {
         seed,
@@ -257,6 +281,7 @@ fn soak() {
         again: model.again,
         commands: model.commands,
         orders: model.orders,
+        unanswered: UNANSWERED.load(Ordering::Relaxed),
         sent: scene.packets.load(Ordering::Relaxed),
         read: number("read"),
         lost: number("lost"),

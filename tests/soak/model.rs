@@ -12,7 +12,7 @@ use crate::dice::Dice;
 use crate::site::Site;
 use crate::support::frame::send_datagram;
 use crate::support::{Lab, SOON, wait_until};
-use crate::{BRIEF, RUN, SSH};
+use crate::{BRIEF, RUN, SSH, order};
 
 /// How many there are who knock.
 const PEOPLE: u32 = 400;
@@ -73,7 +73,7 @@ impl<'lab> Model<'lab> {
 
     #[track_caller]
     fn order(&mut self, words: &str, then: impl FnOnce(&mut BTreeSet<Ipv4Addr>)) {
-        self.site.run(words);
+        order(self.site, words);
         then(&mut self.open);
         self.orders += 1;
     }
