@@ -132,13 +132,14 @@ fn a_reload_is_what_the_daemon_makes_of_it() {
 }
 
 /// A guard that comes before nftables.service is flushed away again. A guard that comes after
-/// the network is too late.
+/// the network, or after whoever listens where the network is up already, is too late.
 #[test]
 fn the_guard_comes_between_the_flush_and_the_network() {
     let guard = ours("knockd-guard.service");
     for line in [
         "After=nftables.service",
         "Before=network-pre.target",
+        "Before=sysinit.target",
         "Wants=network-pre.target",
         "DefaultDependencies=no",
     ] {
