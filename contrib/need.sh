@@ -84,6 +84,12 @@ need_namespaces() {
     return 1
 }
 
+# fetch_package PACKAGE FOLDER: Debian's package lies in that folder. Nothing is installed.
+fetch_package() {
+    fetch() (cd "$2" && apt-get -qq download "$1")
+    fetch "$@" 2>/dev/null || { as_root apt-get -qq update && fetch "$@"; }
+}
+
 # need_knock_0_8: Debian's package of it, to compare with, is unpacked in $KNOCK_0_8. Nothing
 # is installed; one that is installed may have been edited.
 need_knock_0_8() {
@@ -93,8 +99,7 @@ need_knock_0_8() {
     if [ ! -d "$KNOCK_0_8" ]; then
         local work
         work=$(mktemp -d)
-        fetch() (cd "$work" && apt-get -qq download knockd)
-        fetch 2>/dev/null || { as_root apt-get -qq update && fetch; }
+        fetch_package knockd "$work"
         mkdir -p "${KNOCK_0_8%/*}"
         dpkg-deb -x "$work"/knockd_*.deb "$KNOCK_0_8"
         rm -r "$work"

@@ -1,148 +1,185 @@
 #!/bin/bash
-# Boots Debian 12's own kernel (6.1) under qemu, emulated, and checks what the
-# kernel of a test machine may lack: that a VRF is guarded. Needs no root once the packages are there.
-# The first run makes the system (two minutes); it is kept in target/vm.cpio.gz. A run takes half a minute.
+# Runs the tests of tests/machine: a Debian 12 with its own kernels, 6.1 and 6.12, under qemu, with a real
+# systemd and the shipped units. Everything is emulated, since a /dev/kvm within a virtual machine may
+# be there and hang. Needs no root once the packages are there.
+#
+#   vm.sh                 all tests, on both kernels
+#   vm.sh 6.1             all tests on one kernel
+#   vm.sh 6.12 boot open  on one kernel the tests with one of these words in the name
+#   vm.sh make            runs none, and only makes what they need: the machine (a minute), an earlier knockd
+#
+# `KNOCKD_PROGRAMS=target/release` has the knockd of that folder tested, `KNOCKD_BEFORE=COMMIT` the upgrade from
+# that commit.
 set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=contrib/need.sh
+. contrib/need.sh
 
-if [ "${1:-}" != inside ]; then
-    cd "$(dirname "$0")/.."
-    # shellcheck source=contrib/need.sh
-    . contrib/need.sh
-    need_rust
-    need_namespaces
-    # shellcheck disable=SC2086 # a list of words
-    need $BUILD mmdebstrap qemu-system-x86 cpio kmod
-    cargo build --quiet --locked --release
-    target=$(realpath "${CARGO_TARGET_DIR:-target}")
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-    if [ ! -e "$target/vm.cpio.gz" ]; then
-        root=$work/root
-        mkdir "$root" "$work/kernel"
-        mmdebstrap --quiet --variant=minbase \
-            --include=nftables,iproute2,socat,kmod,procps,libpcap0.8,libnftnl11,libmnl0 \
-            bookworm "$work/root.tar"
-        tar -C "$root" --exclude='./dev/*' --exclude='./usr/share/*' --exclude='./var/lib/apt/*' \
-            -xf "$work/root.tar"
-        image=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-6.*\)/\1/p')
-        (cd "$work" && apt-get -qq download "$image")
-        dpkg-deb -x "$work"/linux-image-*.deb "$work/kernel"
-        release=$(ls "$work/kernel/lib/modules")
-        # The parts of the kernel that networking is made of.
-        modules=lib/modules/$release
-        for part in net lib crypto arch/x86/crypto drivers/net/veth.ko drivers/net/vrf.ko; do
-            mkdir -p "$root/$modules/kernel/$(dirname "$part")"
-            cp -a "$work/kernel/$modules/kernel/$part" "$root/$modules/kernel/$(dirname "$part")/"
-        done
-        cp "$work/kernel/$modules"/modules.{order,builtin,builtin.modinfo} "$root/$modules/"
-        /sbin/depmod -b "$root" "$release"
-        cp "$work/kernel/boot/vmlinuz-$release" "$target/vm.kernel"
-        (cd "$root" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -1) >"$work/vm.cpio.gz"
-        mv "$work/vm.cpio.gz" "$target/vm.cpio.gz"
-    fi
-    # A second archive, unpacked over the first.
-    mkdir -p "$work/ours/usr/sbin"
-    install -t "$work/ours/usr/sbin" "$target/release/knockd"
-    install contrib/vm.sh "$work/ours/checks"
-    printf '#!/bin/bash\nexec /bin/bash /checks inside\n' >"$work/ours/begin"
-    chmod 0755 "$work/ours/begin"
-    (cd "$work/ours" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -1) >"$work/ours.cpio.gz"
-    cat "$target/vm.cpio.gz" "$work/ours.cpio.gz" >"$work/all"
-    # Emulated: a /dev/kvm within a virtual machine may be there and hang.
-    timeout 600 qemu-system-x86_64 -accel tcg -m 2048 -smp 2 -display none -no-reboot \
-        -serial "file:$work/console" -kernel "$target/vm.kernel" -initrd "$work/all" \
-        -append 'console=ttyS0 rdinit=/begin quiet loglevel=3' </dev/null || true
-    tr -d '\r' <"$work/console" >"$work/said"
-    grep -E '^(ok|FAILED|kernel|all is well)' "$work/said" || tail -n 40 "$work/said"
-    grep -qx 'all is well' "$work/said" || { tail -n 40 "$work/said"; exit 1; }
-    exit
-fi
+# From here the tests upgrade: the last knockd of one process.
+BEFORE=${KNOCKD_BEFORE:-6d7f389}
 
-# From here on: inside, as the first process.
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-trap 'echo o >/proc/sysrq-trigger; sleep 60' EXIT
+target=${CARGO_TARGET_DIR:-target}
+machine=$target/machine
+# The machine is made anew when this file changes.
+recipe=$(sha256sum <contrib/vm.sh)
+
+# The parts of a kernel's modules that are kept: what networking is made of, and the disk.
+PARTS="net lib crypto arch/x86/crypto fs/ext4 fs/jbd2 fs/mbcache.ko drivers/virtio drivers/block/virtio_blk.ko
+    drivers/net/bonding drivers/net/ipvlan drivers/net/ppp drivers/net/slip drivers/net/vxlan
+    drivers/net/wireguard drivers/net/dummy.ko drivers/net/geneve.ko drivers/net/ifb.ko
+    drivers/net/macvlan.ko drivers/net/net_failover.ko drivers/net/tun.ko drivers/net/veth.ko
+    drivers/net/virtio_net.ko drivers/net/vrf.ko"
+
+# kernel VERSION PACKAGE WORK: leaves machine/VERSION.kernel, machine/VERSION.initrd, and the modules in
+# WORK/root.
+kernel() {
+    local version=$1 work=$3/$1 root=$3/root image release part patterns=() modules
+    mkdir "$work"
+    image=$(apt-cache depends "$2" | sed -n 's/.*Depends: \(linux-image-6.*\)/\1/p')
+    release=${image#linux-image-}
+    modules=lib/modules/$release
+    fetch_package "$image" "$work"
+    for part in $PARTS; do
+        # A module may be compressed.
+        [ "${part%.ko}" = "$part" ] || part="$part*"
+        patterns+=("./$modules/kernel/$part")
+    done
+    dpkg-deb --fsys-tarfile "$work"/linux-image-*.deb |
+        tar -C "$work" --wildcards -x ./boot/vmlinuz-* "./$modules/modules.*" "${patterns[@]}"
+    cp -a "$work/$modules" "$root/lib/modules/"
+    /sbin/depmod -b "$root" "$release"
+    cp "$work/boot/vmlinuz-$release" "$machine/$version.kernel"
+
+    # The first archive that the kernel unpacks mounts the disk. A test adds another, with what is to
+    # lie on the disk before the first boot.
+    local first=$work/first number=10 file name
+    mkdir -p "$first"/{bin,dev,modules,proc,root,sys}
+    cp "$root/bin/busybox" "$first/bin/"
+    for part in virtio_pci virtio_blk ext4 virtio_net; do
+        /sbin/modprobe -d "$root" -S "$release" --show-depends "$part"
+    done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | while read -r file; do
+        name=$(basename "$file" .xz)
+        ! compgen -G "$first/modules/*-$name" >/dev/null || continue
+        number=$((number + 1))
+        case $file in
+        *.xz) xz -dc "$file" ;;
+        *) cat "$file" ;;
+        esac >"$first/modules/$number-$name"
+    done
+    init >"$first/init"
+    chmod 0755 "$first/init"
+    (cd "$first" && find . | cpio --quiet -o -H newc -R 0:0) >"$machine/$version.initrd"
+}
+
+# init: prints the program that the kernel starts first.
+init() {
+    cat <<'INIT'
+#!/bin/busybox sh
+export PATH=/bin
+for applet in cat chroot cp grep ip mount sleep switch_root umount insmod; do
+    busybox ln -s busybox /bin/$applet
+done
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-mount -t tmpfs tmpfs /run
-exec >/dev/console 2>&1
-echo "kernel $(uname -r)"
-failed=0
-# check WHAT COMMAND...: it succeeds.
-check() {
-    local what=$1
-    shift
-    if "$@"; then
-        echo "ok: $what"
-    else
-        echo "FAILED: $what ($*)"
-        failed=1
-    fi
+mount -t devtmpfs dev /dev
+for module in /modules/*; do insmod "$module"; done
+until [ -e /dev/vda ]; do sleep 0.05; done
+mount -t ext4 -o noatime /dev/vda /root
+if [ ! -e /root/furnished ]; then
+    cp -a /disk/. /root/
+    chroot /root /bin/bash /furnish
+    : >/root/furnished
+fi
+# As where the root is mounted by network, or its passphrase is entered from afar.
+if grep -qw network=early /proc/cmdline; then
+    echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
+    echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad
+    ip link set eth0 up
+    ip address add 192.0.2.1/24 dev eth0
+    ip address add 2001:db8::1/64 dev eth0
+fi
+umount /sys
+umount /proc
+mount -o move /dev /root/dev
+exec switch_root /root /sbin/init
+INIT
 }
-refused() { ! "$@"; }
-# until_true SECONDS COMMAND...
-until_true() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        [ $SECONDS -lt $end ] || return 1
-        sleep 0.2
+
+make() {
+    if [ "$(cat "$machine/recipe" 2>/dev/null)" = "$recipe" ]; then
+        return
+    fi
+    need_namespaces
+    need mmdebstrap uidmap qemu-system-x86 e2fsprogs cpio kmod xz-utils
+    local work
+    work=$(mktemp -d)
+    # shellcheck disable=SC2064 # this one
+    trap "rm -rf '$work'" EXIT
+    rm -rf "$machine"
+    mkdir -p "$machine" "$work/root"
+    echo "${0##*/}: making the machine"
+    mmdebstrap --quiet --variant=essential \
+        --include=systemd,systemd-sysv,udev,kmod,busybox-static,libpcap0.8,libnftnl11,libmnl0 \
+        --include=nftables,iproute2,procps,socat,ppp,wireguard-tools \
+        bookworm "$work/root.tar"
+    tar -C "$work/root" --no-same-owner --exclude='./dev/*' --exclude='./usr/share/*' \
+        --exclude='./var/lib/apt/*' --exclude='./var/cache/*' -xf "$work/root.tar"
+    mkdir -p "$work/root/lib/modules"
+    kernel 6.1 linux-image-amd64 "$work"
+    kernel 6.12 linux-image-6.12-amd64 "$work"
+    # Within a user namespace all files are root's.
+    unshare --user --map-root-user \
+        /sbin/mke2fs -q -t ext4 -d "$work/root" "$machine/disk" 800M
+    echo "$recipe" >"$machine/recipe"
+    rm -r "$work"
+    trap - EXIT
+}
+
+# before: leaves an earlier knockd and its units in target/before.
+before() {
+    [ "$(cat "$target/before/commit" 2>/dev/null)" = "$BEFORE" ] && return
+    local source=$target/before.source
+    echo "${0##*/}: building the knockd of $BEFORE, to upgrade from"
+    rm -rf "$target/before" "$source"
+    mkdir -p "$target/before" "$source"
+    git archive "$BEFORE" | tar -C "$source" -x
+    cargo build --quiet --locked --bin knockd --manifest-path "$source/Cargo.toml" \
+        --target-dir "$target/before.build"
+    cp "$target/before.build/debug/knockd" "$target/before/"
+    cp -a "$source/contrib/systemd" "$target/before/"
+    echo "$BEFORE" >"$target/before/commit"
+    rm -r "$source" "$target/before.build"
+}
+
+# test_programs: leaves in target/test-programs the tests that are run within the machine.
+test_programs() {
+    local program name
+    mkdir -p "$target/test-programs"
+    cargo test --quiet --locked --no-run --test interfaces --test firewall --message-format=json |
+        sed -n 's/.*"executable":"\([^"]*\/deps\/[^"]*\)".*/\1/p' | while read -r program; do
+        name=${program##*/}
+        ln -f "$program" "$target/test-programs/${name%-*}"
     done
 }
-client() { timeout 10 ip netns exec client "$@"; }
-tcp() { client socat -u "TCP:192.0.2.1:$1,connect-timeout=3" - </dev/null 2>/dev/null | grep -q hello; }
-# The server writes down what comes: whether an answer finds its way is another question.
-udp() {
-    local before after
-    before=$(wc -l </run/datagrams)
-    echo x | client socat -u - UDP:192.0.2.1:53
-    sleep 1
-    after=$(wc -l </run/datagrams)
-    [ "$after" -gt "$before" ]
-}
-answers() { knockd status >/run/status 2>/dev/null; }
-open() { nft list set inet knockd openings_v4 | grep -q 192.0.2.77; }
-knock() {
-    client socat -u /dev/null TCP:192.0.2.1:61724,connect-timeout=1 2>/dev/null || true
-    echo x | client socat -u - UDP:192.0.2.1:28117
-    client socat -u /dev/null TCP:192.0.2.1:40961,connect-timeout=1 2>/dev/null || true
-}
 
-for module in veth vrf nf_tables nft_fib_inet nft_ct af_packet; do
-    modprobe "$module"
-done
-ip link set lo up
-ip netns add client
-ip link add red type vrf table 10
-ip link set red up
-ip link add eth0 type veth peer name eth0 netns client
-ip link set eth0 master red
-ip address add 192.0.2.1/24 dev eth0
-ip link set eth0 up
-ip -n client address add 192.0.2.77/24 dev eth0
-ip -n client link set eth0 up
-: >/run/datagrams
-socat TCP-LISTEN:22,fork,reuseaddr,so-bindtodevice=red SYSTEM:'echo hello' &
-socat -u UDP-RECV:53,so-bindtodevice=red OPEN:/run/datagrams,append &
-mkdir -p /etc /var/lib/knockd
-cat >/etc/knockd.toml <<'FILE'
-[firewall]
+need_rust
+# shellcheck disable=SC2086 # a list of words
+need $BUILD
+make
+before
+test_programs
+need_knock_0_8
+[ "${1-}" != make ] || exit 0
 
-[door.ssh]
-sequence = ["61724/tcp", "28117/udp", "40961/tcp"]
-open     = ["22/tcp", "53/udp"]
-FILE
-chmod 0600 /etc/knockd.toml
-
-check "TCP is answered without a guard" until_true 20 tcp 22
-check "UDP comes in without a guard" until_true 20 udp
-knockd -v &
-check "the daemon runs" until_true 60 answers
-check "TCP to a VRF is guarded" refused tcp 22
-check "UDP to a VRF is guarded" refused udp
-knock
-check "a knock at a VRF opens" until_true 20 open
-check "TCP is answered then" until_true 10 tcp 22
-check "UDP comes in then" udp
-check "knockd check says so" knockd check
-[ $failed -eq 0 ] && echo "all is well"
+kernel=linux_
+case ${1-} in
+6.1 | 6.12)
+    kernel=linux_${1/./_}::
+    shift
+    ;;
+esac
+words=$(IFS='|' && echo "$*")
+mapfile -t tests < <(cargo test --quiet --locked --test machine -- --list |
+    sed -n 's/: test$//p' | grep "^$kernel" | grep -E -- "${words:-.}")
+[ ${#tests[@]} -gt 0 ] || { echo "${0##*/}: no test has such a name" >&2; exit 64; }
+cargo test --locked --test machine -- --include-ignored --exact "${tests[@]}"

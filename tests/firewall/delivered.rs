@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::agent::{Agent, close_all, hours, open};
+use crate::support::need::kernel_lacks;
 use crate::support::net::is_alive;
 use crate::support::{CLIENT, Lab, OTHER, Reach, SERVER, SILENCE, SOON, ip, wait_for};
 
@@ -180,7 +181,8 @@ fn what_comes_by_a_vrf_is_guarded() {
         });
     } else {
         // What the guard sees of one: own addresses are in a table of the interface's.
-        println!("this kernel has no VRF ({made:?}): a table of its own stands for it");
+        println!("{made:?}: a table of its own stands for it");
+        kernel_lacks("VRF");
         host.run("ip rule add iif eth0 lookup 10");
         host.run("ip -6 rule add iif eth0 lookup 10");
         for address in SERVER {

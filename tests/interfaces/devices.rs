@@ -5,7 +5,7 @@
 
 use crate::listening::ListeningDaemon;
 use crate::support::need::kernel_lacks;
-use crate::support::{Lab, Namespace, SERVER, SERVER_MAC};
+use crate::support::{CLIENT, Lab, Namespace, SERVER, SERVER_MAC};
 
 /// The addresses on the devices under test: the server's.
 const INNER: [&str; 2] = ["198.51.100.1", "2001:db8:8::1"];
@@ -196,6 +196,44 @@ fn a_bonded_packet_counts_once_whether_the_port_or_the_bond_is_named() {
             "interfaces = [\"bond0\"]",
         ],
     );
+}
+
+/// Each end knows the other by its key.
+#[test]
+fn a_wireguard_tunnel_is_listened_on() {
+    needs!(Laboratory, Knock08, Tool("wg"));
+    let lab = Lab::new();
+    let mut daemon = ListeningDaemon::open(&lab, "interfaces = [\"dev*\"]");
+    let hosts = [(&lab.server, INNER), (&lab.client, OUTER)];
+    let keys = [0, 1].map(|end| {
+        let private = lab.server.run("wg genkey");
+        let path = lab.write(&format!("key{end}"), &private);
+        let pipe = format!("wg pubkey <{}", path.display());
+        let output = lab.server.command("sh").args(["-c", &pipe]).output();
+        let public = String::from_utf8(output.expect("wg").stdout);
+        (path, public.expect("a key"))
+    });
+    for (end, (host, addresses)) in hosts.iter().enumerate() {
+        if !add(host, "dev0 type wireguard") {
+            kernel_lacks("WireGuard");
+            return;
+        }
+        let (own, other) = (&keys[end], &keys[1 - end]);
+        let endpoint = [CLIENT[0], SERVER[0]][end];
+        host.run(&format!(
+            "wg set dev0 listen-port 51820 private-key {} peer {} endpoint {endpoint}:51820 \
+             allowed-ips 198.51.100.0/24,2001:db8:8::/64",
+            own.0.display(),
+            other.1.trim(),
+        ));
+        host.ip("link set dev0 up");
+        for address in addresses {
+            host.add_address("dev0", address);
+        }
+    }
+    INNER.iter().for_each(|server| daemon.opens_at(server));
+    daemon.ignores(SERVER[0]);
+    daemon.close();
 }
 
 /// Incoming traffic is shaped by sending it through an ifb device and back.

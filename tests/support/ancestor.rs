@@ -23,7 +23,12 @@ pub(crate) fn root() -> PathBuf {
     if let Some(given) = std::env::var_os("KNOCK_0_8") {
         return given.into();
     }
+    target().join("knock-0.8")
+}
+
+/// Cargo's target directory, where the scripts of contrib leave what tests need.
+pub(crate) fn target() -> &'static Path {
     // Cargo names target/tmp.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
-    target.expect("a parent").join("knock-0.8")
+    target.expect("a parent")
 }

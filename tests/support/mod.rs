@@ -103,6 +103,13 @@ impl Lab {
         for address in SERVER {
             server.add_address("eth0", address);
         }
+        self.give_client_addresses();
+    }
+
+    /// Gives the client's end of the wire its addresses.
+    #[track_caller]
+    pub(crate) fn give_client_addresses(&self) {
+        let client = &self.client;
         for address in CLIENT.into_iter().chain(OTHER) {
             client.add_address("eth0", address);
         }

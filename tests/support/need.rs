@@ -22,6 +22,12 @@ pub(crate) enum Need {
     Tool(&'static str),
     /// The programs of knock 0.8 as Debian ships them.
     Knock08,
+    /// The kernels and the disk of the tests of tests/machine, and what they run under.
+    Machine,
+    /// An earlier knockd, with its units.
+    Before,
+    /// Test programs that can be run within a machine.
+    TestPrograms,
 }
 
 impl Need {
@@ -32,8 +38,33 @@ impl Need {
             Self::Tool(name) => (!is_in_path(name)).then(|| format!("no {name} in $PATH")),
             Self::Knock08 if ancestor::root().is_dir() => None,
             Self::Knock08 => Some("no knock 0.8 in $KNOCK_0_8 or target/knock-0.8".to_owned()),
+            Self::Machine if !machine().join("disk").exists() => {
+                Some("no machine in target/machine (contrib/vm.sh makes it)".to_owned())
+            }
+            Self::Machine => ["qemu-system-x86_64", "cpio", "strip"]
+                .into_iter()
+                .find_map(|name| Self::Tool(name).missing()),
+            Self::Before if before().is_dir() => None,
+            Self::Before => Some("no earlier knockd in target/before (contrib/vm.sh)".to_owned()),
+            Self::TestPrograms if test_programs().is_dir() => None,
+            Self::TestPrograms => Some("no target/test-programs (contrib/vm.sh)".to_owned()),
         }
     }
+}
+
+/// Where contrib/vm.sh leaves the kernels and the disk.
+pub(crate) fn machine() -> PathBuf {
+    ancestor::target().join("machine")
+}
+
+/// Where contrib/vm.sh leaves an earlier knockd and its units.
+pub(crate) fn before() -> PathBuf {
+    ancestor::target().join("before")
+}
+
+/// Where contrib/vm.sh leaves the test programs, by their names.
+pub(crate) fn test_programs() -> PathBuf {
+    ancestor::target().join("test-programs")
 }
 
 /// What the laboratory lacks.
@@ -63,8 +94,15 @@ fn is_in_path(name: &str) -> bool {
 }
 
 /// Says that the calling test is left out, since this kernel lacks what it is about: with
-/// `CI=true` too, for nothing that can be installed would help.
+/// `CI=true` too, for nothing that can be installed would help. tests/machine/devices.rs runs such tests
+/// on a kernel that has all, and says so by `KNOCKD_WHOLE_KERNEL`.
+///
+/// # Panics
+///
+/// With `KNOCKD_WHOLE_KERNEL`.
 pub(crate) fn kernel_lacks(what: &str) {
+    let whole = std::env::var_os("KNOCKD_WHOLE_KERNEL").is_some();
+    assert!(!whole, "this kernel has no {what}");
     say_left_out("a test", &format!("this kernel has no {what}"));
 }
 
