@@ -46,7 +46,7 @@ need_namespaces
 # shellcheck disable=SC2086 # a list of words
 need $BUILD nftables iproute2 iptables tcpdump nmap hping3 socat strace ppp wireguard-tools mandoc procps systemd tzdata valgrind ca-certificates
 need_knock_0_8
-# The machine of tests/machine, an earlier knockd, and tests that run within the machine.
+# The machine of tests/machine, and tests that run within it.
 contrib/vm.sh make
 # All is there: from here on a test that cannot run fails.
 export CI=true

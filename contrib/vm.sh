@@ -6,7 +6,7 @@
 #   vm.sh                 all tests, on both kernels
 #   vm.sh 6.1             all tests on one kernel
 #   vm.sh 6.12 boot open  on one kernel the tests with one of these words in the name
-#   vm.sh make            runs none, and only makes what they need: the machine (a minute), an earlier knockd
+#   vm.sh make            runs none, and only makes what contrib/test.sh needs: the machine (a minute)
 #
 # `KNOCKD_PROGRAMS=target/release` has the knockd of that folder tested, `KNOCKD_BEFORE=COMMIT` the upgrade from
 # that commit.
@@ -166,10 +166,10 @@ need_rust
 # shellcheck disable=SC2086 # a list of words
 need $BUILD
 make
-before
 test_programs
 need_knock_0_8
 [ "${1-}" != make ] || exit 0
+before
 
 kernel=linux_
 case ${1-} in
