@@ -54,6 +54,12 @@ export CI=true
 scripts
 step cargo fmt --all --check
 step cargo clippy --locked --all-targets -- -D warnings
+# Licences, sources and versions of crates. tests/house holds as much without it.
+if cargo deny --version >/dev/null 2>&1; then
+    step cargo deny --offline --config contrib/deny.toml check licenses bans sources
+else
+    echo "left out: cargo deny, which is not installed (cargo install --locked cargo-deny)"
+fi
 # The client alone: no libpcap, no libnftnl.
 step cargo clippy --locked --no-default-features --bin knock -- -D warnings
 step cargo clippy --locked --no-default-features --tests -- -D warnings

@@ -9,6 +9,8 @@ mod circles;
 mod citations;
 mod completions;
 #[cfg(feature = "daemon")]
+mod dependencies;
+#[cfg(feature = "daemon")]
 mod log_lines;
 mod manuals;
 mod names;

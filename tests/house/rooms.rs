@@ -8,13 +8,12 @@ use std::path::Path;
 use super::tree::{Tree, has_unsafe, root, sources};
 
 /// Which room alone may name a crate.
-const TENANTS: [(&str, &str); 6] = [
+const TENANTS: [(&str, &str); 5] = [
     ("pcap", "capture"),
     ("etherparse", "decode"),
     ("toml", "config"),
     ("rustables", "firewall"),
     ("nftnl", "firewall"),
-    ("nftnl_sys", "firewall"),
 ];
 
 /// The rooms that every room may import.
@@ -34,7 +33,7 @@ const TOP: [&str; 9] = [
 ];
 
 /// The room a file of src/ belongs to: `matcher` for matcher/rules.rs, `lib` for lib.rs.
-fn room(file: &Path) -> String {
+pub(crate) fn room(file: &Path) -> String {
     let first = file.iter().next().expect("a name");
     Path::new(first).with_extension("").display().to_string()
 }
