@@ -3,7 +3,7 @@
 #
 #     fuzz.sh [SECONDS [TARGET...]]   ten minutes for each target, if nothing is said
 #     fuzz.sh keep [TARGET...]        takes what was found into tests/fuzz/corpus: the smallest
-#                                     inputs that reach as much
+#                                     inputs that reach as many places
 #
 # The targets are those of tests/fuzz; what each asks stands in src/fuzz.rs. What is found lies in
 # target/fuzz/found until it is kept. An input that breaks something lies in tests/fuzz/artifacts.
@@ -74,7 +74,7 @@ for target in "${targets[@]}"; do
     printf '\n\033[1m%s\033[0m\n' "$target"
     if [ "$work" = keep ]; then
         merged=$(mktemp -d)
-        fuzz run "$target" "$merged" "$corpus" "$found" -- -merge=1 -max_len="$(longest "$target")" 2>"$log" ||
+        fuzz run "$target" "$merged" "$corpus" "$found" -- -merge=1 -use_counters=0 -max_len="$(longest "$target")" 2>"$log" ||
             { tail -n 20 "$log"; exit 1; }
         rm -r "$corpus"
         mv "$merged" "$corpus"
