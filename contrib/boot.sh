@@ -65,7 +65,8 @@ WantedBy=multi-user.target
 UNIT
     systemctl --quiet --root="$root" enable checks.service
     timeout 300 systemd-nspawn --quiet --register=no --keep-unit --directory="$root" \
-        --machine=knockd-boot --private-network --capability=CAP_NET_ADMIN,CAP_NET_RAW --boot \
+        --machine=knockd-boot --private-network --capability=CAP_NET_ADMIN,CAP_NET_RAW \
+        --system-call-filter='landlock_add_rule landlock_create_ruleset landlock_restrict_self' --boot \
         >"$work/console" 2>&1 || true
     cat "$root/root/said" 2>/dev/null || tail -n 30 "$work/console"
     grep -qx 'all is well' "$root/root/said"

@@ -107,7 +107,7 @@ fn entry((mut name, value): (OsString, OsString)) -> io::Result<CString> {
 }
 
 /// Returns warnings on the environment of this process as the configuration's commands meet it: a
-/// command uses a variable that it does not get, or [`NAMES`] names one that no command gets. The
+/// command uses a variable that it does not get, or `KNOCKD_COMMAND_ENV` names one that no command gets. The
 /// warnings name variables and doors, and quote no command.
 #[must_use]
 pub fn doubtful_environment(config: &Config) -> Vec<String> {
