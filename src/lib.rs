@@ -37,6 +37,8 @@ pub mod matcher;
 #[cfg(feature = "daemon")]
 mod netlink;
 #[cfg(feature = "daemon")]
+pub mod sandbox;
+#[cfg(feature = "daemon")]
 pub mod tools;
 
 pub mod cli;

@@ -1,14 +1,15 @@
 //! Packets as they come in, by one handle on every interface.
 
-use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use pcap::{Active, Capture, Linktype};
-use socket2::{Domain, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use super::error::{CaptureError, reason};
 use super::filter::Program;
-use crate::model::{Door, Frame, LinkType, PortRange, Timestamp};
+use super::socket_filter::attach;
+use crate::model::{Frame, LinkType, Timestamp};
 
 /// Linux cooked v2, which names the interface; libpcap has it since 1.10.
 const LINUX_SLL2: Linktype = Linktype(276);
@@ -23,27 +24,13 @@ const RING: i32 = 3 << 20;
 /// More frames than the ring holds.
 const MOST: usize = 1 << 16;
 
-/// A capture of all interfaces, those included that come later. Nothing is read before
-/// [`LiveCapture::set_filter`].
+/// A capture of all interfaces, those included that come later. Nothing is read before a
+/// [`SocketFilter`](super::SocketFilter) lets packets pass.
 pub struct LiveCapture {
     capture: Capture<Active>,
-    /// The program of the socket now.
-    program: Program,
-    wanted: FilterInput,
     /// The kernel's count of dropped packets as of the last reading; it wraps.
     counted: u32,
     dropped: u64,
-}
-
-/// The things the filter is made of.
-#[derive(Clone)]
-struct FilterInput {
-    /// The program that passes packets by class, as the doors ask for it.
-    class: Program,
-    /// The targets of doors.
-    targets: Vec<IpAddr>,
-    /// This host's addresses, if the filter is to look at them.
-    own: Option<Vec<IpAddr>>,
 }
 
 impl LiveCapture {
@@ -69,74 +56,24 @@ impl LiveCapture {
         capture.set_datalink(LINUX_SLL2).map_err(start)?;
         let mut live = Self {
             capture: capture.setnonblock().map_err(start)?,
-            program: Program::nothing(),
-            wanted: FilterInput {
-                class: Program::nothing(),
-                targets: Vec::new(),
-                own: None,
-            },
             counted: 0,
             dropped: 0,
         };
         // Drop what came in before the filter was there. Such a packet may have had a VLAN's tag,
         // which a cooked frame does not show: the VLAN's own device gives it once more.
-        live.attach(&Program::nothing())?;
+        attach(live.as_fd(), &Program::nothing())?;
         while live.read(Timestamp(0), MOST, |_| ())? > 0 {}
         Ok(live)
     }
 
-    /// Makes the filter pass what these doors may take for a step or a stray, where these ports are
-    /// ignored. Packets that an earlier filter has passed are still read, and none is missed in
-    /// between.
+    /// Returns another descriptor of the packet socket. Whoever holds it can set the filter:
+    /// [`SocketFilter::new`](super::SocketFilter::new).
     ///
     /// # Errors
     ///
-    /// If the kernel refuses the filter. The earlier one then stays.
-    pub fn set_filter(&mut self, doors: &[Door], ignore: &[PortRange]) -> Result<(), CaptureError> {
-        self.update(FilterInput {
-            class: Program::new(doors, ignore),
-            targets: doors.iter().filter_map(|door| door.target).collect(),
-            own: self.wanted.own.clone(),
-        })
-    }
-
-    /// Makes the filter pass only what goes to these addresses, or to the target of a door. Must be
-    /// called whenever the addresses change: packets to a new address do not pass before.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses the filter. The earlier one then stays.
-    pub fn set_hosts(&mut self, own: Vec<IpAddr>) -> Result<(), CaptureError> {
-        self.update(FilterInput {
-            own: Some(own),
-            ..self.wanted.clone()
-        })
-    }
-
-    fn update(&mut self, wanted: FilterInput) -> Result<(), CaptureError> {
-        let program = match &wanted.own {
-            Some(own) => wanted.class.to(&[&own[..], &wanted.targets].concat()),
-            None => wanted.class.clone(),
-        };
-        if program != self.program {
-            self.attach(&program)?;
-            self.program = program;
-        }
-        self.wanted = wanted;
-        Ok(())
-    }
-
-    /// Attaches the program by SO_ATTACH_FILTER (socket(7)): in one step, without the reject-all
-    /// that libpcap puts in between.
-    fn attach(&self, program: &Program) -> Result<(), CaptureError> {
-        let filters: Vec<_> = program
-            .instructions()
-            .iter()
-            .map(|i| SockFilter::new(i.code, i.jt, i.jf, i.k))
-            .collect();
-        SockRef::from(&self.capture)
-            .attach_filter(&filters)
-            .map_err(|source| CaptureError::Filter { source })
+    /// If no more files are allowed.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        self.as_fd().try_clone_to_owned()
     }
 
     /// Hands over the frames that have come in, at most `max`, all as of `now`. Returns how

@@ -148,6 +148,9 @@ pub enum Command {
     /// An order for the daemon. Some are obeyed without a daemon, too.
     #[command(flatten)]
     Order(Order),
+    /// The process that reads packets; started by the daemon.
+    #[command(hide = true)]
+    Listener,
     /// The process that runs commands; started by the daemon.
     #[command(hide = true)]
     Helper,

@@ -28,6 +28,8 @@ pub(super) fn run(command: &Command, options: &Options) -> Result<(), Fault> {
             saved_ruleset,
         } => status(options, *json, saved_ruleset),
         Command::Order(order) => obey(options, order),
+        Command::Listener => daemon::listener(&options.run_dir)
+            .map_err(|error| Fault::system("the listener's socket", error)),
         Command::Helper => daemon::helper(options),
     }
 }

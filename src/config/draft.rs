@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::text::{Span, Spanned};
 use crate::model::{
-    Guard, Level, Lifetime, OnStop, PortRange, Prefix, SetPath, Step, TcpFlags, TripwireMode,
+    Guard, Level, Lifetime, OnStop, PortRange, Prefix, Sandbox, SetPath, Step, TcpFlags,
+    TripwireMode,
 };
 
 /// One setting.
@@ -63,6 +64,7 @@ pub(super) struct ConfigDraft {
     pub(super) interfaces: Field<SpannedList<String>>,
     pub(super) ignore: Field<SpannedList<PortRange>>,
     pub(super) tripwires: Field<TripwireMode>,
+    pub(super) sandbox: Field<Sandbox>,
     pub(super) log: DraftLog,
     pub(super) pid_file: Field<PathBuf>,
     pub(super) firewall: Option<DraftFirewall>,

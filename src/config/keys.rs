@@ -46,9 +46,10 @@ const fn secret(toml: &'static str, conf: &'static [&'static str]) -> Key {
     }
 }
 
-const KEYS: [Key; 32] = [
+const KEYS: [Key; 33] = [
     public(Top, "interfaces", &["interface"]),
     public(Top, "ignore", &[]),
+    public(Top, "sandbox", &[]),
     public(Top, "tripwires", &[]),
     public(Top, "log", &[]),
     public(Log, "level", &[]),

@@ -36,7 +36,7 @@ pub(crate) struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
     /// The user may not read the file.
-    #[error("run as root: {} is for root alone", .0.display())]
+    #[error("run as root: {} is for root alone (or chgrp knockd and chmod 640, for a daemon of that user)", .0.display())]
     NotAllowed(PathBuf),
     /// The file cannot be opened or read.
     #[error("cannot read the configuration {}: {source}", path.display())]

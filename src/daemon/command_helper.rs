@@ -1,24 +1,29 @@
 //! The daemon's side of the command helper, the process that runs commands. The daemon starts the
-//! helper, sends it requests, reads its reports and replaces it when it has died.
+//! helper, sends it requests and reads its reports. A warden replaces a helper that has died: the daemon
+//! has given up the right to start a program.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::action::command::{
-    self, CommandTable, DRAIN_TIME, HelperBusy, HelperClient, HelperReport, HelperRequest,
+    self, CommandTable, DRAIN_TIME, HelperBusy, HelperClient, HelperGone, HelperReport,
+    HelperRequest,
 };
 use crate::config::Audience;
-use crate::model::{Config, StartCommand, Timestamp};
+use crate::model::{Config, StartCommand};
+use crate::sandbox::{self, Death};
 
 use super::Fault;
 use super::background;
-use super::clock::now;
 use super::log::log_lines;
+use super::reload::is_read_once;
 use super::setup::Options;
+use crate::stderr::complain;
 
 /// The helper, if any door has a command or a stop is still pending.
 #[derive(Debug)]
@@ -26,19 +31,10 @@ pub(crate) struct CommandHelper {
     client: HelperClient,
     /// The digest of the commands in the configuration that runs.
     digest: u64,
-    /// When the helper was last started: a helper that dies at once is not started for ever.
-    started: Timestamp,
-    /// If the helper is dead: the time at which another is started.
-    dead_until: Option<Timestamp>,
-    /// Why no other could be started, if that was reported.
-    fault: Option<String>,
 }
 
 /// The log line if the daemon ends without a helper.
 const LEFT: &str = "no command helper: pending stop commands wait for the next start";
-
-/// How long a helper must have lived to be replaced at once.
-const REST: Duration = Duration::from_secs(1);
 
 impl CommandHelper {
     /// Starts the helper where it is needed: some door has commands, or an earlier daemon has left
@@ -59,9 +55,6 @@ impl CommandHelper {
         Ok(Some(Self {
             client,
             digest: table.digest(),
-            started: now(),
-            dead_until: None,
-            fault: None,
         }))
     }
 
@@ -72,21 +65,16 @@ impl CommandHelper {
     }
 
     /// Has the helper read the configuration that now runs.
-    pub(crate) fn reload(&mut self, config: &Config, text: &[u8]) {
-        if let Err(error) = self.client.set_text(text) {
-            tracing::error!("{error}: another helper would have the commands of before");
-        }
+    pub(crate) fn reload(&mut self, config: &Config) {
         self.digest = CommandTable::new(config).digest();
         if let Err(error) = self.client.send(&HelperRequest::Reload) {
             tracing::error!("{error}: commands stay as they were");
         }
     }
 
-    /// Returns the helper's socket and the events to poll it for; `None` while the helper is dead.
-    pub(crate) fn polled(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        self.dead_until
-            .is_none()
-            .then(|| (self.client.as_fd(), self.wanted()))
+    /// Returns the helper's socket and the events to poll it for.
+    pub(crate) fn polled(&self) -> (BorrowedFd<'_>, PollFlags) {
+        (self.client.as_fd(), self.wanted())
     }
 
     fn wanted(&self) -> PollFlags {
@@ -95,47 +83,17 @@ impl CommandHelper {
         wanted
     }
 
-    /// Returns when a dead helper is to be replaced.
-    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        self.dead_until
-    }
-
-    /// Reads the helper's reports and writes them to the log; notes if it is gone.
-    pub(crate) fn read_reports(&mut self, now: Timestamp) {
-        match self.client.read() {
-            Ok(reports) => {
-                for report in &reports {
-                    self.compare(report);
-                    log_lines::log_report(report);
-                }
-            }
-            Err(gone) => {
-                tracing::error!("{gone}: starting another");
-                self.dead_until = Some(now.max(self.started + REST));
-            }
+    /// Reads the helper's reports and writes them to the log.
+    ///
+    /// # Errors
+    ///
+    /// If the helper and its warden are dead. Then no command would ever run.
+    pub(crate) fn read_reports(&mut self) -> Result<(), HelperGone> {
+        for report in &self.client.read()? {
+            self.compare(report);
+            log_lines::log_report(report);
         }
-    }
-
-    /// Replaces a dead helper once it is time.
-    pub(crate) fn revive(&mut self, now: Timestamp) {
-        if self.dead_until.is_some_and(|at| at <= now) {
-            self.started = now;
-            self.dead_until = match self.client.restart() {
-                Ok(()) => {
-                    self.fault = None;
-                    None
-                }
-                // This is logged once, though it is tried every second.
-                Err(error) => {
-                    let fault = Some(error.to_string());
-                    if self.fault != fault {
-                        tracing::error!("{error}: no command will run until it can");
-                        self.fault = fault;
-                    }
-                    Some(now + REST)
-                }
-            };
-        }
+        Ok(())
     }
 
     /// Warns if the helper has other commands than the daemon: it reads the file by itself, and the file
@@ -154,10 +112,6 @@ impl CommandHelper {
     /// Has every pending stop run, and waits for it, so that what a command opened does not outlive the
     /// daemon.
     pub(crate) fn drain(mut self) {
-        if self.dead_until.is_some() && self.client.restart().is_err() {
-            tracing::error!("{LEFT}");
-            return;
-        }
         if self.client.send(&HelperRequest::Drain).is_err() {
             tracing::error!("{LEFT}");
             return;
@@ -203,21 +157,49 @@ impl Options {
     }
 }
 
-/// The whole life of the helper (`knockd helper`, started by the daemon alone).
+/// The whole life of the helper's warden (`knockd helper`, started by the daemon alone), and of the
+/// helpers that it forks.
 ///
 /// # Errors
-/// It was started by somebody else, or the kernel refuses what it needs.
+/// It was started by somebody else.
 pub fn helper(options: &Options) -> Result<(), Fault> {
     if options.detached.is_some() {
         background::let_go().map_err(|error| Fault::system("/dev/null", error))?;
     }
-    let mut text = command::inherited_text().ok();
+    let text = command::inherited_text().ok();
     let socket = command::inherited_socket()?;
+    // For ps(1) only.
+    let _ = nix::sys::prctl::set_name(c"knockd-commands");
+    sandbox::hold_back_signals();
+    sandbox::keep_alive(|death| {
+        let served = socket
+            .try_clone()
+            .map_err(|error| Fault::system("the helper's socket", error))
+            .and_then(|socket| serve(options, socket, death, text.as_deref()));
+        match served {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(fault) => {
+                complain(format_args!("knockd: {fault}"));
+                ExitCode::FAILURE
+            }
+        }
+    });
+    Ok(())
+}
+
+/// The whole life of a helper. The first one begins with the text that the daemon has read. Another one
+/// reads the file, as at a reload: whoever has taken the daemon over must not choose what is run.
+fn serve(
+    options: &Options,
+    socket: OwnedFd,
+    death: Option<Death>,
+    text: Option<&[u8]>,
+) -> Result<(), Fault> {
     let (path, _) = options.config_path();
+    let mut text = text.filter(|_| death.is_none() || is_read_once(&path));
     let load = || -> Result<CommandTable, String> {
         let read = match text.take() {
-            // The text that the daemon has read.
-            Some(text) => options.take(&path, text.into()),
+            Some(text) => options.take(&path, text.to_owned().into()),
             None => options.read(&path),
         };
         match read {
@@ -230,6 +212,7 @@ pub fn helper(options: &Options) -> Result<(), Fault> {
             },
         }
     };
+    let death = death.map(|death| death.to_string());
     let state = options.state(&path);
-    Ok(command::serve(socket, load, state.dir())?)
+    Ok(command::serve(socket, death, load, state.dir())?)
 }

@@ -12,24 +12,25 @@ use super::Fault;
 use super::background;
 use super::clock::now;
 use super::command_helper::CommandHelper;
+use super::confine::Cage;
 use super::control::listen::listen;
 use super::control::message::{AddressedOrder, Order, Reply};
 use super::control::requests;
 use super::control::socket::{Answer, ControlSocket};
 use super::control::status::{
-    AttemptsStatus, DoorStatus, PacketsStatus, RefusedFile, Status, TableStatus,
+    AttemptsStatus, DoorStatus, PacketsStatus, ProcessStatus, RefusedFile, Status, TableStatus,
 };
+use super::listener::handle::{Heard, Listener, ListenerError};
+use super::listener::message::ListenerReport;
 use super::log::Logger;
 use super::log::limit::Kind;
 use super::log::log_lines;
 use super::one_time_files::{FileAnswer, SequencesRead};
-use super::packets::listener::{BATCH, Listener};
-use super::packets::pacing::Pacing;
 use super::packets::pipeline::Pipeline;
 use super::packets::ticks::{self, Ticks};
 use super::reload::{Contents, Prepared, Readings};
 use super::service_manager::ServiceManager;
-use super::setup::{Options, Setup, set_next_sequence};
+use super::setup::{Options, Remark, Setup, set_next_sequence};
 use super::signals::{self, Asked, Signals};
 use super::state::last_good::LastGoodKeeper;
 use super::state::lock::{Lock, PidFile};
@@ -38,6 +39,7 @@ use crate::config::Audience;
 use crate::firewall::{GuardTable, Ruleset};
 use crate::matcher::Occupancy;
 use crate::model::{Config, OnStop, Timestamp};
+use crate::sandbox::Call;
 
 /// The least time that a read takes for each of its packets. A stray is judged in some 50 ns, a first
 /// step in up to 150 ns, and nobody may see which of them a packet was.
@@ -77,6 +79,9 @@ pub(super) struct Daemon<'a> {
     pub(super) log: &'a Logger,
     pub(super) signals: Signals,
     pub(super) listener: Listener,
+    /// The socket of a new listener could not be taken, and that was reported.
+    pub(super) is_deaf: bool,
+    pub(super) cage: Cage,
     /// The state of this host's addresses for which the listener's filter was last set: see
     /// [`crate::capture::Links::own`].
     pub(super) own: u64,
@@ -97,9 +102,6 @@ pub(super) struct Daemon<'a> {
     pub(super) dropped: u64,
     /// Packets read since the start.
     pub(super) packets: u64,
-    pub(super) pacing: Pacing,
-    /// How long the next packets gather before they are read; `None`: they are read at once.
-    pub(super) gather: Option<Duration>,
     pub(super) ticks: Ticks,
     pub(super) started: Timestamp,
     /// If the file on the disk was refused when it was last read: the reasons, and the configuration
@@ -208,15 +210,17 @@ impl Daemon<'_> {
             if ready.links || self.pipeline.links_rest.is_some_and(|at| at <= now) {
                 self.follow_links();
             }
-            if ready.capture {
-                self.read_capture(now)?;
+            if ready.listener {
+                self.hear(now)?;
             }
             self.update_filter(now);
             if self.ticks.is_due(now) && self.pipeline.tick(now) {
                 self.ticks.go_on(now);
             }
             self.update_table(now, ready.table);
-            self.update_commands(now, ready.commands);
+            if ready.commands {
+                self.read_reports()?;
+            }
             let patience = self.control.as_ref().and_then(ControlSocket::next_deadline);
             if ready.control || patience.is_some_and(|at| at <= now) {
                 self.serve_control(now);
@@ -239,27 +243,48 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    fn read_capture(&mut self, now: Timestamp) -> Result<(), Fault> {
+    /// Takes what the listener has sent.
+    fn hear(&mut self, now: Timestamp) -> Result<(), Fault> {
         let Self {
             listener, pipeline, ..
         } = self;
-        let (taken, knocks) = listener.read(now)?;
-        knocks.iter().for_each(|knock| pipeline.take(knock));
-        self.packets += taken as u64;
-        if taken > 0 {
+        let (frames, were_rare) = match listener.read(now) {
+            Ok(Heard::Knocks {
+                frames,
+                were_rare,
+                knocks,
+            }) => {
+                knocks.iter().for_each(|knock| pipeline.take(knock));
+                (frames, were_rare)
+            }
+            Ok(Heard::Report(report)) => {
+                self.is_deaf = false;
+                log_report(&report);
+                return Ok(());
+            }
+            Ok(Heard::Nothing) => return Ok(()),
+            Err(ListenerError::Capture(error)) => {
+                tracing::error!("{error}: no knock is heard");
+                self.filter_rest = Some(now + FILTER_REST);
+                return Ok(());
+            }
+            // This is logged once, though the listener tries again and again.
+            Err(error @ ListenerError::NoDescriptor) => {
+                if !std::mem::replace(&mut self.is_deaf, true) {
+                    tracing::error!("{error}: no knock is heard until one can");
+                }
+                return Ok(());
+            }
+            Err(error @ (ListenerError::Gone | ListenerError::Socket(_))) => {
+                return Err(error.into());
+            }
+        };
+        self.packets += frames as u64;
+        if frames > 0 {
             self.ticks.packets_came(now);
+            hide_work(now, frames, were_rare);
         }
-        // The ring can only have run over while the loop was busy, and asking costs a call.
-        if taken >= BATCH {
-            self.count_drops(now);
-        }
-        let was_rare = self.gather.is_none();
-        let gather = self.pacing.after(now, taken);
-        // A full batch has left more behind.
-        self.gather = gather.filter(|_| taken < BATCH);
-        if taken > 0 {
-            hide_work(now, taken, was_rare);
-        }
+        self.count_drops(now);
         Ok(())
     }
 
@@ -290,10 +315,8 @@ impl Daemon<'_> {
     }
 
     fn count_drops(&mut self, now: Timestamp) {
-        let Ok(dropped) = self.listener.dropped() else {
-            return;
-        };
-        let lost = dropped - self.dropped;
+        let dropped = self.listener.dropped();
+        let lost = dropped.saturating_sub(self.dropped);
         if lost > 0 && self.pipeline.limiter.allow(Kind::Drops, now) {
             tracing::warn!("{lost} packets lost: more came than could be read");
             self.dropped = dropped;
@@ -329,12 +352,10 @@ impl Daemon<'_> {
         expired.notices.iter().for_each(log_lines::log_notice);
     }
 
-    fn update_commands(&mut self, now: Timestamp, readable: bool) {
-        if let Some(commands) = &mut self.pipeline.commands {
-            if readable {
-                commands.read_reports(now);
-            }
-            commands.revive(now);
+    fn read_reports(&mut self) -> Result<(), Fault> {
+        match &mut self.pipeline.commands {
+            Some(commands) => Ok(commands.read_reports()?),
+            None => Ok(()),
         }
     }
 
@@ -425,9 +446,19 @@ impl Daemon<'_> {
             },
             packets: PacketsStatus {
                 read: self.packets,
-                lost: self.listener.dropped().ok(),
+                lost: Some(self.listener.dropped()),
                 busiest: self.pipeline.busiest_port(now),
             },
+            processes: vec![
+                ProcessStatus {
+                    name: "knockd".to_owned(),
+                    confinement: self.cage.held.clone(),
+                },
+                ProcessStatus {
+                    name: "listener".to_owned(),
+                    confinement: self.listener.confinement().clone(),
+                },
+            ],
             cleared: self.is_cleared(),
             table: self.pipeline.table.as_ref().map(|table| TableStatus {
                 name: table.ruleset().table.to_string(),
@@ -522,9 +553,15 @@ impl Daemon<'_> {
                 faults.push(stays);
                 Reply::Faulty(faults)
             }
-            Contents::Good(setup) => {
+            Contents::Good(mut setup) => {
+                let later = self.cage.later(&setup.config);
+                setup.warnings.extend(later.map(Remark::from));
                 for line in &setup.warnings {
                     tracing::warn!("{line}");
+                }
+                let beyond = self.cage.beyond_reach(self.options, &setup.config);
+                if !beyond.is_empty() {
+                    return self.stay(beyond);
                 }
                 // The steps that the kernel may refuse come first: if one fails, nothing has changed.
                 if let Err(error) = self.commit_to_kernel(&setup.config) {
@@ -535,6 +572,20 @@ impl Daemon<'_> {
                 self.commit_to_daemon(*setup)
             }
         }
+    }
+
+    /// Refuses a configuration that needs what has been given up. Returns the reply to the clients that
+    /// have asked.
+    fn stay(&mut self, beyond: Vec<String>) -> Reply {
+        for line in &beyond {
+            tracing::error!("{line}");
+        }
+        let stays = "the running configuration stays";
+        tracing::error!("{stays}");
+        self.refuse(&beyond);
+        let mut lines = beyond;
+        lines.push(stays.to_owned());
+        Reply::Faulty(lines)
     }
 
     /// Notes that the file on the disk is not what runs.
@@ -632,9 +683,9 @@ impl Daemon<'_> {
 
     fn swap_commands(&mut self, config: &Config, text: &[u8]) {
         match &mut self.pipeline.commands {
-            Some(commands) => commands.reload(config, text),
-            // Had an earlier daemon left stops, there would be a helper since the start: the disk is
-            // not asked again.
+            Some(commands) => commands.reload(config),
+            // Only without a sandbox: else such a configuration has been refused. Had an earlier daemon
+            // left stops, there would be a helper since the start: the disk is not asked again.
             None => match CommandHelper::start(self.options, &self.path, config, text, false) {
                 Ok(commands) => self.pipeline.commands = commands,
                 Err(error) => tracing::error!("{error}: no command will run"),
@@ -711,13 +762,11 @@ impl Daemon<'_> {
         let one_time_files = pipeline.one_time_files.fd();
         waited.push((|r| &mut r.one_time_files, one_time_files, read));
         waited.push((|r| &mut r.readings, self.readings.fd(), read));
-        if self.gather.is_none() {
-            waited.push((|r| &mut r.capture, self.listener.fd(), read));
-        }
+        waited.push((|r| &mut r.listener, self.listener.fd(), read));
         if let Some(fd) = pipeline.table.as_ref().and_then(GuardTable::events) {
             waited.push((|r| &mut r.table, fd, read));
         }
-        if let Some((fd, wanted)) = pipeline.commands.as_ref().and_then(CommandHelper::polled) {
+        if let Some((fd, wanted)) = pipeline.commands.as_ref().map(CommandHelper::polled) {
             waited.push((|r| &mut r.commands, fd, wanted));
         }
         for (fd, wanted) in self.control.iter().flat_map(ControlSocket::polled) {
@@ -727,17 +776,8 @@ impl Daemon<'_> {
             .iter()
             .map(|(_, fd, wanted)| PollFd::new(*fd, *wanted))
             .collect();
-        // While packets gather the capture is not polled: it is read when the time of gathering is
-        // over, whether there are any packets or not. Every deadline is looked at then, too.
-        let mut ready = Readable {
-            capture: self.gather.is_some(),
-            ..Readable::default()
-        };
-        let timeout = match self.gather {
-            Some(moment) => PollTimeout::try_from(moment).unwrap_or(PollTimeout::MAX),
-            None => self.timeout(),
-        };
-        match poll(&mut fds, timeout) {
+        let mut ready = Readable::default();
+        match poll(&mut fds, self.timeout()) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(ready),
             Err(errno) => return Err(Fault::system("poll", errno)),
@@ -765,10 +805,6 @@ impl Daemon<'_> {
             self.control.as_ref().and_then(ControlSocket::next_deadline),
             self.manager.next_deadline(),
             self.pipeline.limiter.ends(Kind::Closed),
-            self.pipeline
-                .commands
-                .as_ref()
-                .and_then(CommandHelper::next_deadline),
         ];
         let Some(earliest) = deadlines.into_iter().flatten().min() else {
             return PollTimeout::NONE;
@@ -779,13 +815,35 @@ impl Daemon<'_> {
     }
 }
 
+/// Writes to the log what has become of the listener.
+fn log_report(report: &ListenerReport) {
+    match report {
+        ListenerReport::Opened(death) if death.is_empty() => {}
+        ListenerReport::Opened(death) => {
+            tracing::error!("the listener has died ({death}): another one listens");
+        }
+        ListenerReport::Failed(_, reason) => {
+            tracing::error!("the listener cannot open its capture: {reason}: no knock is heard");
+        }
+        ListenerReport::Confined(confinement) => {
+            tracing::debug!("the listener: {confinement}");
+        }
+        ListenerReport::Refused(call) => {
+            tracing::error!(
+                "the kernel refused the listener system call {}: somebody may have taken it over",
+                Call(*call)
+            );
+        }
+    }
+}
+
 /// Returns the mark of one descriptor in [`Readable`].
 type MarkReadable = fn(&mut Readable) -> &mut bool;
 
 /// The descriptors that poll found readable.
 #[derive(Debug, Default)]
 struct Readable {
-    capture: bool,
+    listener: bool,
     links: bool,
     one_time_files: bool,
     readings: bool,

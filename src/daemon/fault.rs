@@ -5,11 +5,12 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::action::command::{ServeError, SpawnError};
+use crate::action::command::{HelperGone, ServeError, SpawnError};
 use crate::capture::{CaptureError, LinksError};
 use crate::config::LoadError;
 use crate::firewall::FirewallError;
 
+use super::listener::handle::ListenerError;
 use super::state::lock::LockError;
 
 /// An end of the program that was not asked for. Its text is the last line that the administrator
@@ -39,9 +40,17 @@ pub enum Fault {
         /// The advice, which follows the error in the message.
         way_out: &'static str,
     },
+    /// There is no listener.
+    #[error(transparent)]
+    Listener(ListenerError),
     /// The process that runs commands cannot be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
+    /// The process that runs commands has died, and its warden too.
+    #[error(
+        "the process that runs commands and its warden are gone: knockd ends, and the guard stands"
+    )]
+    HelperGone,
     /// The process that runs commands cannot work.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -107,7 +116,12 @@ impl Fault {
                 LockError::Held { .. } => UNAVAILABLE,
                 LockError::Write { .. } => CREATE,
             },
-            Self::Links(_) | Self::Spawn(_) | Self::Serve(_) | Self::System { .. } => SYSTEM,
+            Self::HelperGone
+            | Self::Listener(_)
+            | Self::Links(_)
+            | Self::Spawn(_)
+            | Self::Serve(_)
+            | Self::System { .. } => SYSTEM,
             Self::Unavailable(_) => UNAVAILABLE,
             Self::Permission(_) => PERMISSION,
             Self::Config(_) => CONFIG,
@@ -154,6 +168,23 @@ impl From<CaptureError> for Fault {
             return Self::Capture(error);
         };
         Self::Input { path, source }
+    }
+}
+
+impl From<HelperGone> for Fault {
+    fn from(_: HelperGone) -> Self {
+        Self::HelperGone
+    }
+}
+
+impl From<ListenerError> for Fault {
+    fn from(error: ListenerError) -> Self {
+        match error {
+            ListenerError::Capture(error) => error.into(),
+            ListenerError::Gone | ListenerError::NoDescriptor | ListenerError::Socket(_) => {
+                Self::Listener(error)
+            }
+        }
     }
 }
 

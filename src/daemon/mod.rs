@@ -7,6 +7,7 @@
 mod background;
 mod clock;
 mod command_helper;
+mod confine;
 mod control;
 mod dry_run;
 mod event_loop;
@@ -14,6 +15,7 @@ mod fault;
 #[cfg(any(test, fuzzing))]
 pub(crate) use control::fuzz;
 mod heap;
+mod listener;
 pub mod log;
 mod one_time_files;
 mod orphan;
@@ -36,6 +38,7 @@ pub use control::requests::no_table;
 pub use control::status::Status;
 pub use dry_run::dry_run;
 pub use fault::Fault;
+pub use listener::{intruded_listener, listener};
 pub use log::log_lines::place as place_words;
 pub use orphan::{guard, obey, table_name};
 pub use setup::{Options, ShutDoor, configuration, shut_doors};

@@ -26,7 +26,8 @@ use crate::stderr::complain;
 /// # Errors
 /// There is no configuration, or the kernel refuses.
 pub fn guard(options: &Options) -> Result<Option<String>, Fault> {
-    let _log = Logger::start(options.log.clone());
+    let log = Logger::start(options.log.clone());
+    log.begin();
     let (path, _) = options.config_path();
     // The same as at the daemon's start: a faulty file must not leave the host open.
     let config = start::first_setup(options, &path, None)?.config;

@@ -58,7 +58,7 @@ fn prepare(options: &Options, path: &Path, used: Arc<UsedSequences>) -> Prepared
 
 /// Returns whether the path gave its text to this process alone and only the first time: it is a
 /// pipe, as with `-c /dev/stdin` and `-c <(…)`, or the path of a file descriptor.
-fn is_read_once(path: &Path) -> bool {
+pub(super) fn is_read_once(path: &Path) -> bool {
     let own = ["/dev/stdin", "/dev/fd", "/proc"];
     let is_own = own.iter().any(|place| path.starts_with(place));
     is_own || path.metadata().is_ok_and(|meta| !meta.is_file())

@@ -46,6 +46,9 @@ pub struct Options {
     pub run_dir: PathBuf,
 }
 
+/// The pid file of knock 0.8, if neither the command line nor the configuration names one.
+const PIDFILE: &str = "/var/run/knockd.pid";
+
 /// A configuration ready to run, and its warnings.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -165,6 +168,12 @@ impl Options {
     /// Returns the state directory of the daemon that runs with these options.
     pub(crate) fn state(&self, config: &Path) -> StateDir {
         StateDir::of(&self.state_dir, config, &self.interfaces)
+    }
+
+    /// Returns the pid file of a daemon in the background.
+    pub(super) fn pid_file<'a>(&'a self, config: &'a Config) -> &'a Path {
+        let configured = self.pidfile.as_deref().or(config.pid_file.as_deref());
+        configured.unwrap_or(Path::new(PIDFILE))
     }
 
     /// Returns where the daemon listens for orders.

@@ -1,23 +1,25 @@
 //! From nothing to a daemon that listens. The capture takes the kernel longest to open: beside
 //! that the guard is put in place.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use super::Fault;
 use super::background;
 use super::clock::now;
 use super::command_helper::CommandHelper;
+use super::confine::Cage;
 use super::control::listen::listen;
 use super::control::message::names;
 use super::control::status::RefusedFile;
 use super::event_loop::Daemon;
 use super::heap;
+use super::listener;
+use super::listener::handle::Listener;
 use super::log::Logger;
 use super::log::lookup::Lookup;
 use super::one_time_files::OneTimeFiles;
-use super::packets::listener::Listener;
-use super::packets::pacing::Pacing;
 use super::packets::pipeline::{Pipeline, tripwires};
 use super::packets::ticks::{self, Ticks};
 use super::reload::Readings;
@@ -31,17 +33,14 @@ use super::state::start_failures;
 use super::table;
 use crate::action::command;
 use crate::action::used_sequences::UsedSequences;
-use crate::capture::{Links, LiveCapture};
+use crate::capture::Links;
 use crate::config::{Audience, LoadError};
 use crate::firewall::Ruleset;
 use crate::matcher::{Matcher, Settings};
-use crate::model::Config;
+use crate::model::{Config, Sandbox};
 
 /// The advice for an administrator who wants two daemons.
 const WAY_OUT: &str = "give this one a -p of its own, or one daemon several -i";
-
-/// The pid file of knock 0.8, if neither the command line nor the configuration names one.
-const PIDFILE: &str = "/var/run/knockd.pid";
 
 /// The file that counts the starts that have failed.
 fn failed_starts(run_dir: &Path) -> PathBuf {
@@ -63,15 +62,24 @@ pub fn run(options: &Options) -> Result<(), Fault> {
         background::detach(answer);
     }
     heap::share();
-    // Signals are blocked before any thread is made: a thread inherits the mask.
+    // Signals are blocked before any thread or process is made, for it inherits the mask.
     let signals = Signals::block();
+    // The listener comes before all that may be secret. Its capture is little but a wait for a grace
+    // period of RCU: each start of a program and each change of rules begins such a period, too, and
+    // the capture would have to wait for the end of that as well. So it begins before all else.
+    let prepared = options.prepare_run_dir();
+    let listener = listener::start(&options.run_dir);
     let log = Logger::start(options.log.clone());
+    if let Err(error) = prepared {
+        // A container without a place to write is usual, and no fault.
+        tracing::debug!("cannot make {}: {error}", options.run_dir.display());
+    }
     let complain = |fault: &Fault| log.complain(fault);
     let signals = signals
         .map_err(|errno| Fault::system("signalfd", errno))
         .inspect_err(complain)?;
     let failures = failed_starts(&options.run_dir);
-    let mut daemon = start(options, &log, signals).inspect_err(|fault| {
+    let mut daemon = start(options, &log, signals, listener).inspect_err(|fault| {
         complain(fault);
         log.flush();
         start_failures::wait(&failures);
@@ -83,15 +91,12 @@ pub fn run(options: &Options) -> Result<(), Fault> {
 }
 
 /// Starts the daemon. A start that fails leaves nothing behind but the guard, if it stands by then.
-fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<Daemon<'a>, Fault> {
-    // Opening the capture is little but a wait for a grace period of RCU, and needs nothing of the
-    // code below. It begins before all else: each start of a program and each change of rules begins
-    // such a period, too, and the capture would have to wait for the end of that as well. It runs in
-    // a thread, for on a busy machine it takes seconds, and the guard must not wait for it. If it
-    // fails, the error is reported when the guard stands.
-    let capture = thread::Builder::new()
-        .name("capture".into())
-        .spawn(LiveCapture::open);
+fn start<'a>(
+    options: &'a Options,
+    log: &'a Logger,
+    signals: Signals,
+    listener: io::Result<OwnedFd>,
+) -> Result<Daemon<'a>, Fault> {
     let (path, note) = options.config_path();
     let mut setup = first_setup(options, &path, Some(log))?;
     // Trim the heap now, while the memory freed by the tree of the file is still contiguous.
@@ -127,6 +132,11 @@ fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<
     let table = table.transpose()?;
     let left_stops = command::has_left_stops(state.dir());
     let commands = CommandHelper::start(options, &path, &setup.config, &setup.bytes, left_stops)?;
+    let listener = listener.map_err(|error| Fault::system("cannot start the listener", error))?;
+    let cage = Cage::shut(options, &path, &setup.config, commands.is_some());
+    // From here on there may be threads.
+    log.begin();
+    cage.log();
 
     // The files of one-time sequences come after the guard, for their disk may not answer.
     let one_time_files = OneTimeFiles::new(UsedSequences::load(state.dir(), random()?))?;
@@ -143,14 +153,10 @@ fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<
         u64::from_ne_bytes(random()?),
         ticks::patience(&setup.config),
     );
-    let live = match capture {
-        Ok(thread) => thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-        // Without a thread, the capture is opened here.
-        Err(_) => LiveCapture::open()?,
-    };
-    let mut listener = Listener::new(live);
+    let mut listener = Listener::open(listener, setup.config.sandbox == Sandbox::On)?;
+    for lack in &listener.confinement().lacks {
+        tracing::warn!("the listener cannot give up {lack}");
+    }
     listener.set_filter(&setup.config)?;
     let (own, addresses) = links.own();
     listener.set_hosts(addresses.collect())?;
@@ -189,10 +195,10 @@ fn start<'a>(options: &'a Options, log: &'a Logger, signals: Signals) -> Result<
         pidfile,
         locks: lock.into_iter().collect(),
         _state_lock: state_lock,
+        is_deaf: false,
+        cage,
         dropped: 0,
         packets: 0,
-        pacing: Pacing::default(),
-        gather: None,
         ticks,
         started: now(),
         refused,
@@ -258,8 +264,7 @@ fn take_pidfile(
         return Ok(None);
     }
     let configured = options.pidfile.as_deref().or(config.pid_file.as_deref());
-    let path = configured.unwrap_or(Path::new(PIDFILE));
-    match PidFile::take(path) {
+    match PidFile::take(options.pid_file(config)) {
         Ok(taken) => Ok(Some(taken)),
         // Start scripts for 0.8 begin one for each interface or file, and name no pid file.
         Err(error @ LockError::Held { .. }) if configured.is_none() && is_first => {

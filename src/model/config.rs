@@ -15,6 +15,8 @@ pub struct Config {
     pub ignore: Vec<PortRange>,
     /// Decides whether ports that no door uses are tripwires.
     pub tripwires: TripwireMode,
+    /// Whether the daemon's processes give up what they do not need.
+    pub sandbox: Sandbox,
     /// The places to which the log goes, and how much of it.
     pub log: Log,
     /// The file for the process number of a daemon in the background (knockd.conf `PidFile`).
@@ -34,6 +36,16 @@ pub enum TripwireMode {
     #[default]
     On,
     /// No port is a tripwire: a scan of the ports may open a door.
+    Off,
+}
+
+/// Whether the daemon's processes give up what they do not need. It counts at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sandbox {
+    /// They give it up.
+    #[default]
+    On,
+    /// They keep it, but for the listener's user and capabilities.
     Off,
 }
 

@@ -18,7 +18,7 @@ mod prefix;
 mod time;
 mod tripwire;
 
-pub use config::{Config, Firewall, Guard, Level, Log, OnStop, TripwireMode};
+pub use config::{Config, Firewall, Guard, Level, Log, OnStop, Sandbox, TripwireMode};
 pub use door::{
     BEGUN_AT_ONCE, BY_HAND, Close, Commands, Door, DoorId, MAX_STEPS, MAX_STRAYS, MAX_TIME,
     OPENINGS, OneTime, SetElement, SetPath,

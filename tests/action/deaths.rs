@@ -111,18 +111,16 @@ fn a_helper_whose_daemon_dies_at_once_ends_too() {
 #[test]
 fn a_helper_that_is_killed_is_replaced_and_nothing_pending_is_lost() {
     let directory = Directory::new(&[door("d", "true", "echo stop", LONG)]);
-    let mut daemon = directory.helper();
+    let mut daemon = directory.warded_helper();
     daemon.start("d", "192.0.2.7");
     daemon.wait_end("d", Phase::Start);
-    let old = daemon.client.helper();
-    kill(pid(old), Signal::SIGKILL).expect("killed");
-    while daemon.next(SOON).is_some() {}
-    daemon.client.restart().expect("another one");
-    assert_ne!(daemon.client.helper(), old);
-    assert!(!fs::exists(format!("/proc/{old}")).expect("proc"), "reaped");
+    let old = daemon.kill_warded();
     let reports = daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
+    assert!(!fs::exists(format!("/proc/{old}")).expect("proc"), "reaped");
+    let death = "signal SIGKILL".to_owned();
+    assert_eq!(reports[0], HelperReport::Replaces { death });
     assert!(matches!(
-        reports[0],
+        reports[1],
         HelperReport::Ready {
             pending: 1,
             overdue: 0,
@@ -173,7 +171,7 @@ fn a_damaged_journal_is_told_and_the_rest_of_it_run() {
 #[test]
 fn a_hundred_pending_stops_survive_a_kill() {
     let directory = Directory::new(&[door("d", "true", "echo stop %IP%", LONG)]);
-    let mut daemon = directory.helper();
+    let mut daemon = directory.warded_helper();
     for n in 0..100 {
         daemon.start("d", &format!("192.0.2.{n}"));
     }
@@ -183,9 +181,7 @@ fn a_hundred_pending_stops_survive_a_kill() {
         let report = daemon.next(SOON).expect("alive");
         told += usize::from(matches!(report, HelperReport::Running { .. }));
     }
-    kill(pid(daemon.client.helper()), Signal::SIGKILL).expect("killed");
-    while daemon.next(SOON).is_some() {}
-    daemon.client.restart().expect("another one");
+    daemon.kill_warded();
     daemon.wait(|r| matches!(r, HelperReport::Ready { pending: 100, .. }));
     assert_eq!(output(&daemon.drain()).len(), 100);
 }
@@ -200,16 +196,14 @@ fn whenever_it_is_killed_what_was_started_is_stopped() {
         let start = format!("echo %IP% >> {}", started.display());
         let stop = format!("echo %IP% >> {}", stopped.display());
         directory.configure(&[door("d", &start, &stop, LONG)]);
-        let mut daemon = directory.helper();
+        let mut daemon = directory.warded_helper();
         for n in 0..100 {
             daemon.start("d", &format!("192.0.2.{n}"));
         }
         for _ in 0..reports {
             daemon.next(SOON).expect("alive");
         }
-        kill(pid(daemon.client.helper()), Signal::SIGKILL).expect("killed");
-        while daemon.next(SOON).is_some() {}
-        daemon.client.restart().expect("another one");
+        daemon.kill_warded();
         daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
         daemon.drain();
         let stopped = directory.read("stopped");
@@ -226,7 +220,7 @@ fn whenever_it_is_killed_what_was_started_is_stopped() {
 #[test]
 fn a_journal_that_could_not_be_written_is_written_with_the_next_knock() {
     let directory = Directory::new(&[door("d", "true", "echo stop %IP%", LONG)]);
-    let mut daemon = directory.helper();
+    let mut daemon = directory.warded_helper();
     let in_the_way = directory.state().join("stops.journal.new");
     fs::create_dir(&in_the_way).expect("made");
     daemon.start("d", "192.0.2.1");
@@ -238,8 +232,6 @@ fn a_journal_that_could_not_be_written_is_written_with_the_next_knock() {
     daemon.start("d", "192.0.2.2");
     let (reports, _) = daemon.wait_end("d", Phase::Start);
     assert_eq!(reports.iter().filter(faults).count(), 0, "{reports:?}");
-    kill(pid(daemon.client.helper()), Signal::SIGKILL).expect("killed");
-    while daemon.next(SOON).is_some() {}
-    daemon.client.restart().expect("another one");
+    daemon.kill_warded();
     daemon.wait(|r| matches!(r, HelperReport::Ready { pending: 2, .. }));
 }

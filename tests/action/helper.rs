@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,14 @@ use knockd::action::command::{
     self, CommandTable, Ending, HelperClient, HelperReport, HelperRequest, Phase,
 };
 use knockd::model::{Commands, Config, Door};
+use knockd::sandbox::{self, Death};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::support::{Process, SOON, ip};
 
 const DIRECTORY: &str = "KNOCKD_TEST_DIRECTORY";
 const DAEMON: &str = "KNOCKD_TEST_DAEMON";
+const WARDEN: &str = "KNOCKD_TEST_WARDEN";
 
 /// A door that runs something.
 pub(crate) fn door(name: &str, start: &str, stop: &str, timeout: Duration) -> Door {
@@ -111,7 +113,14 @@ impl Directory {
     }
 
     pub(crate) fn unready_helper(&self) -> Daemon {
-        Daemon::new(&self.path)
+        Daemon::new(&self.path, None)
+    }
+
+    /// Starts a warden, and by it a helper, and waits until that is ready.
+    pub(crate) fn warded_helper(&self) -> Daemon {
+        let mut daemon = Daemon::new(&self.path, Some(WARDEN));
+        daemon.wait(|r| matches!(r, HelperReport::Ready { .. }));
+        daemon
     }
 
     /// Starts a daemon of its own process, which knocks at these doors from this address.
@@ -135,7 +144,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    fn new(directory: &Path) -> Self {
+    fn new(directory: &Path, warden: Option<&str>) -> Self {
         // env(1) hands the helper its directory: this process has threads, and may not change
         // its environment. And it blocks signals: the helper runs in a
         // test's thread here, and the main thread must not take them away.
@@ -143,6 +152,7 @@ impl Daemon {
             "--block-signal=CHLD,TERM,INT,HUP".into(),
             format!("{DIRECTORY}={}", directory.display()).into(),
         ];
+        args.extend(warden.map(|warden| format!("{warden}=1").into()));
         args.push(std::env::current_exe().expect("a name").into());
         args.extend(run_only("helper").map(OsString::from));
         let client = HelperClient::spawn("/usr/bin/env".into(), args, None).expect("a helper");
@@ -150,6 +160,17 @@ impl Daemon {
             client,
             reports: VecDeque::new(),
         }
+    }
+
+    /// Kills the helper that the warden has begun; another one takes its place. Returns the number of
+    /// the one that was killed.
+    pub(crate) fn kill_warded(&mut self) -> u32 {
+        let [helper] = children(self.client.helper())[..] else {
+            panic!("a warden has one child");
+        };
+        let pid = nix::unistd::Pid::from_raw(helper.cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("killed");
+        helper
     }
 
     pub(crate) fn start(&mut self, door: &str, source: &str) {
@@ -294,7 +315,17 @@ pub(crate) fn helper_main() {
         return;
     };
     let socket = command::inherited_socket().expect("a socket");
-    command::serve(socket, || load(&directory), &directory.join("state")).expect("served");
+    let serve = |death: Option<Death>| {
+        let socket = socket.try_clone().expect("a socket");
+        let death = death.map(|death| death.to_string());
+        let state = directory.join("state");
+        command::serve(socket, death, || load(&directory), &state).expect("served");
+        ExitCode::SUCCESS
+    };
+    match std::env::var_os(WARDEN) {
+        Some(_) => sandbox::keep_alive(serve),
+        None => _ = serve(None),
+    }
     std::process::exit(0);
 }
 
@@ -302,7 +333,7 @@ pub(crate) fn daemon_main() {
     let (Some(directory), Ok(knocks)) = (std::env::var_os(DIRECTORY), std::env::var(DAEMON)) else {
         return;
     };
-    let mut daemon = Daemon::new(Path::new(&directory));
+    let mut daemon = Daemon::new(Path::new(&directory), None);
     let mut words = knocks.split(' ');
     let source = words.next().expect("an address");
     for door in words {

@@ -208,10 +208,10 @@ fn the_daemon_runs_as_containers_start_it() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{}\n{said}", output.status);
     let process = process.unwrap_or_else(|| panic!("it is in the background\n{said}"));
-    // Scripts do `kill $(pidof knockd)`, which takes argv[0]: the helper has another.
+    // Scripts do `kill $(pidof knockd)`, which takes argv[0]: the helper and its warden have another.
     let mut names: Vec<_> = processes_with(&[file]).into_iter().map(|p| p.1).collect();
     names.sort();
-    assert_eq!(names, ["knockd", "knockd-commands"]);
+    assert_eq!(names, ["knockd", "knockd-commands", "knockd-commands"]);
     lab.knock("192.0.2.1 7300 8400 9500");
     lab.wait_for_written("ran", &["192.0.2.77"]);
     // An old file makes no table, with or without the right to.

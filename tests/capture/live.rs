@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use knockd::capture::{CaptureError, LiveCapture, Program};
+use knockd::capture::{CaptureError, LiveCapture, Program, SocketFilter};
 use knockd::decode::decode;
 use knockd::model::{
     Door, Frame, Knock, LinkType, PortRange, Protocol, Step, TcpFlags, Timestamp, Transport, flag,
@@ -37,9 +37,14 @@ fn range(text: &str) -> PortRange {
 
 /// A capture that passes what these doors may take.
 pub(crate) fn watch(doors: &[Door]) -> LiveCapture {
-    let mut live = LiveCapture::open().expect("a capture");
-    live.set_filter(doors, &[]).expect("a filter");
+    let live = LiveCapture::open().expect("a capture");
+    filter_of(&live).set_filter(doors, &[]).expect("a filter");
     live
+}
+
+/// The filter of a capture, as the daemon sets it from another process.
+fn filter_of(live: &LiveCapture) -> SocketFilter {
+    SocketFilter::new(live.socket().expect("a socket"))
 }
 
 /// Decodes a packet of a capture.
@@ -69,6 +74,7 @@ fn what_decode_takes_of_every_capture_passes() {
         let mut wire = Wire::lay();
         let mut sent = 0;
         let mut live = LiveCapture::open().expect("a capture");
+        let mut filter = filter_of(&live);
         for (path, packets) in packets() {
             let expected: Vec<Knock> = packets.iter().filter_map(|packet| knock(packet)).collect();
             let doors: Vec<Door> = expected
@@ -78,7 +84,7 @@ fn what_decode_takes_of_every_capture_passes() {
             // A last packet, so that what comes too many is seen.
             let end = [door_of(&[1])];
             let doors = [&doors[..], &end].concat();
-            live.set_filter(&doors, &[]).expect("a filter");
+            filter.set_filter(&doors, &[]).expect("a filter");
             for packet in &packets {
                 wire.send_packet(packet);
             }
@@ -111,7 +117,8 @@ fn every_port_is_heard_but_those_that_are_opened_or_ignored() {
             .collect();
         assert_eq!(expected.len(), 65_535 - 15);
         let mut live = LiveCapture::open().expect("a capture");
-        live.set_filter(&doors, &ignore).expect("a filter");
+        let mut filter = filter_of(&live);
+        filter.set_filter(&doors, &ignore).expect("a filter");
         for source in [CLIENT[0], CLIENT[1], "fe80::1"] {
             let mut read: Vec<Knock> = Vec::new();
             for port in 1..=u16::MAX {
@@ -134,10 +141,13 @@ fn nothing_is_read_before_there_is_a_filter() {
     run("live::nothing_is_read_before_there_is_a_filter", || {
         let mut wire = Wire::lay();
         let mut live = LiveCapture::open().expect("a capture");
+        let mut filter = filter_of(&live);
         let mut send = |sequence| wire.send_packet(&syn(address(CLIENT[0]), 7000, sequence));
         send(1);
         assert_eq!(live.read(Timestamp(1), 1_000, |_| ()).expect("frames"), 0);
-        live.set_filter(&[door_of(&[7000])], &[]).expect("a filter");
+        filter
+            .set_filter(&[door_of(&[7000])], &[])
+            .expect("a filter");
         send(2);
         let Transport::Tcp { sequence, .. } = knocks(&mut live, 1)[0].transport else {
             panic!("a datagram");
@@ -210,7 +220,9 @@ fn a_filter_takes_the_place_of_another_with_no_gap() {
             });
             let programs = [1, 2, 3].map(|with| Program::new(&doors[..with], &[]));
             assert!(programs[0] != programs[1] && programs[1] != programs[2]);
-            let mut live = watch(&doors);
+            let mut live = LiveCapture::open().expect("a capture");
+            let mut filter = filter_of(&live);
+            filter.set_filter(&doors, &[]).expect("a filter");
             let enough = Arc::new(AtomicBool::new(false));
             let is_enough = Arc::clone(&enough);
             let sender = std::thread::spawn(move || {
@@ -224,7 +236,7 @@ fn a_filter_takes_the_place_of_another_with_no_gap() {
             let (mut read, mut filters) = (0, 0);
             while !sender.is_finished() {
                 let with = &doors[..1 + filters % 3];
-                live.set_filter(with, &[]).expect("a filter");
+                filter.set_filter(with, &[]).expect("a filter");
                 filters += 1;
                 enough.store(filters > 10, Ordering::Relaxed);
                 read += live.read(Timestamp(1), 10_000, |_| ()).expect("frames");
@@ -304,13 +316,16 @@ fn where_the_kernel_has_little_room_the_longest_filters_replace_each_other() {
             assert!(length > 550, "no longer the longest: {length}");
         }
         let mut live = LiveCapture::open().expect("a capture");
+        let mut filter = filter_of(&live);
         // As many addresses as are looked at, that of the packets among them.
         let four = (1..25_u8).map(|n| IpAddr::from([192, 0, 2, n]));
         let six = (1..25_u128).map(|n| IpAddr::from(n.to_be_bytes()));
-        live.set_hosts(four.chain(six).collect()).expect("a filter");
+        filter
+            .set_hosts(four.chain(six).collect())
+            .expect("a filter");
         for round in 0..10 {
             let which = round % 2;
-            live.set_filter(&doors[which], &[]).expect("a filter");
+            filter.set_filter(&doors[which], &[]).expect("a filter");
             for port in opened {
                 wire.send_packet(&syn(address(CLIENT[0]), port, 1));
             }

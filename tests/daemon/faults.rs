@@ -2,7 +2,7 @@
 
 use crate::site::{OPEN_SSH, SSH, Site, failure, knock};
 use crate::support::events::opened;
-use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip};
+use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip, wait_until};
 
 /// Faults on three lines.
 const FAULTY: &str = r#"
@@ -120,15 +120,29 @@ fn the_guard_stands_whatever_else_fails() {
     let mut daemon = site.start("");
     daemon.wait_for_line("nothing keeps a second daemon away");
     stands(Some(daemon));
-    // The helper is the same program, started anew.
-    let refuse = "strace -f -qq -o /dev/null -P /proc/self/exe -e inject=execve:error=EACCES";
+    // The listener is the same program, started anew. The helper is given its text in memory.
     let command = "start_command = \"true\"\nopen     =";
-    site.configure(&SSH.replacen("open     =", command, 1));
-    let output = site.command_by(refuse, "-v").output();
-    let (code, said) = failure(&output.expect("strace"));
-    assert_eq!(code, 71, "{said}");
-    assert!(said.contains("cannot start the command helper"), "{said}");
-    stands(None);
+    let with_command = SSH.replacen("open     =", command, 1);
+    for (configuration, refused, what) in [
+        (
+            SSH,
+            "-P /proc/self/exe -e inject=execve:error=EACCES",
+            "cannot start the listener",
+        ),
+        (
+            &with_command,
+            "-e inject=memfd_create:error=EMFILE",
+            "cannot start the command helper",
+        ),
+    ] {
+        site.configure(configuration);
+        let refuse = format!("strace -f -qq -o /dev/null {refused}");
+        let output = site.command_by(&refuse, "-v").output();
+        let (code, said) = failure(&output.expect("strace"));
+        assert_eq!(code, 71, "{said}");
+        assert!(said.contains(what), "{said}");
+        stands(None);
+    }
 }
 
 #[test]
@@ -239,7 +253,7 @@ fn a_daemon_that_cannot_start_again_and_again_takes_longer_over_it() {
     site.configure(SSH);
     let mut daemon = by_manager(&mut site.command("-v"));
     daemon.wait_for_line("starting up, listening on");
-    assert!(!counted.exists());
+    wait_until("a new beginning", || !counted.exists());
     // Without a manager nobody waits.
     std::fs::write(&counted, "30\n").expect("a file of ours");
     drop(daemon);

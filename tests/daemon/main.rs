@@ -9,6 +9,7 @@ mod blocked;
 mod busy;
 mod cases;
 mod check;
+mod confined;
 mod control;
 mod corpus;
 mod disk;

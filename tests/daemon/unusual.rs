@@ -8,7 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::site::{KNOCKD, Site, knock};
-use crate::support::{Lab, Process, SERVER, wait_until};
+use crate::support::process::{Descendant, descendants, worker};
+use crate::support::{Lab, Process, SERVER, wait_for, wait_until};
 
 /// A door with a command, and what it writes to.
 fn with_command(site: &Site, command: &str) {
@@ -39,16 +40,11 @@ fn ran(file: &Path) -> usize {
     text.lines().count()
 }
 
-/// The children of a process, and whether each is a zombie.
-fn children(pid: u32) -> Vec<(u32, bool)> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let list = list.unwrap_or_default();
-    let numbers = list.split_whitespace().filter_map(|n| n.parse().ok());
-    let is_zombie = |pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-        stat.is_ok_and(|stat| stat.contains(") Z "))
-    };
-    numbers.map(|pid: u32| (pid, is_zombie(pid))).collect()
+/// The process that runs commands, if there is one, and the daemon and its warden have no zombie.
+fn helper_of(daemon: u32) -> Option<Descendant> {
+    let all = descendants(daemon);
+    let has_none = all.iter().all(|one| !one.is_zombie) && all.len() == 4;
+    worker(daemon, "knockd-commands").filter(|_| has_none)
 }
 
 #[test]
@@ -73,16 +69,12 @@ fn a_configuration_that_is_read_once_serves_the_helper_too() {
         knock(&lab, SERVER[0], STEPS);
         wait_until(&format!("the command: {text}"), || ran(&file) == 1);
         // Another helper has it as well.
-        wait_until("one helper, and no zombie of bash's", || {
-            matches!(children(daemon.id())[..], [(_, false)])
-        });
-        let (helper, _) = children(daemon.id())[0];
-        kill(Pid::from_raw(helper.cast_signed()), Signal::SIGKILL).expect("a helper");
+        let what = "one helper, and no zombie of bash's";
+        let helper = wait_for(what, || helper_of(daemon.id()));
+        helper.signal(Signal::SIGKILL);
         daemon.wait_for_line("starting another");
-        // Not at once: one that dies right away is not started for ever.
-        wait_until("another helper", || {
-            children(daemon.id()).iter().any(|(_, is_dead)| !is_dead)
-        });
+        let others = || helper_of(daemon.id()).is_some_and(|other| other != helper);
+        wait_until("another helper", others);
         knock(&lab, SERVER[1], STEPS);
         wait_until(&format!("another's command: {text}"), || ran(&file) == 2);
         daemon.signal(Signal::SIGHUP);
@@ -131,23 +123,15 @@ fn as_process_1_it_leaves_no_zombies() {
     let words = "unshare -pf --mount-proc --kill-child";
     let mut starter = Process::start(&mut site.command_by(words, "-v"));
     starter.wait_for_line("starting up, listening on");
-    let [(daemon, _)] = children(starter.id())[..] else {
-        panic!("unshare has one child");
-    };
+    let daemon = descendants(starter.id())[0].id;
     for turn in 1..=3 {
         knock(&lab, SERVER[0], STEPS);
         wait_until("what the command left", || ran(&file) == turn);
     }
-    wait_until("no zombies", || {
-        let all = children(daemon);
-        all.len() == 1 && all.iter().all(|(_, is_zombie)| !is_zombie)
-    });
-    // Its own child, too: the helper is replaced.
-    let (helper, _) = children(daemon)[0];
-    kill(Pid::from_raw(helper.cast_signed()), Signal::SIGKILL).expect("the helper");
+    // Its own, too: the helper is replaced.
+    let helper = wait_for("no zombies", || helper_of(daemon));
+    helper.signal(Signal::SIGKILL);
     starter.wait_for_line("starting another");
-    wait_until("another helper", || {
-        let all = children(daemon);
-        all.len() == 1 && all.iter().all(|(pid, dead)| *pid != helper && !dead)
-    });
+    let others = || helper_of(daemon).is_some_and(|other| other != helper);
+    wait_until("another helper", others);
 }

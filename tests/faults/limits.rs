@@ -8,8 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::libc::rlim_t;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::forge::{self, DOORS};
@@ -17,8 +16,9 @@ use crate::site::{OPEN_SSH, SSH, Site, knock};
 use crate::support::events::opened;
 use crate::support::frame::{send_datagram, source};
 use crate::support::need::only_for_root;
+use crate::support::process::worker;
 use crate::support::{CLIENT, Lab, Process, SERVER, SOON, wait_for, wait_until};
-use crate::work::{close_all, expect_at_work, expect_shut, family, of_name, processor_time};
+use crate::work::{close_all, expect_at_work, expect_shut, family, processor_time};
 
 /// Lets a process have open files below this number; returns the limit before.
 #[track_caller]
@@ -107,12 +107,15 @@ fn without_a_free_descriptor_the_daemon_opens_doors_and_waits_for_one() {
             said.iter()
                 .any(|line| line.contains("the running configuration stays"))
         );
-        // Another helper cannot be had, which is said once.
-        let [helper] = of_name(&daemon, "knockd-commands")[..] else {
-            panic!("one helper");
-        };
-        kill(Pid::from_raw(helper.cast_signed()), Signal::SIGKILL).expect("the helper");
-        daemon.wait_for_line("no command will run until it can");
+        // Another helper, and another listener, take no file of the daemon's but one.
+        for (name, said) in [
+            ("knockd-commands", "starting another"),
+            ("knockd-listener", "another one listens"),
+        ] {
+            let process = wait_for(name, || worker(daemon.id(), name));
+            process.signal(Signal::SIGKILL);
+            daemon.wait_for_line(said);
+        }
         expect_at_work(&lab, &site);
         if words == "--watch" {
             lab.server.run("nft flush ruleset");
@@ -132,7 +135,6 @@ fn without_a_free_descriptor_the_daemon_opens_doors_and_waits_for_one() {
             received().is_some_and(|text| text.contains("WATCHDOG=1"))
         });
         assert_eq!(daemon.count("no client can be taken"), 1);
-        assert_eq!(daemon.count("no command will run until it can"), 1);
 
         allow_files(daemon.id(), before);
         for client in clients {
@@ -141,9 +143,6 @@ fn without_a_free_descriptor_the_daemon_opens_doors_and_waits_for_one() {
             assert!(length > 0, "hung up on");
         }
         close_all(&site);
-        wait_until("another helper", || {
-            !of_name(&daemon, "knockd-commands").is_empty()
-        });
         knock(&lab, SERVER[0], "7011 8112:udp 9213");
         daemon.wait_for_line("run: started for 192.0.2.77");
         let said = site.reload(&daemon);

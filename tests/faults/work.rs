@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::site::{OPEN_SSH, Site, knock};
-use crate::support::{CLIENT, Lab, OTHER, Process, SERVER, SILENCE, SOON, ip, wait_until};
+use crate::support::{CLIENT, Lab, OTHER, SERVER, SILENCE, SOON, ip, wait_until};
 
 /// A knock at the door `ssh` opens it, for whoever has knocked and for nobody else; then it is shut
 /// again. A service must listen at port 22.
@@ -53,14 +53,4 @@ pub(crate) fn family(process: u32) -> Vec<u32> {
     children
         .flat_map(|child| [vec![child], family(child)].concat())
         .collect()
-}
-
-/// The processes below the daemon that have this name (comm of proc(5)) and watch over no others.
-pub(crate) fn of_name(daemon: &Process, name: &str) -> Vec<u32> {
-    let comm = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm"));
-    let mut all = family(daemon.id());
-    all.retain(|pid| {
-        comm(pid).is_ok_and(|text| text.trim_end() == name) && family(*pid).is_empty()
-    });
-    all
 }

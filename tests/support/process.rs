@@ -187,6 +187,61 @@ impl Namespace {
     }
 }
 
+/// A process that another one has begun, itself or by others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Descendant {
+    pub(crate) id: u32,
+    pub(crate) parent: u32,
+    /// Its name, as ps(1) shows it.
+    pub(crate) name: String,
+    pub(crate) is_zombie: bool,
+}
+
+impl Descendant {
+    /// Sends it a signal.
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.id.cast_signed()), signal).expect("it still runs");
+    }
+}
+
+/// Returns all processes that this one has begun, itself or by others.
+pub(crate) fn descendants(id: u32) -> Vec<Descendant> {
+    let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+    let list = list.unwrap_or_default();
+    let children = list.split_whitespace().filter_map(|n| n.parse().ok());
+    let mut found = Vec::new();
+    for child in children {
+        // It may have ended meanwhile.
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{child}/stat")) else {
+            continue;
+        };
+        let name = stat
+            .split_once('(')
+            .and_then(|(_, rest)| rest.rsplit_once(") "));
+        let (name, state) = name.expect("proc_pid_stat(5)");
+        found.push(Descendant {
+            id: child,
+            parent: id,
+            name: name.to_owned(),
+            is_zombie: state.starts_with('Z'),
+        });
+        found.extend(descendants(child));
+    }
+    found
+}
+
+/// Returns the process of this name, of a daemon's, that works: the one that its warden has begun.
+pub(crate) fn worker(daemon: u32, name: &str) -> Option<Descendant> {
+    let all = descendants(daemon);
+    let named = |process: &&Descendant| process.name == name && !process.is_zombie;
+    let warden = all.iter().filter(named).find(|one| one.parent == daemon)?;
+    all.iter()
+        .filter(named)
+        .find(|one| one.parent == warden.id)
+        .cloned()
+}
+
 /// Returns the processes that have this path on their command line, with that.
 pub(crate) fn naming(path: &Path) -> Vec<(Pid, String)> {
     let path = path.to_string_lossy();

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use super::channel::{Incoming, Outbox, receive};
@@ -35,21 +34,16 @@ pub struct SpawnError {
 #[error("the command helper does not keep up; the command is not run")]
 pub struct HelperBusy;
 
-/// The helper is dead. Every command that it was running goes on alone, and the pending stops are in
-/// its journal. See [`HelperClient::restart`].
+/// The helper is dead for good. Every command that it was running goes on alone, and the pending stops are
+/// in its journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the command helper is gone")]
+#[error("the command helper and its warden are gone")]
 pub struct HelperGone;
 
-/// The daemon's handle on its helper. Nothing here waits, but for [`restart`](Self::restart). When
-/// the handle is dropped, the helper sees that the daemon is gone: it ends once the commands that
-/// run have ended.
+/// The daemon's handle on its helper. Nothing here waits. When the handle is dropped, the helper sees
+/// that the daemon is gone: it ends once the commands that run have ended.
 #[derive(Debug)]
 pub struct HelperClient {
-    program: PathBuf,
-    args: Vec<OsString>,
-    /// The text of the configuration with which a helper begins.
-    text: Option<File>,
     socket: OwnedFd,
     helper: Pid,
     outbox: Outbox,
@@ -70,15 +64,12 @@ impl HelperClient {
         args: Vec<OsString>,
         text: Option<&[u8]>,
     ) -> Result<Self, SpawnError> {
-        let started = text.map(in_memory).transpose().and_then(|text| {
-            let (socket, helper) = start(&program, &args, text.as_ref())?;
-            Ok((text, socket, helper))
-        });
+        let started = text
+            .map(in_memory)
+            .transpose()
+            .and_then(|text| start(&program, &args, text.as_ref()));
         match started {
-            Ok((text, socket, helper)) => Ok(Self {
-                program,
-                args,
-                text,
+            Ok((socket, helper)) => Ok(Self {
                 socket,
                 helper,
                 outbox: Outbox::default(),
@@ -87,38 +78,8 @@ impl HelperClient {
         }
     }
 
-    /// Sets the text with which the next helper begins, if there must be one.
-    ///
-    /// # Errors
-    ///
-    /// If no more memory or files are allowed. Then the text of before stays.
-    pub fn set_text(&mut self, text: &[u8]) -> io::Result<()> {
-        self.text = Some(in_memory(text)?);
-        Ok(())
-    }
-
-    /// Starts another helper in place of a dead one ([`HelperGone`]), which is reaped. Requests that
-    /// the dead one had not taken yet go to the new one.
-    ///
-    /// # Errors
-    ///
-    /// As for [`spawn`](Self::spawn). It may be tried again.
-    pub fn restart(&mut self) -> Result<(), SpawnError> {
-        let started = start(&self.program, &self.args, self.text.as_ref());
-        let (socket, helper) = started.map_err(|source| SpawnError {
-            program: self.program.clone(),
-            source,
-        })?;
-        self.socket = socket;
-        // A helper's socket is closed when it exits and not before, so this does not wait long.
-        // The error, that there is no such child, means that it has been reaped elsewhere.
-        let _ = waitpid(std::mem::replace(&mut self.helper, helper), None);
-        self.flush();
-        Ok(())
-    }
-
-    /// Sends a request. The request is done when the helper reports it. If the helper is dead, the next
-    /// one gets the request; [`read`](Self::read) then returns that it is dead.
+    /// Sends a request. The request is done when the helper reports it. If the helper is dead, the one
+    /// that takes its place gets the request.
     ///
     /// # Errors
     ///
@@ -165,7 +126,7 @@ impl HelperClient {
         Ok(reports)
     }
 
-    /// Returns the helper's process number.
+    /// Returns the process number of what was started: the helper, or the warden that replaces it.
     #[must_use]
     pub fn helper(&self) -> u32 {
         self.helper.as_raw().cast_unsigned()

@@ -33,7 +33,8 @@ fn door(report: &HelperReport) -> Option<&str> {
         | HelperReport::OutputCut { door, .. }
         | HelperReport::Ended { door, .. }
         | HelperReport::Refused { door, .. } => Some(door),
-        HelperReport::Ready { .. }
+        HelperReport::Replaces { .. }
+        | HelperReport::Ready { .. }
         | HelperReport::LoadFailed { .. }
         | HelperReport::JournalFault { .. }
         | HelperReport::Lost { .. }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
@@ -43,7 +42,8 @@ const SAVE_RETRY: Duration = Duration::from_secs(10);
 
 /// The helper's main function. It obeys the requests that come by `socket`, until the other end is
 /// closed and every command that runs is over. `load` reads the commands, now and at each
-/// [`HelperRequest::Reload`]. Pending stops are kept in `state_dir`.
+/// [`HelperRequest::Reload`]. Pending stops are kept in `state_dir`. If this helper takes the place of
+/// one that has died, `death` says how that died.
 ///
 /// Signals that would end the helper are blocked: a service manager sends them to the helper and to
 /// the daemon alike, and it is the daemon that says when to end.
@@ -53,11 +53,10 @@ const SAVE_RETRY: Duration = Duration::from_secs(10);
 /// If the kernel refuses what it needs to begin or to wait.
 pub fn serve<E: Display>(
     socket: OwnedFd,
+    death: Option<String>,
     load: impl FnMut() -> Result<CommandTable, E>,
     state_dir: &Path,
 ) -> Result<(), ServeError> {
-    // For ps(1) only.
-    let _ = prctl::set_name(c"knockd-commands");
     let mut held: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
         .into_iter()
         .collect();
@@ -89,6 +88,9 @@ pub fn serve<E: Display>(
         outbox: Outbox::default(),
         lost: 0,
     };
+    if let Some(death) = death {
+        helper.say(HelperReport::Replaces { death });
+    }
     helper.begin()?;
     // The daemon may be gone as early as that.
     while !helper.is_over() {

@@ -36,6 +36,12 @@ pub enum HelperRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum HelperReport {
+    /// The helper of before has died. This one takes its place.
+    Replaces {
+        /// How it died.
+        #[serde(serialize_with = "write_cut")]
+        death: String,
+    },
     /// The configuration was read, at the beginning or after [`HelperRequest::Reload`].
     Ready {
         /// The [`super::CommandTable::digest`] of the commands that were read. It differs from the

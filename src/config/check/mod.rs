@@ -40,6 +40,7 @@ pub(super) fn check(draft: &ConfigDraft, host: &Host, faults: &mut Faults) -> Op
         interfaces: interfaces(&draft.interfaces, draft.is_legacy, faults),
         ignore: door::ranges(&draft.ignore, faults),
         tripwires,
+        sandbox: draft.sandbox.or_default(),
         log: log(&draft.log, host, faults),
         pid_file: path(&draft.pid_file, host, faults),
         firewall: firewall::firewall(draft, host, faults),

@@ -35,6 +35,7 @@ pub(super) fn read(source: &ConfigText, faults: &mut Faults) -> ConfigDraft {
         interfaces: Field::Absent,
         ignore: Field::Absent,
         tripwires: Field::Absent,
+        sandbox: Field::Absent,
         log: DraftLog::default(),
         pid_file: Field::Absent,
         firewall: None,

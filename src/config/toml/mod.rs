@@ -18,7 +18,7 @@ use self::values::{
 use super::diagnostic::Faults;
 use super::draft::{ConfigDraft, Defaults, DraftFirewall, DraftLog};
 use super::text::{ConfigText, Spanned};
-use crate::model::{Door, Guard, Level, OnStop, TcpFlags, TripwireMode};
+use crate::model::{Door, Guard, Level, OnStop, Sandbox, TcpFlags, TripwireMode};
 
 const DEFAULTS: Defaults = Defaults {
     seq_timeout: Door::SEQ_TIMEOUT,
@@ -80,6 +80,10 @@ fn draft(document: &DeTable<'_>, faults: &mut Faults) -> ConfigDraft {
         interfaces: keys.field("interfaces", faults, |v, f| list(v, f, NAMES, text)),
         ignore: keys.field("ignore", faults, |v, f| list(v, f, PORTS, ports)),
         tripwires: keys.field("tripwires", faults, tripwires),
+        sandbox: keys.field("sandbox", faults, |value, faults| {
+            let sandbox = |is_on| if is_on { Sandbox::On } else { Sandbox::Off };
+            boolean(value, faults).map(sandbox)
+        }),
         log: keys
             .table("log", faults, |_, keys, faults| log(keys, faults))
             .unwrap_or_default(),

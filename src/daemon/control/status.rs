@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::clock::duration;
+use crate::sandbox::Confinement;
 
 /// The status of the daemon: its configuration, its interfaces, its doors, and counts since the start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub struct Status {
     pub attempts: AttemptsStatus,
     /// The packets that passed the filter.
     pub packets: PacketsStatus,
+    /// The daemon's processes, but for the one that runs commands, and what each may still do.
+    #[serde(default)]
+    pub processes: Vec<ProcessStatus>,
     /// The configuration has a table, and it was taken away by hand.
     #[serde(default)]
     pub cleared: bool,
@@ -99,6 +103,15 @@ pub struct PacketsStatus {
     pub busiest: Option<String>,
 }
 
+/// One of the daemon's processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// What it is.
+    pub name: String,
+    /// What it may still do.
+    pub confinement: Confinement,
+}
+
 /// The table in nftables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableStatus {
@@ -125,6 +138,7 @@ impl fmt::Display for Status {
             opened,
             attempts,
             packets,
+            processes,
             cleared,
             table,
         } = self;
@@ -155,7 +169,10 @@ impl fmt::Display for Status {
         }
         writeln!(f, "knocks: {opened} opened a door")?;
         writeln!(f, "attempts: {attempts}")?;
-        writeln!(f, "packets: {packets}")
+        writeln!(f, "packets: {packets}")?;
+        processes.iter().try_for_each(|process| {
+            writeln!(f, "process {}: {}", process.name, process.confinement)
+        })
     }
 }
 
@@ -265,6 +282,7 @@ mod tests {
                 lost: Some(0),
                 busiest: Some("443/tcp".to_owned()),
             },
+            processes: Vec::new(),
             cleared: false,
             table: Some(TableStatus {
                 name: "knockd".to_owned(),

@@ -224,6 +224,9 @@ pub(crate) fn log_notice(notice: &Notice) {
 /// Writes a report of the process that runs commands, in the words of knock 0.8 where it had them.
 pub(crate) fn log_report(report: &HelperReport) {
     match report {
+        HelperReport::Replaces { death } => {
+            tracing::error!("the command helper is gone ({death}): starting another");
+        }
         HelperReport::Ready {
             digest: _,
             pending,

@@ -49,6 +49,17 @@ struct Sinks {
     file: Option<LogFiles>,
     streams: Streams,
     syslog: Option<Syslog>,
+    /// What waits for the log to begin; `None` once it has begun.
+    held: Option<Held>,
+}
+
+/// What waits for the log to begin.
+#[derive(Debug, Default)]
+struct Held {
+    /// The lines, in order.
+    lines: Vec<(Level, String)>,
+    /// The log as it was last configured.
+    log: Option<model::Log>,
 }
 
 /// How long the daemon waits, at its end, for lines that are not written yet.
@@ -58,41 +69,58 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Logger {
     sinks: Arc<Mutex<Sinks>>,
-    streams: Streams,
 }
 
 impl Logger {
-    /// Begins logging, to stdout and stderr alone until `configure`. The guard must stand even if the
-    /// log cannot have its thread: then it does without.
+    /// Takes lines from now on. They wait until [`begin`](Self::begin): the log needs threads, and there
+    /// must be none before the daemon has given up its rights.
     pub(crate) fn start(options: LogOptions) -> Self {
-        let (streams, no_thread) = match Streams::start() {
-            Ok(streams) => (streams, None),
-            Err(error) => (Streams::direct(), Some(error)),
-        };
         let sinks = Sinks {
             journal: is_journal(),
             options,
             kept: Level::INFO,
             file: None,
-            streams: streams.clone(),
+            streams: Streams::direct(),
             syslog: None,
+            held: Some(Held::default()),
         };
         let sinks = Arc::new(Mutex::new(sinks));
         let lines = Lines(Arc::clone(&sinks));
         // A second start in one process (tests) keeps the first.
         let _ = tracing::subscriber::set_global_default(lines);
+        Self { sinks }
+    }
+
+    /// Begins writing, to stdout and stderr alone until `configure`. The guard must stand even if the
+    /// log cannot have its thread: then it does without.
+    pub(crate) fn begin(&self) {
+        let mut sinks = lock(&self.sinks);
+        let Some(Held { lines, log }) = sinks.held.take() else {
+            return;
+        };
+        let streams = Streams::start();
+        let no_thread = streams.as_ref().err().map(ToString::to_string);
+        sinks.streams = streams.unwrap_or_else(|_| Streams::direct());
+        let configured = log.map_or(Ok(()), |log| sinks.open(&log));
+        for (level, text) in lines {
+            sinks.write(level, &text);
+        }
+        drop(sinks);
         if let Some(error) = no_thread {
             tracing::warn!("cannot start a thread for the log: {error}");
         }
-        Self { sinks, streams }
+        if let Err(fault) = configured {
+            file::tell(&fault);
+        }
     }
 
     /// Writes to stderr the reason why the program ends, as `main` does for subcommands. If nobody reads
     /// stderr, that does not keep the program from ending.
     pub(crate) fn complain(&self, fault: &Fault) {
-        let journal = lock(&self.sinks).journal;
-        let lines = as_error(&format!("knockd: {fault}"), journal);
-        self.streams.write(Stream::Err, lines);
+        self.begin();
+        let sinks = lock(&self.sinks);
+        let lines = as_error(&format!("knockd: {fault}"), sinks.journal);
+        sinks.streams.write(Stream::Err, lines);
     }
 
     /// Opens the file and the syslog that the configuration names, anew each time: after a rotation the
@@ -110,13 +138,15 @@ impl Logger {
 
     /// Waits until all lines are written, but not for ever.
     pub(crate) fn flush(&self) {
+        self.begin();
         let end = Instant::now() + PATIENCE;
-        self.streams.flush(end);
         // Not under the lock: the thread that writes the file may have a line of its own.
+        let streams = lock(&self.sinks).streams.clone();
+        streams.flush(end);
         let file = lock(&self.sinks).file.as_ref().and_then(LogFiles::queue);
         if let Some(file) = file {
             file.flush(end);
-            self.streams.flush(end);
+            streams.flush(end);
         }
     }
 }
@@ -140,6 +170,17 @@ impl Sinks {
             model::Level::Debug => Level::DEBUG,
             model::Level::Trace => Level::TRACE,
         };
+        match &mut self.held {
+            Some(held) => {
+                held.log = Some(log.clone());
+                Ok(())
+            }
+            None => self.open(log),
+        }
+    }
+
+    /// Opens what the configuration names.
+    fn open(&mut self, log: &model::Log) -> Result<(), LogFault> {
         // The journal takes the lines that are sent to syslog, too: each would be there twice.
         let to_syslog = log.syslog && !self.journal;
         self.syslog = to_syslog.then(|| Syslog::new("/dev/log"));
@@ -169,6 +210,10 @@ impl Sinks {
     }
 
     fn write(&mut self, level: Level, text: &str) {
+        if let Some(held) = &mut self.held {
+            held.lines.push((level, text.to_owned()));
+            return;
+        }
         for (i, line) in text.lines().enumerate() {
             self.write_line(level, line, i == 0);
         }
@@ -264,6 +309,7 @@ mod tests {
                 file: None,
                 streams: Streams::direct(),
                 syslog: None,
+                held: None,
             };
             let log = model::Log {
                 syslog: true,

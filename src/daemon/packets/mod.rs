@@ -2,7 +2,5 @@
 
 mod busiest;
 pub(crate) mod cooldown;
-pub(crate) mod listener;
-pub(crate) mod pacing;
 pub(crate) mod pipeline;
 pub(crate) mod ticks;
