@@ -170,25 +170,49 @@ impl Running {
         log.lines().filter(|line| line.contains(text)).count()
     }
 
-    fn proc(&self, file: &str) -> Option<String> {
-        let id = self.child.as_ref()?.id();
-        std::fs::read_to_string(format!("/proc/{id}/{file}")).ok()
+    /// The processes that it is: its own, and those that it has begun.
+    fn family(&self) -> Option<Vec<u32>> {
+        let mut family = vec![self.child.as_ref()?.id()];
+        let mut next = 0;
+        while let Some(id) = family.get(next) {
+            let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+            let children = children.unwrap_or_default();
+            family.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|id| id.parse::<u32>().ok()),
+            );
+            next += 1;
+        }
+        Some(family)
     }
 
-    /// CPU time of all its threads so far (clock_getcpuclockid(3)); a command it ran is not
-    /// in it.
+    /// CPU time of all its processes so far (clock_getcpuclockid(3)).
     pub(crate) fn cpu(&self) -> Option<Duration> {
-        let id = i32::try_from(self.child.as_ref()?.id()).ok()?;
-        let clock = clock_getcpuclockid(Pid::from_raw(id)).ok()?;
-        clock_gettime(clock).ok().map(Duration::from)
+        let of = |id: u32| {
+            let id = i32::try_from(id).ok()?;
+            let clock = clock_getcpuclockid(Pid::from_raw(id)).ok()?;
+            clock_gettime(clock).ok().map(Duration::from)
+        };
+        self.family()?.into_iter().map(of).sum()
+    }
+
+    /// The KiB of memory of all its processes: of what several processes share, each has its part
+    /// (Pss of proc_pid_smaps(5)).
+    pub(crate) fn memory(&self) -> Option<f64> {
+        let of = |id: u32| {
+            let text = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
+            number(&text, "Pss")
+        };
+        self.family()?.into_iter().map(of).sum()
     }
 
     /// How often the threads that it has now have gone to sleep so far: /proc/PID/status
     /// has that of the first one alone (proc_pid_status(5)).
     pub(crate) fn sleeps(&self) -> Option<f64> {
-        let id = self.child.as_ref()?.id();
-        let tasks = std::fs::read_dir(format!("/proc/{id}/task")).ok()?;
-        let tasks = tasks.map_while(Result::ok).map(|task| task.path());
+        let family = self.family()?.into_iter();
+        let tasks = family.flat_map(|id| std::fs::read_dir(format!("/proc/{id}/task")));
+        let tasks = tasks.flat_map(|tasks| tasks.map_while(Result::ok).map(|task| task.path()));
         tasks
             // One may end meanwhile.
             .filter_map(|task| std::fs::read_to_string(task.join("status")).ok())
@@ -196,9 +220,13 @@ impl Running {
             .sum()
     }
 
-    /// A number of /proc/PID/status that is the whole process's.
+    /// A number of /proc/PID/status, summed up over all its processes.
     pub(crate) fn status(&self, key: &str) -> Option<f64> {
-        number(&self.proc("status")?, key)
+        let of = |id: u32| {
+            let text = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+            number(&text, key)
+        };
+        self.family()?.into_iter().map(of).sum()
     }
 
     /// Waits until it has nothing left to do: until it has slept longer than the 50 ms for

@@ -263,9 +263,10 @@ fn rest(hosts: &TwoHosts, contender: Contender, table: &mut Table) {
     for (doors, name) in [(1, "one door"), (500, "500 doors")] {
         let running = contender.start(hosts, Setting { doors, ..ONE_DOOR });
         let mut note = |what: &str, cell| table.note(contender, &format!("{name}: {what}"), cell);
-        let memory = |key| digits(running.status(key).unwrap_or(f64::NAN) / 1024.0);
-        // knock 0.8 needs the most while it starts.
-        let cell = format!("{} / {}", memory("VmRSS"), memory("VmHWM"));
+        let memory = |kib: Option<f64>| digits(kib.unwrap_or(f64::NAN) / 1024.0);
+        // knock 0.8 needs the most while it starts. (What processes share counts for each there.)
+        let most = running.status("VmHWM");
+        let cell = format!("{} / {}", memory(running.memory()), memory(most));
         note("memory at rest / at its start, MiB", cell);
         if doors == 1 {
             let wakes = || running.sleeps().unwrap_or(f64::NAN);
