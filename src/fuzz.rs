@@ -10,7 +10,7 @@ pub use crate::action::fuzz::{
     helper_report, helper_request, journal, journal_0_9, one_time_file, used_sequences,
 };
 pub use crate::capture::fuzz::route_netlink;
-pub use crate::daemon::fuzz::{control_order, control_reply};
+pub use crate::daemon::fuzz::{control_order, control_reply, listener_message};
 pub use crate::firewall::fuzz::{nft_elements, nft_events, nft_replies};
 
 pub use crate::netlink::fuzz::netlink_answers;
@@ -50,6 +50,7 @@ targets! {
     journal_0_9
     knockd_conf
     knockd_toml
+    listener_message
     netlink_answers
     nft_elements
     nft_events

@@ -820,9 +820,12 @@ fn log_report(report: &ListenerReport) {
     match report {
         ListenerReport::Opened(death) if death.is_empty() => {}
         ListenerReport::Opened(death) => {
+            // Whoever has taken it over may have written this.
+            let death = death.escape_debug();
             tracing::error!("the listener has died ({death}): another one listens");
         }
         ListenerReport::Failed(_, reason) => {
+            let reason = reason.escape_debug();
             tracing::error!("the listener cannot open its capture: {reason}: no knock is heard");
         }
         ListenerReport::Confined(confinement) => {

@@ -13,7 +13,10 @@ mod dry_run;
 mod event_loop;
 mod fault;
 #[cfg(any(test, fuzzing))]
-pub(crate) use control::fuzz;
+pub(crate) mod fuzz {
+    pub use super::control::fuzz::{control_order, control_reply};
+    pub use super::listener::fuzz::listener_message;
+}
 mod heap;
 mod listener;
 pub mod log;

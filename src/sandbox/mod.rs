@@ -67,7 +67,7 @@ impl fmt::Display for Confinement {
             [] => f.write_str("no capability")?,
             // Nobody reads forty names.
             [.., _, _, _, _] => write!(f, "{} capabilities", capabilities.len())?,
-            few => f.write_str(&few.join(" "))?,
+            few => f.write_str(&printable(few, " "))?,
         }
         if *root_is_empty {
             f.write_str(", empty root")?;
@@ -83,9 +83,18 @@ impl fmt::Display for Confinement {
         })?;
         match lacks.as_slice() {
             [] => Ok(()),
-            lacks => write!(f, " (could not: {})", lacks.join("; ")),
+            lacks => write!(f, " (could not: {})", printable(lacks, "; ")),
         }
     }
+}
+
+/// Joins texts that an intruder may have written.
+fn printable(texts: &[String], between: &str) -> String {
+    let texts: Vec<_> = texts
+        .iter()
+        .map(|text| text.escape_debug().to_string())
+        .collect();
+    texts.join(between)
 }
 
 /// The user of the listener, and the one that stands in for it.

@@ -22,7 +22,7 @@ const HEAD: usize = 16;
 pub(super) const LONGEST: usize = HEAD + BATCH * RECORD;
 
 /// The longest text of a message, in bytes; the rest is left out.
-const LONGEST_TEXT: usize = 16 * 1024;
+pub(super) const LONGEST_TEXT: usize = 16 * 1024;
 
 /// The daemon's word that the listener is to give up system calls it does not need.
 pub(super) const CONFINE: u8 = b'c';
@@ -99,8 +99,7 @@ impl ListenerReport {
 /// Reads a message; `None` if it is none.
 pub(super) fn read(bytes: &[u8]) -> Option<ListenerMessage<'_>> {
     let (kind, rest) = bytes.split_first()?;
-    // It may come from an intruder, and goes to the log.
-    let text = || String::from_utf8_lossy(rest).escape_debug().collect();
+    let text = || String::from_utf8_lossy(rest).into_owned();
     let report = match *kind {
         KNOCKS => {
             let (head, records) = read_knocks(rest)?;

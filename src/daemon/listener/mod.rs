@@ -9,6 +9,8 @@
 //! needs CAP_NET_RAW to begin and the daemon has none; and because a listener must come from a process
 //! without secrets, for it begins with a copy of that process's memory. The warden listens to nobody.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod handle;
 pub(crate) mod message;
 mod pacing;
