@@ -259,7 +259,11 @@ impl Daemon<'_> {
             }
             Ok(Heard::Report(report)) => {
                 self.is_deaf = false;
-                log_report(&report);
+                // Without packets there is no tick that would tell how many were left out.
+                self.ticks.packets_came(now);
+                if pipeline.limiter.allow(Kind::Listener, now) {
+                    log_report(&report);
+                }
                 return Ok(());
             }
             Ok(Heard::Nothing) => return Ok(()),

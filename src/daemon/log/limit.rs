@@ -30,15 +30,18 @@ pub(crate) enum Kind {
     Knock,
     /// An opening has run out.
     Closed,
+    /// The listener has reported something: whoever has taken it over may report without end.
+    Listener,
 }
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::Stage,
     Kind::Timeout,
     Kind::Reset,
     Kind::Drops,
     Kind::Knock,
     Kind::Closed,
+    Kind::Listener,
 ];
 
 impl Kind {
@@ -51,12 +54,13 @@ impl Kind {
             Self::Drops => "losses of packets",
             Self::Knock => "finished knocks",
             Self::Closed => "ends of openings",
+            Self::Listener => "reports of the listener",
         }
     }
 
     fn most(self) -> u32 {
         match self {
-            Self::Stage | Self::Timeout | Self::Reset | Self::Drops => PER_WINDOW,
+            Self::Stage | Self::Timeout | Self::Reset | Self::Drops | Self::Listener => PER_WINDOW,
             Self::Knock | Self::Closed => OPENINGS_PER_WINDOW,
         }
     }
