@@ -71,8 +71,6 @@ memcheck="valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=def
 step cargo test --locked --lib \
     --config "target.'cfg(unix)'.runner = '$memcheck --errors-for-leak-kinds=definite'" \
     -- --test-threads=1 fuzz::corpus::nft firewall::netlink
-# Everything at once, for three minutes. More: contrib/soak.sh [SECONDS].
-step contrib/soak.sh 180
 # What a packet and an opening cost, in instructions.
 step cargo bench --locked --profile count --bench instructions
 # Whether a step can be told from another port by the time that a packet to it takes.
